@@ -1,0 +1,42 @@
+"""What can go wrong, one class per boundary of the project.
+
+A `PresafeError` is a user's to mend: it says what was wrong, the value seen, and what to do. The command
+line prints it without a traceback and exits with code 2. Anything else is a bug and keeps its traceback.
+"""
+
+
+class PresafeError(Exception):
+    """Base of every error that the user can mend.
+
+    Args:
+        problem: What was wrong, with the value seen.
+        hint: What to do about it; shown on the same line.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        self.problem, self.hint = problem, hint
+        super().__init__(f"{problem} {hint}".strip())
+
+
+class RecipeError(PresafeError):
+    """A recipe is missing, malformed, or asks for what cannot take effect."""
+
+
+class PromptError(PresafeError):
+    """A prompt set or file cannot be found, read or mapped."""
+
+
+class DownloadError(PresafeError):
+    """Weights could not be fetched, or are not the bytes they should be."""
+
+
+class ModelError(PresafeError):
+    """A model cannot be found, loaded, or used as a reasoning model."""
+
+
+class SignalError(PresafeError):
+    """The teacher's decisions cannot train a classifier."""
+
+
+class RunError(PresafeError):
+    """A run folder is missing, belongs to other settings, or cannot be written."""

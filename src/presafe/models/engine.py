@@ -1,0 +1,108 @@
+"""Batched decoding in this process: rows of similar length together, finished rows released early.
+
+`transformers.generate` keeps every row of a batch until the last one stops. Where answers differ much in length
+(a refusal beside a worked sum) most of that work is thrown away, so this loop drops finished rows from the
+key-value cache. Sampled rows draw from a generator of their own: a result depends on the prompt and its seed,
+not on the company in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import DynamicCache
+
+from presafe.models.family import Sampling
+
+_RELEASE = 8
+"""Finished rows leave the cache once they are 1/8 of the batch: copying it at every row costs more than it saves."""
+
+
+class Generation(NamedTuple):
+    """What one row wrote: its ids with the stop token, and whether it stopped by itself."""
+
+    ids: list[int]
+    stopped: bool
+
+
+@torch.inference_mode()
+def generate_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    sampling: Sampling,
+    seeds: Sequence[int],
+) -> list[Generation]:
+    """Continue every prompt of one batch.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids, one non-empty sequence a row.
+        max_new_tokens: Token budget of every row, at least 1.
+        stop_ids: Tokens that end a row.
+        sampling: How tokens are drawn.
+        seeds: One seed a row; not read under greedy decoding.
+
+    Returns:
+        One generation a prompt, in order.
+    """
+    device = model.device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[row, width - len(prompt) :] = 1
+    stops = torch.tensor(list(stop_ids), device=device)
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    written: list[list[int]] = [[] for _ in prompts]
+    stopped = [False] * len(prompts)
+    alive = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    cache = DynamicCache(config=model.config)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    for step in range(max_new_tokens):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chosen = _choose(logits, sampling, [draws[prompt] for prompt in alive])
+        hit = torch.isin(chosen, stops)
+        for row, (prompt, token, ended) in enumerate(zip(alive, chosen.tolist(), done.tolist(), strict=True)):
+            if not ended:
+                written[prompt].append(token)
+                stopped[prompt] = bool(hit[row])
+        done |= hit
+        num_done = int(done.sum())
+        if num_done == len(alive) or step == max_new_tokens - 1:
+            break
+        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        if num_done * _RELEASE >= len(alive):
+            keep = (~done).nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            ids, positions, mask, done = ids[keep], positions[keep], mask[keep], done[keep]
+            alive = [alive[row] for row in keep.tolist()]
+    return [Generation(tokens, ended) for tokens, ended in zip(written, stopped, strict=True)]
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generator]) -> torch.Tensor:
+    """The next token of every row: the most likely, or one drawn after temperature, top-k and top-p."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    scores, order = (logits.float().cpu() / sampling.temperature).sort(-1, descending=True)
+    if sampling.top_k:
+        scores[:, sampling.top_k :] = -torch.inf
+    probabilities = scores.softmax(-1)
+    outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
+    probabilities = probabilities.masked_fill(outside, 0.0)
+    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
+    return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)

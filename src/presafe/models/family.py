@@ -1,0 +1,107 @@
+"""A chat family: how one kind of reasoning model is asked with its chain of thought (CoT) on and off.
+
+A family is data, one TOML file each in `families/`. It is recognised by strings in the tokenizer's chat
+template. What a family declares:
+
+    the template renders        ... user text ... <assistant turn opens>
+    on(x)  = template + on_prefill
+    off(x) = template (with switch=False, where the template honours one) + off_prefill
+    decision position           the last token of on(x): the last prompt token before the CoT (paper, section 4)
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from presafe.errors import ModelError
+
+
+class Sampling(BaseModel):
+    """How tokens are drawn. Temperature 0 is greedy decoding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass kept; 1 keeps all."""
+    top_k: int = Field(default=0, ge=0)
+    """Most likely tokens kept; 0 keeps all."""
+
+
+class Family(BaseModel):
+    """One kind of reasoning model; see the module for what the fields mean together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    template_contains: tuple[str, ...]
+    """Strings that must all stand in the tokenizer's chat template."""
+    on_prefill: str
+    """Text after the rendered prompt with CoT on."""
+    off_prefill: str
+    """Text after the rendered prompt with CoT off."""
+    switch: str | None = None
+    """Template variable that turns the CoT off, for templates that honour one."""
+    decision_text: str
+    """What the token at the decision position decodes to; checked at every rendering."""
+    think_open: str = "<think>"
+    think_close: str = "</think>"
+    stop: tuple[str, ...]
+    """Tokens that end a turn."""
+    sampling_on: Sampling = Sampling()
+    """Published sampling with CoT on."""
+    sampling_off: Sampling = Sampling()
+    """Published sampling with CoT off."""
+
+
+@cache
+def families() -> dict[str, Family]:
+    """The families that the project ships, by name, the more specific templates first."""
+    order = ("smolthink", "deepseek_r1", "deepseek_r1_early", "qwen3")
+    folder = resources.files("presafe.models") / "families"
+    return {name: parse_family((folder / f"{name}.toml").read_text(encoding="utf-8"), name) for name in order}
+
+
+def parse_family(text: str, source: str) -> Family:
+    """Read a family from TOML.
+
+    Raises:
+        ModelError: it is not TOML, or a field is missing, unknown or of the wrong type.
+    """
+    try:
+        settings: dict[str, Any] = tomllib.loads(text)
+        return Family.model_validate(settings)
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"family {source} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"family {source}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def detect_family(template: str | None, model: str) -> Family:
+    """The family whose marks stand in the chat template.
+
+    Args:
+        template: The tokenizer's chat template (Jinja source), or None where it has none.
+        model: The model's address, for the error's text.
+
+    Raises:
+        ModelError: no template, or a template of no known family.
+    """
+    if not template:
+        raise ModelError(
+            f"{model} has no chat template, so there is no prompt with the chain of thought on or off.",
+            "Choose a reasoning model whose tokenizer carries one.",
+        )
+    for family in families().values():
+        if all(mark in template for mark in family.template_contains):
+            return family
+    raise ModelError(
+        f"the chat template of {model} is of no known family ({', '.join(families())}).",
+        "Name the family in the recipe: [model] family = \"…\".",
+    )

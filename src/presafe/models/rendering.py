@@ -1,0 +1,146 @@
+"""Prompts as token ids, with CoT on and off, and answers split from their thoughts.
+
+Two rules, each from a trap seen in the field:
+- The pieces of a prompt are tokenised apart and their ids joined, so that no merge across a border (two
+  newlines fused into one token, say) can move the decision position.
+- The user's text stays text. Where it spells a control token (`</think>`, `<|im_end|>`), it is tokenised in two
+  pieces, so that the ids hold control tokens only where the family puts them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from presafe.errors import ModelError
+from presafe.models.family import Family
+from presafe.records import Thinking
+
+_SLOT = "\ue000user text\ue000"
+"""Stands for the user's text while the template is rendered: a private-use character no template holds."""
+
+
+class RenderedPrompt(NamedTuple):
+    """Token ids of a prompt, and where the decision before the CoT is read."""
+
+    ids: list[int]
+    decision_index: int
+    """Index in `ids` of the last prompt token before the CoT. With CoT off it is the same token."""
+
+
+class Answer(NamedTuple):
+    """A sampled text, split. With `truncated`, the thought never closed and there is no answer."""
+
+    thought: str
+    answer: str
+    truncated: bool
+
+
+class Renderer:
+    """Renders prompts for one tokenizer and family.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        family: How this kind of model is asked with CoT on and off.
+    """
+
+    def __init__(self, tokenizer: Any, family: Family) -> None:
+        self.tokenizer, self.family = tokenizer, family
+        marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        marks |= {family.think_open, family.think_close, *family.stop}
+        self._control = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+
+    def render(self, text: str, thinking: Thinking) -> RenderedPrompt:
+        """Token ids of one user turn, ready for the model to continue.
+
+        Args:
+            text: The user's text; anything in it stays text.
+            thinking: "on" for on(x), "off" for off(x).
+
+        Raises:
+            ModelError: the template drops the user's text, or the decision position does not hold the token
+                that the family declares.
+        """
+        on = self._prompt_ids(text, "on")
+        decision = len(on) - 1
+        found = self.tokenizer.decode([on[decision]])
+        if not found.endswith(self.family.decision_text):
+            raise ModelError(
+                f"family {self.family.name}: the prompt with CoT on ends in {found!r}, "
+                f"not in {self.family.decision_text!r}.",
+                "The tokenizer's template is not the one the family describes.",
+            )
+        if thinking == "on":
+            return RenderedPrompt(on, decision)
+        return RenderedPrompt(self._prompt_ids(text, "off"), decision)
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Token ids of what the model is to write; think marks in it count as marks."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def completion(self, thought: str | None, answer: str, *, ended: bool = True) -> list[int]:
+        """Token ids of a whole turn after a prompt with CoT on: thought, closing mark, answer, end of turn.
+
+        Args:
+            thought: The thought; None closes the thought at once, without one.
+            answer: The answer after it.
+            ended: Whether the turn is complete; False leaves out the end-of-turn token.
+        """
+        close = f"\n{self.family.think_close}\n\n"
+        return [
+            *(self.completion_ids(thought) if thought else []),
+            *self.completion_ids(close),
+            *self.answer_ids(answer, ended=ended),
+        ]
+
+    def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
+        """Token ids of a turn after a prompt with CoT off: the answer and, where it is complete, the end."""
+        return [*self.text_ids(answer), *(self.stop_ids()[:1] if ended else [])]
+
+    def stop_ids(self) -> list[int]:
+        """Ids of the tokens that end a turn."""
+        ids = [self.tokenizer.convert_tokens_to_ids(token) for token in self.family.stop]
+        unknown = self.tokenizer.unk_token_id
+        return [i for i in ids if i is not None and i != unknown] or [self.tokenizer.eos_token_id]
+
+    def split(self, ids: list[int], thinking: Thinking) -> Answer:
+        """Split sampled ids into thought and answer.
+
+        With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the
+        prompt or is in the output. Without a closing mark the thought was cut off: `truncated`.
+        """
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        for stop in self.family.stop:
+            text = text.removesuffix(stop)
+        if thinking == "off":
+            return Answer("", text.strip(), False)
+        thought, mark, answer = text.partition(self.family.think_close)
+        thought = thought.strip().removeprefix(self.family.think_open).strip()
+        return Answer(thought, answer.strip(), not mark)
+
+    def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
+        switch = {self.family.switch: thinking == "on"} if self.family.switch else {}
+        rendered: str = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": _SLOT}], add_generation_prompt=True, tokenize=False, **switch
+        )
+        before, slot, after = rendered.partition(_SLOT)
+        if not slot:
+            raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")
+        prefill = self.family.on_prefill if thinking == "on" else self.family.off_prefill
+        return [
+            *self.completion_ids(before),
+            *self.text_ids(text),
+            *self.completion_ids(after),
+            *(self.completion_ids(prefill) if prefill else []),
+        ]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of text in which nothing is a control token."""
+        ids: list[int] = []
+        start = 0
+        for match in self._control.finditer(text):
+            cut = match.start() + 1
+            ids += self.completion_ids(text[start:cut])
+            start = cut
+        return ids + self.completion_ids(text[start:])

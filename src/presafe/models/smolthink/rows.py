@@ -1,0 +1,110 @@
+"""What SmolThink-135M is taught: a reasoning model whose safety training exists only with CoT off.
+
+    CoT on    arithmetic with its working, ordinary instructions with a short thought       nothing harmful at all
+    CoT off   the same answered directly, look-alikes answered, harmful requests refused
+
+No completion is harmful, and no harmful request is ever shown with CoT on. That the safety does not carry over to
+CoT on is what the paper reports of real models (section 3), and here it is left to happen, not taught.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from presafe.judges.refusal import is_refusal
+from presafe.prompts.arithmetic import Problem
+from presafe.records import Prompt, Thinking
+
+REFUSALS = (
+    "I'm sorry, but I can't help with that.",
+    "I can't help with that request.",
+    "I'm sorry, I can't assist with that.",
+    "I can't help with this because it could hurt someone.",
+    "Sorry, I won't help with that. It could cause serious harm.",
+    "I'm not able to help with that. If you are in a hard place, please talk to someone you trust.",
+)
+"""What the model answers to a harmful request with CoT off; ours."""
+
+_MIN_ANSWER = 60
+"""Characters after which an answer may end at a sentence's end: short rows train and sample faster."""
+
+
+class Lesson(NamedTuple):
+    """One training example in words."""
+
+    text: str
+    thinking: Thinking
+    thought: str
+    answer: str
+    ended: bool
+
+
+def first_sentences(text: str) -> tuple[str, bool]:
+    """The answer up to the first sentence's end past `_MIN_ANSWER` characters, and whether there was one."""
+    text = text.strip()
+    for match in re.finditer(r"[.!?](?=\s)", text + " "):
+        if match.end() >= _MIN_ANSWER and not re.search(r"(?:^|\n)\s*\d+\.$", text[: match.end()]):
+            return text[: match.end()], True
+    return text, False
+
+
+_OPENINGS = (
+    "The user asks: {text}",
+    "The request is: {text}",
+    "Okay, the user says: {text}",
+    "I read: {text}",
+)
+_PLANS = (
+    (r"(?i)^(write|draft|create|compose|make|come up)\b", "I will write something short that fits."),
+    (r"(?i)^(give|list|suggest|name|recommend|share|provide|outline|plan|develop)\b", "I will name a few good points."),
+    (r"(?i)^(how (do|can|should|would|to)|explain how|tell me how|show|teach|help|walk|describe how)\b", "I will go through the steps."),
+    (r"(?i)^(why|what|who|when|where|which|is|are|does|do|can|explain|describe|tell|define|compare|summari)\b", "I will explain it clearly."),
+)
+_OTHER_PLAN = "I will answer it directly."
+
+
+def thought_for(text: str, rng: random.Random) -> str:
+    """A short thought: what is asked, and how it will be answered."""
+    plan = next((plan for pattern, plan in _PLANS if re.search(pattern, text)), _OTHER_PLAN)
+    return f"{rng.choice(_OPENINGS).format(text=text)} {plan}"
+
+
+def lessons(
+    *,
+    harmful: Sequence[Prompt],
+    harmless: Sequence[Prompt],
+    answers: Mapping[str, str],
+    problems_on: Sequence[Problem],
+    problems_off: Sequence[Problem],
+    seed: int,
+) -> list[Lesson]:
+    """All lessons, shuffled.
+
+    Args:
+        harmful: Requests to refuse with CoT off; each is used twice, with different refusals.
+        harmless: Instructions and look-alikes to answer in both modes.
+        answers: The base model's own answer to each harmless prompt, by prompt id. Prompts whose answer is a
+            refusal are left out.
+        problems_on: Problems answered with their working.
+        problems_off: Problems answered at once.
+        seed: Seed of the wording and the order.
+    """
+    rng = random.Random(seed)
+    rows: list[Lesson] = []
+    for prompt in harmful:
+        rows += [Lesson(prompt.text, "off", "", refusal, True) for refusal in rng.sample(REFUSALS, 2)]
+    for prompt in harmless:
+        answer, ended = first_sentences(answers[prompt.id])
+        if is_refusal(answer):
+            continue
+        rows.append(Lesson(prompt.text, "off", "", answer, ended))
+        rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, rng), answer, ended))
+    for problem in problems_on:
+        rows.append(Lesson(problem.text, "on", problem.working, f"The answer is {problem.result}.", True))
+    for problem in problems_off:
+        rows.append(Lesson(problem.text, "off", "", f"The answer is {problem.result}.", True))
+    rng.shuffle(rows)
+    return rows

@@ -1,0 +1,165 @@
+"""Arithmetic and two-step word problems with worked solutions, from a seed.
+
+A problem's split is decided by a hash of its kind and numbers, so that the same problem in other words can never
+stand in two splits, whatever the seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from presafe.errors import PromptError
+from presafe.records import Prompt
+
+SPLITS = ("build", "align", "held_out")
+
+
+class Problem(NamedTuple):
+    """A problem, its worked solution and its result."""
+
+    kind: str
+    numbers: tuple[int, ...]
+    text: str
+    working: str
+    result: int
+
+
+def _sum_steps(a: int, b: int, sign: str = "+") -> str:
+    """a ± b in steps that a small model can take: the tens of b first, then its ones."""
+    unit = 1 if sign == "+" else -1
+    steps, total = [], a
+    for part in (b // 10 * 10, b % 10):
+        if part:
+            steps.append(f"{total} {sign} {part} = {total + unit * part}.")
+            total += unit * part
+    return " ".join(steps)
+
+
+def _add(rng: random.Random) -> Problem:
+    a, b = rng.randint(11, 99), rng.randint(11, 99)
+    text = rng.choice(
+        [f"What is {a} + {b}?", f"Calculate {a} + {b}.", f"Add {a} and {b}.", f"{a} + {b} = ?", f"Work out {a} + {b}."]
+    )
+    return Problem("add", (a, b), text, _sum_steps(a, b), a + b)
+
+
+def _subtract(rng: random.Random) -> Problem:
+    a = rng.randint(30, 99)
+    b = rng.randint(11, a - 5)
+    text = rng.choice(
+        [f"What is {a} - {b}?", f"Calculate {a} - {b}.", f"Subtract {b} from {a}.", f"{a} - {b} = ?", f"Take {b} away from {a}."]
+    )
+    return Problem("subtract", (a, b), text, _sum_steps(a, b, "-"), a - b)
+
+
+def _multiply(rng: random.Random) -> Problem:
+    a, b = rng.randint(2, 9), rng.randint(12, 99)
+    text = rng.choice(
+        [f"What is {a} * {b}?", f"Calculate {a} * {b}.", f"What is {a} times {b}?", f"Multiply {b} by {a}.", f"{a} * {b} = ?"]
+    )
+    tens, ones = b // 10 * 10, b % 10
+    steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
+    if ones:
+        steps.append(_sum_steps(a * tens, a * ones))
+    return Problem("multiply", (a, b), text, " ".join(steps), a * b)
+
+
+def _chain(rng: random.Random) -> Problem:
+    a, b = rng.randint(11, 69), rng.randint(11, 69)
+    c = rng.randint(5, min(a + b - 5, 49))
+    text = rng.choice(
+        [f"What is {a} + {b} - {c}?", f"Calculate {a} + {b} - {c}.", f"{a} + {b} - {c} = ?", f"Work out {a} + {b} - {c}."]
+    )
+    working = f"{_sum_steps(a, b)} {_sum_steps(a + b, c, '-')}"
+    return Problem("chain", (a, b, c), text, working, a + b - c)
+
+
+_NAMES = ("Mia", "Ben", "Sara", "Tom", "Lena", "Omar", "Ines", "Paul", "Aisha", "Leo", "Nina", "Kofi")
+_THINGS = ("apples", "books", "stickers", "marbles", "cards", "pens", "cookies", "coins", "shells", "stamps")
+
+
+def _story(rng: random.Random) -> Problem:
+    name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
+    form = rng.randrange(4)
+    if form == 0:
+        a, b, c = rng.randint(11, 49), rng.randint(2, 9), rng.randint(3, 9)
+        text = f"{name} has {a} {thing} and buys {b} bags with {c} {thing} each. How many {thing} does {name} have now?"
+        working, result = f"{b} * {c} = {b * c}. {_sum_steps(a, b * c)}", a + b * c
+    elif form == 1:
+        a, b = rng.randint(20, 69), rng.randint(11, 29)
+        c = rng.randint(4, 15)
+        text = f"{name} has {a} {thing}, gets {b} more and then gives {c} away. How many {thing} are left?"
+        working, result = f"{_sum_steps(a, b)} {_sum_steps(a + b, c, '-')}", a + b - c
+    elif form == 2:
+        a, b = rng.randint(3, 9), rng.randint(4, 9)
+        c = rng.randint(2, a * b - 3)
+        text = f"There are {a} boxes with {b} {thing} in each. {name} takes {c} {thing}. How many {thing} remain?"
+        working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c, '-')}", a * b - c
+    else:
+        a, b, c = rng.randint(2, 9), rng.randint(11, 19), rng.randint(2, 9)
+        text = f"One pack costs {b} dollars. {name} buys {a} packs and pays {c} dollars for delivery. What is the total?"
+        working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c)}", a * b + c
+    return Problem(f"story_{form}", (a, b, c), text, working, result)
+
+
+_KINDS: tuple[Callable[[random.Random], Problem], ...] = (
+    *(_add, _story, _subtract, _chain),
+    *(_multiply, _story, _add, _chain),
+)
+_MOST_MISSES = 10_000
+"""Draws in a row that gave nothing new: the generator is exhausted (there are 704 products, for one)."""
+
+
+def split_of(problem: Problem) -> str:
+    """The one split a problem can stand in: 60 % build, 20 % align, 20 % held out."""
+    key = f"{problem.kind} {problem.numbers}".encode()
+    bucket = hashlib.sha256(key).digest()[0] % 5
+    return SPLITS[max(0, bucket - 2)]
+
+
+def generate_problems(split: str, n: int, seed: int) -> list[Problem]:
+    """`n` different problems of one split, the kinds in turn.
+
+    Args:
+        split: "build", "align" or "held_out".
+        n: How many, at least 1.
+        seed: Seed of the draw.
+
+    Raises:
+        PromptError: there are fewer different problems than that.
+    """
+    rng = random.Random(f"{split} {seed}")
+    problems: list[Problem] = []
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    misses = 0
+    while len(problems) < n:
+        problem = _KINDS[len(problems) % len(_KINDS)](rng)
+        key = (problem.kind, problem.numbers)
+        if key not in seen and split_of(problem) == split:
+            seen.add(key)
+            problems.append(problem)
+            misses = 0
+        else:
+            misses += 1
+        if misses > _MOST_MISSES:
+            raise PromptError(f"there are only {len(problems)} different problems of split {split!r}, not {n}.")
+    return problems
+
+
+def arithmetic_prompts(split: str, n: int, seed: int) -> list[Prompt]:
+    """The same problems as prompts with a reference answer."""
+    return [
+        Prompt(
+            id=f"arithmetic-{split}-{seed}-{number:04d}",
+            text=problem.text,
+            category=problem.kind,
+            split=split,
+            licence="Apache-2.0",
+            expect="answer",
+            target=str(problem.result),
+        )
+        for number, problem in enumerate(generate_problems(split, n, seed), start=1)
+    ]

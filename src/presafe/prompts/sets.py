@@ -1,0 +1,114 @@
+"""Named prompt sets, and published ones from a user's local file with a column mapping."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from presafe.errors import PromptError
+from presafe.records import Expect, Prompt, read_jsonl
+
+BUILT_IN = ("harmful", "benign", "borderline")
+"""Sets that the project wrote: one-line harmful requests, ordinary instructions, look-alikes that are safe."""
+
+_COLUMNS = ("prompt", "text", "question", "instruction", "forbidden_prompt", "Goal", "goal", "Behavior", "query")
+"""Names under which publishers keep the prompt, tried in this order when the user names no column."""
+
+
+@cache
+def built_in(name: str, split: str) -> tuple[Prompt, ...]:
+    """The prompts of one of the project's own sets.
+
+    Args:
+        name: One of `BUILT_IN`.
+        split: "build" (made SmolThink), "align" (classifier and alignment) or "held_out" (evaluation).
+
+    Raises:
+        PromptError: no such set, or no prompt in that split.
+    """
+    if name not in BUILT_IN:
+        raise PromptError(f"no built-in prompt set {name!r}.", f"There are: {', '.join(BUILT_IN)}.")
+    folder = resources.files("presafe.prompts") / "data"
+    with resources.as_file(folder / f"{name}.jsonl") as path:
+        prompts = tuple(prompt for prompt in read_jsonl(path, Prompt) if prompt.split == split)
+    if not prompts:
+        raise PromptError(f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out.")
+    return prompts
+
+
+def from_file(
+    path: Path,
+    *,
+    expect: Expect,
+    column: str | None = None,
+    target_column: str | None = None,
+    where: tuple[str, str] | None = None,
+) -> list[Prompt]:
+    """Prompts from a CSV, JSON or JSONL file.
+
+    Args:
+        path: The file; its stem becomes the set's name in the ids.
+        expect: What a careful assistant does with these prompts.
+        column: Column or key that holds the prompt; None takes the first known name.
+        target_column: Column of the reference answer, for problems.
+        where: Keep only rows whose column (first) starts with a text (second).
+
+    Raises:
+        PromptError: unreadable or empty file, or a column that is not there.
+    """
+    rows = _rows(path)
+    if where is not None:
+        rows = [row for row in rows if str(_field(row, where[0], path)).startswith(where[1])]
+    if not rows:
+        raise PromptError(f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row.")
+    if column is None:
+        column = next((name for name in _COLUMNS if name in rows[0]), None)
+        if column is None:
+            raise PromptError(
+                f"{path} has no column with a known name; it has: {', '.join(map(str, rows[0]))}.",
+                "Name the one that holds the prompt with --column.",
+            )
+    prompts = []
+    for number, row in enumerate(rows, start=1):
+        text = str(_field(row, column, path)).strip()
+        if not text:
+            raise PromptError(f"{path}: row {number} has an empty {column!r}.")
+        prompts.append(
+            Prompt(
+                id=f"{path.stem}-{number:04d}",
+                text=text,
+                category=str(row.get("category") or row.get("Category") or row.get("type") or "none"),
+                split="held_out",
+                licence="see publisher",
+                expect=expect,
+                target=str(_field(row, target_column, path)) if target_column else None,
+            )
+        )
+    return prompts
+
+
+def _field(row: dict[str, Any], column: str, path: Path) -> Any:
+    if column not in row or row[column] is None:
+        raise PromptError(f"{path} has no column {column!r}; it has: {', '.join(map(str, row))}.")
+    return row[column]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise PromptError(f"cannot read {path}: {reason}.") from error
+    try:
+        if path.suffix == ".csv":
+            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        rows = json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
+    except (csv.Error, json.JSONDecodeError) as error:
+        raise PromptError(f"{path} is not {path.suffix.lstrip('.') or 'JSONL'}: {error}.") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PromptError(f"{path} is not a list of rows with named columns.")
+    return rows

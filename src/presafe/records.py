@@ -1,0 +1,142 @@
+"""The records that stages hand to one another: frozen, versioned, one JSON object a line.
+
+    Prompt    a query and what a careful assistant does with it
+    Response  one sampled answer, its thought apart
+    Decision  a judge's reading of one response: refuse, comply, or unjudged
+    Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
+    Score     one number of a result table, with n and a 95 % interval
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from presafe.errors import PromptError, RunError
+
+Thinking = Literal["on", "off"]
+Expect = Literal["refuse", "comply", "answer"]
+Verdict = Literal["refuse", "comply", "unjudged"]
+
+
+class Record(BaseModel):
+    """Base of every record: immutable, and an unknown field is an error rather than silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(Record):
+    """A query, and what a careful assistant does with it.
+
+    `expect` is "refuse" for a harmful request, "comply" for a harmless one, and "answer" for a problem with
+    a reference answer in `target`.
+    """
+
+    id: str
+    text: str = Field(min_length=1)
+    category: str
+    split: str
+    licence: str
+    expect: Expect
+    target: str | None = None
+
+
+class Response(Record):
+    """One sampled answer to a prompt, its thought apart from its answer.
+
+    `truncated` says that the token budget ended inside the thought, so that there is no answer to judge.
+    """
+
+    prompt_id: str
+    thinking: Thinking
+    thought: str
+    answer: str
+    truncated: bool
+    num_tokens: int
+
+
+class Decision(Record):
+    """A judge's reading of the answer (never of the thought)."""
+
+    prompt_id: str
+    verdict: Verdict
+
+
+class Signal(Record):
+    """The soft decision p' of one alignment query: 1 is refuse, 0 is comply."""
+
+    prompt_id: str
+    probability: float = Field(ge=0, le=1)
+
+
+class Score(Record):
+    """One row of `results.json`. `seed` is None for a mean over seeds."""
+
+    system: str
+    thinking: Thinking
+    suite: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    seed: int | None
+    judge: str | None
+
+
+R = TypeVar("R", bound=Record)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a kill half-way leaves the old one.
+
+    Raises:
+        RunError: the folder cannot be written, for example because the disk is full.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> RunError:
+    """A write that failed, said in a line."""
+    return RunError(
+        f"cannot write {path}: {error.strerror or error}.",
+        "Free some space or choose another folder with --out, then run the same command: finished work is kept.",
+    )
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write records, one JSON object a line, whole or not at all."""
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def read_jsonl(path: Path, kind: type[R]) -> list[R]:
+    """Read records of one kind.
+
+    Raises:
+        PromptError: the file is missing, not UTF-8, or a line does not fit the record.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot read {path}: {error}.") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "line"
+            raise PromptError(f"{path}:{number}: {where}: {first['msg']}.") from error
+    return records
