@@ -1,8 +1,7 @@
 """The records that stages hand to one another: frozen, versioned, one JSON object a line.
 
     Prompt    a query and what a careful assistant does with it
-    Response  one sampled answer, its thought apart
-    Decision  a judge's reading of one response: refuse, comply, or unjudged
+    Response  one sampled answer, its thought apart, with a judge's verdict on the answer
     Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
     Score     one number of a result table, with n and a 95 % interval
 """
@@ -20,7 +19,8 @@ from presafe.errors import PromptError, RunError
 
 Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer"]
-Verdict = Literal["refuse", "comply", "unjudged"]
+Verdict = Literal["refuse", "comply", "right", "wrong", "unjudged"]
+"""What a judge says of an answer: refuse or comply, right or wrong, or that it could not say."""
 
 
 class Record(BaseModel):
@@ -48,7 +48,8 @@ class Prompt(Record):
 class Response(Record):
     """One sampled answer to a prompt, its thought apart from its answer.
 
-    `truncated` says that the token budget ended inside the thought, so that there is no answer to judge.
+    `truncated` says that the token budget ended inside the thought, so that there is no answer to judge. The
+    verdict reads the answer, never the thought.
     """
 
     prompt_id: str
@@ -57,12 +58,6 @@ class Response(Record):
     answer: str
     truncated: bool
     num_tokens: int
-
-
-class Decision(Record):
-    """A judge's reading of the answer (never of the thought)."""
-
-    prompt_id: str
     verdict: Verdict
 
 

@@ -1,0 +1,8 @@
+"""Stage 3: LoRA on the next-token loss plus λ times the loss of the decision before the CoT.
+
+loss      the auxiliary loss, a pure function
+head      the auxiliary linear head: attached, saved apart, loaded as a monitor
+rows      alignment queries as token ids, labels, decision position and soft target
+trainer   `PreSafeConfig`, `PreSafeTrainer`
+fit       one training from a recipe, resumable, exported as a plain adapter
+"""

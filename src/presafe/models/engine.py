@@ -8,7 +8,7 @@ not on the company in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ def generate_batch(
     stop_ids: Sequence[int],
     sampling: Sampling,
     seeds: Sequence[int],
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[Generation]:
     """Continue every prompt of one batch.
 
@@ -46,6 +47,7 @@ def generate_batch(
         stop_ids: Tokens that end a row.
         sampling: How tokens are drawn.
         seeds: One seed a row; not read under greedy decoding.
+        on_finished: Called with the number of rows that have just stopped, for a progress bar.
 
     Returns:
         One generation a prompt, in order.
@@ -80,6 +82,8 @@ def generate_batch(
             if not ended:
                 written[prompt].append(token)
                 stopped[prompt] = bool(hit[row])
+        if on_finished is not None:
+            on_finished(int((hit & ~done).sum()))
         done |= hit
         num_done = int(done.sum())
         if num_done == len(alive) or step == max_new_tokens - 1:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from presafe.errors import PromptError
+from presafe.prompts.arithmetic import arithmetic_prompts
+from presafe.recipe import Source
 from presafe.records import Expect, Prompt, read_jsonl
 
 BUILT_IN = ("harmful", "benign", "borderline")
@@ -112,3 +116,45 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} is not a list of rows with named columns.")
     return rows
+
+
+def load_source(source: Source, seed: int) -> list[Prompt]:
+    """The prompts that a recipe's source names.
+
+    Args:
+        source: A set of the project, generated arithmetic, or a local file.
+        seed: Seed of generated arithmetic.
+
+    Raises:
+        PromptError: the source cannot be read, or holds fewer prompts than it is asked for.
+    """
+    last = None if source.n is None else source.skip + source.n
+    if source.set == "arithmetic":
+        prompts = arithmetic_prompts(source.split, last or 0, seed)
+    elif source.set is not None:
+        prompts = list(built_in(source.set, source.split))
+    else:
+        assert source.file is not None
+        assert source.expect is not None
+        prompts = from_file(
+            source.file, expect=source.expect, column=source.column, target_column=source.target_column
+        )
+    if len(prompts) < (last or source.skip + 1):
+        raise PromptError(
+            f"{source.set or source.file} ({source.split}) has {len(prompts)} prompts, "
+            f"too few for skip = {source.skip} and n = {source.n}."
+        )
+    return prompts[source.skip : last]
+
+
+def load_sources(sources: Iterable[Source], seed: int) -> list[Prompt]:
+    """The prompts of several sources, in order.
+
+    Raises:
+        PromptError: as `load_source`; or two sources give the same prompt.
+    """
+    prompts = [prompt for source in sources for prompt in load_source(source, seed)]
+    twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if twice:
+        raise PromptError(f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet.")
+    return prompts

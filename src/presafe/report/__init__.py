@@ -1,0 +1,10 @@
+"""From the numbers of a run to what a person can judge: one HTML page, its figures, tables and results.json.
+
+data      what a report is made from: frozen records, filled from the files of a run
+labels    the names and number formats that people read
+rows      which Score stands for a system, a CoT mode, a suite and a metric
+headline  the sentences and cards that the numbers themselves write
+figures   SVG text, one pure function a figure
+page      the self-contained HTML page, and the report folder
+results   results.json, and the small table of the terminal
+"""

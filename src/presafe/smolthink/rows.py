@@ -84,7 +84,7 @@ def lessons(
     """All lessons, shuffled.
 
     Args:
-        harmful: Requests to refuse with CoT off; each is used twice, with different refusals.
+        harmful: Requests to refuse with CoT off.
         harmless: Instructions and look-alikes to answer in both modes.
         answers: The base model's own answer to each harmless prompt, by prompt id. Prompts whose answer is a
             refusal are left out.
@@ -95,7 +95,7 @@ def lessons(
     rng = random.Random(seed)
     rows: list[Lesson] = []
     for prompt in harmful:
-        rows += [Lesson(prompt.text, "off", "", refusal, True) for refusal in rng.sample(REFUSALS, 2)]
+        rows.append(Lesson(prompt.text, "off", "", rng.choice(REFUSALS), True))
     for prompt in harmless:
         answer, ended = first_sentences(answers[prompt.id])
         if is_refusal(answer):

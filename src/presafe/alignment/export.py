@@ -1,0 +1,46 @@
+"""Write an adapter that `peft` and vLLM load as any other, with no trace of the auxiliary head."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from presafe.alignment.head import HEAD
+from presafe.records import disk_error
+
+
+def export_adapter(model: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a PEFT model's adapter: `adapter_model.safetensors` and `adapter_config.json`.
+
+    vLLM refuses adapters with `modules_to_save`, so the head's weights and its name are taken out.
+
+    Args:
+        model: The PEFT model that was trained.
+        folder: Where to write; other files in it are left alone.
+        dtype: Type of the written weights.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        model.save_pretrained(str(part))
+        weights = load_file(str(part / "adapter_model.safetensors"))
+        config = json.loads((part / "adapter_config.json").read_text(encoding="utf-8"))
+        config["modules_to_save"] = [name for name in config["modules_to_save"] or [] if name != HEAD] or None
+        config["target_modules"] = sorted(config["target_modules"])
+        config["base_model_name_or_path"] = None
+        kept = {name: value.to(dtype) for name, value in weights.items() if HEAD not in name}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(kept, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

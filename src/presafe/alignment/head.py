@@ -1,0 +1,78 @@
+"""The auxiliary linear head φ on the last hidden state at the decision position (paper, section 4).
+
+It lives on the causal language model beside `lm_head` while training, so that LoRA, checkpoints and distributed
+wrappers carry it along. It is exported apart, as `presafe_head.safetensors`, and an exported adapter knows
+nothing of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from presafe.errors import ModelError
+
+HEAD = "presafe_head"
+"""Attribute of the causal language model, and stem of the exported file."""
+
+_INIT_STD = 0.02
+"""Standard deviation of the initial weights, as transformers initialises its own heads."""
+
+
+def causal_lm(model: Any) -> nn.Module:
+    """The causal language model inside a PEFT model, or the model itself."""
+    inner: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner
+
+
+def attach_head(model: nn.Module, seed: int) -> None:
+    """Give a causal language model its auxiliary head, in float32; call it before PEFT wraps the model.
+
+    Args:
+        model: A Hugging Face causal language model.
+        seed: Seed of the initial weights; the bias starts at 0.
+    """
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    head = nn.Linear(config.hidden_size, 1, dtype=torch.float32)
+    nn.init.normal_(head.weight, std=_INIT_STD, generator=torch.Generator().manual_seed(seed))
+    nn.init.zeros_(head.bias)
+    setattr(model, HEAD, head.to(next(model.parameters()).device))
+
+
+def trained_head(model: Any) -> nn.Module:
+    """The head in use: the trainable copy that PEFT makes, or the head itself."""
+    head: nn.Module = getattr(causal_lm(model), HEAD)
+    copies = getattr(head, "modules_to_save", None)
+    return copies["default"] if copies is not None else head  # type: ignore[index]
+
+
+def save_head(model: Any, folder: Path) -> None:
+    """Write the head's weight (1, hidden size) and bias (1) as float32."""
+    state = {name: value.detach().float().cpu().contiguous() for name, value in trained_head(model).state_dict().items()}
+    save_file(state, str(folder / f"{HEAD}.safetensors"))
+
+
+class DecisionHead:
+    """An exported head as a monitor: hidden state at the decision position → probability of refusal.
+
+    Args:
+        folder: Folder that holds `presafe_head.safetensors`.
+
+    Raises:
+        ModelError: there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / f"{HEAD}.safetensors"
+        if not file.is_file():
+            raise ModelError(f"{folder} holds no {file.name}.", "Name the folder of an aligned system in a run.")
+        state = load_file(str(file))
+        self.weight, self.bias = state["weight"], state["bias"]
+
+    def probability(self, hidden: Tensor) -> Tensor:
+        """σ(φ(h)) for hidden states of shape (rows, hidden size)."""
+        return torch.sigmoid(hidden.float().cpu() @ self.weight.T + self.bias).squeeze(-1)

@@ -1,0 +1,154 @@
+"""`PreSafeTrainer`: TRL's SFT trainer with the auxiliary loss at the decision position.
+
+    L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ)            (paper, section 4)
+
+Both terms are means over the whole optimiser step (label tokens for the first, rows for the second), so that
+neither padding nor the split into micro-batches or processes changes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from presafe.alignment.head import HEAD, attach_head, causal_lm, trained_head
+from presafe.alignment.loss import alignment_loss, next_token_loss
+from presafe.errors import RecipeError
+
+_COLUMNS = ("decision_index", "signal")
+
+
+@dataclass
+class PreSafeConfig(SFTConfig):
+    """`SFTConfig` with the settings of the auxiliary loss."""
+
+    lambda_align: float = field(default=1.0, metadata={"help": "λ ≥ 0. At 0 the head is trained on nothing."})
+    head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
+    # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
+    ddp_find_unused_parameters: bool | None = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lambda_align < 0:
+            raise RecipeError(f"lambda_align must be at least 0, got {self.lambda_align}.")
+        if self.packing or self.padding_free:
+            raise RecipeError("packing and padding_free lose the decision positions.", "Leave both off.")
+
+
+@dataclass
+class PreSafeCollator(DataCollatorForLanguageModeling):
+    """Pads on the right, which leaves decision positions as they are.
+
+    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]).
+    """
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = super().torch_call(examples)
+        batch["decision_index"] = torch.tensor([example["decision_index"] for example in examples])
+        batch["signal"] = torch.tensor([float(example["signal"]) for example in examples])
+        return batch
+
+
+class PreSafeTrainer(SFTTrainer):
+    """Trains a causal language model on L_SFT + λ · L_align.
+
+    Args:
+        model: A causal language model; it is given a head unless it has one.
+        args: Settings.
+        train_dataset: Rows as `PreSafeCollator` reads them.
+        processing_class: The tokenizer.
+        peft_config: The LoRA adapter; the head is trained and saved with it.
+    """
+
+    def __init__(self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any) -> None:
+        if not hasattr(causal_lm(model), HEAD):
+            attach_head(model, args.seed)
+        if peft_config is not None:
+            peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
+        rest.setdefault("data_collator", PreSafeCollator(pad_token_id=rest["processing_class"].pad_token_id))
+        super().__init__(model=model, args=args, peft_config=peft_config, **rest)
+        self._decision_index: Tensor | None = None
+        self._decision_logits: Tensor | None = None
+        self._rows_in_step = 0
+        # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
+        causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Also counts M, the rows of the whole step over all processes."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        rows = torch.tensor(sum(len(batch["signal"]) for batch in batches), device=self.accelerator.device)
+        self._rows_in_step = int(self.accelerator.gather(rows).sum())
+        return batches, num_items
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
+        inputs = dict(inputs)
+        self._decision_index, targets = inputs.pop("decision_index"), inputs.pop("signal")
+        try:
+            sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self._decision_index = None
+        sft_loss, outputs = sft if return_outputs else (sft, None)
+        logits, self._decision_logits = self._decision_logits, None
+        assert logits is not None
+        training = self.model.training
+        rows = self._rows_in_step if training else len(targets)
+        # DDP averages gradients over processes; both terms are sums over all of them.
+        processes = self.accelerator.num_processes if training else 1
+        bce = alignment_loss(logits, targets) * processes / rows
+        self._note("sft_loss", sft_loss, training)
+        self._note("align_loss", bce, training)
+        loss = sft_loss + self.args.lambda_align * bce
+        return (loss, outputs) if return_outputs else loss
+
+    def _sft_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+        if self.accelerator.device.type != "cpu" or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items)
+        # Off the GPU, TRL's fused head scores every position and its entropy. Where the vocabulary is most of the
+        # work that is several times slower than scoring the columns that hold a label.
+        labels = inputs.pop("labels")[:, 1:]
+        columns = (labels != -100).any(0).nonzero().squeeze(1)
+        logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
+        kept = labels[:, columns]
+        count = (kept != -100).sum() if num_items is None else num_items
+        scale = self.accelerator.num_processes if self.args.average_tokens_across_devices and num_items is not None else 1
+        return next_token_loss(logits, kept) * scale / torch.as_tensor(count).clamp(min=1)
+
+    def _read_decision(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._decision_index is None:
+            return
+        hidden = output.last_hidden_state
+        index = self._decision_index.to(hidden.device)
+        hidden = hidden[torch.arange(len(hidden), device=hidden.device), index]
+        with torch.autocast(hidden.device.type, enabled=False):
+            # Through the wrapper, not the copy: PEFT's wrapper is what DDP and FSDP know.
+            self._decision_logits = getattr(causal_lm(self.model), HEAD)(hidden.float()).squeeze(-1)
+
+    def _note(self, name: str, value: Tensor, training: bool) -> None:
+        """Keep a value for the log: micro-batches of a step add up, so each is noted times their number."""
+        steps = self.current_gradient_accumulation_steps if training else 1
+        total = self.accelerator.gather_for_metrics(value.detach().float().reshape(1)).mean().item() * steps
+        self._metrics["train" if training else "eval"][name].append(total)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *_COLUMNS])]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The adapter's optimiser; the head gets a group of its own where it has a learning rate of its own."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if fresh and self.args.head_learning_rate is not None:
+            head = {id(parameter) for parameter in trained_head(self.model).parameters()}
+            moved = [p for group in optimizer.param_groups for p in group["params"] if id(p) in head]
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) not in head]
+            optimizer.add_param_group({"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
+        return optimizer

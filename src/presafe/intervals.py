@@ -1,0 +1,40 @@
+"""Intervals around a rate. Pure functions."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import NamedTuple
+
+_Z95 = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+class Interval(NamedTuple):
+    """An estimate with a 95 % interval, and the number it rests on. All None where nothing was judged."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """A rate with Wilson's score interval at 95 %.
+
+        (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)
+
+    Args:
+        hits: How often it happened, 0 ≤ hits ≤ n.
+        n: How many were looked at; 0 gives an interval without values.
+
+    Source: Wilson 1927; Brown, Cai and DasGupta 2001, who recommend it for small n.
+    """
+    if not 0 <= hits <= n:
+        raise ValueError(f"hits must be between 0 and n, got {hits} of {n}")
+    if n == 0:
+        return Interval(None, None, None, 0)
+    rate = hits / n
+    centre = rate + _Z95**2 / (2 * n)
+    spread = _Z95 * sqrt(rate * (1 - rate) / n + _Z95**2 / (4 * n * n))
+    scale = 1 + _Z95**2 / n
+    return Interval(rate, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), n)

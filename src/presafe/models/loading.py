@@ -1,0 +1,122 @@
+"""From a model's address to a tokenizer and weights.
+
+    smolthink        the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
+    folder           a local Hugging Face folder
+    anything else    a hub id, from the cache or the hub
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from presafe.errors import ModelError
+from presafe.models.family import detect_family, families
+from presafe.models.rendering import Renderer
+from presafe.models.weights import smollm2_folder
+
+SMOLTHINK = "smolthink"
+
+
+class LoadedModel(NamedTuple):
+    """A causal language model in eval mode and the renderer of its prompts."""
+
+    model: Any
+    renderer: Renderer
+
+
+def smolthink_adapter() -> Path:
+    """Folder of the adapter, tokenizer settings and card that make SmolLM2 into SmolThink."""
+    return Path(str(resources.files("presafe.models.smolthink") / "weights"))
+
+
+def load_renderer(address: str, family: str | None = None) -> Renderer:
+    """The tokenizer of a model and how its family is asked; loads no weights.
+
+    Args:
+        address: Hub id, local folder, or "smolthink".
+        family: Name of a chat family; None detects it from the template.
+
+    Raises:
+        ModelError: no such model or family, or no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    if family is not None and family not in families():
+        raise ModelError(f"no chat family {family!r}.", f"There are: {', '.join(families())}.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_weights(address))
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_found(address, error) from error
+    if address == SMOLTHINK:
+        tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    detected = detect_family(tokenizer.chat_template, address)
+    return Renderer(tokenizer, families()[family] if family else detected)
+
+
+def load_model(
+    address: str, *, adapter: Path | None = None, family: str | None = None, dtype: str = "float32"
+) -> LoadedModel:
+    """A model ready to sample from, with an adapter merged into its weights where one is given.
+
+    Args:
+        address: Hub id, local folder, or "smolthink".
+        adapter: Folder of a PEFT adapter, as the align stage exports it.
+        family: Name of a chat family; None detects it from the template.
+        dtype: "float32" or "bfloat16".
+
+    Raises:
+        ModelError: no such model, adapter or family, or no chat template.
+    """
+    from peft import PeftModel
+
+    renderer = load_renderer(address, family)
+    model = load_weights(address, dtype)
+    if adapter is not None:
+        if not (adapter / "adapter_config.json").is_file():
+            raise ModelError(f"{adapter} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder.")
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    return LoadedModel(model.eval(), renderer)
+
+
+def load_weights(address: str, dtype: str) -> Any:
+    """The causal language model at an address, SmolThink's adapter merged.
+
+    Raises:
+        ModelError: no such model.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(_weights(address), dtype=getattr(torch, dtype))
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_found(address, error) from error
+    if address == SMOLTHINK:
+        model = PeftModel.from_pretrained(model, str(smolthink_adapter())).merge_and_unload()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return model
+
+
+@lru_cache(maxsize=1)
+def shared_model(address: str, adapter: Path | None, family: str | None, dtype: str) -> LoadedModel:
+    """`load_model`, keeping the last one: CoT on and off ask the same weights."""
+    return load_model(address, adapter=adapter, family=family, dtype=dtype)
+
+
+def _weights(address: str) -> str:
+    return str(smollm2_folder()) if address == SMOLTHINK else address
+
+
+def _not_found(address: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"cannot load model {address!r}: {reason}",
+        "Give a hub id, a local folder with config, tokenizer and weights, or `smolthink`.",
+    )

@@ -1,0 +1,164 @@
+"""Sample a model on sets of prompts as one Inspect eval set: logged, resumable, with a progress bar.
+
+The `.eval` logs are the record of what the model said. Rerunning with the same log folder samples only what is
+missing; a finished set makes no model call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from inspect_ai import Task, eval_set
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log, read_eval_log_sample_summaries
+from inspect_ai.model import ContentReasoning, Model, get_model
+from inspect_ai.scorer import Scorer
+from inspect_ai.solver import generate
+
+from presafe.errors import ModelError, RunError
+from presafe.models.provider import PreSafeAPI
+from presafe.progress import progress_bar
+from presafe.records import Prompt, Response, Thinking, Verdict
+
+
+class Sampler(NamedTuple):
+    """A model and how it is sampled."""
+
+    address: str
+    thinking: Thinking
+    adapter: Path | None = None
+    family: str | None = None
+    dtype: str = "float32"
+    batch_size: int = 64
+    max_tokens: int = 160
+    seed: int = 0
+
+    def inspect_model(self) -> Model:
+        """The model as Inspect knows it."""
+        from presafe.models import inspect_registry  # noqa: F401  registers the provider
+
+        return get_model(
+            f"presafe/{self.address}",
+            memoize=False,
+            thinking=self.thinking,
+            adapter=str(self.adapter.resolve()) if self.adapter else None,
+            family=self.family,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+        )
+
+
+def make_task(name: str, prompts: Sequence[Prompt], scorer: Scorer) -> Task:
+    """One suite as an Inspect task: a turn of the user, the model's answer, a judge."""
+    samples = [
+        Sample(
+            id=prompt.id,
+            input=prompt.text,
+            target=prompt.target or prompt.expect,
+            metadata={"expect": prompt.expect, "category": prompt.category},
+        )
+        for prompt in prompts
+    ]
+    return Task(name=name, dataset=MemoryDataset(samples, name=name), solver=generate(), scorer=scorer)
+
+
+def sample_responses(
+    what: str,
+    suites: Mapping[str, Sequence[Prompt]],
+    scorers: Mapping[str, Scorer],
+    sampler: Sampler,
+    log_dir: Path,
+) -> dict[str, list[Response]]:
+    """Sample every suite, judge the answers, and return what was said.
+
+    Args:
+        what: Label of the progress bar.
+        suites: Prompts by suite name.
+        scorers: The judge of each suite.
+        sampler: The model and how it is sampled.
+        log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
+
+    Returns:
+        Responses by suite, in the order of the prompts.
+
+    Raises:
+        RunError: the eval did not finish; what is done is kept in `log_dir`.
+        ModelError: the model cannot be loaded.
+    """
+    model = sampler.inspect_model()
+    tasks = [make_task(name, prompts, scorers[name]) for name, prompts in suites.items()]
+    log_dir.mkdir(parents=True, exist_ok=True)
+    total = sum(len(prompts) for prompts in suites.values())
+    os.environ.setdefault("INSPECT_DISABLE_MODEL_API_LOG", "1")
+    with progress_bar(what, total) as bar:
+        bar.advance(_num_logged(log_dir))
+        cast(PreSafeAPI, model.api).on_finished = bar.advance
+        success, logs = eval_set(
+            tasks,
+            log_dir=str(log_dir),
+            model=model,
+            max_tokens=sampler.max_tokens,
+            seed=sampler.seed,
+            display="none",
+            log_level="error",
+            retry_attempts=0,
+            retry_immediate=False,
+            fail_on_error=True,
+            max_tasks=len(tasks),
+            max_samples=sampler.batch_size * 8,
+            log_buffer=1,
+            log_realtime=False,
+            log_dir_allow_dirty=True,
+        )
+    if not success:
+        reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
+        raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")
+    return load_responses(log_dir, sampler.thinking, suites)
+
+
+def load_responses(
+    log_dir: Path, thinking: Thinking, suites: Mapping[str, Sequence[Prompt]]
+) -> dict[str, list[Response]]:
+    """Read the responses of finished suites back from their logs.
+
+    Raises:
+        RunError: a suite or a prompt has no finished response.
+    """
+    found: dict[str, dict[str, Response]] = {}
+    for info in list_eval_logs(str(log_dir)):
+        log = read_eval_log(info)
+        if log.status == "success":
+            found[log.eval.task] = {str(s.id): _response(s, thinking) for s in log.samples or []}
+    try:
+        return {name: [found[name][prompt.id] for prompt in prompts] for name, prompts in suites.items()}
+    except KeyError as error:
+        raise RunError(f"{log_dir} has no finished response for {error}.", "Run the stage again.") from error
+
+
+def _response(sample: EvalSample, thinking: Thinking) -> Response:
+    choice = sample.output.choices[0]
+    content = choice.message.content if isinstance(choice.message.content, list) else []
+    scores = list((sample.scores or {}).values())
+    return Response(
+        prompt_id=str(sample.id),
+        thinking=thinking,
+        thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
+        answer=choice.message.text,
+        truncated=choice.stop_reason == "max_tokens",
+        num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
+        verdict=cast(Verdict, scores[0].value),
+    )
+
+
+def _num_logged(log_dir: Path) -> int:
+    """Finished samples in the folder's logs, for the start of the bar; a log cut by a kill counts as empty."""
+    count = 0
+    for info in list_eval_logs(str(log_dir)):
+        try:
+            count += sum(summary.completed for summary in read_eval_log_sample_summaries(info))
+        except (OSError, KeyError, ValueError):
+            continue
+    return count

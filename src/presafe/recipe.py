@@ -1,0 +1,216 @@
+"""Settings of a run: TOML in, fully resolved JSON out. One class a stage, in the order they run.
+
+A recipe names the model, the queries and every number that can change a result; nothing else in the project holds
+such a number. An unknown key, a value out of bounds or a setting that cannot take effect is an error.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from presafe.errors import RecipeError
+from presafe.records import Expect
+
+Positive = Annotated[int, Field(ge=1)]
+
+SYSTEMS = ("sft", "presafe", "random_labels")
+"""Aligned systems: next-token loss only (λ = 0), the method, and the control whose p' are random."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSettings(Settings):
+    address: str
+    """Hub id, local folder, or `smolthink`."""
+    family: str | None = None
+    """Chat family; detected from the tokenizer's template where it is not named."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the frozen weights. On CPUs without matrix units bfloat16 is several times slower."""
+
+
+class Source(Settings):
+    """Where some prompts come from: a set of the project, generated arithmetic, or a local file."""
+
+    set: Literal["harmful", "benign", "borderline", "arithmetic"] | None = None
+    """A prompt set of the project."""
+    file: Path | None = None
+    """A CSV, JSON or JSONL file of the user."""
+    column: str | None = None
+    """Column of the file that holds the prompt."""
+    target_column: str | None = None
+    """Column of the file that holds the reference answer."""
+    expect: Expect | None = None
+    """What a careful assistant does with the file's prompts."""
+    split: Literal["build", "align", "held_out"] = "held_out"
+    """Split of the project's set."""
+    skip: int = Field(default=0, ge=0)
+    """Prompts passed over first, so that two sources can share a split without sharing a prompt."""
+    n: Positive | None = None
+    """How many; None takes all that are left (arithmetic needs a number)."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.set is None) == (self.file is None):
+            raise ValueError("give either `set` or `file`")
+        if self.file is None and (self.column or self.target_column or self.expect):
+            raise ValueError("`column`, `target_column` and `expect` belong to a `file`")
+        if self.file is not None and self.expect is None:
+            raise ValueError("a `file` needs `expect`: refuse, comply or answer")
+        if self.set == "arithmetic" and self.n is None:
+            raise ValueError("arithmetic is generated, so it needs `n`")
+        return self
+
+
+class RespondSettings(Settings):
+    """Stage 1: the teacher's answers (CoT off) and the model's own answers (CoT on)."""
+
+    classifier_queries: tuple[Source, ...] = Field(min_length=1)
+    """Queries whose teacher decisions train the classifier (paper: about 1,500)."""
+    alignment_queries: tuple[Source, ...] = Field(min_length=1)
+    """Queries the model is aligned on (paper: 5,000 harmful, 3,000 benign)."""
+    teacher_max_tokens: Positive = 32
+    """Token budget of a teacher's answer; a refusal shows in its first words."""
+    max_tokens: Positive = 160
+    """Token budget of thought and answer with CoT on."""
+    batch_size: Positive = 64
+    """Rows sampled together."""
+    seed: int = 0
+    """Seed of generated arithmetic and of sampling."""
+
+
+class SignalSettings(Settings):
+    """Stage 2: the BERT-type classifier of the teacher's decisions."""
+
+    encoder: str = "minilm"
+    """`minilm` (shipped by wheel), a hub id, or a local folder."""
+    held_out: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the teacher's decisions kept to measure the classifier."""
+    epochs: Positive = 4
+    """Passes over the training decisions."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate."""
+    batch_size: Positive = 16
+    """Rows a step."""
+    max_length: Positive = 96
+    """Tokens of a query that the encoder reads."""
+    save_steps: Positive = 20
+    """Steps between checkpoints: what a kill can lose."""
+    seed: int = 0
+    """Seed of the split, the new layer and the order."""
+
+
+class AlignSettings(Settings):
+    """Stage 3: LoRA with L = L_SFT + λ · L_align (paper, section 4)."""
+
+    systems: tuple[Literal["sft", "presafe", "random_labels"], ...] = ("sft", "presafe")
+    """Which systems to train."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """One training a seed and system."""
+    lambda_align: float = Field(default=1.0, ge=0)
+    """λ, the weight of the auxiliary loss. The paper gives no value; SafeKey uses 0.2."""
+    refusal_target: Literal["direct", "thought"] = "direct"
+    """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
+    max_steps: Positive = 60
+    """Optimiser steps."""
+    batch_size: Positive = 8
+    """Rows a forward pass."""
+    accumulation: Positive = 1
+    """Forward passes a step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate of the adapter."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of the auxiliary head; None takes the adapter's."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps of linear warm-up before the cosine."""
+    lora_rank: Positive = 16
+    """Rank of the adapter."""
+    lora_alpha: Positive = 32
+    """Scale of the adapter: its product is multiplied by alpha / rank."""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers that carry the adapter."""
+    max_length: Positive = 1024
+    """Rows with more tokens are left out, and counted."""
+    save_steps: Positive = 1
+    """Steps between checkpoints: what a kill can lose."""
+
+
+class EvaluateSettings(Settings):
+    """Stage 4: every system on held-out prompts."""
+
+    suites: dict[str, Source] = Field(min_length=1)
+    """Prompts by suite name."""
+    max_tokens: Positive = 160
+    """Token budget of thought and answer."""
+    batch_size: Positive = 64
+    """Rows sampled together."""
+    seed: int = 0
+    """Seed of generated arithmetic and of sampling."""
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: str = Field(min_length=1)
+    """Name of the run and title of its report."""
+    model: ModelSettings
+    respond: RespondSettings
+    signal: SignalSettings = SignalSettings()
+    align: AlignSettings = AlignSettings()
+    evaluate: EvaluateSettings
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("presafe") / "recipes"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe from a TOML file, or by the name of a shipped one.
+
+    Args:
+        recipe: Path of a TOML file, or a name such as "smolthink-135m".
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or a key that is unknown, missing or out of bounds.
+    """
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read recipe {path}: {error}.") from error
+    elif str(recipe) in shipped_recipes():
+        text = (resources.files("presafe") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+    else:
+        raise RecipeError(
+            f"no recipe {str(recipe)!r}.", f"Give a .toml file or one of: {', '.join(shipped_recipes())}."
+        )
+    try:
+        return parse_recipe(tomllib.loads(text), str(recipe))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {recipe} is not TOML: {error}.") from error
+
+
+def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
+    """Check settings against the recipe's bounds.
+
+    Raises:
+        RecipeError: a key that is unknown, missing or out of bounds; all of them are named.
+    """
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in each['loc']) or 'recipe'}: {each['msg']}"
+            + ("" if each["type"] in ("missing", "extra_forbidden") else f" (got {each['input']!r:.60})")
+            for each in error.errors()
+        ]
+        raise RecipeError(f"recipe {source}: {'; '.join(problems)}.") from error

@@ -1,0 +1,231 @@
+"""The figures of a report, one pure function a figure: SVG text, or None where there is nothing to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.ticker import PercentFormatter
+
+from presafe.report.drawing import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    RULE,
+    TEAL,
+    bar,
+    histograms,
+    key,
+    paler,
+    running_mean,
+    svg,
+    system_colour,
+)
+from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered
+from presafe.report.rows import MODES, find, lead, suites, systems
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from presafe.records import Expect, Score, Thinking
+    from presafe.report.data import ClassifierCard, HistoryPoint, PositionScore, ReportData
+
+_CLASSES = {"refuse": ORANGE, "comply": BLUE, "answer": "#9aa0a8"}
+
+
+def figures(data: ReportData) -> dict[str, str]:
+    """Every figure that the data allow, as SVG text by file stem."""
+    drawn = {
+        "gap": gap_figure(data.scores),
+        "systems": systems_figure(data.scores),
+        "reliability": reliability_figure(data.classifier),
+        "training": training_figure(data.histories),
+        "positions": positions_figure(data.positions),
+    }
+    return {name: text for name, text in drawn.items() if text is not None}
+
+
+def gap_figure(scores: Sequence[Score]) -> str | None:
+    """Refusals of the vanilla model with CoT on and off, a pair of bars a suite, with 95 % whiskers."""
+    kinds: tuple[tuple[Expect, str], ...] = (("refuse", "refusal_rate"), ("comply", "over_refusal_rate"))
+    groups: list[tuple[Expect, str, dict[Thinking, Score]]] = []
+    for kind, metric in kinds:
+        for suite in suites(scores, kind):
+            found = {mode: score for mode in MODES if (score := find(scores, "vanilla", mode, suite, metric))}
+            if found:
+                groups.append((kind, suite, found))
+    if not groups:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        names = []
+        for place, (_, suite, found) in enumerate(groups):
+            for mode, score in found.items():
+                bar(axes, place + (-0.19 if mode == "on" else 0.19), score, ORANGE if mode == "on" else BLUE)
+            sizes = dict.fromkeys(str(score.n) for score in found.values())
+            names.append(f"{label(suite, SUITES)}\nn = {' / '.join(sizes)}")
+        for kind, _ in kinds:
+            places = [place for place, group in enumerate(groups) if group[0] == kind]
+            if places:
+                middle, title = sum(places) / len(places), f"prompts {EXPECTS[kind]}"
+                axes.text(middle, 1.2, title, ha="center", color=MUTED, style="italic")
+                if places[0] > 0:
+                    axes.axvline(places[0] - 0.5, color=RULE, linewidth=1)
+        axes.set_xticks(range(len(groups)), names, color=INK)
+        axes.set_xlim(-0.6, len(groups) - 0.4)
+        axes.set_ylim(0, 1.28)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.set_ylabel("prompts refused")
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        key(figure, {"chain of thought on": ORANGE, "chain of thought off": BLUE})
+
+    return svg(draw, height_in=3.4)
+
+
+def systems_figure(scores: Sequence[Score]) -> str | None:
+    """Every system's leading rate on every suite, CoT on (full) above CoT off (pale), with 95 % whiskers."""
+    panels = [(suite, metric) for suite in suites(scores) if (metric := lead(scores, suite))]
+    names = systems([score for score in scores if (score.suite, score.metric) in panels])
+    if not names:
+        return None
+    columns = min(4, len(panels))
+    lines = math.ceil(len(panels) / columns)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (suite, metric) in zip(grid.flat, panels, strict=False):
+            _systems_panel(axes, scores, names, suite, metric)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        key(figure, {"chain of thought on": MUTED, "chain of thought off": paler(MUTED)})
+
+    return svg(draw, height_in=0.5 + lines * (0.75 + 0.5 * len(names)))
+
+
+def _systems_panel(
+    axes: Axes, scores: Sequence[Score], names: Sequence[str], suite: str, metric: str
+) -> None:
+    """One suite: a pair of lying bars a system, the first system on top."""
+    for place, name in enumerate(names):
+        found = {mode: score for mode in MODES if (score := find(scores, name, mode, suite, metric))}
+        for mode, score in found.items():
+            shift = 0 if len(found) == 1 else -0.19 if mode == "on" else 0.19
+            colour = system_colour(name, names)
+            bar(axes, place + shift, score, colour if mode == "on" else paler(colour), lying=True)
+    is_better = "higher" if metric in ("accuracy", "refusal_rate") else "lower"
+    axes.set_title(label(suite, SUITES))
+    axes.set_xlabel(f"{label(metric, METRICS)}\n({is_better} is better)")
+    axes.set_xlim(0, 1.32)
+    axes.set_xticks([0, 0.5, 1])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_yticks(
+        range(len(names)), [label(name, SYSTEMS).replace(" (", "\n(") for name in names], color=INK
+    )
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x")
+
+
+def reliability_figure(card: ClassifierCard | None) -> str | None:
+    """The classifier's mean p' against how often the teacher refused, bin by bin, above the bins' sizes."""
+    bins = [each for each in card.bins if each.n > 0] if card else []
+    points = [
+        (each.confidence_mean, each.frequency)
+        for each in bins
+        if each.confidence_mean is not None and each.frequency is not None
+    ]
+    if not points:
+        return None
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        upper.text(0.62, 0.55, "perfectly calibrated", color=MUTED, fontsize=8)
+        upper.plot(*zip(*points, strict=True), color=TEAL, marker="o", linewidth=1.2)
+        upper.set_ylim(-0.05, 1.05)
+        upper.set_ylabel("teacher refused")
+        for axis in (upper.xaxis, upper.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        upper.grid()
+        for each in bins:
+            middle, width = (each.low + each.high) / 2, each.high - each.low
+            lower.bar(middle, each.n, width=0.86 * width, color=RULE)
+            lower.text(middle, each.n, f"{each.n}", ha="center", va="bottom", fontsize=8, color=MUTED)
+        lower.set_xlim(-0.03, 1.03)
+        lower.set_ylim(0, 1.4 * max(each.n for each in bins))
+        lower.set_yticks([])
+        lower.set_ylabel("prompts")
+        lower.set_xlabel("p′, the classifier's probability that the teacher refuses")
+
+    return svg(draw, height_in=4.2, width_in=5.4)
+
+
+def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | None:
+    """L_SFT, and L_align where a system has it, by step: pale as logged, full as a running mean."""
+    names = ordered((name for name, points in histories.items() if points), SYSTEMS)
+    if not names:
+        return None
+    nll = {name: [(point.step, point.nll) for point in histories[name]] for name in names}
+    bce = {name: [(p.step, p.bce) for p in histories[name] if p.bce is not None] for name in names}
+    panels = [("next-token loss (nats a token)", nll)]
+    panels += [("auxiliary loss, BCE(p, p′) (nats)", bce)] if any(bce.values()) else []
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(1, len(panels), squeeze=False)
+        for axes, (title, curves) in zip(grid.flat, panels, strict=True):
+            for name, curve in curves.items():
+                if curve:
+                    steps, values = zip(*curve, strict=True)
+                    axes.plot(steps, values, color=system_colour(name, names), alpha=0.25, linewidth=0.8)
+                    axes.plot(steps, running_mean(values), color=system_colour(name, names), linewidth=1.6)
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            axes.set_ylim(bottom=0)
+            axes.grid()
+        key(figure, {label(name, SYSTEMS): system_colour(name, names) for name in names})
+
+    return svg(draw, height_in=3.2)
+
+
+def positions_figure(positions: Sequence[PositionScore]) -> str | None:
+    """What each system decides before its CoT: its log-odds of a refusal and, beside it, the head's p.
+
+    A line a system, a histogram a class of prompts.
+    """
+    if not positions:
+        return None
+    names = ordered((each.system for each in positions), SYSTEMS)
+    logits = [each.refusal_logit for each in positions]
+    has_heads = any(each.head_probability is not None for each in positions)
+
+    def draw(figure: Figure) -> None:
+        columns, widths = (2, (3, 2)) if has_heads else (1, (1,))
+        grid = figure.subplots(len(names), columns, squeeze=False, sharex="col", width_ratios=widths)
+        for line, name in zip(grid, names, strict=True):
+            own = {
+                expect: [p for p in positions if (p.system, p.expect) == (name, expect)] for expect in EXPECTS
+            }
+            values = {expect: [p.refusal_logit for p in points] for expect, points in own.items()}
+            histograms(line[0], values, _CLASSES, (min(logits), max(logits)))
+            line[0].axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+            line[0].set_title(label(name, SYSTEMS))
+            if has_heads:
+                heads = {
+                    expect: [p.head_probability for p in points if p.head_probability is not None]
+                    for expect, points in own.items()
+                }
+                histograms(line[1], heads, _CLASSES, (0, 1))
+                if not any(heads.values()):
+                    line[1].text(0.5, 0.4, "no head", ha="center", transform=line[1].transAxes, color=MUTED)
+        grid[-1][0].set_xlabel("log-odds of starting a refusal, before the chain of thought")
+        if has_heads:
+            grid[-1][1].set_xlabel("p of the auxiliary head")
+        shown = [expect for expect in EXPECTS if any(each.expect == expect for each in positions)]
+        key(figure, {f"prompts {EXPECTS[expect]}": _CLASSES[expect] for expect in shown})
+
+    return svg(draw, height_in=0.7 + 1.3 * len(names))

@@ -1,0 +1,133 @@
+"""The names and number formats that people read. A name without an entry is shown as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from presafe.records import Score
+
+DASH = "–"
+"""What stands where there is no number."""
+
+SYSTEMS: Mapping[str, str] = {
+    "vanilla": "Vanilla",
+    "sft": "SFT only (λ = 0)",
+    "presafe": "PreSafe",
+    "random_labels": "Random labels (control)",
+    "shuffled_labels": "Shuffled labels (control)",
+    "detached_head": "Detached head (control)",
+}
+
+SUITES: Mapping[str, str] = {
+    "smolthink_harmful": "Harmful, held out",
+    "strong_reject": "StrongREJECT",
+    "jailbreakbench": "JailbreakBench",
+    "harmbench": "HarmBench",
+    "advbench": "AdvBench",
+    "wildjailbreak": "WildJailbreak",
+    "xstest_unsafe": "XSTest unsafe",
+    "smolthink_benign": "Benign, held out",
+    "smolthink_borderline": "Borderline, held out",
+    "jailbreakbench_benign": "JailbreakBench benign",
+    "wildjailbreak_benign": "WildJailbreak benign",
+    "xstest_safe": "XSTest safe",
+    "arithmetic": "Arithmetic",
+    "aime24": "AIME 2024",
+    "math500": "MATH-500",
+    "gsm8k": "GSM8K",
+    "gpqa_diamond": "GPQA-Diamond",
+    "humaneval": "HumanEval",
+}
+
+_NOUNS = {
+    "smolthink_harmful": "held-out harmful prompts",
+    "smolthink_benign": "held-out benign prompts",
+    "smolthink_borderline": "borderline prompts",
+    "arithmetic": "arithmetic problems",
+}
+
+METRICS: Mapping[str, str] = {
+    "refusal_rate": "refused",
+    "over_refusal_rate": "wrongly refused",
+    "accuracy": "answered correctly",
+    "attack_success_rate": "attack success",
+    "refusal_start_auroc": "AUROC, refusal start",
+    "head_auroc": "AUROC, head",
+    "classifier_accuracy": "classifier accuracy",
+    "truncated_rate": "truncated thought",
+    "unjudged_rate": "unjudged",
+}
+
+EXPECTS: Mapping[str, str] = {"refuse": "to refuse", "comply": "to comply with", "answer": "to answer"}
+"""What a careful assistant does with a prompt, after the word "prompts"."""
+
+
+def ordered(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
+    """The distinct names: those known in their known order, then the others as they first appear."""
+    seen = dict.fromkeys(names)
+    return [name for name in known if name in seen] + [name for name in seen if name not in known]
+
+
+def label(name: str, known: Mapping[str, str]) -> str:
+    """The name as a person reads it."""
+    return known.get(name, name.replace("_", " "))
+
+
+def noun(suite: str) -> str:
+    """The suite's prompts, as a sentence names them."""
+    return _NOUNS.get(suite, f"{label(suite, SUITES)} prompts")
+
+
+def percent(value: float) -> str:
+    """A rate in [0, 1] as a whole percentage; with one decimal where rounding would feign 0 % or 100 %."""
+    whole = round(100 * value)
+    digits = 1 if whole in (0, 100) and abs(100 * value - whole) >= 0.05 else 0
+    return f"{100 * value:.{digits}f} %"
+
+
+def interval(value: float | None, low: float | None, high: float | None, *, is_rate: bool = True) -> str:
+    """A number and its 95 % interval.
+
+    Args:
+        value: The number; None is shown as a dash.
+        low: Lower bound; without both bounds the number stands alone.
+        high: Upper bound.
+        is_rate: Whether to write percentages, "95.0 % [91, 97]", or plain numbers, "0.948 [0.93, 0.96]".
+    """
+    if value is None:
+        return DASH
+    text = f"{100 * value:.1f} %" if is_rate else f"{value:.3f}"
+    if low is None or high is None:
+        return text
+    return f"{text} [{100 * low:z.0f}, {100 * high:z.0f}]" if is_rate else f"{text} [{low:z.2f}, {high:z.2f}]"
+
+
+def estimate(score: Score | None) -> str:
+    """A score's value and interval; a dash where there is none."""
+    if score is None:
+        return DASH
+    return interval(score.value, score.low, score.high, is_rate=not score.metric.endswith("_auroc"))
+
+
+def rate(score: Score | None) -> str:
+    """A score's value as a whole percentage; a dash where there is none."""
+    return DASH if score is None or score.value is None else percent(score.value)
+
+
+def bounds(score: Score | None) -> str:
+    """A score's 95 % interval in per cent, "[91, 97]"; a dash where there is none."""
+    if score is None or score.low is None or score.high is None:
+        return DASH
+    return f"[{100 * score.low:z.0f}, {100 * score.high:z.0f}]"
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a person says it: "4.2 s", "3 min 05 s", "1 h 02 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,173 @@
+"""The page: one HTML file that needs nothing else, neither a network nor a script.
+
+Everything that a user or a model wrote passes through the template's escaping. Figures are embedded as
+images, so that the ids inside one SVG cannot meet those of another.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from presafe.records import Score, Thinking, write_text
+from presafe.report.figures import figures
+from presafe.report.headline import cards, comparisons, headline
+from presafe.report.labels import (
+    DASH,
+    EXPECTS,
+    METRICS,
+    SUITES,
+    SYSTEMS,
+    bounds,
+    duration,
+    estimate,
+    interval,
+    label,
+    ordered,
+    rate,
+)
+from presafe.report.results import results_json
+from presafe.report.rows import MODES, cell, lead, metrics, suites, systems
+
+if TYPE_CHECKING:
+    from presafe.report.data import Example, ReportData
+
+
+class Table(NamedTuple):
+    """Scores as a table: a line a system and CoT mode, a column a suite and metric, in a cell its rows."""
+
+    columns: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[str, Thinking, tuple[tuple[Score, ...], ...]], ...]
+
+
+class Answered(NamedTuple):
+    """One prompt and what the systems answered. The summary shows its text unless one is offensive."""
+
+    suite: str
+    prompt_id: str
+    text: str
+    is_offensive: bool
+    examples: tuple[Example, ...]
+
+
+def render_report(data: ReportData) -> str:
+    """The report as one self-contained HTML page."""
+    return _page(data, figures(data))
+
+
+def write_report(data: ReportData, folder: Path) -> Path:
+    """Write report.html, results.json and figures/*.svg into a folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    drawn = figures(data)
+    for name, svg in drawn.items():
+        write_text(folder / "figures" / f"{name}.svg", svg)
+    write_text(folder / "results.json", results_json(data))
+    write_text(folder / "report.html", _page(data, drawn))
+    return folder / "report.html"
+
+
+def pivot(scores: Sequence[Score], columns: Sequence[tuple[str, str]]) -> Table:
+    """The table of some columns (suite, metric); a line without any row is left out."""
+    lines = []
+    for system in systems(scores):
+        for mode in MODES:
+            cells = tuple(cell(scores, system, mode, suite, metric) for suite, metric in columns)
+            if any(cells):
+                lines.append((system, mode, cells))
+    return Table(tuple(columns), tuple(lines))
+
+
+def answered(examples: Sequence[Example]) -> tuple[Answered, ...]:
+    """The examples prompt by prompt, in the order of the suites, so that their answers stand together."""
+    groups: dict[tuple[str, str, str], list[Example]] = {}
+    for example in examples:
+        groups.setdefault((example.suite, example.prompt_id, example.text), []).append(example)
+    order = ordered((example.suite for example in examples), SUITES)
+    system_order = ordered((example.system for example in examples), SYSTEMS)
+    return tuple(
+        Answered(
+            *key,
+            is_offensive=any(example.offensive for example in group),
+            examples=tuple(
+                sorted(group, key=lambda e: (system_order.index(e.system), MODES.index(e.thinking)))
+            ),
+        )
+        for key, group in sorted(groups.items(), key=lambda item: order.index(item[0][0]))
+    )
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and texts; what holds nothing is a dash."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            rows += flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+            rows += flatten({str(i): part for i, part in enumerate(value)}, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            rows.append((prefix + name, ", ".join(str(part) for part in value) or DASH))
+        else:
+            rows.append((prefix + name, DASH if value in (None, "", {}) else str(value)))
+    return rows
+
+
+def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(
+        bounds=bounds,
+        estimate=estimate,
+        rate=rate,
+        interval=interval,
+        duration=duration,
+        name_system=lambda name: label(name, SYSTEMS),
+        name_suite=lambda name: label(name, SUITES),
+        name_metric=lambda name: label(name, METRICS),
+        name_expect=lambda name: EXPECTS[name],
+        tone=_tone,
+    )
+    source = resources.files("presafe.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    scores, names = data.scores, suites(data.scores)
+    columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
+    return environment.from_string(source).render(
+        data=data,
+        headline=headline(scores, _model_name(data.recipe)),
+        cards=cards(scores),
+        comparisons=comparisons(scores),
+        figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
+        leading=pivot(scores, [(suite, metric) for suite in names if (metric := lead(scores, suite))]),
+        aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if metric.endswith("_auroc")]),
+        tables={
+            suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names
+        },
+        judges=sorted({score.judge for score in scores if score.judge}),
+        answered=answered(data.examples),
+        settings=flatten(data.recipe),
+        provenance=flatten(data.manifest),
+    )
+
+
+def _model_name(recipe: Mapping[str, Any]) -> str:
+    """What sentences call the model: the last part of its address; "the model" without one."""
+    model = recipe.get("model")
+    address = str(model.get("address") or "") if isinstance(model, Mapping) else ""
+    return "SmolThink-135M" if address == "smolthink" else address.rstrip("/").split("/")[-1] or "the model"
+
+
+def _tone(example: Example) -> str:
+    """Whether the verdict is what the prompt asks for: "good", "bad", or "plain" where it cannot say."""
+    if {example.expect, example.verdict} <= {"refuse", "comply"}:
+        return "good" if example.verdict == example.expect else "bad"
+    return "plain"

@@ -1,0 +1,44 @@
+"""results.json, which other programs read, and the small table that ends a run in the terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, estimate, label
+from presafe.report.rows import MODES, find, lead, suites, systems
+
+if TYPE_CHECKING:
+    from presafe.report.data import ReportData
+
+SCHEMA = 1
+"""Version of results.json. A change that would break a reader raises it."""
+
+
+def results_json(data: ReportData) -> str:
+    """results.json: {"schema", "manifest", "timings_s", "rows": one object a Score}, rates in [0, 1]."""
+    results = {
+        "schema": SCHEMA,
+        "manifest": data.manifest,
+        "timings_s": data.timings_s,
+        "rows": [score.model_dump(mode="json") for score in data.scores],
+    }
+    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def summary_table(data: ReportData) -> Table:
+    """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]"."""
+    columns = [(suite, metric) for suite in suites(data.scores) if (metric := lead(data.scores, suite))]
+    table = Table(title=data.title, caption="value [95 % interval]")
+    table.add_column("System")
+    table.add_column("CoT")
+    for suite, metric in columns:
+        table.add_column(f"{label(suite, SUITES)}:\n{label(metric, METRICS)}", justify="right")
+    for system in systems(data.scores):
+        for mode in MODES:
+            scores = [find(data.scores, system, mode, suite, metric) for suite, metric in columns]
+            if any(scores):
+                table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
+    return table

@@ -1,0 +1,68 @@
+"""Which Score stands for a system, a CoT mode, a suite and a metric; and what kind of suite a suite is.
+
+A mean over seeds (seed None) stands before the seeds it was made from. Where several rows remain, tables show
+them all, and figures and sentences, which have room for one, leave the number out rather than choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, ordered
+
+if TYPE_CHECKING:
+    from presafe.records import Expect, Score, Thinking
+
+MODES: tuple[Thinking, ...] = ("on", "off")
+
+KINDS: Mapping[str, Expect] = {
+    "accuracy": "answer",
+    "over_refusal_rate": "comply",
+    "refusal_rate": "refuse",
+    "attack_success_rate": "refuse",
+}
+"""A suite's leading metric is the first of these that it has, and tells what its prompts expect."""
+
+
+def cell(
+    scores: Sequence[Score], system: str, thinking: Thinking, suite: str, metric: str
+) -> tuple[Score, ...]:
+    """The rows that stand for one cell: the means over seeds, or without one every seed's row."""
+    key = (system, thinking, suite, metric)
+    rows = tuple(
+        score for score in scores if (score.system, score.thinking, score.suite, score.metric) == key
+    )
+    return tuple(score for score in rows if score.seed is None) or rows
+
+
+def find(scores: Sequence[Score], system: str, thinking: Thinking, suite: str, metric: str) -> Score | None:
+    """The one row of a cell that has a value; None where there is none, or more than one."""
+    rows = cell(scores, system, thinking, suite, metric)
+    return rows[0] if len(rows) == 1 and rows[0].value is not None else None
+
+
+def lead(scores: Sequence[Score], suite: str) -> str | None:
+    """The suite's leading metric; None for a suite that has none of `KINDS`."""
+    present = {score.metric for score in scores if score.suite == suite}
+    return next((metric for metric in KINDS if metric in present), None)
+
+
+def systems(scores: Sequence[Score]) -> list[str]:
+    """The systems that have a row."""
+    return ordered((score.system for score in scores), SYSTEMS)
+
+
+def suites(scores: Sequence[Score], kind: Expect | None = None) -> list[str]:
+    """The suites that have a row: those to refuse, then to comply with, then to answer, then the rest."""
+    names = ordered((score.suite for score in scores), SUITES)
+    kinds: list[Expect | None] = ["refuse", "comply", "answer", None]
+    kind_of = {name: KINDS.get(lead(scores, name) or "") for name in names}
+    if kind is not None:
+        return [name for name in names if kind_of[name] == kind]
+    return sorted(names, key=lambda name: kinds.index(kind_of[name]))
+
+
+def metrics(scores: Sequence[Score], suite: str) -> list[str]:
+    """The metrics that the suite has."""
+    return ordered((score.metric for score in scores if score.suite == suite), METRICS)

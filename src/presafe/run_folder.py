@@ -1,0 +1,142 @@
+"""The run folder: where each stage leaves what the next one reads.
+
+    runs/<name>/ recipe.json manifest.json timings.json
+      responses/   signals/   alignment/<system>/   evaluation/   report/
+
+A finished stage leaves a mark in `stages/`; running again starts at the first stage without one. A folder belongs
+to one recipe: results of two never meet in it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from presafe.errors import RunError
+from presafe.manifest import build_manifest
+from presafe.recipe import Recipe, parse_recipe
+from presafe.records import disk_error, write_text
+
+Stage = Literal["respond", "signal", "align", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: The folder. `open_for` creates or continues one, `existing` reads one.
+        recipe: Its settings.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+
+    @classmethod
+    def open_for(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """Create the folder for a recipe, or continue one that was made with the same recipe.
+
+        Raises:
+            RunError: the folder was made with other settings, or cannot be written.
+        """
+        run = cls(path, recipe)
+        settings = recipe.model_dump(mode="json")
+        if run.recipe_path.exists():
+            before = _read_json(run.recipe_path)
+            if before != settings:
+                changed = ", ".join(_differences(before, settings))
+                raise RunError(
+                    f"{path} was made with other settings ({changed}).", "Choose another folder with --out."
+                )
+            return run
+        write_text(run.manifest_path, json.dumps(build_manifest(settings), indent=2) + "\n")
+        write_text(run.recipe_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        return run
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Read a run folder.
+
+        Raises:
+            RunError: there is no run in it.
+        """
+        if not (path / "recipe.json").exists():
+            raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
+        return cls(path, parse_recipe(_read_json(path / "recipe.json"), str(path / "recipe.json")))
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """What made this run."""
+        return _read_json(self.manifest_path)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds spent in each stage, over all sessions that ended in order."""
+        path = self.path / "timings.json"
+        return _read_json(path) if path.exists() else {}
+
+    def is_done(self, stage: Stage) -> bool:
+        return (self.path / "stages" / stage).exists()
+
+    @contextmanager
+    def working_on(self, stage: Stage) -> Iterator[None]:
+        """Time a stage and, unless it fails, mark it as done."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            timings = self.timings()
+            timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - start, 1)
+            write_text(self.path / "timings.json", json.dumps(timings, indent=2) + "\n")
+        write_text(self.path / "stages" / stage, "done\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out of the folder.
+
+        Raises:
+            RunError: another process works in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"another process is working in {self.path}.", "Wait for it, or choose another --out.") from error
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}.") from error
+    return value
+
+
+def _differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """Keys whose values differ, each with both values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            found
+            for name in sorted(before.keys() | after.keys())
+            for found in _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if before == after else [f"{key}: {before!r:.40} → {after!r:.40}"]
