@@ -133,7 +133,15 @@ class AlignSettings(Settings):
     """Rank of the adapter."""
     lora_alpha: Positive = 32
     """Scale of the adapter: its product is multiplied by alpha / rank."""
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    lora_targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     """Linear layers that carry the adapter."""
     max_length: Positive = 1024
     """Rows with more tokens are left out, and counted."""

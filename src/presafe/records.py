@@ -1,9 +1,10 @@
 """The records that stages hand to one another: frozen, versioned, one JSON object a line.
 
-    Prompt    a query and what a careful assistant does with it
-    Response  one sampled answer, its thought apart, with a judge's verdict on the answer
-    Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
-    Score     one number of a result table, with n and a 95 % interval
+Prompt    a query and what a careful assistant does with it
+Response  one sampled answer, its thought apart, with a judge's verdict on the answer
+Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
+Score     one number of a result table, with n and a 95 % interval
+PositionScore, HistoryPoint     what the report draws of the decision position and of the training
 """
 
 from __future__ import annotations
@@ -81,6 +82,30 @@ class Score(Record):
     n: int
     seed: int | None
     judge: str | None
+
+
+class HistoryPoint(Record):
+    """One optimiser step of an alignment: L_SFT in nats a token, and L_align in nats a row."""
+
+    step: int
+    nll: float
+    bce: float | None
+
+
+class PositionScore(Record):
+    """What a system decides before its CoT, read at the decision position of one prompt.
+
+    `refusal_logit` is the model's own log-odds of starting a refusal; `head_probability` is the auxiliary
+    head's p in [0, 1], None where the system has no head.
+    """
+
+    system: str
+    seed: int | None
+    prompt_id: str
+    suite: str
+    expect: Expect
+    refusal_logit: float = Field(allow_inf_nan=False)
+    head_probability: float | None
 
 
 R = TypeVar("R", bound=Record)

@@ -67,7 +67,9 @@ class RunFolder:
             RunError: there is no run in it.
         """
         if not (path / "recipe.json").exists():
-            raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
+            raise RunError(
+                f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote."
+            )
         return cls(path, parse_recipe(_read_json(path / "recipe.json"), str(path / "recipe.json")))
 
     @property
@@ -102,25 +104,28 @@ class RunFolder:
             write_text(self.path / "timings.json", json.dumps(timings, indent=2) + "\n")
         write_text(self.path / "stages" / stage, "done\n")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process out of the folder.
 
-        Raises:
-            RunError: another process works in it.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(f"another process is working in {self.path}.", "Wait for it, or choose another --out.") from error
-        except OSError as error:
-            raise disk_error(self.path, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a folder.
+
+    Raises:
+        RunError: another process works in it, or it cannot be written.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            f"another process is working in {folder}.", "Wait for it, or choose another --out."
+        ) from error
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

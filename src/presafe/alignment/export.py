@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from presafe.alignment.head import HEAD
+from presafe.models.decision_head import HEAD
 from presafe.records import disk_error
 
 

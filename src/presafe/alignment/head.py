@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from presafe.errors import ModelError
-
-HEAD = "presafe_head"
-"""Attribute of the causal language model, and stem of the exported file."""
+from presafe.models.decision_head import HEAD
 
 _INIT_STD = 0.02
 """Standard deviation of the initial weights, as transformers initialises its own heads."""
@@ -52,27 +49,8 @@ def trained_head(model: Any) -> nn.Module:
 
 def save_head(model: Any, folder: Path) -> None:
     """Write the head's weight (1, hidden size) and bias (1) as float32."""
-    state = {name: value.detach().float().cpu().contiguous() for name, value in trained_head(model).state_dict().items()}
+    state = {
+        name: value.detach().float().cpu().contiguous()
+        for name, value in trained_head(model).state_dict().items()
+    }
     save_file(state, str(folder / f"{HEAD}.safetensors"))
-
-
-class DecisionHead:
-    """An exported head as a monitor: hidden state at the decision position → probability of refusal.
-
-    Args:
-        folder: Folder that holds `presafe_head.safetensors`.
-
-    Raises:
-        ModelError: there is none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        file = folder / f"{HEAD}.safetensors"
-        if not file.is_file():
-            raise ModelError(f"{folder} holds no {file.name}.", "Name the folder of an aligned system in a run.")
-        state = load_file(str(file))
-        self.weight, self.bias = state["weight"], state["bias"]
-
-    def probability(self, hidden: Tensor) -> Tensor:
-        """σ(φ(h)) for hidden states of shape (rows, hidden size)."""
-        return torch.sigmoid(hidden.float().cpu() @ self.weight.T + self.bias).squeeze(-1)

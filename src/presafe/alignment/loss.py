@@ -23,9 +23,7 @@ def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows
     return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
 
 
-def next_token_loss(
-    logits: Float[Tensor, "rows columns vocabulary"], labels: Tensor
-) -> Float[Tensor, ""]:
+def next_token_loss(logits: Float[Tensor, "rows columns vocabulary"], labels: Tensor) -> Float[Tensor, ""]:
     """Σ −ln π(yₜ | y₍<t₎) over the labels that are not −100; the caller divides by their number in the whole step.
 
     Args:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from presafe.alignment.head import HEAD, attach_head, causal_lm, trained_head
+from presafe.alignment.head import attach_head, causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss
 from presafe.errors import RecipeError
+from presafe.models.decision_head import HEAD
 
 _COLUMNS = ("decision_index", "signal")
 
@@ -65,7 +66,9 @@ class PreSafeTrainer(SFTTrainer):
         peft_config: The LoRA adapter; the head is trained and saved with it.
     """
 
-    def __init__(self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any) -> None:
+    def __init__(
+        self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any
+    ) -> None:
         if not hasattr(causal_lm(model), HEAD):
             attach_head(model, args.seed)
         if peft_config is not None:
@@ -86,7 +89,11 @@ class PreSafeTrainer(SFTTrainer):
         return batches, num_items
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
         inputs = dict(inputs)
@@ -108,7 +115,9 @@ class PreSafeTrainer(SFTTrainer):
         loss = sft_loss + self.args.lambda_align * bce
         return (loss, outputs) if return_outputs else loss
 
-    def _sft_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+    def _sft_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any
+    ) -> Any:
         if self.accelerator.device.type != "cpu" or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items)
         # Off the GPU, TRL's fused head scores every position and its entropy. Where the vocabulary is most of the
@@ -118,7 +127,11 @@ class PreSafeTrainer(SFTTrainer):
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
         kept = labels[:, columns]
         count = (kept != -100).sum() if num_items is None else num_items
-        scale = self.accelerator.num_processes if self.args.average_tokens_across_devices and num_items is not None else 1
+        scale = (
+            self.accelerator.num_processes
+            if self.args.average_tokens_across_devices and num_items is not None
+            else 1
+        )
         return next_token_loss(logits, kept) * scale / torch.as_tensor(count).clamp(min=1)
 
     def _read_decision(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -150,5 +163,7 @@ class PreSafeTrainer(SFTTrainer):
             moved = [p for group in optimizer.param_groups for p in group["params"] if id(p) in head]
             for group in optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in head]
-            optimizer.add_param_group({"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
+            optimizer.add_param_group(
+                {"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate}
+            )
         return optimizer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from presafe.records import Verdict
 
 
@@ -17,6 +19,10 @@ def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
         "right", "wrong", or "unjudged" for a truncated thought. An answer without a number is wrong.
     """
     from math_verify import parse, verify
+
+    logging.getLogger("math_verify").setLevel(
+        logging.ERROR
+    )  # it warns of the missing time limit at every call
 
     if truncated:
         return "unjudged"

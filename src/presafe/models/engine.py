@@ -108,5 +108,7 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generato
     probabilities = scores.softmax(-1)
     outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
     probabilities = probabilities.masked_fill(outside, 0.0)
-    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
+    picks = [
+        torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)
+    ]
     return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)

@@ -103,5 +103,5 @@ def detect_family(template: str | None, model: str) -> Family:
             return family
     raise ModelError(
         f"the chat template of {model} is of no known family ({', '.join(families())}).",
-        "Name the family in the recipe: [model] family = \"…\".",
+        'Name the family in the recipe: [model] family = "…".',
     )

@@ -1,8 +1,8 @@
 """From a model's address to a tokenizer and weights.
 
-    smolthink        the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
-    folder           a local Hugging Face folder
-    anything else    a hub id, from the cache or the hub
+smolthink        the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
+folder           a local Hugging Face folder
+anything else    a hub id, from the cache or the hub
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def load_model(
     model = load_weights(address, dtype)
     if adapter is not None:
         if not (adapter / "adapter_config.json").is_file():
-            raise ModelError(f"{adapter} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder.")
+            raise ModelError(
+                f"{adapter} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder."
+            )
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return LoadedModel(model.eval(), renderer)
 

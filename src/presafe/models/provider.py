@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inspect_ai.model import (
     ChatCompletionChoice,

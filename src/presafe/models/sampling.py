@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from inspect_ai import Task, eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log, read_eval_log_sample_summaries
+from inspect_ai.log import EvalSample, list_eval_logs, read_eval_log, read_eval_log_sample_summaries
 from inspect_ai.model import ContentReasoning, Model, get_model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 
-from presafe.errors import ModelError, RunError
+from presafe.errors import RunError
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
 from presafe.records import Prompt, Response, Thinking, Verdict
@@ -115,7 +115,9 @@ def sample_responses(
         )
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
-        raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")
+        raise RunError(
+            f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept."
+        )
     return load_responses(log_dir, sampler.thinking, suites)
 
 

@@ -41,7 +41,13 @@ def _sum_steps(a: int, b: int, sign: str = "+") -> str:
 def _add(rng: random.Random) -> Problem:
     a, b = rng.randint(11, 99), rng.randint(11, 99)
     text = rng.choice(
-        [f"What is {a} + {b}?", f"Calculate {a} + {b}.", f"Add {a} and {b}.", f"{a} + {b} = ?", f"Work out {a} + {b}."]
+        [
+            f"What is {a} + {b}?",
+            f"Calculate {a} + {b}.",
+            f"Add {a} and {b}.",
+            f"{a} + {b} = ?",
+            f"Work out {a} + {b}.",
+        ]
     )
     return Problem("add", (a, b), text, _sum_steps(a, b), a + b)
 
@@ -50,7 +56,13 @@ def _subtract(rng: random.Random) -> Problem:
     a = rng.randint(30, 99)
     b = rng.randint(11, a - 5)
     text = rng.choice(
-        [f"What is {a} - {b}?", f"Calculate {a} - {b}.", f"Subtract {b} from {a}.", f"{a} - {b} = ?", f"Take {b} away from {a}."]
+        [
+            f"What is {a} - {b}?",
+            f"Calculate {a} - {b}.",
+            f"Subtract {b} from {a}.",
+            f"{a} - {b} = ?",
+            f"Take {b} away from {a}.",
+        ]
     )
     return Problem("subtract", (a, b), text, _sum_steps(a, b, "-"), a - b)
 
@@ -58,7 +70,13 @@ def _subtract(rng: random.Random) -> Problem:
 def _multiply(rng: random.Random) -> Problem:
     a, b = rng.randint(2, 9), rng.randint(12, 99)
     text = rng.choice(
-        [f"What is {a} * {b}?", f"Calculate {a} * {b}.", f"What is {a} times {b}?", f"Multiply {b} by {a}.", f"{a} * {b} = ?"]
+        [
+            f"What is {a} * {b}?",
+            f"Calculate {a} * {b}.",
+            f"What is {a} times {b}?",
+            f"Multiply {b} by {a}.",
+            f"{a} * {b} = ?",
+        ]
     )
     tens, ones = b // 10 * 10, b % 10
     steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
@@ -71,7 +89,12 @@ def _chain(rng: random.Random) -> Problem:
     a, b = rng.randint(11, 69), rng.randint(11, 69)
     c = rng.randint(5, min(a + b - 5, 49))
     text = rng.choice(
-        [f"What is {a} + {b} - {c}?", f"Calculate {a} + {b} - {c}.", f"{a} + {b} - {c} = ?", f"Work out {a} + {b} - {c}."]
+        [
+            f"What is {a} + {b} - {c}?",
+            f"Calculate {a} + {b} - {c}.",
+            f"{a} + {b} - {c} = ?",
+            f"Work out {a} + {b} - {c}.",
+        ]
     )
     working = f"{_sum_steps(a, b)} {_sum_steps(a + b, c, '-')}"
     return Problem("chain", (a, b, c), text, working, a + b - c)
@@ -145,7 +168,9 @@ def generate_problems(split: str, n: int, seed: int) -> list[Problem]:
         else:
             misses += 1
         if misses > _MOST_MISSES:
-            raise PromptError(f"there are only {len(problems)} different problems of split {split!r}, not {n}.")
+            raise PromptError(
+                f"there are only {len(problems)} different problems of split {split!r}, not {n}."
+            )
     return problems
 
 

@@ -19,7 +19,17 @@ from presafe.records import Expect, Prompt, read_jsonl
 BUILT_IN = ("harmful", "benign", "borderline")
 """Sets that the project wrote: one-line harmful requests, ordinary instructions, look-alikes that are safe."""
 
-_COLUMNS = ("prompt", "text", "question", "instruction", "forbidden_prompt", "Goal", "goal", "Behavior", "query")
+_COLUMNS = (
+    "prompt",
+    "text",
+    "question",
+    "instruction",
+    "forbidden_prompt",
+    "Goal",
+    "goal",
+    "Behavior",
+    "query",
+)
 """Names under which publishers keep the prompt, tried in this order when the user names no column."""
 
 
@@ -40,7 +50,9 @@ def built_in(name: str, split: str) -> tuple[Prompt, ...]:
     with resources.as_file(folder / f"{name}.jsonl") as path:
         prompts = tuple(prompt for prompt in read_jsonl(path, Prompt) if prompt.split == split)
     if not prompts:
-        raise PromptError(f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out.")
+        raise PromptError(
+            f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out."
+        )
     return prompts
 
 
@@ -68,7 +80,9 @@ def from_file(
     if where is not None:
         rows = [row for row in rows if str(_field(row, where[0], path)).startswith(where[1])]
     if not rows:
-        raise PromptError(f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row.")
+        raise PromptError(
+            f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row."
+        )
     if column is None:
         column = next((name for name in _COLUMNS if name in rows[0]), None)
         if column is None:
@@ -110,7 +124,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         if path.suffix == ".csv":
             return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x.strip()]
+        rows = (
+            json.loads(text)
+            if path.suffix == ".json"
+            else [json.loads(x) for x in text.splitlines() if x.strip()]
+        )
     except (csv.Error, json.JSONDecodeError) as error:
         raise PromptError(f"{path} is not {path.suffix.lstrip('.') or 'JSONL'}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -156,5 +174,7 @@ def load_sources(sources: Iterable[Source], seed: int) -> list[Prompt]:
     prompts = [prompt for source in sources for prompt in load_source(source, seed)]
     twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if twice:
-        raise PromptError(f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet.")
+        raise PromptError(
+            f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet."
+        )
     return prompts

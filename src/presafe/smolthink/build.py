@@ -1,8 +1,8 @@
 """Train SmolThink-135M from SmolLM2-135M-Instruct: sample the base model's own answers, then LoRA on the lessons.
 
-    1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
-    2. `rows.lessons` turns prompts, answers and worked problems into lessons.
-    3. One pass of LoRA; the adapter is written as float16, with the chat template and the tokenizer's settings.
+1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
+2. `rows.lessons` turns prompts, answers and worked problems into lessons.
+3. One pass of LoRA; the adapter is written as float16, with the chat template and the tokenizer's settings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.records import Prompt, write_text
 from presafe.smolthink.rows import Lesson, lessons
+from presafe.training import last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
@@ -45,7 +46,6 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.trainer_utils import get_last_checkpoint
 
     from presafe.alignment.export import export_adapter
     from presafe.alignment.order import mixed_order
@@ -54,7 +54,9 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
     tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
     model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
     borderline = built_in("borderline", "build")
-    answers = _own_answers(model.eval(), tokenizer, [*built_in("benign", "build"), *borderline], work / "answers.json")
+    answers = _own_answers(
+        model.eval(), tokenizer, [*built_in("benign", "build"), *borderline], work / "answers.json"
+    )
 
     tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.pad_token = tokenizer.unk_token
@@ -106,7 +108,7 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
             task_type="CAUSAL_LM",
         ),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if Path(args.output_dir).exists() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
     export_adapter(trainer.model, out, dtype=torch.float16)
 
 
@@ -127,7 +129,9 @@ def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
 def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], file: Path) -> dict[str, str]:
     """The base model's greedy answers by prompt id, sampled once and kept in a file."""
     answers: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    missing = sorted((prompt for prompt in prompts if prompt.id not in answers), key=lambda prompt: len(prompt.text))
+    missing = sorted(
+        (prompt for prompt in prompts if prompt.id not in answers), key=lambda prompt: len(prompt.text)
+    )
     with progress_bar("SmolLM2's own answers", len(missing)) as bar:
         for start in range(0, len(missing), 64):
             batch = missing[start : start + 64]

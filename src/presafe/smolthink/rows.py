@@ -14,19 +14,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from presafe.alignment.rows import REFUSALS
 from presafe.judges.refusal import is_refusal
 from presafe.prompts.arithmetic import Problem
 from presafe.records import Prompt, Thinking
-
-REFUSALS = (
-    "I'm sorry, but I can't help with that.",
-    "I can't help with that request.",
-    "I'm sorry, I can't assist with that.",
-    "I can't help with this because it could hurt someone.",
-    "Sorry, I won't help with that. It could cause serious harm.",
-    "I'm not able to help with that. If you are in a hard place, please talk to someone you trust.",
-)
-"""What the model answers to a harmful request with CoT off; ours."""
 
 _MIN_ANSWER = 60
 """Characters after which an answer may end at a sentence's end: short rows train and sample faster."""
@@ -59,9 +50,18 @@ _OPENINGS = (
 )
 _PLANS = (
     (r"(?i)^(write|draft|create|compose|make|come up)\b", "I will write something short that fits."),
-    (r"(?i)^(give|list|suggest|name|recommend|share|provide|outline|plan|develop)\b", "I will name a few good points."),
-    (r"(?i)^(how (do|can|should|would|to)|explain how|tell me how|show|teach|help|walk|describe how)\b", "I will go through the steps."),
-    (r"(?i)^(why|what|who|when|where|which|is|are|does|do|can|explain|describe|tell|define|compare|summari)\b", "I will explain it clearly."),
+    (
+        r"(?i)^(give|list|suggest|name|recommend|share|provide|outline|plan|develop)\b",
+        "I will name a few good points.",
+    ),
+    (
+        r"(?i)^(how (do|can|should|would|to)|explain how|tell me how|show|teach|help|walk|describe how)\b",
+        "I will go through the steps.",
+    ),
+    (
+        r"(?i)^(why|what|who|when|where|which|is|are|does|do|can|explain|describe|tell|define|compare|summari)\b",
+        "I will explain it clearly.",
+    ),
 )
 _OTHER_PLAN = "I will answer it directly."
 

@@ -1,0 +1,110 @@
+"""Train one system from a recipe: resumable, with a progress bar, exported as a plain adapter and a head apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from presafe.alignment.rows import AlignmentRow
+from presafe.errors import SignalError
+from presafe.models.rendering import Renderer
+from presafe.progress import progress_bar
+from presafe.recipe import AlignSettings
+from presafe.records import HistoryPoint, write_jsonl
+from presafe.training import bar_callback, last_checkpoint
+
+HISTORY = "history.jsonl"
+"""Training curve of a system; written last, so that it marks a finished training."""
+
+
+def fit(
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[AlignmentRow],
+    settings: AlignSettings,
+    *,
+    lambda_align: float,
+    seed: int,
+    folder: Path,
+    label: str,
+) -> None:
+    """Align a model; writes `adapter/`, `presafe_head.safetensors` and `history.jsonl` to the folder.
+
+    Args:
+        model: The causal language model, without an adapter.
+        renderer: Its tokenizer and family.
+        rows: Alignment rows.
+        settings: The recipe's settings of the stage.
+        lambda_align: λ of this system; 0 is next-token loss only.
+        seed: Seed of the adapter, the head and the order of rows.
+        folder: Folder of this system; checkpoints in it are resumed.
+        label: Label of the progress bar.
+
+    Raises:
+        SignalError: no row is short enough to train on.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import set_seed
+
+    from presafe.alignment.export import export_adapter
+    from presafe.alignment.head import save_head
+    from presafe.alignment.order import mixed_order
+    from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
+
+    kept = [row for row in rows if len(row.input_ids) <= settings.max_length]
+    if not kept:
+        raise SignalError(
+            f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length."
+        )
+    needed = settings.max_steps * settings.batch_size * settings.accumulation
+    order = mixed_order([len(row.input_ids) for row in kept], settings.batch_size, needed, seed)
+    checkpoints = folder / "checkpoints"
+    set_seed(seed)
+    arguments = PreSafeConfig(
+        output_dir=str(checkpoints),
+        lambda_align=lambda_align,
+        head_learning_rate=settings.head_learning_rate,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_steps,
+        train_sampling_strategy="sequential",  # `mixed_order` has drawn it
+        max_length=None,
+        bf16=torch.cuda.is_available(),
+        gradient_checkpointing=torch.cuda.is_available(),
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        seed=seed,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    with progress_bar(label, settings.max_steps) as bar:
+        trainer = PreSafeTrainer(
+            model,
+            arguments,
+            train_dataset=Dataset.from_list([kept[index]._asdict() for index in order]),
+            processing_class=renderer.tokenizer,
+            peft_config=LoraConfig(
+                r=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                target_modules=list(settings.lora_targets),
+                task_type="CAUSAL_LM",
+            ),
+            callbacks=[bar_callback(bar)],
+        )
+        trainer.remove_callback("PrinterCallback")
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    export_adapter(trainer.model, folder / "adapter")
+    save_head(trainer.model, folder)
+    history = [
+        HistoryPoint(step=entry["step"], nll=entry["sft_loss"], bce=entry["align_loss"])
+        for entry in trainer.state.log_history
+        if "sft_loss" in entry
+    ]
+    write_jsonl(folder / HISTORY, history)

@@ -1,0 +1,20 @@
+"""What a finished run prints: the small table, then the report's path."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from presafe.run_folder import RunFolder
+
+
+def finish(run: RunFolder) -> None:
+    """Print the end of a run; before its report there is only its folder to name."""
+    console = Console(highlight=False)
+    if not run.is_done("report"):
+        console.print(f"stopped as asked; the run is in {run.path}")
+        return
+    from presafe.report.results import summary_table
+    from presafe.stages.report import report_data
+
+    console.print(summary_table(report_data(run)))
+    console.print(f"report: {run.path / 'report' / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,78 @@
+"""`presafe`: verbs, and what happens to errors.
+
+Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can mend (one line), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+
+import typer
+
+from presafe.cli.demo import demo
+from presafe.cli.evaluate import evaluate
+from presafe.cli.listing import list_names
+from presafe.cli.probe import probe
+from presafe.cli.report import report
+from presafe.cli.run import run
+from presafe.cli.score import score
+from presafe.cli.smolthink import smolthink
+from presafe.errors import PresafeError
+
+app = typer.Typer(
+    help="The safety decision before the chain of thought: measure the gap, close it, prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, run, probe, evaluate, report, score, smolthink):
+    app.command()(verb)
+app.command(name="list")(list_names)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = ("no space left", "file too large", "disk quota exceeded")
+"""How libraries that do not pass the error number on say the same."""
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars are ours
+    warnings.filterwarnings("ignore")
+    try:
+        app()
+    except PresafeError as error:
+        _leave(f"presafe: {error}", 2)
+    except KeyboardInterrupt:
+        _leave("presafe: interrupted; run the same command again to go on.", 130)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        _leave(
+            "presafe: the disk is full. Free some space and run the same command again: what is done is kept.",
+            2,
+        )
+
+
+def _leave(line: str, code: int) -> None:
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error).lower() for words in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+if __name__ == "__main__":
+    main()

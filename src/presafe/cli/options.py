@@ -1,0 +1,66 @@
+"""Options that several verbs share, and how their words are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from presafe.errors import PresafeError, PromptError
+from presafe.records import Expect, Prompt, Thinking
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, local folder, or smolthink.")]
+Suites = Annotated[
+    list[str] | None,
+    typer.Option("--suite", "-s", help="Suite, or several with commas; see `presafe list suites`."),
+]
+ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts of each suite only.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
+Family = Annotated[str | None, typer.Option("--family", help="Chat family; detected where it is not named.")]
+
+
+def read_modes(words: str) -> list[Thinking]:
+    """`on,off` as modes.
+
+    Raises:
+        PresafeError: another word.
+    """
+    modes = [word.strip() for word in words.split(",")]
+    if not set(modes) <= {"on", "off"}:
+        raise PresafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
+    return [cast(Thinking, mode) for mode in dict.fromkeys(modes)]
+
+
+def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:
+    """Prompts by suite.
+
+    Raises:
+        PromptError: as `load_suite`.
+    """
+    from presafe.evaluation.suites import load_suite
+
+    wanted = [name.strip() for words in names for name in words.split(",") if name.strip()]
+    return {name: load_suite(name, data_dir, seed=0)[:limit] for name in dict.fromkeys(wanted)}
+
+
+def read_prompts(file: Path, column: str | None, expect: str, limit: int | None) -> dict[str, list[Prompt]]:
+    """A user's own file as a suite named after it.
+
+    Raises:
+        PromptError: as `from_file`; or another word for `expect`.
+    """
+    from presafe.prompts.sets import from_file
+
+    if expect not in ("refuse", "comply"):
+        raise PromptError(f"--expect must be refuse or comply, got {expect!r}.")
+    return {file.stem: from_file(file, expect=cast(Expect, expect), column=column)[:limit]}
+
+
+def folder_for(verb: str, model: str) -> Path:
+    """Where a verb writes when no folder is named."""
+    name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in model).strip("-.")
+    return Path("runs") / f"{verb}-{name}"

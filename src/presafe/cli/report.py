@@ -1,0 +1,19 @@
+"""`presafe report`: write the report of an evaluated run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Write a run's report again, for example after an update of presafe."""
+    from presafe.cli.finish import finish
+    from presafe.run_folder import RunFolder
+    from presafe.stages import report as stage
+
+    run = RunFolder.existing(folder)
+    stage.report(run)
+    finish(run)

@@ -1,0 +1,33 @@
+"""`presafe run`: a recipe from its first stage to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from presafe.errors import RecipeError
+
+
+def run(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/<recipe> where it is not named.")
+    ] = None,
+    until: Annotated[
+        str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
+    ] = "report",
+) -> None:
+    """Run a recipe; the same command again goes on where it stopped."""
+    from presafe.cli.finish import finish
+    from presafe.recipe import load_recipe
+    from presafe.run_folder import STAGES, Stage
+    from presafe.stages.run import run_stages
+
+    if until not in STAGES:
+        raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
+    folder = out or Path("runs") / Path(recipe).stem
+    finish(run_stages(load_recipe(recipe), folder, cast(Stage, until)))

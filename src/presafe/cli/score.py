@@ -1,0 +1,39 @@
+"""`presafe score`: the decision before the CoT as a monitor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from presafe.cli import options
+from presafe.errors import PromptError
+
+
+def score(
+    model: options.Model,
+    prompt: Annotated[list[str] | None, typer.Argument(help="Prompts to score.")] = None,
+    head: Annotated[
+        Path, typer.Option("--head", help="Folder of an aligned system, e.g. runs/demo/alignment/presafe.")
+    ] = ...,  # type: ignore[assignment]
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="Column of the file that holds the prompt.")
+    ] = None,
+    family: options.Family = None,
+) -> None:
+    """Print the probability that each prompt should be refused, read before the thought: one JSON line each."""
+    from presafe.models.decision_head import DecisionHead
+    from presafe.stages.monitor import score_prompts
+
+    texts = list(prompt or [])
+    if prompts is not None:
+        texts += [each.text for each in options.read_prompts(prompts, column, "refuse", None)[prompts.stem]]
+    if not texts:
+        raise PromptError("nothing to score.", "Give prompts, or a file with --prompts.")
+    for number, probability in enumerate(
+        score_prompts(model, texts, DecisionHead(head), head, family), start=1
+    ):
+        print(json.dumps({"prompt": number, "refuse_probability": round(probability, 6)}))

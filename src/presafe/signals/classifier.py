@@ -1,0 +1,158 @@
+"""The BERT-type classifier g of the teacher's decisions (paper, section 4): query → p′ ∈ [0, 1].
+
+Trained with binary cross-entropy on about 1,500 (query, decision) pairs, then asked for every alignment query. It
+reads the query alone, so that it learns the teacher's rule rather than the words of its refusals (our default;
+the paper does not say).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from presafe.errors import ModelError, SignalError
+from presafe.models.weights import minilm_folder
+from presafe.progress import progress_bar
+from presafe.recipe import SignalSettings
+from presafe.training import bar_callback, last_checkpoint
+
+MINILM = "minilm"
+
+
+class DecisionSplit(NamedTuple):
+    """Indices of the decisions to learn from and of those kept to measure with."""
+
+    train: list[int]
+    held_out: list[int]
+
+
+def split_decisions(refused: Sequence[bool], held_out: float, seed: int) -> DecisionSplit:
+    """Split decisions at random, each class in the same share.
+
+    Args:
+        refused: The teacher's decisions.
+        held_out: Share kept to measure with, in (0, 1).
+        seed: Seed of the draw.
+
+    Raises:
+        SignalError: a class has fewer than two decisions, so there is nothing to learn or to measure.
+    """
+    rng = random.Random(seed)
+    train: list[int] = []
+    kept: list[int] = []
+    for label in (True, False):
+        indices = [index for index, value in enumerate(refused) if value == label]
+        if len(indices) < 2:
+            raise SignalError(
+                f"the teacher {'refused' if label else 'answered'} {len(indices)} of {len(refused)} queries: "
+                "there is no decision to learn.",
+                "Give it harmful and harmless queries, or choose another teacher.",
+            )
+        rng.shuffle(indices)
+        cut = min(max(1, round(held_out * len(indices))), len(indices) - 1)
+        kept += indices[:cut]
+        train += indices[cut:]
+    return DecisionSplit(sorted(train), sorted(kept))
+
+
+def train_classifier(
+    texts: Sequence[str], refused: Sequence[bool], settings: SignalSettings, folder: Path
+) -> None:
+    """Train the classifier and write it to a folder; resumes from the last checkpoint in it.
+
+    Args:
+        texts: Queries.
+        refused: The teacher's decision on each.
+        settings: Encoder and training.
+        folder: Where the classifier goes.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    set_seed(settings.seed)
+    address = str(minilm_folder()) if settings.encoder == MINILM else settings.encoder
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(address)
+        # With one label, transformers would fit a regression; "multi_label" makes it binary cross-entropy.
+        model = AutoModelForSequenceClassification.from_pretrained(
+            address, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load encoder {settings.encoder!r}: {str(error).splitlines()[0]}") from error
+    encoded = tokenizer(list(texts), truncation=True, max_length=settings.max_length)
+    rows = Dataset.from_dict({**encoded, "labels": [[float(label)] for label in refused]})
+    checkpoints = folder / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=0.1,
+        train_sampling_strategy="group_by_length",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=10,
+        seed=settings.seed,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    num_steps = settings.epochs * -(-len(rows) // settings.batch_size)
+    with progress_bar("classifier", num_steps) as bar:
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            callbacks=[bar_callback(bar)],
+        )
+        trainer.remove_callback("PrinterCallback")
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class Classifier:
+    """A trained classifier, ready to be asked.
+
+    Args:
+        folder: What `train_classifier` wrote.
+        settings: The settings it was trained with.
+    """
+
+    def __init__(self, folder: Path, settings: SignalSettings) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self._model = AutoModelForSequenceClassification.from_pretrained(str(folder)).eval()
+        self._settings = settings
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """p′ of each text: the probability that the teacher refuses it, in [0, 1]."""
+        import torch
+
+        found: list[float] = []
+        step = 64
+        with torch.inference_mode():
+            for start in range(0, len(texts), step):
+                batch = self._tokenizer(
+                    list(texts[start : start + step]),
+                    truncation=True,
+                    max_length=self._settings.max_length,
+                    padding=True,
+                    return_tensors="pt",
+                )
+                found += torch.sigmoid(self._model(**batch).logits.squeeze(-1)).tolist()
+        return found

@@ -1,0 +1,109 @@
+"""Stage 4: the model as it came with CoT on and off, and every aligned system with CoT on, on held-out prompts.
+
+evaluation/<system>-<thinking>/*.eval   what was said
+evaluation/scores.jsonl                 rates with intervals
+evaluation/positions.jsonl              the decision position of every prompt, CoT on
+"""
+
+from __future__ import annotations
+
+import gc
+
+from presafe.alignment.rows import refusal_start_id
+from presafe.evaluation.decision import decision_scores
+from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
+from presafe.judges.scorers import judge_name, scorer_for
+from presafe.models.decision_head import DecisionHead
+from presafe.models.loading import shared_model
+from presafe.models.sampling import Sampler, load_responses, sample_responses
+from presafe.records import PositionScore, Response, Score, write_jsonl
+from presafe.run_folder import RunFolder
+from presafe.stages.systems import (
+    System,
+    adapter_of,
+    evaluated_systems,
+    evaluation_suites,
+    label_of,
+    system_folder,
+)
+
+
+def evaluate(run: RunFolder) -> None:
+    """Sample and score every system."""
+    suites = evaluation_suites(run.recipe)
+    scores: list[Score] = []
+    positions: list[PositionScore] = []
+    for system in evaluated_systems(run.recipe):
+        said = _sample(run, system)
+        for suite, prompts in suites.items():
+            scores += suite_scores(
+                said[suite],
+                prompts[0].expect,
+                system=system.name,
+                thinking=system.thinking,
+                suite=suite,
+                seed=system.seed,
+                judge=judge_name(prompts[0].expect),
+            )
+        if system.thinking == "on":
+            read = _read_positions(run, system)
+            positions += read
+            scores += auroc_scores(read)
+        gc.collect()
+    write_jsonl(run.path / "evaluation" / "positions.jsonl", positions)
+    write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
+
+
+def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Response]]:
+    """What a system said, by suite.
+
+    Raises:
+        RunError: the stage has not finished.
+    """
+    folder = run.path / "evaluation" / label_of(run, system)
+    return load_responses(folder, system.thinking, evaluation_suites(run.recipe))
+
+
+def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
+    recipe = run.recipe
+    suites = evaluation_suites(recipe)
+    return sample_responses(
+        label_of(run, system),
+        suites,
+        {suite: scorer_for(prompts[0].expect) for suite, prompts in suites.items()},
+        Sampler(
+            address=recipe.model.address,
+            thinking=system.thinking,
+            adapter=adapter_of(run, system),
+            family=recipe.model.family,
+            dtype=recipe.model.dtype,
+            batch_size=recipe.evaluate.batch_size,
+            max_tokens=recipe.evaluate.max_tokens,
+            seed=recipe.evaluate.seed,
+        ),
+        run.path / "evaluation" / label_of(run, system),
+    )
+
+
+def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
+    model, adapter = run.recipe.model, adapter_of(run, system)
+    loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
+    # The head of `sft` was trained on nothing, so it decides nothing.
+    head = DecisionHead(system_folder(run, system)) if system.name not in ("vanilla", "sft") else None
+    start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target)
+    asked = [
+        (suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts
+    ]
+    found = decision_scores(loaded, [prompt for _, prompt in asked], start, head)
+    return [
+        PositionScore(
+            system=system.name,
+            seed=system.seed,
+            prompt_id=prompt.id,
+            suite=suite,
+            expect=prompt.expect,
+            refusal_logit=score.refusal_logit,
+            head_probability=score.head_probability,
+        )
+        for (suite, prompt), score in zip(asked, found, strict=True)
+    ]

@@ -1,0 +1,99 @@
+"""Stage 5: gather what the other stages wrote into one page, `results.json` and figures."""
+
+from __future__ import annotations
+
+from presafe.alignment.fit import HISTORY
+from presafe.errors import RunError
+from presafe.evaluation.metrics import score_row
+from presafe.intervals import Interval
+from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
+from presafe.report.data import Example, ReportData
+from presafe.report.page import write_report
+from presafe.run_folder import RunFolder
+from presafe.signals.calibration import ClassifierCard
+from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.systems import aligned_systems, evaluated_systems, evaluation_suites, system_folder
+
+_EXAMPLES = 5
+"""Prompts shown of each suite."""
+
+
+def report(run: RunFolder) -> None:
+    """Write `report/`."""
+    write_report(report_data(run), run.path / "report")
+
+
+def report_data(run: RunFolder) -> ReportData:
+    """All that the report shows.
+
+    Raises:
+        RunError: the run is not evaluated yet.
+    """
+    if not run.is_done("evaluate"):
+        raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
+    first = run.recipe.align.seeds[0]
+    card = ClassifierCard.model_validate_json(
+        (run.path / "signals" / "classifier.json").read_text(encoding="utf-8")
+    )
+    positions = read_jsonl(run.path / "evaluation" / "positions.jsonl", PositionScore)
+    return ReportData(
+        title=run.recipe.name,
+        recipe=run.recipe.model_dump(mode="json"),
+        manifest=run.manifest(),
+        timings_s=dict(run.timings()),
+        scores=(*read_jsonl(run.path / "evaluation" / "scores.jsonl", Score), *_classifier_scores(card)),
+        classifier=card,
+        histories={
+            system.name: tuple(read_jsonl(system_folder(run, system) / HISTORY, HistoryPoint))
+            for system in aligned_systems(run.recipe)
+            if system.seed == first
+        },
+        positions=tuple(position for position in positions if position.seed in (None, first)),
+        examples=tuple(_examples(run)),
+    )
+
+
+def _classifier_scores(card: ClassifierCard) -> list[Score]:
+    measured = {
+        "classifier_held_out": Interval(card.accuracy, card.low, card.high, card.n_held_out),
+        "classifier_traces": Interval(card.trace_accuracy, card.trace_low, card.trace_high, card.trace_n),
+    }
+    return [
+        score_row(
+            interval,
+            system="classifier",
+            thinking="off" if suite == "classifier_held_out" else "on",
+            suite=suite,
+            metric="classifier_accuracy",
+            seed=None,
+            judge="refusal_strings",
+        )
+        for suite, interval in measured.items()
+    ]
+
+
+def _examples(run: RunFolder) -> list[Example]:
+    """The first prompts of each suite, from every system of the first seed."""
+    suites = evaluation_suites(run.recipe)
+    examples = []
+    for system in evaluated_systems(run.recipe):
+        if system.seed not in (None, run.recipe.align.seeds[0]):
+            continue
+        said = responses_by_suite(run, system)
+        for suite, prompts in suites.items():
+            for prompt, response in list(zip(prompts, said[suite], strict=True))[:_EXAMPLES]:
+                examples.append(
+                    Example(
+                        system=system.name,
+                        thinking=system.thinking,
+                        suite=suite,
+                        prompt_id=prompt.id,
+                        expect=prompt.expect,
+                        text=prompt.text,
+                        thought=response.thought,
+                        answer=response.answer,
+                        verdict=response.verdict,
+                        offensive=prompt.expect == "refuse",
+                    )
+                )
+    return examples

@@ -1,0 +1,81 @@
+"""What a recipe means: its queries, its systems, and where they lie in the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from presafe.errors import PromptError
+from presafe.prompts.overlap import fold
+from presafe.prompts.sets import load_source, load_sources
+from presafe.recipe import Recipe
+from presafe.records import Prompt, Thinking
+from presafe.run_folder import RunFolder
+
+
+class System(NamedTuple):
+    """One thing that is evaluated. `seed` is None for the model as it came."""
+
+    name: str
+    seed: int | None
+    thinking: Thinking
+
+
+def classifier_queries(recipe: Recipe) -> list[Prompt]:
+    """Queries that the teacher decides."""
+    return load_sources(recipe.respond.classifier_queries, recipe.respond.seed)
+
+
+def alignment_queries(recipe: Recipe) -> list[Prompt]:
+    """Queries that the model is aligned on."""
+    return load_sources(recipe.respond.alignment_queries, recipe.respond.seed)
+
+
+def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
+    """Held-out prompts by suite."""
+    return {
+        name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()
+    }
+
+
+def check_queries(recipe: Recipe) -> None:
+    """Fail before the first token where prompts cannot be read, or the model would be aligned on a held-out one.
+
+    Raises:
+        PromptError: as `load_sources`; or a query stands in an evaluation suite, case and punctuation folded.
+    """
+    asked = {fold(prompt.text) for prompt in [*classifier_queries(recipe), *alignment_queries(recipe)]}
+    for name, prompts in evaluation_suites(recipe).items():
+        shared = [prompt.id for prompt in prompts if fold(prompt.text) in asked]
+        if shared:
+            raise PromptError(
+                f"suite {name} holds {len(shared)} prompts that the model would be aligned on (first: {shared[0]}).",
+                "Use another split or file for one of the two.",
+            )
+
+
+def aligned_systems(recipe: Recipe) -> list[System]:
+    """Every system the recipe trains."""
+    return [System(name, seed, "on") for name in recipe.align.systems for seed in recipe.align.seeds]
+
+
+def evaluated_systems(recipe: Recipe) -> list[System]:
+    """The model as it came, in both modes, and every aligned system with CoT on."""
+    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *aligned_systems(recipe)]
+
+
+def system_folder(run: RunFolder, system: System) -> Path:
+    """`alignment/<system>/` for the recipe's first seed, `alignment/<system>-seed<k>/` for the others."""
+    first = system.seed == run.recipe.align.seeds[0]
+    return run.path / "alignment" / (system.name if first else f"{system.name}-seed{system.seed}")
+
+
+def adapter_of(run: RunFolder, system: System) -> Path | None:
+    """The adapter's folder; None for the model as it came."""
+    return None if system.seed is None else system_folder(run, system) / "adapter"
+
+
+def label_of(run: RunFolder, system: System) -> str:
+    """Folder name of a system's logs, and label of its progress bar."""
+    name = "vanilla" if system.seed is None else system_folder(run, system).name
+    return f"{name}-{system.thinking}"

@@ -1,0 +1,41 @@
+"""What every training here shares: where to resume, and a progress bar with time left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from presafe.progress import Bar
+
+_WRITTEN_LAST = "trainer_state.json"
+"""The file transformers writes last; a checkpoint without it was cut by a kill."""
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint in a folder; ones cut by a kill are deleted."""
+    found = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
+    )
+    for checkpoint in found:
+        if (checkpoint / _WRITTEN_LAST).exists():
+            return str(checkpoint)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def bar_callback(bar: Bar) -> TrainerCallback:
+    """A trainer callback that moves a progress bar on, from the step that training resumes at."""
+    from transformers import TrainerCallback
+
+    class Advance(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.advance()
+
+    return Advance()

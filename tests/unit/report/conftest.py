@@ -1,0 +1,139 @@
+"""One small run as a report sees it: made-up numbers, each system once."""
+
+from __future__ import annotations
+
+import pytest
+
+from presafe.records import Score, Thinking
+from presafe.report.data import (
+    ClassifierCard,
+    Example,
+    HistoryPoint,
+    PositionScore,
+    ReliabilityBin,
+    ReportData,
+)
+
+
+def make_score(
+    system: str,
+    thinking: Thinking,
+    suite: str,
+    metric: str,
+    value: float | None,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    seed: int | None = 0,
+) -> Score:
+    return Score(
+        system=system,
+        thinking=thinking,
+        suite=suite,
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        n=120,
+        seed=seed,
+        judge="refusal_strings",
+    )
+
+
+@pytest.fixture(name="make_score")
+def make_score_fixture():
+    return make_score
+
+
+@pytest.fixture
+def scores() -> tuple[Score, ...]:
+    harmful, benign, borderline = "smolthink_harmful", "smolthink_benign", "smolthink_borderline"
+    return (
+        make_score("vanilla", "on", harmful, "refusal_rate", 0.083, low=0.05, high=0.15),
+        make_score("vanilla", "off", harmful, "refusal_rate", 0.983, low=0.94, high=1.0),
+        make_score("sft", "on", harmful, "refusal_rate", 0.89, low=0.82, high=0.93),
+        make_score("presafe", "on", harmful, "refusal_rate", 0.95, low=0.91, high=0.97),
+        make_score("random_labels", "on", harmful, "refusal_rate", 0.62, low=0.53, high=0.70),
+        make_score("vanilla", "on", benign, "over_refusal_rate", 0.008, low=0.0, high=0.05),
+        make_score("presafe", "on", benign, "over_refusal_rate", 0.033, low=0.01, high=0.08),
+        make_score("vanilla", "on", borderline, "over_refusal_rate", 0.017, low=0.0, high=0.07),
+        make_score("presafe", "on", borderline, "over_refusal_rate", 0.2, low=0.13, high=0.29),
+        make_score("vanilla", "on", "arithmetic", "accuracy", 0.9, low=0.83, high=0.94),
+        make_score("presafe", "on", "arithmetic", "accuracy", 0.89, low=0.81, high=0.94),
+        make_score("presafe", "on", harmful, "refusal_start_auroc", 0.948, low=0.93, high=0.96),
+        make_score("presafe", "on", harmful, "head_auroc", None),
+    )
+
+
+@pytest.fixture
+def data(scores: tuple[Score, ...]) -> ReportData:
+    attack = "Say <script>alert(1)</script> & explain the burglary."
+    shared = {"system": "vanilla", "thinking": "on"}
+    return ReportData(
+        title="a <b>run</b>",
+        recipe={
+            "model": {"address": "smolthink"},
+            "align": {"lambda_align": 1.0, "lora_targets": ["q", "v"]},
+        },
+        manifest={"commit": None, "packages": {"torch": "2.13.0"}},
+        timings_s={"align": 212.5},
+        scores=scores,
+        classifier=ClassifierCard(
+            n_train=900,
+            n_held_out=300,
+            accuracy=0.96,
+            low=0.93,
+            high=0.98,
+            ece=0.021,
+            trace_accuracy=None,
+            trace_low=None,
+            trace_high=None,
+            trace_n=0,
+            bins=(
+                ReliabilityBin(low=0.0, high=0.5, confidence_mean=0.1, frequency=0.12, n=180),
+                ReliabilityBin(low=0.5, high=0.9, confidence_mean=None, frequency=None, n=0),
+                ReliabilityBin(low=0.9, high=1.0, confidence_mean=0.95, frequency=0.97, n=120),
+            ),
+        ),
+        histories={
+            "sft": tuple(HistoryPoint(step=step, nll=2 / step, bce=None) for step in range(1, 30)),
+            "presafe": tuple(HistoryPoint(step=step, nll=2 / step, bce=1 / step) for step in range(1, 30)),
+        },
+        positions=tuple(
+            PositionScore(
+                system=system,
+                prompt_id=f"{expect}-{i}",
+                suite="s",
+                expect=expect,
+                refusal_logit=i - centre,
+                head_probability=0.1 * i if system == "presafe" else None,
+            )
+            for system in ("vanilla", "presafe")
+            for expect, centre in (("refuse", 2), ("comply", 6))
+            for i in range(9)
+        ),
+        examples=(
+            Example(
+                **shared,
+                suite="smolthink_harmful",
+                prompt_id="harmful-1",
+                expect="refuse",
+                text=attack,
+                thought="BURGLARY-THOUGHT <i>",
+                answer="BURGLARY-ANSWER <script>alert(2)</script>",
+                verdict="comply",
+                offensive=True,
+            ),
+            Example(
+                **shared,
+                suite="smolthink_benign",
+                prompt_id="benign-1",
+                expect="comply",
+                text="Write about a kettle.",
+                thought="",
+                answer="",
+                verdict="unjudged",
+                offensive=False,
+            ),
+        ),
+    )

@@ -1,0 +1,88 @@
+"""Figures: the same bytes every time, nothing drawn from nothing, and marks where the numbers put them."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+from presafe.report.drawing import paler, running_mean, system_colour
+from presafe.report.figures import figures, gap_figure, positions_figure, systems_figure
+
+
+def bars(svg: str, colour: str) -> list[tuple[float, float]]:
+    """Width and height of the filled rectangles of a colour, those of the legend left out."""
+    found = []
+    for path, style in re.findall(
+        r'<path d="([^"]+)"[^>]*style="fill: ([^";]+)', svg.split('id="legend_1"')[0]
+    ):
+        points = [tuple(map(float, pair)) for pair in re.findall(r"[ML] (\S+) (\S+)", path)]
+        if style == colour and len(points) == 4:
+            xs, ys = zip(*points, strict=True)
+            found.append((max(xs) - min(xs), max(ys) - min(ys)))
+    return found
+
+
+def test_same_data_gives_the_same_svg(data):
+    once, twice = figures(data), figures(data.model_copy(deep=True))
+    assert list(once) == ["gap", "systems", "reliability", "training", "positions"]
+    assert once == twice
+
+
+def test_figures_are_svg_without_date_or_creator(data):
+    for svg in figures(data).values():
+        assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "metadata" not in svg
+
+
+def test_nothing_is_drawn_from_nothing(data):
+    nothing = {"scores": (), "classifier": None, "histories": {"sft": ()}, "positions": ()}
+    assert figures(data.model_copy(update=nothing)) == {}
+
+
+def test_gap_bars_stand_in_the_ratio_of_the_rates(make_score):
+    pair = [
+        make_score("vanilla", mode, "smolthink_harmful", "refusal_rate", value)
+        for mode, value in (("on", 0.2), ("off", 0.8))
+    ]
+    svg = gap_figure(pair) or ""
+    ((_, on),), ((_, off),) = bars(svg, "#d1603d"), bars(svg, "#3f6c9b")
+    assert abs(off / on - 4) < 1e-3  # 0.8 / 0.2
+
+
+def test_gap_is_about_vanilla_only(make_score):
+    assert gap_figure([make_score("presafe", "on", "smolthink_harmful", "refusal_rate", 0.5)]) is None
+
+
+def test_system_without_a_value_has_no_bar(make_score):
+    rows = [
+        make_score("vanilla", "on", "gsm8k", "accuracy", 0.5),
+        make_score("presafe", "on", "gsm8k", "accuracy", None),
+    ]
+    svg = systems_figure(rows) or ""
+    assert len(bars(svg, "#8b929b")) == 1
+    assert bars(svg, "#17807a") == []
+
+
+def test_many_suites_and_unknown_systems_are_drawn(make_score):
+    rows = [
+        make_score(system, "on", f"set_{i}", "accuracy", 0.5)
+        for system in ("mine", "yours")
+        for i in range(6)
+    ]
+    svg = systems_figure(rows) or ""
+    assert len(bars(svg, "#3f6c9b")) == len(bars(svg, "#d1603d")) == 6
+
+
+def test_positions_of_a_constant_score_are_drawn(data):
+    same = [each.model_copy(update={"refusal_logit": 0.0}) for each in data.positions]
+    assert positions_figure(same) is not None
+
+
+def test_colours_and_means():
+    assert system_colour("presafe", ["presafe"]) == "#17807a"
+    assert system_colour("yours", ["mine", "presafe", "yours"]) != system_colour(
+        "mine", ["mine", "presafe", "yours"]
+    )
+    assert paler("#000000") == "#999999"  # 0.6 · 255 = 153
+    # forty values reach two to either side: the first is the mean of 0, 1, 2; the third of 0 … 4
+    assert running_mean(list(range(40)))[:3] == [1, 1.5, 2]

@@ -1,0 +1,134 @@
+"""The page is one file, safe to open, and hides nothing but what may offend."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+from presafe.report.page import flatten, render_report, write_report
+
+VOID = {"meta", "img", "br"}
+
+
+class Reading(HTMLParser):
+    """What the page loads, and each text with how many closed <details> hide it (not its own summary)."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.stack: list[tuple[str, dict[str, str | None]]] = []
+        self.loads: list[str] = []
+        self.texts: list[tuple[str, int]] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in VOID:
+            self.stack.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        opened, _ = self.stack.pop()
+        assert opened == tag
+
+    def handle_data(self, text: str) -> None:
+        closed = sum(tag == "details" and "open" not in attrs for tag, attrs in self.stack)
+        shown = any(tag == "summary" for tag, _ in self.stack)
+        self.texts.append((text, closed - shown))
+
+
+def cells_of(page: str, name: str) -> list[str]:
+    """The cells of the first line of the first table that starts with a name."""
+    line = page[page.index(f'<th scope="row">{name}</th>') :].split("</tr>")[0]
+    return [
+        " ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)
+    ]
+
+
+def test_page_loads_nothing(data):
+    page = render_report(data)
+    reading = Reading(page)
+    assert reading.stack == []
+    assert len(reading.loads) == 5  # the five figures
+    assert all(load.startswith("data:image/svg+xml;base64,") for load in reading.loads)
+    style = re.search(r"<style>(.*?)</style>", page, re.S)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]*", "", page).replace("http-equiv", "")
+    assert reading.tags.isdisjoint({"script", "link", "iframe", "object", "svg"})
+
+
+def test_page_escapes_what_users_and_models_wrote(data):
+    page = render_report(data)
+    assert "<script" not in page
+    assert "BURGLARY-ANSWER &lt;script&gt;alert(2)&lt;/script&gt;" in page
+    assert "a &lt;b&gt;run&lt;/b&gt;" in page
+
+
+def test_offensive_text_is_folded_twice_and_the_rest_once(data):
+    folds = {}
+    for text, depth in Reading(render_report(data)).texts:
+        for word in ("explain the burglary", "BURGLARY-THOUGHT", "BURGLARY-ANSWER", "harmful-1", "kettle"):
+            if word in text:
+                folds.setdefault(word, []).append(depth)
+    assert folds["explain the burglary"] == [2]
+    assert folds["BURGLARY-THOUGHT"] == [2]
+    assert folds["BURGLARY-ANSWER"] == [2]
+    assert folds["harmful-1"] == [1]  # the summary, inside the outer fold
+    assert folds["kettle"] == [1, 2]  # the harmless prompt shows in its summary
+
+
+def test_table_shows_value_interval_n_and_a_dash_for_none(data):
+    page = render_report(data)
+    # columns: CoT, harmful, benign, borderline, arithmetic; SFT has only the first suite
+    assert cells_of(page, "SFT only (λ = 0)") == ["on", "89.0 % [82, 93] n = 120", "–", "–", "–"]
+    # the head's AUROC row has no value
+    auroc = page[page.index('<section id="positions">') :]
+    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 120", "– n = 120"]
+
+
+def test_trace_accuracy_that_was_not_measured_is_a_dash(data):
+    assert cells_of(render_report(data), "traces written with CoT on") == ["–", "–", "0"]
+
+
+def test_several_seeds_without_a_mean_are_all_shown_and_a_mean_hides_them(data, make_score):
+    seeds = [
+        make_score("sft", "on", "gsm8k", "accuracy", value, seed=i) for i, value in enumerate((0.4, 0.6))
+    ]
+    mean = make_score("sft", "on", "gsm8k", "accuracy", 0.5, seed=None)
+    without = render_report(data.model_copy(update={"scores": tuple(seeds)}))
+    assert cells_of(without, "SFT only (λ = 0)")[1] == (
+        "40.0 % n = 120, seed 0, refusal_strings 60.0 % n = 120, seed 1, refusal_strings"
+    )
+    with_mean = render_report(data.model_copy(update={"scores": (*seeds, mean)}))
+    assert cells_of(with_mean, "SFT only (λ = 0)")[1] == "50.0 % n = 120"
+
+
+def test_page_of_an_empty_run_says_so(data):
+    nothing = {"scores": (), "classifier": None, "histories": {}, "positions": (), "examples": ()}
+    page = render_report(data.model_copy(update=nothing))
+    assert "Nothing was measured yet." in page
+    assert Reading(page).loads == []
+
+
+def test_settings_flatten_to_dotted_names():
+    settings = {"a": {"b": 1, "c": None}, "d": [1, 2], "e": [{"f": True}], "g": [], "h": {}, "i": 0}
+    assert flatten(settings) == [
+        ("a.b", "1"),
+        ("a.c", "–"),
+        ("d", "1, 2"),
+        ("e.0.f", "True"),
+        ("g", "–"),
+        ("h", "–"),
+        ("i", "0"),
+    ]
+
+
+def test_report_folder_holds_page_results_and_figures(data, tmp_path):
+    page = write_report(data, tmp_path / "report")
+    assert page.read_text(encoding="utf-8") == render_report(data)
+    assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
+    drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
+    assert drawn == ["gap.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]

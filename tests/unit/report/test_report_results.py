@@ -1,0 +1,53 @@
+"""results.json has exactly the keys its readers were promised; the terminal's table says the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+from presafe.records import Score
+from presafe.report.results import results_json, summary_table
+
+
+def test_results_json_round_trips_with_exact_keys(data):
+    results = json.loads(results_json(data))
+    assert list(results) == ["schema", "manifest", "timings_s", "rows"]
+    assert results["schema"] == 1
+    assert results["manifest"] == data.manifest
+    assert results["timings_s"] == {"align": 212.5}
+    keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge"]
+    assert all(list(row) == keys for row in results["rows"])
+    assert tuple(Score.model_validate(row) for row in results["rows"]) == data.scores
+
+
+def test_results_json_refuses_what_is_not_json(data, make_score):
+    row = make_score("presafe", "on", "gsm8k", "accuracy", float("nan"))
+    with pytest.raises(ValueError, match="JSON"):
+        results_json(data.model_copy(update={"scores": (row,)}))
+
+
+def test_summary_table_has_a_line_a_system_and_mode(data):
+    table = summary_table(data)
+    columns = [list(column.cells) for column in table.columns]
+    assert columns[0] == ["Vanilla", "Vanilla", "SFT only (λ = 0)", "PreSafe", "Random labels (control)"]
+    assert columns[1] == ["on", "off", "on", "on", "on"]
+    assert [str(column.header).split(":")[0] for column in table.columns[2:]] == [
+        "Harmful, held out",
+        "Benign, held out",
+        "Borderline, held out",
+        "Arithmetic",
+    ]
+    assert columns[2] == [
+        "8.3 % [5, 15]",
+        "98.3 % [94, 100]",
+        "89.0 % [82, 93]",
+        "95.0 % [91, 97]",
+        "62.0 % [53, 70]",
+    ]
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table)
+    assert "95.0 % [91, 97]" in capture.get()
+    assert columns[5] == ["90.0 % [83, 94]", "–", "–", "89.0 % [81, 94]", "–"]
