@@ -18,9 +18,6 @@ from presafe.records import Expect
 
 Positive = Annotated[int, Field(ge=1)]
 
-SYSTEMS = ("sft", "presafe", "random_labels")
-"""Aligned systems: next-token loss only (λ = 0), the method, and the control whose p' are random."""
-
 
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -63,6 +60,8 @@ class Source(Settings):
             raise ValueError("`column`, `target_column` and `expect` belong to a `file`")
         if self.file is not None and self.expect is None:
             raise ValueError("a `file` needs `expect`: refuse, comply or answer")
+        if self.expect == "answer" and self.target_column is None:
+            raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
         if self.set == "arithmetic" and self.n is None:
             raise ValueError("arithmetic is generated, so it needs `n`")
         return self
@@ -98,7 +97,7 @@ class SignalSettings(Settings):
     """Peak learning rate."""
     batch_size: Positive = 16
     """Rows a step."""
-    max_length: Positive = 96
+    max_length: Positive = 192
     """Tokens of a query that the encoder reads."""
     save_steps: Positive = 20
     """Steps between checkpoints: what a kill can lose."""
@@ -110,7 +109,7 @@ class AlignSettings(Settings):
     """Stage 3: LoRA with L = L_SFT + λ · L_align (paper, section 4)."""
 
     systems: tuple[Literal["sft", "presafe", "random_labels"], ...] = ("sft", "presafe")
-    """Which systems to train."""
+    """Which to train: next-token loss only (λ = 0), the method, the control whose p' are random."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """One training a seed and system."""
     lambda_align: float = Field(default=1.0, ge=0)
@@ -189,12 +188,18 @@ def load_recipe(recipe: str | Path) -> Recipe:
     Raises:
         RecipeError: no such recipe, not TOML, or a key that is unknown, missing or out of bounds.
     """
+    return parse_recipe(_resolved(recipe), str(recipe))
+
+
+def _resolved(recipe: str | Path) -> dict[str, Any]:
+    """Settings of a recipe over those of the shipped one it `extends`, table by table."""
     path = Path(recipe)
     if path.suffix == ".toml":
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot read recipe {path}: {error}.") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise RecipeError(f"cannot read recipe {path}: {reason}.") from error
     elif str(recipe) in shipped_recipes():
         text = (resources.files("presafe") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
     else:
@@ -202,9 +207,25 @@ def load_recipe(recipe: str | Path) -> Recipe:
             f"no recipe {str(recipe)!r}.", f"Give a .toml file or one of: {', '.join(shipped_recipes())}."
         )
     try:
-        return parse_recipe(tomllib.loads(text), str(recipe))
+        own = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {recipe} is not TOML: {error}.") from error
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if base not in shipped_recipes():
+        raise RecipeError(f"recipe {recipe} extends {base!r}.", f"It can extend: {', '.join(shipped_recipes())}.")
+    return _over(own, _resolved(base))
+
+
+def _over(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """`own` over `base`; tables are merged, except `suites`, which are a choice of their own."""
+    both = {
+        key: _over(own[key], base[key])
+        for key in own.keys() & base.keys()
+        if isinstance(own[key], dict) and isinstance(base[key], dict) and key != "suites"
+    }
+    return base | own | both
 
 
 def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:

@@ -51,9 +51,7 @@ class RunFolder:
             before = _read_json(run.recipe_path)
             if before != settings:
                 changed = ", ".join(_differences(before, settings))
-                raise RunError(
-                    f"{path} was made with other settings ({changed}).", "Choose another folder with --out."
-                )
+                raise RunError(f"{path} was made with other settings ({changed}).", "Choose another folder with --out.")
             return run
         write_text(run.manifest_path, json.dumps(build_manifest(settings), indent=2) + "\n")
         write_text(run.recipe_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
@@ -67,9 +65,7 @@ class RunFolder:
             RunError: there is no run in it.
         """
         if not (path / "recipe.json").exists():
-            raise RunError(
-                f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote."
-            )
+            raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
         return cls(path, parse_recipe(_read_json(path / "recipe.json"), str(path / "recipe.json")))
 
     @property
@@ -117,9 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunError(
-            f"another process is working in {folder}.", "Wait for it, or choose another --out."
-        ) from error
+        raise RunError(f"another process is working in {folder}.", "Wait for it, or choose another --out.") from error
     except OSError as error:
         raise disk_error(folder, error) from error
     try:

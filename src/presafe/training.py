@@ -17,9 +17,7 @@ _WRITTEN_LAST = "trainer_state.json"
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint in a folder; ones cut by a kill are deleted."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         if (checkpoint / _WRITTEN_LAST).exists():
             return str(checkpoint)
@@ -31,7 +29,7 @@ def bar_callback(bar: Bar) -> TrainerCallback:
     """A trainer callback that moves a progress bar on, from the step that training resumes at."""
     from transformers import TrainerCallback
 
-    class Advance(TrainerCallback):  # type: ignore[misc]
+    class Advance(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             bar.advance(state.global_step)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from presafe.models.decision_head import HEAD
 from presafe.records import disk_error
 
 
-def export_adapter(model: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+def export_adapter(
+    model: Any, folder: Path, *, dtype: torch.dtype = torch.float32, base_model: str | None = None
+) -> None:
     """Write a PEFT model's adapter: `adapter_model.safetensors` and `adapter_config.json`.
 
     vLLM refuses adapters with `modules_to_save`, so the head's weights and its name are taken out.
@@ -23,6 +26,7 @@ def export_adapter(model: Any, folder: Path, *, dtype: torch.dtype = torch.float
         model: The PEFT model that was trained.
         folder: Where to write; other files in it are left alone.
         dtype: Type of the written weights.
+        base_model: Address written as the adapter's base; None keeps where the base was loaded from.
 
     Raises:
         RunError: the folder cannot be written.
@@ -34,13 +38,17 @@ def export_adapter(model: Any, folder: Path, *, dtype: torch.dtype = torch.float
         weights = load_file(str(part / "adapter_model.safetensors"))
         config = json.loads((part / "adapter_config.json").read_text(encoding="utf-8"))
         config["modules_to_save"] = [name for name in config["modules_to_save"] or [] if name != HEAD] or None
-        config["target_modules"] = sorted(config["target_modules"])
-        config["base_model_name_or_path"] = None
+        if not isinstance(config["target_modules"], str):  # a pattern stays one; "all-linear" has listed the head
+            config["target_modules"] = sorted(name for name in config["target_modules"] if name != HEAD)
+        config["base_model_name_or_path"] = base_model or config["base_model_name_or_path"]
         kept = {name: value.to(dtype) for name, value in weights.items() if HEAD not in name}
         folder.mkdir(parents=True, exist_ok=True)
         save_file(kept, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+        (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise disk_error(folder, error) from error
+    except SafetensorError as error:  # wraps the system's error, in words
+        raise disk_error(folder, OSError(str(error))) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

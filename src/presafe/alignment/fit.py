@@ -47,7 +47,7 @@ def fit(
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
 
     from presafe.alignment.export import export_adapter
     from presafe.alignment.head import save_head
@@ -56,11 +56,11 @@ def fit(
 
     kept = [row for row in rows if len(row.input_ids) <= settings.max_length]
     if not kept:
-        raise SignalError(
-            f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length."
-        )
+        raise SignalError(f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length.")
     needed = settings.max_steps * settings.batch_size * settings.accumulation
-    order = mixed_order([len(row.input_ids) for row in kept], settings.batch_size, needed, seed)
+    # One forward pass a step: grouped by length it would be of one kind.
+    group = settings.batch_size if settings.accumulation > 1 else 1
+    order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
     checkpoints = folder / "checkpoints"
     set_seed(seed)
     arguments = PreSafeConfig(
@@ -98,7 +98,7 @@ def fit(
             ),
             callbacks=[bar_callback(bar)],
         )
-        trainer.remove_callback("PrinterCallback")
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     export_adapter(trainer.model, folder / "adapter")
     save_head(trainer.model, folder)

@@ -44,13 +44,12 @@ def trained_head(model: Any) -> nn.Module:
     """The head in use: the trainable copy that PEFT makes, or the head itself."""
     head: nn.Module = getattr(causal_lm(model), HEAD)
     copies = getattr(head, "modules_to_save", None)
-    return copies["default"] if copies is not None else head  # type: ignore[index]
+    return copies["default"] if copies is not None else head
 
 
 def save_head(model: Any, folder: Path) -> None:
     """Write the head's weight (1, hidden size) and bias (1) as float32."""
     state = {
-        name: value.detach().float().cpu().contiguous()
-        for name, value in trained_head(model).state_dict().items()
+        name: value.detach().float().cpu().contiguous() for name, value in trained_head(model).state_dict().items()
     }
     save_file(state, str(folder / f"{HEAD}.safetensors"))

@@ -93,5 +93,6 @@ def random_signals(signals: Mapping[str, Signal], seed: int) -> dict[str, Signal
 
 
 def refusal_start_id(renderer: Renderer, refusal_target: Literal["direct", "thought"]) -> int:
-    """The token with which a refusal starts after the decision position: what the row's completion begins with."""
-    return renderer.completion(SAFE_THOUGHT if refusal_target == "thought" else None, REFUSALS[0])[0]
+    """The first token of a refusal's thought, or the one that closes the thought at once: where refusals part ways."""
+    completion = renderer.completion(SAFE_THOUGHT if refusal_target == "thought" else None, REFUSALS[0])
+    return completion[len(renderer.opening_ids())]

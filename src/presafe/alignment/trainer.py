@@ -35,10 +35,16 @@ class PreSafeConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lambda_align < 0:
+        if not self.lambda_align >= 0:  # nan, too
             raise RecipeError(f"lambda_align must be at least 0, got {self.lambda_align}.")
         if self.packing or self.padding_free:
             raise RecipeError("packing and padding_free lose the decision positions.", "Leave both off.")
+        if self.loss_type != "nll" or self.label_smoothing_factor:
+            raise RecipeError(
+                f"L_SFT is the plain next-token loss, got loss_type {self.loss_type!r} and "
+                f"label_smoothing_factor {self.label_smoothing_factor}.",
+                "Leave both at their defaults.",
+            )
 
 
 @dataclass
@@ -66,15 +72,15 @@ class PreSafeTrainer(SFTTrainer):
         peft_config: The LoRA adapter; the head is trained and saved with it.
     """
 
-    def __init__(
-        self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any
-    ) -> None:
+    def __init__(self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any) -> None:
         if not hasattr(causal_lm(model), HEAD):
             attach_head(model, args.seed)
         if peft_config is not None:
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
         rest.setdefault("data_collator", PreSafeCollator(pad_token_id=rest["processing_class"].pad_token_id))
         super().__init__(model=model, args=args, peft_config=peft_config, **rest)
+        # Both terms are scaled here, so label tokens are counted over the step whatever the model's forward takes.
+        self.model_accepts_loss_kwargs = True
         self._decision_index: Tensor | None = None
         self._decision_logits: Tensor | None = None
         self._rows_in_step = 0
@@ -115,10 +121,8 @@ class PreSafeTrainer(SFTTrainer):
         loss = sft_loss + self.args.lambda_align * bce
         return (loss, outputs) if return_outputs else loss
 
-    def _sft_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any
-    ) -> Any:
-        if self.accelerator.device.type != "cpu" or return_outputs:
+    def _sft_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+        if self.accelerator.device.type != "cpu" or return_outputs or self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items)
         # Off the GPU, TRL's fused head scores every position and its entropy. Where the vocabulary is most of the
         # work that is several times slower than scoring the columns that hold a label.
@@ -128,9 +132,7 @@ class PreSafeTrainer(SFTTrainer):
         kept = labels[:, columns]
         count = (kept != -100).sum() if num_items is None else num_items
         scale = (
-            self.accelerator.num_processes
-            if self.args.average_tokens_across_devices and num_items is not None
-            else 1
+            self.accelerator.num_processes if self.args.average_tokens_across_devices and num_items is not None else 1
         )
         return next_token_loss(logits, kept) * scale / torch.as_tensor(count).clamp(min=1)
 
@@ -152,7 +154,8 @@ class PreSafeTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys([*self._signature_columns, *_COLUMNS])]
+        known: list[str] = self._signature_columns  # type: ignore[has-type]
+        self._signature_columns = [*dict.fromkeys([*known, *_COLUMNS])]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The adapter's optimiser; the head gets a group of its own where it has a learning rate of its own."""
@@ -163,7 +166,5 @@ class PreSafeTrainer(SFTTrainer):
             moved = [p for group in optimizer.param_groups for p in group["params"] if id(p) in head]
             for group in optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in head]
-            optimizer.add_param_group(
-                {"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate}
-            )
+            optimizer.add_param_group({"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
         return optimizer

@@ -10,9 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
-    full: Annotated[
-        bool, typer.Option("--full", help="Also the random-label control, over three seeds.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
 ) -> None:
     """The whole method on SmolThink-135M: about ten minutes on two CPU cores."""
     from presafe.cli.finish import finish

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from presafe.cli import options
 from presafe.errors import PromptError
-from presafe.records import Prompt, Thinking
+from presafe.records import Prompt
 
 
 def evaluate(
@@ -18,21 +18,16 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option("--adapter", help="Folder of a PEFT adapter.")] = None,
     suite: options.Suites = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="Column of the file that holds the prompt.")
-    ] = None,
-    expect: Annotated[
-        str, typer.Option("--expect", help="refuse or comply, for the file's prompts.")
-    ] = "refuse",
+    column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None,
+    expect: Annotated[str, typer.Option("--expect", help="refuse or comply, for the file's prompts.")] = "refuse",
     thinking: options.ThinkingModes = "on,off",
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; runs/evaluate-<model> where not named.")
-    ] = None,
+    dtype: options.Dtype = "float32",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/evaluate-<model> where not named.")] = None,
 ) -> None:
     """Measure a model or an aligned one on published suites or your own prompts."""
     suites = options.read_suites(suite or [], data_dir, limit)
@@ -40,38 +35,26 @@ def evaluate(
         suites |= options.read_prompts(prompts, column, expect, limit)
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
-    folder = out or options.folder_for("evaluate", model)
     measure_and_print(
-        model, suites, options.read_modes(thinking), adapter, family, max_tokens, batch_size, folder
+        model,
+        suites,
+        out or options.folder_for("evaluate", model),
+        adapter=adapter,
+        thinking=options.read_modes(thinking),
+        family=family,
+        dtype=options.read_dtype(dtype),
+        max_tokens=max_tokens,
+        batch_size=batch_size,
     )
 
 
-def measure_and_print(
-    model: str,
-    suites: Mapping[str, Sequence[Prompt]],
-    thinking: Sequence[Thinking],
-    adapter: Path | None,
-    family: str | None,
-    max_tokens: int,
-    batch_size: int,
-    out: Path,
-) -> None:
+def measure_and_print(model: str, suites: Mapping[str, Sequence[Prompt]], out: Path, **settings: Any) -> None:
     """Measure, print the table and name the report."""
     from rich.console import Console
 
     from presafe.report.results import summary_table
     from presafe.stages.measure import measure
 
-    data = measure(
-        model,
-        suites,
-        out,
-        adapter=adapter,
-        thinking=thinking,
-        family=family,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-    )
     console = Console(highlight=False)
-    console.print(summary_table(data))
+    console.print(summary_table(measure(model, suites, out, **settings)))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

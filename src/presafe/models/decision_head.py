@@ -27,9 +27,7 @@ class DecisionHead:
     def __init__(self, folder: Path) -> None:
         file = folder / f"{HEAD}.safetensors"
         if not file.is_file():
-            raise ModelError(
-                f"{folder} holds no {file.name}.", "Name the folder of an aligned system in a run."
-            )
+            raise ModelError(f"{folder} holds no {file.name}.", "Name the folder of an aligned system in a run.")
         state = load_file(str(file))
         self.weight, self.bias = state["weight"], state["bias"]
 

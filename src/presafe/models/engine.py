@@ -47,7 +47,7 @@ def generate_batch(
         stop_ids: Tokens that end a row.
         sampling: How tokens are drawn.
         seeds: One seed a row; not read under greedy decoding.
-        on_finished: Called with the number of rows that have just stopped, for a progress bar.
+        on_finished: Called with the number of rows that have just finished, for a progress bar.
 
     Returns:
         One generation a prompt, in order.
@@ -56,9 +56,9 @@ def generate_batch(
     width = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
     mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask[row, width - len(prompt) :] = 1
+    for row, tokens in enumerate(prompts):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens, device=device)
+        mask[row, width - len(tokens) :] = 1
     stops = torch.tensor(list(stop_ids), device=device)
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in prompts]
@@ -87,6 +87,8 @@ def generate_batch(
         done |= hit
         num_done = int(done.sum())
         if num_done == len(alive) or step == max_new_tokens - 1:
+            if on_finished is not None:
+                on_finished(len(alive) - num_done)
             break
         ids, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
@@ -95,7 +97,7 @@ def generate_batch(
             cache.batch_select_indices(keep)
             ids, positions, mask, done = ids[keep], positions[keep], mask[keep], done[keep]
             alive = [alive[row] for row in keep.tolist()]
-    return [Generation(tokens, ended) for tokens, ended in zip(written, stopped, strict=True)]
+    return [Generation(*each) for each in zip(written, stopped, strict=True)]
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generator]) -> torch.Tensor:
@@ -108,7 +110,5 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generato
     probabilities = scores.softmax(-1)
     outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
     probabilities = probabilities.masked_fill(outside, 0.0)
-    picks = [
-        torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)
-    ]
+    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
     return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)

@@ -45,6 +45,8 @@ class Family(BaseModel):
     """Text after the rendered prompt with CoT on."""
     off_prefill: str
     """Text after the rendered prompt with CoT off."""
+    model_opens: str = ""
+    """What the model itself writes to open its thought, where the prompt with CoT on does not."""
     switch: str | None = None
     """Template variable that turns the CoT off, for templates that honour one."""
     decision_text: str

@@ -28,7 +28,7 @@ class LoadedModel(NamedTuple):
 
 
 def smolthink_adapter() -> Path:
-    """Folder of the adapter, tokenizer settings and card that make SmolLM2 into SmolThink."""
+    """Folder of the adapter, chat template and card that make SmolLM2 into SmolThink."""
     return Path(str(resources.files("presafe.models.smolthink") / "weights"))
 
 
@@ -54,8 +54,8 @@ def load_renderer(address: str, family: str | None = None) -> Renderer:
         tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    detected = detect_family(tokenizer.chat_template, address)
-    return Renderer(tokenizer, families()[family] if family else detected)
+    named = families()[family] if family and tokenizer.chat_template else None
+    return Renderer(tokenizer, named or detect_family(tokenizer.chat_template, address))
 
 
 def load_model(

@@ -24,12 +24,13 @@ from inspect_ai.model import (
     ModelAPI,
     ModelOutput,
     ModelUsage,
+    StopReason,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from presafe.errors import ModelError
 from presafe.models.family import Sampling
-from presafe.models.loading import shared_model
+from presafe.models.loading import LoadedModel, shared_model
 from presafe.records import Thinking
 
 _GATHER_S = 0.05
@@ -74,7 +75,9 @@ class PreSafeAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config)
         self._thinking = thinking
         self._batch_size = batch_size
-        self._load = lambda: shared_model(model_name, Path(adapter) if adapter else None, family, dtype)
+        self._load: Callable[[], LoadedModel] = lambda: shared_model(
+            model_name, Path(adapter) if adapter else None, family, dtype
+        )
         self._waiting: list[_Request] = []
         self._pump: asyncio.Task[None] | None = None
         self.on_finished: Callable[[int], None] | None = None
@@ -164,14 +167,12 @@ class PreSafeAPI(ModelAPI):
             num_in, num_out = len(request.ids), len(generation.ids)
             message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
             # Where the thought closed, an answer cut by the budget is still an answer: only a cut thought is not.
-            reason = "max_tokens" if truncated else "stop"
+            reason: StopReason = "max_tokens" if truncated else "stop"
             outputs.append(
                 ModelOutput(
                     model=self.model_name,
                     choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
-                    usage=ModelUsage(
-                        input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out
-                    ),
+                    usage=ModelUsage(input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out),
                     metadata={"thinking": self._thinking, "complete": generation.stopped},
                 )
             )

@@ -58,8 +58,8 @@ class Renderer:
             thinking: "on" for on(x), "off" for off(x).
 
         Raises:
-            ModelError: the template drops the user's text, or the decision position does not hold the token
-                that the family declares.
+            ModelError: the template drops the user's text; the decision position does not hold the token that
+                the family declares; or off(x) does not go on from on(x), so that it has no such position.
         """
         on = self._prompt_ids(text, "on")
         decision = len(on) - 1
@@ -72,7 +72,13 @@ class Renderer:
             )
         if thinking == "on":
             return RenderedPrompt(on, decision)
-        return RenderedPrompt(self._prompt_ids(text, "off"), decision)
+        off = self._prompt_ids(text, "off")
+        if len(off) == len(on) or off[: len(on)] != on:
+            raise ModelError(
+                f"family {self.family.name}: the prompt with CoT off does not go on from the one with CoT on.",
+                "The tokenizer's template ignores the switch, or is not the one the family describes.",
+            )
+        return RenderedPrompt(off, decision)
 
     def completion_ids(self, text: str) -> list[int]:
         """Token ids of what the model is to write; think marks in it count as marks."""
@@ -89,10 +95,15 @@ class Renderer:
         """
         close = f"\n{self.family.think_close}\n\n"
         return [
+            *self.opening_ids(),
             *(self.completion_ids(thought) if thought else []),
             *self.completion_ids(close),
             *self.answer_ids(answer, ended=ended),
         ]
+
+    def opening_ids(self) -> list[int]:
+        """Token ids with which the model itself opens a thought; none where the prompt with CoT on does."""
+        return self.completion_ids(self.family.model_opens) if self.family.model_opens else []
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of a turn after a prompt with CoT off: the answer and, where it is complete, the end."""
@@ -127,12 +138,14 @@ class Renderer:
         before, slot, after = rendered.partition(_SLOT)
         if not slot:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")
-        prefill = self.family.on_prefill if thinking == "on" else self.family.off_prefill
+        pieces = [after, self.family.on_prefill]
+        if thinking == "off":  # where off goes on from on, in a piece of its own
+            rest = self.family.off_prefill.removeprefix(self.family.on_prefill)
+            pieces = [after, self.family.off_prefill.removesuffix(rest), rest]
         return [
             *self.completion_ids(before),
             *self.text_ids(text),
-            *self.completion_ids(after),
-            *(self.completion_ids(prefill) if prefill else []),
+            *(token for piece in pieces if piece for token in self.completion_ids(piece)),
         ]
 
     def text_ids(self, text: str) -> list[int]:

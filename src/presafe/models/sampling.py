@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -92,8 +93,8 @@ def sample_responses(
     tasks = [make_task(name, prompts, scorers[name]) for name, prompts in suites.items()]
     log_dir.mkdir(parents=True, exist_ok=True)
     total = sum(len(prompts) for prompts in suites.values())
-    os.environ.setdefault("INSPECT_DISABLE_MODEL_API_LOG", "1")
-    with progress_bar(what, total) as bar:
+    # Inspect announces the end on stdout, where only results belong.
+    with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         bar.advance(_num_logged(log_dir))
         cast(PreSafeAPI, model.api).on_finished = bar.advance
         success, logs = eval_set(
@@ -115,9 +116,7 @@ def sample_responses(
         )
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
-        raise RunError(
-            f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept."
-        )
+        raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")
     return load_responses(log_dir, sampler.thinking, suites)
 
 

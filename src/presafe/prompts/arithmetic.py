@@ -123,7 +123,9 @@ def _story(rng: random.Random) -> Problem:
         working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c, '-')}", a * b - c
     else:
         a, b, c = rng.randint(2, 9), rng.randint(11, 19), rng.randint(2, 9)
-        text = f"One pack costs {b} dollars. {name} buys {a} packs and pays {c} dollars for delivery. What is the total?"
+        text = (
+            f"One pack costs {b} dollars. {name} buys {a} packs and pays {c} dollars for delivery. What is the total?"
+        )
         working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c)}", a * b + c
     return Problem(f"story_{form}", (a, b, c), text, working, result)
 
@@ -168,9 +170,7 @@ def generate_problems(split: str, n: int, seed: int) -> list[Problem]:
         else:
             misses += 1
         if misses > _MOST_MISSES:
-            raise PromptError(
-                f"there are only {len(problems)} different problems of split {split!r}, not {n}."
-            )
+            raise PromptError(f"there are only {len(problems)} different problems of split {split!r}, not {n}.")
     return problems
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -50,9 +51,7 @@ def built_in(name: str, split: str) -> tuple[Prompt, ...]:
     with resources.as_file(folder / f"{name}.jsonl") as path:
         prompts = tuple(prompt for prompt in read_jsonl(path, Prompt) if prompt.split == split)
     if not prompts:
-        raise PromptError(
-            f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out."
-        )
+        raise PromptError(f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out.")
     return prompts
 
 
@@ -80,9 +79,7 @@ def from_file(
     if where is not None:
         rows = [row for row in rows if str(_field(row, where[0], path)).startswith(where[1])]
     if not rows:
-        raise PromptError(
-            f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row."
-        )
+        raise PromptError(f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row.")
     if column is None:
         column = next((name for name in _COLUMNS if name in rows[0]), None)
         if column is None:
@@ -92,27 +89,32 @@ def from_file(
             )
     prompts = []
     for number, row in enumerate(rows, start=1):
-        text = str(_field(row, column, path)).strip()
-        if not text:
-            raise PromptError(f"{path}: row {number} has an empty {column!r}.")
         prompts.append(
             Prompt(
                 id=f"{path.stem}-{number:04d}",
-                text=text,
+                text=_cell(row, column, path, number),
                 category=str(row.get("category") or row.get("Category") or row.get("type") or "none"),
                 split="held_out",
                 licence="see publisher",
                 expect=expect,
-                target=str(_field(row, target_column, path)) if target_column else None,
+                target=_cell(row, target_column, path, number) if target_column else None,
             )
         )
     return prompts
 
 
 def _field(row: dict[str, Any], column: str, path: Path) -> Any:
-    if column not in row or row[column] is None:
+    if column not in row:
         raise PromptError(f"{path} has no column {column!r}; it has: {', '.join(map(str, row))}.")
     return row[column]
+
+
+def _cell(row: dict[str, Any], column: str, path: Path, number: int) -> str:
+    value = _field(row, column, path)
+    text = "" if value is None else str(value).strip()
+    if not text:
+        raise PromptError(f"{path}: row {number} has an empty {column!r}.")
+    return text
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -121,14 +123,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise PromptError(f"cannot read {path}: {reason}.") from error
-    try:
-        if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
-        rows = (
-            json.loads(text)
-            if path.suffix == ".json"
-            else [json.loads(x) for x in text.splitlines() if x.strip()]
-        )
+    suffix = path.suffix.lower()
+    try:  # not `splitlines`: it also breaks at separators such as U+2028, which are text in CSV and JSON
+        if suffix == ".csv":
+            return list(csv.DictReader(io.StringIO(text), strict=True))
+        rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (csv.Error, json.JSONDecodeError) as error:
         raise PromptError(f"{path} is not {path.suffix.lstrip('.') or 'JSONL'}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -154,9 +153,7 @@ def load_source(source: Source, seed: int) -> list[Prompt]:
     else:
         assert source.file is not None
         assert source.expect is not None
-        prompts = from_file(
-            source.file, expect=source.expect, column=source.column, target_column=source.target_column
-        )
+        prompts = from_file(source.file, expect=source.expect, column=source.column, target_column=source.target_column)
     if len(prompts) < (last or source.skip + 1):
         raise PromptError(
             f"{source.set or source.file} ({source.split}) has {len(prompts)} prompts, "
@@ -174,7 +171,5 @@ def load_sources(sources: Iterable[Source], seed: int) -> list[Prompt]:
     prompts = [prompt for source in sources for prompt in load_source(source, seed)]
     twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if twice:
-        raise PromptError(
-            f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet."
-        )
+        raise PromptError(f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet.")
     return prompts

@@ -86,9 +86,7 @@ def paler(colour: str) -> str:
 def key(figure: Figure, colours: Mapping[str, str]) -> None:
     """A legend above the figure: coloured squares and what they stand for."""
     patches = [Patch(color=colour, linewidth=0, label=name) for name, colour in colours.items()]
-    figure.legend(
-        handles=patches, loc="outside upper left", ncols=len(patches), handlelength=1, handleheight=1
-    )
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handlelength=1, handleheight=1)
 
 
 def bar(axes: Axes, place: float, score: Score, colour: str, *, lying: bool = False) -> None:

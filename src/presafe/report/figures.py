@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from presafe.records import Expect, Score, Thinking
-    from presafe.report.data import ClassifierCard, HistoryPoint, PositionScore, ReportData
+    from presafe.records import Expect, HistoryPoint, PositionScore, Score, Thinking
+    from presafe.report.data import ReportData
+    from presafe.signals.calibration import ClassifierCard
 
 _CLASSES = {"refuse": ORANGE, "comply": BLUE, "answer": "#9aa0a8"}
 
@@ -108,9 +109,7 @@ def systems_figure(scores: Sequence[Score]) -> str | None:
     return svg(draw, height_in=0.5 + lines * (0.75 + 0.5 * len(names)))
 
 
-def _systems_panel(
-    axes: Axes, scores: Sequence[Score], names: Sequence[str], suite: str, metric: str
-) -> None:
+def _systems_panel(axes: Axes, scores: Sequence[Score], names: Sequence[str], suite: str, metric: str) -> None:
     """One suite: a pair of lying bars a system, the first system on top."""
     for place, name in enumerate(names):
         found = {mode: score for mode in MODES if (score := find(scores, name, mode, suite, metric))}
@@ -124,9 +123,7 @@ def _systems_panel(
     axes.set_xlim(0, 1.32)
     axes.set_xticks([0, 0.5, 1])
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_yticks(
-        range(len(names)), [label(name, SYSTEMS).replace(" (", "\n(") for name in names], color=INK
-    )
+    axes.set_yticks(range(len(names)), [label(name, SYSTEMS).replace(" (", "\n(") for name in names], color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x")
 
@@ -207,9 +204,7 @@ def positions_figure(positions: Sequence[PositionScore]) -> str | None:
         columns, widths = (2, (3, 2)) if has_heads else (1, (1,))
         grid = figure.subplots(len(names), columns, squeeze=False, sharex="col", width_ratios=widths)
         for line, name in zip(grid, names, strict=True):
-            own = {
-                expect: [p for p in positions if (p.system, p.expect) == (name, expect)] for expect in EXPECTS
-            }
+            own = {expect: [p for p in positions if (p.system, p.expect) == (name, expect)] for expect in EXPECTS}
             values = {expect: [p.refusal_logit for p in points] for expect, points in own.items()}
             histograms(line[0], values, _CLASSES, (min(logits), max(logits)))
             line[0].axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))

@@ -99,9 +99,7 @@ def answered(examples: Sequence[Example]) -> tuple[Answered, ...]:
         Answered(
             *key,
             is_offensive=any(example.offensive for example in group),
-            examples=tuple(
-                sorted(group, key=lambda e: (system_order.index(e.system), MODES.index(e.thinking)))
-            ),
+            examples=tuple(sorted(group, key=lambda e: (system_order.index(e.system), MODES.index(e.thinking)))),
         )
         for key, group in sorted(groups.items(), key=lambda item: order.index(item[0][0]))
     )
@@ -123,9 +121,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(
         bounds=bounds,
         estimate=estimate,
@@ -149,9 +145,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
         leading=pivot(scores, [(suite, metric) for suite in names if (metric := lead(scores, suite))]),
         aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if metric.endswith("_auroc")]),
-        tables={
-            suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names
-        },
+        tables={suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names},
         judges=sorted({score.judge for score in scores if score.judge}),
         answered=answered(data.examples),
         settings=flatten(data.recipe),

@@ -25,14 +25,10 @@ KINDS: Mapping[str, Expect] = {
 """A suite's leading metric is the first of these that it has, and tells what its prompts expect."""
 
 
-def cell(
-    scores: Sequence[Score], system: str, thinking: Thinking, suite: str, metric: str
-) -> tuple[Score, ...]:
+def cell(scores: Sequence[Score], system: str, thinking: Thinking, suite: str, metric: str) -> tuple[Score, ...]:
     """The rows that stand for one cell: the means over seeds, or without one every seed's row."""
     key = (system, thinking, suite, metric)
-    rows = tuple(
-        score for score in scores if (score.system, score.thinking, score.suite, score.metric) == key
-    )
+    rows = tuple(score for score in scores if (score.system, score.thinking, score.suite, score.metric) == key)
     return tuple(score for score in rows if score.seed is None) or rows
 
 

@@ -25,20 +25,15 @@ class ReliabilityBin(Record):
 class ClassifierCard(Record):
     """How well the classifier repeats the teacher's decisions.
 
-    `accuracy` with its 95 % interval and `ece` are on held-out queries. `trace_accuracy` is on the same queries, each
-    followed by the thought that the model has about it with CoT on. `teacher_unjudged` decisions were left out.
+    `held_out` is its accuracy on held-out queries and `ece` its calibration error there; `traces` is its accuracy on
+    the same queries, each followed by the thought that the model has about it with CoT on. Decisions that the judge
+    could not read (`teacher_unjudged`) were left out.
     """
 
     n_train: int
-    n_held_out: int
-    accuracy: float
-    low: float
-    high: float
+    held_out: Interval
     ece: float
-    trace_accuracy: float | None
-    trace_low: float | None
-    trace_high: float | None
-    trace_n: int
+    traces: Interval
     teacher_unjudged: int
     bins: tuple[ReliabilityBin, ...]
 

@@ -57,9 +57,7 @@ def split_decisions(refused: Sequence[bool], held_out: float, seed: int) -> Deci
     return DecisionSplit(sorted(train), sorted(kept))
 
 
-def train_classifier(
-    texts: Sequence[str], refused: Sequence[bool], settings: SignalSettings, folder: Path
-) -> None:
+def train_classifier(texts: Sequence[str], refused: Sequence[bool], settings: SignalSettings, folder: Path) -> None:
     """Train the classifier and write it to a folder; resumes from the last checkpoint in it.
 
     Args:
@@ -77,6 +75,7 @@ def train_classifier(
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
+        PrinterCallback,
         Trainer,
         TrainingArguments,
         set_seed,
@@ -118,7 +117,7 @@ def train_classifier(
             data_collator=DataCollatorWithPadding(tokenizer),
             callbacks=[bar_callback(bar)],
         )
-        trainer.remove_callback("PrinterCallback")
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
 1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
 2. `rows.lessons` turns prompts, answers and worked problems into lessons.
-3. One pass of LoRA; the adapter is written as float16, with the chat template and the tokenizer's settings.
+3. One pass of LoRA; the adapter is written as float16.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from presafe.models.engine import generate_batch
 from presafe.models.family import Sampling, families
 from presafe.models.loading import smolthink_adapter
 from presafe.models.rendering import Renderer
-from presafe.models.weights import smollm2_folder
+from presafe.models.weights import SMOLLM2, smollm2_folder
 from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.records import Prompt, write_text
 from presafe.smolthink.rows import Lesson, lessons
-from presafe.training import last_checkpoint
+from presafe.training import bar_callback, last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
@@ -54,9 +54,7 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
     tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
     model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
     borderline = built_in("borderline", "build")
-    answers = _own_answers(
-        model.eval(), tokenizer, [*built_in("benign", "build"), *borderline], work / "answers.json"
-    )
+    answers = _own_answers(model.eval(), tokenizer, [*built_in("benign", "build"), *borderline], work / "answers.json")
 
     tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.pad_token = tokenizer.unk_token
@@ -94,22 +92,26 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
         save_steps=25,
         save_total_limit=1,
         report_to=[],
+        disable_tqdm=True,
         seed=seed,
     )
-    trainer = PreSafeTrainer(
-        model,
-        args,
-        train_dataset=Dataset.from_list([rows[row] for row in order]),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=_RANK,
-            lora_alpha=2 * _RANK,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-            task_type="CAUSAL_LM",
-        ),
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
-    export_adapter(trainer.model, out, dtype=torch.float16)
+    num_steps = max_steps if max_steps > 0 else -(-len(rows) // (_GROUP * _GROUPS))
+    with progress_bar("SmolThink", num_steps) as bar:
+        trainer = PreSafeTrainer(
+            model,
+            args,
+            train_dataset=Dataset.from_list([rows[row] for row in order]),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                r=_RANK,
+                lora_alpha=2 * _RANK,
+                target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+                task_type="CAUSAL_LM",
+            ),
+            callbacks=[bar_callback(bar)],
+        )
+        trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+    export_adapter(trainer.model, out, dtype=torch.float16, base_model=SMOLLM2.hub_id)
 
 
 def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
@@ -129,9 +131,7 @@ def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
 def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], file: Path) -> dict[str, str]:
     """The base model's greedy answers by prompt id, sampled once and kept in a file."""
     answers: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    missing = sorted(
-        (prompt for prompt in prompts if prompt.id not in answers), key=lambda prompt: len(prompt.text)
-    )
+    missing = sorted((prompt for prompt in prompts if prompt.id not in answers), key=lambda prompt: len(prompt.text))
     with progress_bar("SmolLM2's own answers", len(missing)) as bar:
         for start in range(0, len(missing), 64):
             batch = missing[start : start + 64]

@@ -93,18 +93,18 @@ def lessons(
         seed: Seed of the wording and the order.
     """
     rng = random.Random(seed)
-    rows: list[Lesson] = []
-    for prompt in harmful:
-        rows.append(Lesson(prompt.text, "off", "", rng.choice(REFUSALS), True))
+    rows = [Lesson(prompt.text, "off", "", rng.choice(REFUSALS), True) for prompt in harmful]
     for prompt in harmless:
         answer, ended = first_sentences(answers[prompt.id])
         if is_refusal(answer):
             continue
         rows.append(Lesson(prompt.text, "off", "", answer, ended))
         rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, rng), answer, ended))
-    for problem in problems_on:
-        rows.append(Lesson(problem.text, "on", problem.working, f"The answer is {problem.result}.", True))
-    for problem in problems_off:
-        rows.append(Lesson(problem.text, "off", "", f"The answer is {problem.result}.", True))
+    rows += [Lesson(each.text, "on", each.working, _answer_to(each), True) for each in problems_on]
+    rows += [Lesson(each.text, "off", "", _answer_to(each), True) for each in problems_off]
     rng.shuffle(rows)
     return rows
+
+
+def _answer_to(problem: Problem) -> str:
+    return f"The answer is {problem.result}."

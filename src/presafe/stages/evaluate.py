@@ -91,9 +91,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     # The head of `sft` was trained on nothing, so it decides nothing.
     head = DecisionHead(system_folder(run, system)) if system.name not in ("vanilla", "sft") else None
     start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target)
-    asked = [
-        (suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts
-    ]
+    asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
     found = decision_scores(loaded, [prompt for _, prompt in asked], start, head)
     return [
         PositionScore(

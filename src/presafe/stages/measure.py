@@ -26,6 +26,7 @@ def measure(
     adapter: Path | None = None,
     thinking: Sequence[Thinking] = ("on", "off"),
     family: str | None = None,
+    dtype: str = "float32",
     max_tokens: int = 160,
     batch_size: int = 64,
     seed: int = 0,
@@ -39,6 +40,7 @@ def measure(
         adapter: Folder of a PEFT adapter.
         thinking: Modes to measure.
         family: Chat family; None detects it.
+        dtype: "float32" or "bfloat16".
         max_tokens: Token budget of thought and answer.
         batch_size: Rows sampled together.
         seed: Seed of sampling.
@@ -48,7 +50,7 @@ def measure(
         PresafeError: as `sample_responses`.
     """
     settings = {
-        "model": {"address": address, "adapter": str(adapter) if adapter else None, "family": family},
+        "model": {"address": address, "adapter": str(adapter) if adapter else None, "family": family, "dtype": dtype},
         "suites": {name: len(prompts) for name, prompts in suites.items()},
         "prompts": [prompt.text for prompts in suites.values() for prompt in prompts],
         "thinking": list(thinking),
@@ -62,9 +64,7 @@ def measure(
         if manifest_path.exists():
             before = json.loads(manifest_path.read_text(encoding="utf-8"))
             if before["recipe_sha256"] != manifest["recipe_sha256"]:
-                raise RunError(
-                    f"{out} holds a measurement with other settings.", "Choose another folder with --out."
-                )
+                raise RunError(f"{out} holds a measurement with other settings.", "Choose another folder with --out.")
             manifest = before
         else:
             write_text(manifest_path, json.dumps(manifest, indent=2) + "\n")
@@ -77,7 +77,7 @@ def measure(
                 f"{address} CoT {mode}",
                 suites,
                 {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
-                Sampler(address, mode, adapter, family, "float32", batch_size, max_tokens, seed),
+                Sampler(address, mode, adapter, family, dtype, batch_size, max_tokens, seed),
                 out / "evaluation" / f"{system}-{mode}",
             )
             timings[f"CoT {mode}"] = round(time.monotonic() - start, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
-from presafe.intervals import Interval
 from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
@@ -32,9 +31,7 @@ def report_data(run: RunFolder) -> ReportData:
     if not run.is_done("evaluate"):
         raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
     first = run.recipe.align.seeds[0]
-    card = ClassifierCard.model_validate_json(
-        (run.path / "signals" / "classifier.json").read_text(encoding="utf-8")
-    )
+    card = ClassifierCard.model_validate_json((run.path / "signals" / "classifier.json").read_text(encoding="utf-8"))
     positions = read_jsonl(run.path / "evaluation" / "positions.jsonl", PositionScore)
     return ReportData(
         title=run.recipe.name,
@@ -55,8 +52,8 @@ def report_data(run: RunFolder) -> ReportData:
 
 def _classifier_scores(card: ClassifierCard) -> list[Score]:
     measured = {
-        "classifier_held_out": Interval(card.accuracy, card.low, card.high, card.n_held_out),
-        "classifier_traces": Interval(card.trace_accuracy, card.trace_low, card.trace_high, card.trace_n),
+        "classifier_held_out": card.held_out,
+        "classifier_traces": card.traces,
     }
     return [
         score_row(

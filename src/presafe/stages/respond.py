@@ -1,24 +1,33 @@
 """Stage 1: sample the teacher with CoT off, and the model's own answers with CoT on.
 
 responses/teacher   classifier queries, CoT off: their verdicts are the teacher's decisions
-responses/traces    the same queries, CoT on: thoughts that the classifier is measured on
+responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
 responses/own       harmless alignment queries, CoT on: what the model is to keep
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from presafe.judges.scorers import refusal_strings
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import Prompt, Response, Thinking
 from presafe.run_folder import RunFolder
+from presafe.signals.classifier import DecisionSplit, split_decisions
 from presafe.stages.systems import alignment_queries, classifier_queries
 
 Part = Literal["teacher", "traces", "own"]
 
 _THINKING: dict[Part, Thinking] = {"teacher": "off", "traces": "on", "own": "on"}
+
+
+class Decisions(NamedTuple):
+    """What the teacher decided: judged queries, whether it refused each, and which are kept to measure with."""
+
+    queries: list[Prompt]
+    refused: list[bool]
+    split: DecisionSplit
+    num_unjudged: int
 
 
 def respond(run: RunFolder) -> None:
@@ -43,11 +52,13 @@ def respond(run: RunFolder) -> None:
 
 
 def queries_of(run: RunFolder, part: Part) -> list[Prompt]:
-    """The queries of one part. Traces are sampled for every fourth query: they only measure the classifier."""
+    """The queries of one part; those of the traces are known once the teacher has decided."""
     if part == "own":
         return [prompt for prompt in alignment_queries(run.recipe) if prompt.expect != "refuse"]
-    queries = classifier_queries(run.recipe)
-    return queries if part == "teacher" else queries[::4]
+    if part == "teacher":
+        return classifier_queries(run.recipe)
+    decisions = decisions_of(run)
+    return [decisions.queries[index] for index in decisions.split.held_out]
 
 
 def responses_of(run: RunFolder, part: Part) -> list[Response]:
@@ -56,5 +67,19 @@ def responses_of(run: RunFolder, part: Part) -> list[Response]:
     Raises:
         RunError: the stage has not finished.
     """
-    suites: dict[str, Sequence[Prompt]] = {part: queries_of(run, part)}
-    return load_responses(run.path / "responses" / part, _THINKING[part], suites)[part]
+    queries = {part: queries_of(run, part)}
+    return load_responses(run.path / "responses" / part, _THINKING[part], queries)[part]
+
+
+def decisions_of(run: RunFolder) -> Decisions:
+    """The teacher's decisions, split the same way every time.
+
+    Raises:
+        RunError: the teacher has not been sampled.
+        SignalError: it decided everything alike.
+    """
+    pairs = list(zip(queries_of(run, "teacher"), responses_of(run, "teacher"), strict=True))
+    judged = [(query, response) for query, response in pairs if response.verdict != "unjudged"]
+    refused = [response.verdict == "refuse" for _, response in judged]
+    split = split_decisions(refused, run.recipe.signal.held_out, run.recipe.signal.seed)
+    return Decisions([query for query, _ in judged], refused, split, len(pairs) - len(judged))

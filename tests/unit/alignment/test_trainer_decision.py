@@ -1,0 +1,121 @@
+"""The decision position scored in batches equals one plain forward pass a prompt."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from presafe.alignment.head import attach_head, save_head
+from presafe.alignment.rows import alignment_rows, refusal_start_id
+from presafe.evaluation.decision import decision_scores
+from presafe.models.decision_head import DecisionHead
+from presafe.models.loading import LoadedModel
+from presafe.records import Prompt, Response, Signal
+
+TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words in it, so that rows are padded.", "ok")
+
+
+def prompts(expect="comply"):
+    return [
+        Prompt(id=str(i), text=text, category="c", split="s", licence="l", expect=expect)
+        for i, text in enumerate(TEXTS)
+    ]
+
+
+@pytest.fixture
+def loaded(make_model, renderer):
+    return LoadedModel(make_model(), renderer)
+
+
+@pytest.fixture
+def head(make_model, tmp_path):
+    model = make_model()
+    attach_head(model, seed=1)
+    with torch.no_grad():
+        model.presafe_head.bias.fill_(0.3)
+        model.presafe_head.weight.mul_(20)
+    save_head(model, tmp_path)
+    return DecisionHead(tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_scores_are_those_of_a_plain_forward(loaded, head, batch_size):
+    start = refusal_start_id(loaded.renderer, "direct")
+    scores = decision_scores(loaded, prompts(), start, head, batch_size=batch_size)
+    assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
+    for text, score in zip(TEXTS, scores, strict=True):
+        rendered = loaded.renderer.render(text, "on")
+        with torch.no_grad():
+            output = loaded.model(torch.tensor([rendered.ids]), output_hidden_states=True)
+        # the last prompt token's next-token probability of the refusal's first token
+        p = output.logits[0, rendered.decision_index].double().softmax(-1)[start].item()
+        assert score.refusal_logit == pytest.approx(log(p) - log(1 - p), abs=1e-4)
+        hidden = output.hidden_states[-1][:, rendered.decision_index]  # after the final norm
+        z = (hidden @ head.weight.T + head.bias).item()
+        assert score.head_probability == pytest.approx(1 / (1 + exp(-z)), abs=1e-5)
+    assert len({round(score.refusal_logit, 3) for score in scores}) == 4  # no two prompts share a score
+
+
+def test_without_a_head_there_is_no_head_probability(loaded, head):
+    with_head = decision_scores(loaded, prompts(), 10, head)
+    without = decision_scores(loaded, prompts(), 10, None)
+    assert [score.head_probability for score in without] == [None] * 4
+    assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
+
+
+def test_refusal_logit_is_finite_where_the_refusal_is_certain(loaded, renderer):
+    # One token takes all the probability that float32 can hold, and its rival none: the log-odds must stay numbers.
+    lm_head = torch.nn.Linear(32, 260)
+    with torch.no_grad():
+        lm_head.weight.zero_()
+        lm_head.bias.zero_()
+        lm_head.bias[5] = 200.0
+    loaded.model.set_output_embeddings(lm_head)
+    (certain, *_) = decision_scores(loaded, prompts(), 5, None)
+    (never, *_) = decision_scores(loaded, prompts(), 6, None)
+    assert 20 < certain.refusal_logit < float("inf")
+    assert never.refusal_logit == pytest.approx(-200, abs=1e-3)
+
+
+def test_training_and_scoring_read_the_same_position(loaded, head, renderer, make_trainer, one_batch, tmp_path):
+    # Rows as the align stage builds them, with the saved head's weights: the BCE of the first micro-batch is that of
+    # the probabilities which `decision_scores` gives for the bare prompts.
+    own = {
+        str(i): Response(
+            prompt_id=str(i),
+            thinking="on",
+            thought="I think.",
+            answer="So.",
+            truncated=False,
+            num_tokens=4,
+            verdict="comply",
+        )
+        for i in range(4)
+    }
+    signals = {str(i): Signal(prompt_id=str(i), probability=p) for i, p in enumerate((0.9, 0.2, 0.5, 1.0))}
+    rows = [row._asdict() for row in alignment_rows(prompts(), own, signals, renderer, "direct")]
+    by_hand = [
+        -signals[str(i)].probability * log(score.head_probability)
+        - (1 - signals[str(i)].probability) * log(1 - score.head_probability)
+        for i, score in enumerate(decision_scores(loaded, prompts(), 10, head))
+    ]
+    trainer = make_trainer(loaded.model, rows)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "presafe_head.modules_to_save" in name:
+                parameter.copy_(getattr(head, name.rpartition(".")[2]))
+    batch, num_items = one_batch(trainer, rows)
+    trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items)
+    assert trainer._metrics["train"]["align_loss"] == [pytest.approx(sum(by_hand) / 4, rel=1e-5)]
+
+
+def test_head_that_ignores_the_prompt(tmp_path, loaded):
+    # a head by hand: p = σ(0·h + ln 3) = 3/4 whatever the prompt
+    save_file(
+        {"weight": torch.zeros(1, 32), "bias": torch.tensor([log(3)])}, str(tmp_path / "presafe_head.safetensors")
+    )
+    scores = decision_scores(loaded, prompts(), 10, DecisionHead(tmp_path))
+    assert [score.head_probability for score in scores] == pytest.approx([0.75] * 4)

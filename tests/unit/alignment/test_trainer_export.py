@@ -1,0 +1,219 @@
+"""What is left of a training on disk: a plain adapter without a trace of the head, and the head apart."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from presafe.alignment.export import export_adapter
+from presafe.alignment.head import attach_head, causal_lm, save_head, trained_head
+from presafe.errors import ModelError, RunError
+from presafe.models.decision_head import DecisionHead
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""`max_lora_rank` of vLLM takes one of these (vllm/config/lora.py)."""
+
+
+@pytest.fixture
+def trained(make_model, make_trainer, randomise_adapter, rows):
+    """A tiny model after two steps, B and the head away from 0."""
+    trainer = make_trainer(make_model(), rows, max_steps=2)
+    randomise_adapter(trainer)
+    trainer.train()
+    return trainer.model.eval()
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits
+
+
+def test_head_leaves_logits_bit_identical(make_model, rows):
+    plain, with_head = make_model(), make_model()
+    attach_head(with_head, seed=0)
+    assert torch.equal(logits(with_head, rows[0]["input_ids"]), logits(plain, rows[0]["input_ids"]))
+    # it takes no part in what the model says: nor does dropping it
+    del with_head.presafe_head
+    assert with_head.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_head_stays_float32_beside_a_bfloat16_model(make_model):
+    model = make_model().to(torch.bfloat16)
+    attach_head(model, seed=0)
+    assert model.presafe_head.weight.dtype == torch.float32
+    assert model.presafe_head.weight.shape == (1, 32)
+    assert model.presafe_head.bias.tolist() == [0.0]
+
+
+def test_exported_adapter_on_a_fresh_base_gives_the_trained_logits(make_model, trained, rows, tmp_path):
+    from peft import PeftModel
+
+    export_adapter(trained, tmp_path / "adapter")
+    fresh = PeftModel.from_pretrained(make_model(), str(tmp_path / "adapter")).eval()
+    assert not hasattr(fresh.get_base_model(), "presafe_head")
+    for row in rows:
+        ours = logits(trained, row["input_ids"])
+        assert torch.equal(logits(fresh, row["input_ids"]), ours)
+        assert not torch.allclose(logits(make_model(), row["input_ids"]), ours, atol=0.1)  # the adapter does act
+
+
+def test_export_has_no_trace_of_the_head(trained, tmp_path):
+    export_adapter(trained, tmp_path / "adapter")
+    assert sorted(path.name for path in tmp_path.rglob("*") if "adapter" in str(path.parent)) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text()
+    assert "presafe_head" not in text
+    config = json.loads(text)
+    assert config["modules_to_save"] is None
+    assert config["target_modules"] == ["down_proj", "q_proj", "v_proj"]
+    assert config["base_model_name_or_path"] is None
+    weights = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert not [name for name in weights if "presafe_head" in name]
+    # export leaves the model that was trained as it was
+    assert trained.peft_config["default"].modules_to_save == ["presafe_head"]
+
+
+def test_export_keeps_to_what_vllm_loads(trained, tmp_path):
+    # vllm/lora/peft_helper.py: modules_to_save, bias and DoRA are refused; vllm/lora/utils.py reads names of the form
+    # base_model.model.<module>.lora_A.weight.
+    export_adapter(trained, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert config["r"] in VLLM_RANKS
+    assert config["bias"] == "none"
+    assert not config["modules_to_save"]
+    assert not config["use_dora"]
+    assert not config["rank_pattern"]
+    weights = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert len(weights) == 2 * 3 * 2  # layers × targets × (A, B)
+    for name, weight in weights.items():
+        found = re.fullmatch(
+            r"base_model\.model\.model\.layers\.[01]\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight", name
+        )
+        assert found, name
+        assert found[2] in config["target_modules"]
+        assert weight.shape[0 if found[3] == "A" else 1] == config["r"]
+        assert weight.dtype == torch.float32
+
+
+def test_export_in_another_type(trained, tmp_path):
+    export_adapter(trained, tmp_path / "full")
+    export_adapter(trained, tmp_path / "half", dtype=torch.float16)
+    full = load_file(str(tmp_path / "full" / "adapter_model.safetensors"))
+    half = load_file(str(tmp_path / "half" / "adapter_model.safetensors"))
+    assert all(torch.equal(half[name], weight.half()) for name, weight in full.items())
+
+
+@pytest.mark.parametrize(
+    ("targets", "exported"),
+    [
+        # PEFT lists what "all-linear" finds, our head among it.
+        (
+            "all-linear",
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
+        # A pattern stays a pattern.
+        (r".*\.(q|v)_proj", r".*\.(q|v)_proj"),
+    ],
+)
+def test_export_of_targets_that_are_no_list(
+    make_model, make_trainer, randomise_adapter, rows, tmp_path, targets, exported
+):
+    from peft import PeftModel
+
+    trainer = make_trainer(make_model(), rows, lora={"target_modules": targets})
+    randomise_adapter(trainer)
+    export_adapter(trainer.model, tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text()
+    assert "presafe_head" not in text
+    found = json.loads(text)["target_modules"]
+    assert (found if isinstance(found, str) else {name.rpartition(".")[2] for name in found}) == exported
+    fresh = PeftModel.from_pretrained(make_model(), str(tmp_path / "adapter")).eval()
+    ids = rows[0]["input_ids"]
+    assert torch.equal(logits(fresh, ids), logits(trainer.model.eval(), ids))
+
+
+def test_export_keeps_a_users_own_modules_to_save(make_model, make_trainer, rows, tmp_path):
+    trainer = make_trainer(make_model(), rows, lora={"modules_to_save": ["model.norm"]})
+    assert set(trainer.model.peft_config["default"].modules_to_save) == {"model.norm", "presafe_head"}
+    export_adapter(trainer.model, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["model.norm"]
+    weights = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert [name for name in weights if "lora_" not in name] == ["base_model.model.model.norm.weight"]
+
+
+def test_export_leaves_other_files_and_writes_over_its_own(trained, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "README.md").write_text("a card")
+    (folder / "adapter_config.json").write_text("old")
+    (tmp_path / ".adapter.part").mkdir()  # of an export that was killed
+    export_adapter(trained, folder)
+    assert (folder / "README.md").read_text() == "a card"
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 8
+    assert not (tmp_path / ".adapter.part").exists()
+
+
+def test_export_into_a_file_is_a_run_error(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        export_adapter(trained, tmp_path / "file" / "adapter")
+
+
+def test_export_to_a_full_disk_is_a_run_error(trained, tmp_path):
+    # A limit on the size of files stands for a full disk; safetensors wraps the system's error in one of its own.
+    # 2 layers × (q 512 + v 512 + down 768) × 4 bytes = 14 kB of weights; the model card has about 5 kB.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(RunError, match="too large"):
+            export_adapter(trained, tmp_path / "adapter")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "adapter").exists()
+    assert not (tmp_path / ".adapter.part").exists()
+
+
+def test_saved_head_is_the_trained_one(trained, tmp_path):
+    save_head(trained, tmp_path)
+    state = load_file(str(tmp_path / "presafe_head.safetensors"))
+    assert {name: (tuple(value.shape), value.dtype) for name, value in state.items()} == {
+        "weight": ((1, 32), torch.float32),
+        "bias": ((1,), torch.float32),
+    }
+    head = trained_head(trained)
+    assert torch.equal(state["weight"], head.weight)
+    assert torch.equal(state["bias"], head.bias)
+    # not the copy that PEFT keeps of the start
+    assert not torch.equal(state["weight"], causal_lm(trained).presafe_head.original_module.weight)
+
+
+def test_decision_head_by_hand(tmp_path):
+    # w = (1, 2), b = −1:  h = (1, 0) → σ(0) = 1/2;  h = (0, 1) → σ(1) = e/(1 + e) = 0.731059;  h = (0, 0) → σ(−1)
+    save_file(
+        {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([-1.0])},
+        str(tmp_path / "presafe_head.safetensors"),
+    )
+    hidden = torch.tensor([[1, 0], [0, 1], [0, 0]], dtype=torch.bfloat16)
+    assert DecisionHead(tmp_path).probability(hidden).tolist() == pytest.approx([0.5, 0.731059, 0.268941], abs=1e-6)
+
+
+def test_decision_head_gives_what_training_saw(trained, tmp_path, rows):
+    save_head(trained, tmp_path)
+    hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        by_training = torch.sigmoid(causal_lm(trained).presafe_head(hidden).squeeze(-1))
+    torch.testing.assert_close(DecisionHead(tmp_path).probability(hidden), by_training, rtol=1e-6, atol=0)
+
+
+def test_missing_head_is_a_model_error(tmp_path):
+    with pytest.raises(ModelError, match=r"presafe_head\.safetensors"):
+        DecisionHead(tmp_path)

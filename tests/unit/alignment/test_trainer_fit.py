@@ -1,0 +1,242 @@
+"""One training from a recipe: killed and resumed it ends in the same bits as uninterrupted."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+import presafe.alignment.fit as fit_module
+from presafe.alignment.fit import HISTORY, fit
+from presafe.alignment.rows import AlignmentRow
+from presafe.errors import SignalError
+from presafe.models.decision_head import DecisionHead
+from presafe.recipe import AlignSettings
+from presafe.records import HistoryPoint, read_jsonl
+from presafe.training import last_checkpoint
+
+SETTINGS = AlignSettings(
+    max_steps=6,
+    batch_size=2,
+    accumulation=2,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    lora_rank=8,
+    lora_alpha=16,
+    lora_targets=("q_proj", "v_proj"),
+    save_steps=1,
+)
+
+
+def alignment_rows() -> list[AlignmentRow]:
+    """Ten rows of 6 to 15 tokens; the first half refuses."""
+    draw = random.Random(0)
+    rows = []
+    for i in range(10):
+        prompt = [draw.randrange(20, 120) for _ in range(4 + i % 5)]
+        completion = [draw.randrange(120, 220) for _ in range(2 + i // 2)]
+        rows.append(
+            AlignmentRow(
+                prompt_id=str(i),
+                input_ids=prompt + completion,
+                labels=[-100] * len(prompt) + completion,
+                decision_index=len(prompt) - 1,
+                signal=0.9 if i < 5 else 0.2,
+            )
+        )
+    return rows
+
+
+class Kill(TrainerCallback):
+    """Ends the process, as it were, before a step."""
+
+    def __init__(self, before_step: int):
+        self.before_step = before_step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step + 1 == self.before_step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def align(libraries, make_model, renderer):
+    """`fit` on the tiny model, as a new process would: the state of every generator is another."""
+
+    def run(folder, *, kill_before=None, rows=None, seed=7, lambda_align=1.0, settings=SETTINGS):
+        model = make_model()
+        torch.manual_seed(random.SystemRandom().randrange(2**32))
+        random.seed()
+        with pytest.MonkeyPatch.context() as patch:
+            if kill_before is not None:
+                patch.setattr(fit_module, "bar_callback", lambda bar: Kill(kill_before))
+            fit(
+                model,
+                renderer,
+                alignment_rows() if rows is None else rows,
+                settings,
+                lambda_align=lambda_align,
+                seed=seed,
+                folder=folder,
+                label="tiny",
+            )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(align, tmp_path_factory):
+    """An uninterrupted training."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    align(folder)
+    return folder
+
+
+def assert_same_bits(left, right):
+    """Two nests of tensors and numbers."""
+    assert type(left) is type(right)
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same_bits(left[key], right[key])
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same_bits(one, other)
+    else:
+        assert left == right
+
+
+def assert_same_training(left, right):
+    """Adapter, head, optimiser, schedule and history of two folders, bit for bit."""
+    for file in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
+        assert_same_bits(load_file(str(left / file)), load_file(str(right / file)))
+    for file in ("optimizer.pt", "scheduler.pt"):
+        states = [torch.load(folder / "checkpoints" / "checkpoint-6" / file) for folder in (left, right)]
+        assert_same_bits(*states)
+    for file in ("adapter/adapter_config.json", HISTORY):
+        assert (left / file).read_text() == (right / file).read_text()
+
+
+def checkpoints(folder):
+    return sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*"))
+
+
+def test_what_a_training_leaves(whole):
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "adapter",
+        "checkpoints",
+        HISTORY,
+        "presafe_head.safetensors",
+    ]
+    assert checkpoints(whole) == ["checkpoint-6"]
+    history = read_jsonl(whole / HISTORY, HistoryPoint)
+    assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1].nll < history[0].nll
+    config = json.loads((whole / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["target_modules"]) == (8, 16, ["q_proj", "v_proj"])
+    assert DecisionHead(whole).weight.shape == (1, 32)
+    # Warm-up: 0/2, 1/2 of 1e-2; then (1 + cos(π·t/4)) / 2 of it for t = 0, 1, 2, 3.
+    state = json.loads((whole / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text())
+    rates = [entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry]
+    assert rates == pytest.approx([0, 0.005, 0.01, 0.00853553, 0.005, 0.00146447], abs=1e-7)
+
+
+def test_resumed_equals_uninterrupted(align, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        align(tmp_path / "killed", kill_before=4)
+    assert checkpoints(tmp_path / "killed") == ["checkpoint-3"]
+    assert not (tmp_path / "killed" / HISTORY).exists()
+    align(tmp_path / "killed")
+    assert_same_training(whole, tmp_path / "killed")
+
+
+def test_steps_after_the_last_checkpoint_are_done_again(align, tmp_path):
+    # and the head's own learning rate, hence its group in the optimiser, survives
+    settings = SETTINGS.model_copy(update={"save_steps": 3, "head_learning_rate": 0.1})
+    align(tmp_path / "whole", settings=settings)
+    with pytest.raises(KeyboardInterrupt):
+        align(tmp_path / "killed", settings=settings, kill_before=6)  # steps 4 and 5 are lost
+    assert checkpoints(tmp_path / "killed") == ["checkpoint-3"]
+    align(tmp_path / "killed", settings=settings)
+    assert_same_training(tmp_path / "whole", tmp_path / "killed")
+    groups = torch.load(tmp_path / "killed" / "checkpoints" / "checkpoint-6" / "optimizer.pt")["param_groups"]
+    assert [(len(group["params"]), group["initial_lr"]) for group in groups] == [(8, 0.01), (0, 0.01), (2, 0.1)]
+
+
+def test_checkpoint_cut_by_a_kill_is_passed_over(align, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        align(tmp_path / "killed", kill_before=4)
+    # The kill came while step 4's checkpoint was written: weights half there, trainer_state.json not yet.
+    folder = tmp_path / "killed" / "checkpoints"
+    shutil.copytree(folder / "checkpoint-3", folder / "checkpoint-4")
+    (folder / "checkpoint-4" / "trainer_state.json").unlink()
+    (folder / "checkpoint-4" / "adapter_model.safetensors").write_bytes(b"half")
+    align(tmp_path / "killed")
+    assert checkpoints(tmp_path / "killed") == ["checkpoint-6"]
+    assert_same_training(whole, tmp_path / "killed")
+
+
+def test_training_that_was_killed_before_its_export_trains_no_further(align, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "adapter")
+    (tmp_path / "killed" / HISTORY).unlink()
+    (tmp_path / "killed" / "presafe_head.safetensors").unlink()
+    align(tmp_path / "killed", kill_before=7)  # were there a step 7, it would be killed
+    assert_same_training(whole, tmp_path / "killed")
+
+
+def test_seed_and_lambda_decide_the_training(align, tmp_path):
+    settings = SETTINGS.model_copy(update={"max_steps": 2, "warmup_steps": 0})
+    for name, other in (("first", {}), ("again", {}), ("seed", {"seed": 8}), ("lambda", {"lambda_align": 0.0})):
+        align(tmp_path / name, settings=settings, **other)
+    first, again, seed, without = (
+        load_file(str(tmp_path / name / "adapter" / "adapter_model.safetensors"))
+        for name in ("first", "again", "seed", "lambda")
+    )
+    assert_same_bits(first, again)
+    assert all(not torch.equal(weight, seed[name]) for name, weight in first.items())
+    assert all(not torch.equal(weight, without[name]) for name, weight in first.items())
+    # λ = 0: the head is as it was drawn, and its bias still 0
+    assert DecisionHead(tmp_path / "lambda").bias.item() == 0.0
+    assert DecisionHead(tmp_path / "first").bias.item() != 0.0
+    # the first step reads the same rows with the same weights, whatever λ is
+    histories = [read_jsonl(tmp_path / name / HISTORY, HistoryPoint) for name in ("first", "lambda")]
+    assert histories[0][0] == histories[1][0]
+    assert histories[0][1] != histories[1][1]
+
+
+def test_rows_that_are_too_long_are_left_out(align, tmp_path):
+    # Rows have 6 to 15 tokens; with at most 8, only some are left, and they come round again.
+    rows = alignment_rows()
+    short = [row for row in rows if len(row.input_ids) <= 8]
+    assert 0 < len(short) < len(rows)
+    align(tmp_path / "cut", settings=SETTINGS.model_copy(update={"max_length": 8, "max_steps": 2}))
+    align(tmp_path / "short", rows=short, settings=SETTINGS.model_copy(update={"max_steps": 2}))
+    assert (tmp_path / "cut" / HISTORY).read_text() == (tmp_path / "short" / HISTORY).read_text()
+
+
+@pytest.mark.parametrize("rows", [None, []])
+def test_no_row_to_train_on_is_a_signal_error(align, tmp_path, rows):
+    with pytest.raises(SignalError, match="5 tokens"):
+        align(tmp_path / "run", rows=rows, settings=SETTINGS.model_copy(update={"max_length": 5}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+    assert last_checkpoint(tmp_path / "missing") is None
+    for step in (9, 10, 11):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10):  # 10 is newer than 9, though "10" sorts before "9"
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    for path in tmp_path.iterdir():
+        (path / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) is None

@@ -1,0 +1,90 @@
+"""Which family a chat template belongs to, on the real templates that TRL ships and on ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trl
+
+from presafe.errors import ModelError
+from presafe.models.family import detect_family, families, parse_family
+from presafe.models.loading import smolthink_adapter
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+R1 = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
+QWEN3 = (TEMPLATES / "qwen3.jinja").read_text(encoding="utf-8")
+SMOLTHINK = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+R1_EARLY = R1.replace("{{'<｜Assistant｜><think>\\n'}}", "{{'<｜Assistant｜>'}}")
+"""The template of DeepSeek-R1's first weeks differs in this place: it left opening the thought to the model."""
+
+
+def test_the_early_template_was_made() -> None:
+    assert R1_EARLY != R1
+    assert "<think>\\n" not in R1_EARLY
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [(R1, "deepseek_r1"), (R1_EARLY, "deepseek_r1_early"), (QWEN3, "qwen3"), (SMOLTHINK, "smolthink")],
+    ids=["r1", "r1_early", "qwen3", "smolthink"],
+)
+def test_a_known_template_is_detected(template: str, name: str) -> None:
+    assert detect_family(template, "some/model").name == name
+
+
+@pytest.mark.parametrize("template", [None, ""])
+def test_a_model_without_a_template_is_named(template: str | None) -> None:
+    with pytest.raises(ModelError, match="some/model has no chat template"):
+        detect_family(template, "some/model")
+
+
+@pytest.mark.parametrize("file", ["llama3.jinja", "qwen2_5.jinja", "gemma3.jinja", "qwen3_instruct_2507.jinja"])
+def test_a_model_without_a_switch_is_of_no_known_family(file: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        detect_family((TEMPLATES / file).read_text(encoding="utf-8"), "some/model")
+    assert "some/model" in caught.value.problem
+    assert "smolthink, deepseek_r1, deepseek_r1_early, qwen3" in caught.value.problem
+    assert "family" in caught.value.hint
+
+
+def test_published_sampling_is_kept_apart_by_mode() -> None:
+    # Model cards: R1-Distill 0.6 / 0.95; Qwen3 0.6 / 0.95 / 20 thinking and 0.7 / 0.8 / 20 not.
+    r1, qwen3 = families()["deepseek_r1"], families()["qwen3"]
+    assert (r1.sampling_on.temperature, r1.sampling_on.top_p, r1.sampling_on.top_k) == (0.6, 0.95, 0)
+    assert (qwen3.sampling_on.temperature, qwen3.sampling_on.top_p, qwen3.sampling_on.top_k) == (0.6, 0.95, 20)
+    assert (qwen3.sampling_off.temperature, qwen3.sampling_off.top_p, qwen3.sampling_off.top_k) == (0.7, 0.8, 20)
+
+
+GOOD = """
+name = "mine"
+template_contains = ["<think>"]
+on_prefill = ""
+off_prefill = "</think>"
+decision_text = ">"
+stop = ["</s>"]
+"""
+
+
+def test_a_family_is_read_with_its_defaults() -> None:
+    family = parse_family(GOOD, "mine.toml")
+    assert (family.name, family.switch, family.think_close) == ("mine", None, "</think>")
+    assert family.sampling_on.temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = ", "mine.toml is not TOML"),
+        (GOOD + 'prefil = "x"', "prefil"),
+        (GOOD.replace('stop = ["</s>"]', ""), "stop"),
+        (GOOD + "[sampling_on]\ntop_p = 1.5", "sampling_on.top_p"),
+    ],
+    ids=["not_toml", "unknown", "missing", "bounds"],
+)
+def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        parse_family(text, "mine.toml")
+    assert said in str(caught.value)
+    assert "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
