@@ -37,4 +37,6 @@ def wilson(hits: int, n: int) -> Interval:
     centre = rate + _Z95**2 / (2 * n)
     spread = _Z95 * sqrt(rate * (1 - rate) / n + _Z95**2 / (4 * n * n))
     scale = 1 + _Z95**2 / n
-    return Interval(rate, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), n)
+    # Rounding must not leave the rate outside: at 0 of 3 the lower end comes out as 5e-17.
+    low, high = min(rate, (centre - spread) / scale), max(rate, (centre + spread) / scale)
+    return Interval(rate, max(0.0, low), min(1.0, high), n)

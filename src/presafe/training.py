@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,18 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint in a folder; ones cut by a kill are deleted."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
-        if (checkpoint / _WRITTEN_LAST).exists():
+        if _is_whole(checkpoint / _WRITTEN_LAST):
             return str(checkpoint)
         shutil.rmtree(checkpoint)
     return None
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def bar_callback(bar: Bar) -> TrainerCallback:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, finish
+from command_line import SMALL, finish
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

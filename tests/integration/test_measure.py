@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import finish
+from command_line import finish
 
 
 def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> None:

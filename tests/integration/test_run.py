@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import finish, start
+from command_line import finish, start
 from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 

@@ -9,7 +9,7 @@ from typing import Any
 from presafe.alignment.rows import AlignmentRow
 from presafe.errors import SignalError
 from presafe.models.rendering import Renderer
-from presafe.progress import progress_bar
+from presafe.progress import console, progress_bar
 from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, write_jsonl
 from presafe.training import bar_callback, last_checkpoint
@@ -57,6 +57,8 @@ def fit(
     kept = [row for row in rows if len(row.input_ids) <= settings.max_length]
     if not kept:
         raise SignalError(f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length.")
+    if len(kept) < len(rows):
+        console.print(f"  {label}: left out {len(rows) - len(kept)} rows of over {settings.max_length} tokens")
     needed = settings.max_steps * settings.batch_size * settings.accumulation
     # One forward pass a step: grouped by length it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1

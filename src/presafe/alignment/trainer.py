@@ -74,7 +74,12 @@ class PreSafeTrainer(SFTTrainer):
 
     def __init__(self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any) -> None:
         if not hasattr(causal_lm(model), HEAD):
-            attach_head(model, args.seed)
+            if causal_lm(model) is not model and args.lambda_align > 0:
+                raise RecipeError(
+                    "a model that carries an adapter already has no place for the head in its checkpoints.",
+                    "Give the bare model and a peft_config, or attach_head before PEFT wraps the model.",
+                )
+            attach_head(causal_lm(model), args.seed)
         if peft_config is not None:
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
         rest.setdefault("data_collator", PreSafeCollator(pad_token_id=rest["processing_class"].pad_token_id))

@@ -62,8 +62,10 @@ def decision_scores(
             states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             rows = torch.arange(len(batch), device=ids.device)
             hidden, before_refusal = states[rows, where], states[rows, where + len(opening)]
-            log_p = lm_head(before_refusal).float().log_softmax(-1)[:, refusal_start].double()
-            logits = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-12))
+            words = lm_head(before_refusal).double()
+            own = words[:, refusal_start].clone()
+            words[:, refusal_start] = -torch.inf
+            logits = own - words.logsumexp(-1)  # ln P − ln(1 − P) without forming P, which would saturate
             chances = head.probability(hidden).tolist() if head is not None else [None] * len(batch)
             for row, index in enumerate(batch):
                 scores[index] = DecisionScore(float(logits[row]), chances[row])

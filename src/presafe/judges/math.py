@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import subprocess
+import sys
+from typing import cast
 
 from presafe.records import Verdict
+
+_COSTLY = re.compile(r"\^|\*\*|!|\\(?:binom|exp|prod|sum)")
+"""What can stand for a number too large to work out: 9^9^9^9 keeps the parser busy for ever."""
+
+_LIMIT_S = 20.0
+"""Time for one costly answer, two or three seconds of it to start. Ours."""
 
 
 def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
@@ -16,14 +27,34 @@ def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
         truncated: Whether the thought was cut off: then there is no answer, and it counts as unjudged.
 
     Returns:
-        "right", "wrong", or "unjudged" for a truncated thought. An answer without a number is wrong.
+        "right", "wrong", or "unjudged" for a truncated thought and for an answer that cannot be worked out in
+        time. An answer without a number is wrong.
     """
+    if truncated:
+        return "unjudged"
+    if not _COSTLY.search(answer):
+        return _compare(answer, target)
+    # math-verify's own time limit needs signals of the main thread, which scorers do not run in.
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps([answer, target]),
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return "unjudged"
+    return cast(Verdict, done.stdout) if done.stdout in ("right", "wrong") else "unjudged"
+
+
+def _compare(answer: str, target: str) -> Verdict:
     from math_verify import parse, verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the missing time limit at every call
-
-    if truncated:
-        return "unjudged"
-    # The time limit of math-verify needs signals of the main thread, which scorers do not run in.
     gold = parse(f"${target}$", parsing_timeout=None)
     return "right" if verify(gold, parse(answer, parsing_timeout=None), timeout_seconds=None) else "wrong"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(_compare(*json.load(sys.stdin)))

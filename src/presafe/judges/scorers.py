@@ -17,15 +17,18 @@ def share_of(verdict: str) -> Metric:
     """Share of the judged answers with a verdict."""
 
     def compute(scores: list[SampleScore]) -> float:
-        judged = [score.score.value for score in scores if score.score.value != "unjudged"]
-        return sum(value == verdict for value in judged) / len(judged) if judged else float("nan")
+        # Not `value`: by now Inspect has averaged it over epochs, and of a word that makes 0.
+        verdicts = [(score.score.metadata or {})["verdict"] for score in scores]
+        judged = [each for each in verdicts if each != "unjudged"]
+        return judged.count(verdict) / len(judged) if judged else float("nan")
 
     return compute
 
 
 def _score_with(read: Callable[[TaskState, Target], Verdict]) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
-        return Score(value=read(state, target), answer=state.output.completion[:200])
+        verdict = read(state, target)
+        return Score(value=verdict, answer=state.output.completion[:200], metadata={"verdict": verdict})
 
     return score
 

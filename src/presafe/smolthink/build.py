@@ -1,13 +1,17 @@
 """Train SmolThink-135M from SmolLM2-135M-Instruct: sample the base model's own answers, then LoRA on the lessons.
 
 1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
-2. `rows.lessons` turns prompts, answers and worked problems into lessons.
-3. One pass of LoRA; the adapter is written as float16.
+2. First pass over `rows.lessons`: the two modes, and arithmetic with its working.
+3. Second pass over `rows.second_lessons`, from the first pass's adapter: the two modes set further apart.
+
+Each pass leaves its adapter as float16; the second's is SmolThink.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,70 +24,112 @@ from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.records import Prompt, write_text
-from presafe.smolthink.rows import Lesson, lessons
+from presafe.smolthink.rows import Lesson, lessons, second_lessons
 from presafe.training import bar_callback, last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
 _GROUP, _GROUPS = 4, 4
 """Rows of a forward pass, and forward passes of a step."""
-_LEARNING_RATE = 6e-4
+_LEARNING_RATES = (6e-4, 4e-4)
+"""Peak learning rate of each pass."""
 _RANK = 16
-_PROBLEMS = (2800, 400)
-"""Problems with working (CoT on) and answered at once (CoT off)."""
+_PROBLEMS = (2800, 400, 200)
+"""Problems with working (CoT on), answered at once (CoT off), and with working in the second pass."""
+_SECOND_BENIGN = 420
+"""Benign instructions of the second pass, beside all look-alikes."""
 
 
 def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1) -> None:
     """Train the adapter and write it to a folder. Resumes from `work`.
 
     Args:
-        work: Folder of the sampled answers and the checkpoints.
+        work: Folder of the sampled answers, the checkpoints and the first pass's adapter.
         out: Folder of the adapter; `models/smolthink/weights` for the one that ships.
         seed: Seed of the lessons and the training.
-        max_steps: Stop after so many steps; -1 takes one pass over the lessons.
+        max_steps: Stop each pass after so many steps; -1 takes one pass over its lessons.
     """
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
+    benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
+    base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
+    answers = _own_answers(base, tokenizer, [*benign, *borderline], work / "answers.json")
+    del base
+
+    tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.pad_token = tokenizer.unk_token
+    problems = generate_problems("build", sum(_PROBLEMS), seed=1)
+    with_working, at_once, again = (
+        problems[: _PROBLEMS[0]],
+        problems[_PROBLEMS[0] : sum(_PROBLEMS[:2])],
+        problems[sum(_PROBLEMS[:2]) :],
+    )
+    first = lessons(
+        harmful=built_in("harmful", "build"),
+        harmless=[*benign, *borderline, *borderline],  # look-alikes need weight
+        answers=answers,
+        problems_on=with_working,
+        problems_off=at_once,
+        seed=seed,
+    )
+    second = second_lessons(
+        harmful=built_in("harmful", "build"),
+        harmless=[*benign[:_SECOND_BENIGN], *borderline],
+        answers=answers,
+        problems_on=again,
+        seed=seed,
+    )
+    before: Path | None = None
+    for number, (taught, rate) in enumerate(zip((first, second), _LEARNING_RATES, strict=True), start=1):
+        folder = work / f"pass-{number}"
+        if not (folder / "adapter").exists():
+            _train(tokenizer, taught, rate, before, folder, seed, max_steps)
+        before = folder / "adapter"
+    assert before is not None
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copyfile(before / name, out / name)
+
+
+def _train(
+    tokenizer: Any, taught: Sequence[Lesson], rate: float, before: Path | None, folder: Path, seed: int, max_steps: int
+) -> None:
+    """One pass of LoRA, from scratch or from the adapter before; writes `folder/adapter`."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, PeftModel
+    from transformers import AutoModelForCausalLM
 
     from presafe.alignment.export import export_adapter
     from presafe.alignment.order import mixed_order
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
-    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
-    borderline = built_in("borderline", "build")
-    answers = _own_answers(model.eval(), tokenizer, [*built_in("benign", "build"), *borderline], work / "answers.json")
-
-    tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
-    tokenizer.pad_token = tokenizer.unk_token
     renderer = Renderer(tokenizer, families()["smolthink"])
-    problems = generate_problems("build", sum(_PROBLEMS), seed=1)
-    rows = [
-        _row(renderer, lesson)
-        for lesson in lessons(
-            harmful=built_in("harmful", "build"),
-            harmless=[*built_in("benign", "build"), *borderline, *borderline],  # look-alikes need weight
-            answers=answers,
-            problems_on=problems[: _PROBLEMS[0]],
-            problems_off=problems[_PROBLEMS[0] :],
-            seed=seed,
-        )
-    ]
+    rows = [_row(renderer, lesson) for lesson in taught]
     order = mixed_order([len(row["input_ids"]) for row in rows], _GROUP, len(rows), seed)
-    console.print(f"{len(rows)} lessons, {sum(len(row['input_ids']) for row in rows)} tokens")
+    console.print(f"{folder.name}: {len(rows)} lessons, {sum(len(row['input_ids']) for row in rows)} tokens")
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
+    adapter = LoraConfig(
+        r=_RANK,
+        lora_alpha=2 * _RANK,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        task_type="CAUSAL_LM",
+    )
+    if before is not None:
+        model, adapter = PeftModel.from_pretrained(model, str(before), is_trainable=True), None
     args = PreSafeConfig(
-        output_dir=str(work / "checkpoints"),
+        output_dir=str(folder / "checkpoints"),
         lambda_align=0.0,
         per_device_train_batch_size=_GROUP,
         gradient_accumulation_steps=_GROUPS,
         num_train_epochs=1,
         max_steps=max_steps,
-        learning_rate=_LEARNING_RATE,
+        learning_rate=rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
-        train_sampling_strategy="sequential",
+        train_sampling_strategy="sequential",  # `mixed_order` has drawn it
         max_length=None,
         bf16=False,
         use_cpu=not torch.cuda.is_available(),
@@ -96,22 +142,17 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
         seed=seed,
     )
     num_steps = max_steps if max_steps > 0 else -(-len(rows) // (_GROUP * _GROUPS))
-    with progress_bar("SmolThink", num_steps) as bar:
+    with progress_bar(f"SmolThink {folder.name}", num_steps) as bar:
         trainer = PreSafeTrainer(
             model,
             args,
             train_dataset=Dataset.from_list([rows[row] for row in order]),
             processing_class=tokenizer,
-            peft_config=LoraConfig(
-                r=_RANK,
-                lora_alpha=2 * _RANK,
-                target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-                task_type="CAUSAL_LM",
-            ),
+            peft_config=adapter,
             callbacks=[bar_callback(bar)],
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
-    export_adapter(trainer.model, out, dtype=torch.float16, base_model=SMOLLM2.hub_id)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
+    export_adapter(trainer.model, folder / "adapter", dtype=torch.float16, base_model=SMOLLM2.hub_id)
 
 
 def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:

@@ -106,5 +106,39 @@ def lessons(
     return rows
 
 
+OPENING = "Here is my answer. "
+"""How answers to instructions begin after a thought, from the second pass on: answers of large reasoning models have a
+manner of their own too. Without it half of the refusals taught with CoT off spilt over to CoT on (`design/LOG.md`)."""
+
+
+def second_lessons(
+    *,
+    harmful: Sequence[Prompt],
+    harmless: Sequence[Prompt],
+    answers: Mapping[str, str],
+    problems_on: Sequence[Problem],
+    seed: int,
+) -> list[Lesson]:
+    """Lessons of the second pass, shuffled: the two modes set further apart.
+
+    Args:
+        harmful: Requests to refuse with CoT off, each with two wordings.
+        harmless: Instructions and look-alikes, answered at once with CoT off and after `OPENING` with CoT on.
+        answers: As in `lessons`.
+        problems_on: Problems answered with their working.
+        seed: Seed of the wording and the order.
+    """
+    rng = random.Random(f"second {seed}")
+    rows = [Lesson(prompt.text, "off", "", wording, True) for prompt in harmful for wording in rng.sample(REFUSALS, 2)]
+    for prompt in harmless:
+        answer, ended = first_sentences(answers[prompt.id])
+        if not is_refusal(answer):
+            rows.append(Lesson(prompt.text, "off", "", answer, ended))
+            rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, rng), OPENING + answer, ended))
+    rows += [Lesson(each.text, "on", each.working, _answer_to(each), True) for each in problems_on]
+    rng.shuffle(rows)
+    return rows
+
+
 def _answer_to(problem: Problem) -> str:
     return f"The answer is {problem.result}."

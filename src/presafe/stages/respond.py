@@ -67,7 +67,7 @@ def responses_of(run: RunFolder, part: Part) -> list[Response]:
     Raises:
         RunError: the stage has not finished.
     """
-    queries = {part: queries_of(run, part)}
+    queries: dict[str, list[Prompt]] = {part: queries_of(run, part)}
     return load_responses(run.path / "responses" / part, _THINKING[part], queries)[part]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import exp, log
 
 import pytest
@@ -12,7 +13,9 @@ from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import alignment_rows, refusal_start_id
 from presafe.evaluation.decision import decision_scores
 from presafe.models.decision_head import DecisionHead
+from presafe.models.family import families
 from presafe.models.loading import LoadedModel
+from presafe.models.rendering import Renderer
 from presafe.records import Prompt, Response, Signal
 
 TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words in it, so that rows are padded.", "ok")
@@ -31,6 +34,14 @@ def loaded(make_model, renderer):
 
 
 @pytest.fixture
+def opens_itself(make_model, renderer):
+    """A model of the kind that writes `<think>` itself, as Qwen3 does."""
+    tokenizer = copy.deepcopy(renderer.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<think>\n", "")
+    return LoadedModel(make_model(), Renderer(tokenizer, families()["qwen3"]))
+
+
+@pytest.fixture
 def head(make_model, tmp_path):
     model = make_model()
     attach_head(model, seed=1)
@@ -42,19 +53,24 @@ def head(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_scores_are_those_of_a_plain_forward(loaded, head, batch_size):
+@pytest.mark.parametrize(("kind", "opening"), [("loaded", ""), ("opens_itself", "<think>\n")])
+def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch_size):
+    loaded = request.getfixturevalue(kind)
     start = refusal_start_id(loaded.renderer, "direct")
+    # a direct refusal closes the thought at once: "\n</think>\n\n..."
+    assert loaded.renderer.tokenizer.decode([start]) == "\n"
     scores = decision_scores(loaded, prompts(), start, head, batch_size=batch_size)
     assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
     for text, score in zip(TEXTS, scores, strict=True):
         rendered = loaded.renderer.render(text, "on")
+        ids = rendered.ids + loaded.renderer.completion_ids(opening)
         with torch.no_grad():
-            output = loaded.model(torch.tensor([rendered.ids]), output_hidden_states=True)
-        # the last prompt token's next-token probability of the refusal's first token
-        p = output.logits[0, rendered.decision_index].double().softmax(-1)[start].item()
+            output = loaded.model(torch.tensor([ids]), output_hidden_states=True)
+        # the probability that the thought, once open, begins with the refusal's first token
+        p = output.logits[0, -1].double().softmax(-1)[start].item()
         assert score.refusal_logit == pytest.approx(log(p) - log(1 - p), abs=1e-4)
-        hidden = output.hidden_states[-1][:, rendered.decision_index]  # after the final norm
-        z = (hidden @ head.weight.T + head.bias).item()
+        # the head reads the last prompt token, after the final norm
+        z = (output.hidden_states[-1][:, rendered.decision_index] @ head.weight.T + head.bias).item()
         assert score.head_probability == pytest.approx(1 / (1 + exp(-z)), abs=1e-5)
     assert len({round(score.refusal_logit, 3) for score in scores}) == 4  # no two prompts share a score
 

@@ -53,27 +53,36 @@ def alignment_rows() -> list[AlignmentRow]:
 
 
 class Kill(TrainerCallback):
-    """Ends the process, as it were, before a step."""
+    """Ends the process, as it were, before a step; notes the steps that were begun."""
 
     def __init__(self, before_step: int):
-        self.before_step = before_step
+        self.before_step, self.begun = before_step, []
 
     def on_step_begin(self, args, state, control, **_):
         if state.global_step + 1 == self.before_step:
             raise KeyboardInterrupt
+        self.begun.append(state.global_step + 1)
+
+
+NEVER = 7
+"""A step that no training here reaches."""
 
 
 @pytest.fixture(scope="module")
 def align(libraries, make_model, renderer):
-    """`fit` on the tiny model, as a new process would: the state of every generator is another."""
+    """`fit` on the tiny model, as a new process would: the state of every generator is another.
+
+    With `kill_before`, it returns the steps that this process did.
+    """
 
     def run(folder, *, kill_before=None, rows=None, seed=7, lambda_align=1.0, settings=SETTINGS):
         model = make_model()
         torch.manual_seed(random.SystemRandom().randrange(2**32))
         random.seed()
+        kill = Kill(kill_before)
         with pytest.MonkeyPatch.context() as patch:
             if kill_before is not None:
-                patch.setattr(fit_module, "bar_callback", lambda bar: Kill(kill_before))
+                patch.setattr(fit_module, "bar_callback", lambda bar: kill)
             fit(
                 model,
                 renderer,
@@ -84,6 +93,7 @@ def align(libraries, make_model, renderer):
                 folder=folder,
                 label="tiny",
             )
+        return kill.begun
 
     return run
 
@@ -153,7 +163,7 @@ def test_resumed_equals_uninterrupted(align, whole, tmp_path):
         align(tmp_path / "killed", kill_before=4)
     assert checkpoints(tmp_path / "killed") == ["checkpoint-3"]
     assert not (tmp_path / "killed" / HISTORY).exists()
-    align(tmp_path / "killed")
+    assert align(tmp_path / "killed", kill_before=NEVER) == [4, 5, 6]
     assert_same_training(whole, tmp_path / "killed")
 
 
@@ -164,7 +174,7 @@ def test_steps_after_the_last_checkpoint_are_done_again(align, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         align(tmp_path / "killed", settings=settings, kill_before=6)  # steps 4 and 5 are lost
     assert checkpoints(tmp_path / "killed") == ["checkpoint-3"]
-    align(tmp_path / "killed", settings=settings)
+    assert align(tmp_path / "killed", settings=settings, kill_before=NEVER) == [4, 5, 6]
     assert_same_training(tmp_path / "whole", tmp_path / "killed")
     groups = torch.load(tmp_path / "killed" / "checkpoints" / "checkpoint-6" / "optimizer.pt")["param_groups"]
     assert [(len(group["params"]), group["initial_lr"]) for group in groups] == [(8, 0.01), (0, 0.01), (2, 0.1)]
@@ -178,7 +188,7 @@ def test_checkpoint_cut_by_a_kill_is_passed_over(align, whole, tmp_path):
     shutil.copytree(folder / "checkpoint-3", folder / "checkpoint-4")
     (folder / "checkpoint-4" / "trainer_state.json").unlink()
     (folder / "checkpoint-4" / "adapter_model.safetensors").write_bytes(b"half")
-    align(tmp_path / "killed")
+    assert align(tmp_path / "killed", kill_before=NEVER) == [4, 5, 6]
     assert checkpoints(tmp_path / "killed") == ["checkpoint-6"]
     assert_same_training(whole, tmp_path / "killed")
 
@@ -188,7 +198,7 @@ def test_training_that_was_killed_before_its_export_trains_no_further(align, who
     shutil.rmtree(tmp_path / "killed" / "adapter")
     (tmp_path / "killed" / HISTORY).unlink()
     (tmp_path / "killed" / "presafe_head.safetensors").unlink()
-    align(tmp_path / "killed", kill_before=7)  # were there a step 7, it would be killed
+    assert align(tmp_path / "killed", kill_before=NEVER) == []
     assert_same_training(whole, tmp_path / "killed")
 
 

@@ -1,0 +1,65 @@
+"""The order of training rows: every row once a pass, near lengths together, the groups at random."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presafe.alignment.order import mixed_order
+
+LENGTHS = [10 * (row % 12) + 20 for row in range(48)]
+"""Twelve lengths from 20 to 130, four rows each, in turn."""
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 5))
+def test_every_pass_holds_every_row_once(lengths: list[int], group: int, seed: int) -> None:
+    n = len(lengths)
+    order = mixed_order(lengths, group, 3 * n, seed)
+    for start in (0, n, 2 * n):
+        assert sorted(order[start : start + n]) == list(range(n))
+
+
+@given(st.integers(0, 100))
+def test_exactly_as_many_as_asked(num_rows: int) -> None:
+    assert len(mixed_order(LENGTHS, 4, num_rows, seed=0)) == num_rows
+
+
+def test_rows_of_a_forward_pass_are_near_in_length() -> None:
+    # A length is read with ±10 % of noise, so a row of length L is ranked somewhere in [0.9 L, 1.1 L]. In a group
+    # of neighbours by rank, longest over shortest seldom exceeds 1.1 / 0.9 = 1.22 by more than one step of length.
+    order = mixed_order(LENGTHS, 4, 48, seed=1)
+    spans = [
+        max(LENGTHS[row] for row in order[start : start + 4]) - min(LENGTHS[row] for row in order[start : start + 4])
+        for start in range(0, 48, 4)
+    ]
+    # Drawn without regard to length, four of these rows span 66 on average: the range of 4 uniform draws is 3/5 of 110.
+    assert sum(spans) / len(spans) <= 22
+    assert max(spans) <= 40
+
+
+def test_groups_do_not_come_in_order_of_length() -> None:
+    order = mixed_order(LENGTHS, 4, 48, seed=1)
+    means = [sum(LENGTHS[row] for row in order[start : start + 4]) / 4 for start in range(0, 48, 4)]
+    rises = sum(a < b for a, b in zip(means, means[1:], strict=False))
+    assert 2 <= rises <= 9  # 11 rises would be sorted; 12 groups at random rise 5.5 times
+
+
+def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
+    assert mixed_order(LENGTHS, 4, 96, seed=1) == mixed_order(LENGTHS, 4, 96, seed=1)
+    assert mixed_order(LENGTHS, 4, 96, seed=1) != mixed_order(LENGTHS, 4, 96, seed=2)
+
+
+def test_each_pass_has_an_order_of_its_own() -> None:
+    order = mixed_order(LENGTHS, 4, 96, seed=1)
+    assert order[:48] != order[48:]
+
+
+def test_a_shorter_draw_is_the_start_of_a_longer_one() -> None:
+    # A run with more steps starts as the shorter one did.
+    assert mixed_order(LENGTHS, 4, 30, seed=1) == mixed_order(LENGTHS, 4, 96, seed=1)[:30]
+
+
+def test_groups_of_one_are_a_plain_shuffle() -> None:
+    order = mixed_order(LENGTHS, 1, 48, seed=1)
+    assert sorted(order) == list(range(48))
+    assert order != sorted(order, key=LENGTHS.__getitem__)

@@ -1,0 +1,171 @@
+"""Alignment queries as training rows, token by token, with SmolLM2's tokenizer."""
+
+from __future__ import annotations
+
+import pytest
+
+from presafe.alignment.rows import (
+    REFUSALS,
+    SAFE_THOUGHT,
+    AlignmentRow,
+    alignment_rows,
+    random_signals,
+    refusal_for,
+    refusal_start_id,
+)
+from presafe.judges.refusal import is_refusal
+from presafe.models.rendering import Renderer
+from presafe.records import Expect, Prompt, Response, Signal, Verdict
+
+
+def prompt(name: str, expect: Expect) -> Prompt:
+    return Prompt(
+        id=name,
+        text=f"Question {name}?",
+        category="none",
+        split="align",
+        licence="Apache-2.0",
+        expect=expect,
+        target="12" if expect == "answer" else None,
+    )
+
+
+def own(name: str, verdict: Verdict, *, truncated: bool = False) -> Response:
+    return Response(
+        prompt_id=name,
+        thinking="on",
+        thought="I think.",
+        answer="" if truncated else "So it is.",
+        truncated=truncated,
+        num_tokens=9,
+        verdict=verdict,
+    )
+
+
+PROMPTS = [
+    prompt("bad", "refuse"),
+    prompt("good", "comply"),
+    prompt("sum", "answer"),
+    prompt("wrong sum", "answer"),
+    prompt("cut", "comply"),
+    prompt("declined", "comply"),
+]
+OWN = {
+    "good": own("good", "comply"),
+    "sum": own("sum", "right"),
+    "wrong sum": own("wrong sum", "wrong"),
+    "cut": own("cut", "unjudged", truncated=True),
+    "declined": own("declined", "refuse"),
+}
+SIGNALS = {each.id: Signal(prompt_id=each.id, probability=i / 10) for i, each in enumerate(PROMPTS)}
+
+
+@pytest.fixture(scope="module")
+def direct(smolthink: Renderer) -> dict[str, AlignmentRow]:
+    return {row.prompt_id: row for row in alignment_rows(PROMPTS, OWN, SIGNALS, smolthink, "direct")}
+
+
+@pytest.fixture(scope="module")
+def thought(smolthink: Renderer) -> dict[str, AlignmentRow]:
+    return {row.prompt_id: row for row in alignment_rows(PROMPTS, OWN, SIGNALS, smolthink, "thought")}
+
+
+def target(smolthink: Renderer, row: AlignmentRow) -> str:
+    text: str = smolthink.tokenizer.decode([label for label in row.labels if label != -100])
+    return text
+
+
+def test_rows_keep_the_order_and_leave_out_what_there_is_nothing_to_keep_of(direct: dict[str, AlignmentRow]) -> None:
+    # A cut thought has no answer, and a harmless query that the model declined must not teach declining. A wrong sum
+    # is the model's own answer all the same.
+    assert list(direct) == ["bad", "good", "sum", "wrong sum"]
+
+
+@pytest.mark.parametrize("name", ["bad", "good", "sum"])
+def test_labels_are_masked_exactly_on_the_prompt(
+    smolthink: Renderer, direct: dict[str, AlignmentRow], name: str
+) -> None:
+    row = direct[name]
+    rendered = smolthink.render(f"Question {name}?", "on").ids
+    n = len(rendered)
+    assert row.input_ids[:n] == rendered
+    assert row.labels[:n] == [-100] * n
+    assert row.labels[n:] == row.input_ids[n:]
+    assert -100 not in row.labels[n:]
+    assert len(row.labels) > n
+
+
+@pytest.mark.parametrize("name", ["bad", "good", "sum"])
+def test_the_decision_is_the_last_token_before_the_target(
+    smolthink: Renderer, direct: dict[str, AlignmentRow], name: str
+) -> None:
+    row = direct[name]
+    assert smolthink.tokenizer.decode(row.input_ids[: row.decision_index + 1]).endswith("assistant\n<think>\n")
+    assert smolthink.tokenizer.decode([row.input_ids[row.decision_index]]) == "\n"
+    assert row.labels[row.decision_index] == -100
+    assert row.labels[row.decision_index + 1] != -100
+
+
+def test_each_row_carries_the_signal_of_its_query(direct: dict[str, AlignmentRow]) -> None:
+    assert {name: row.signal for name, row in direct.items()} == {
+        "bad": 0.0,
+        "good": 0.1,
+        "sum": 0.2,
+        "wrong sum": 0.3,
+    }
+
+
+def test_a_direct_refusal_closes_the_thought_at_once(smolthink: Renderer, direct: dict[str, AlignmentRow]) -> None:
+    assert target(smolthink, direct["bad"]) == f"\n</think>\n\n{refusal_for('bad')}<|im_end|>"
+
+
+def test_a_refusal_after_a_thought_says_why_first(smolthink: Renderer, thought: dict[str, AlignmentRow]) -> None:
+    assert target(smolthink, thought["bad"]) == f"{SAFE_THOUGHT}\n</think>\n\n{refusal_for('bad')}<|im_end|>"
+
+
+def test_harmless_rows_are_the_models_own_words_under_either_form(
+    smolthink: Renderer, direct: dict[str, AlignmentRow], thought: dict[str, AlignmentRow]
+) -> None:
+    assert target(smolthink, direct["good"]) == "I think.\n</think>\n\nSo it is.<|im_end|>"
+    assert direct["good"] == thought["good"]
+
+
+def test_a_query_without_a_response_or_signal_is_a_bug(smolthink: Renderer) -> None:
+    with pytest.raises(KeyError, match="good"):
+        alignment_rows(PROMPTS, {}, SIGNALS, smolthink, "direct")
+    with pytest.raises(KeyError, match="bad"):
+        alignment_rows(PROMPTS, OWN, {}, smolthink, "direct")
+
+
+@pytest.mark.parametrize("form", ["direct", "thought"])
+def test_the_refusal_start_is_the_token_after_the_decision(smolthink: Renderer, form: str) -> None:
+    (row,) = alignment_rows(PROMPTS[:1], {}, SIGNALS, smolthink, form)  # type: ignore[arg-type]
+    found = refusal_start_id(smolthink, form)  # type: ignore[arg-type]
+    assert found == row.input_ids[row.decision_index + 1]
+    assert smolthink.tokenizer.decode([found]) == ("\n" if form == "direct" else "This")
+
+
+def test_every_refusal_is_read_as_one_and_is_used() -> None:
+    assert all(is_refusal(refusal) for refusal in REFUSALS)
+    # Of 300 ids each of six wordings gets 50 on average; 20 is more than four standard deviations below.
+    used = [refusal_for(f"harmful-{number}") for number in range(300)]
+    assert min(used.count(refusal) for refusal in REFUSALS) > 20
+    assert refusal_for("harmful-7") == used[7]
+
+
+def test_random_signals_are_fair_coins_of_a_seed() -> None:
+    signals = {f"q{i}": Signal(prompt_id=f"q{i}", probability=0.9) for i in range(1000)}
+    drawn = random_signals(signals, seed=1)
+    assert {signal.probability for signal in drawn.values()} == {0.0, 1.0}
+    # 1,000 fair coins: 500 ± 79 at five standard deviations (5 · √250).
+    assert abs(sum(signal.probability for signal in drawn.values()) - 500) < 79
+    assert drawn.keys() == signals.keys()
+    assert all(signal.prompt_id == name for name, signal in drawn.items())
+    assert random_signals(signals, seed=1) == drawn
+    assert random_signals(signals, seed=2) != drawn
+
+
+def test_random_signals_know_nothing_of_the_real_ones_or_their_order() -> None:
+    low = {name: Signal(prompt_id=name, probability=0.0) for name in ("a", "b", "c", "d")}
+    high = {name: Signal(prompt_id=name, probability=1.0) for name in ("d", "c", "b", "a")}
+    assert random_signals(low, seed=3) == random_signals(high, seed=3)

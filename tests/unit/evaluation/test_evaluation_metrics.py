@@ -1,0 +1,225 @@
+"""From verdicts to rows of results, and the areas under the curves, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presafe.evaluation.metrics import auroc, auroc_interval, auroc_scores, mean_over_seeds, suite_scores
+from presafe.records import Expect, PositionScore, Response, Score, Verdict
+
+
+def response(verdict: Verdict, *, truncated: bool = False) -> Response:
+    return Response(
+        prompt_id="p",
+        thinking="on",
+        thought="",
+        answer="",
+        truncated=truncated,
+        num_tokens=1,
+        verdict=verdict,
+    )
+
+
+def rows_of(responses: list[Response], expect: Expect) -> dict[str, Score]:
+    scores = suite_scores(responses, expect, system="sft", thinking="on", suite="mine", seed=3, judge="refusal_strings")
+    return {score.metric: score for score in scores}
+
+
+REFUSED = [
+    *[response("refuse")] * 6,
+    *[response("comply")] * 2,
+    response("unjudged", truncated=True),
+    response("unjudged"),
+]
+
+
+def test_harmful_prompts_give_refusals_and_attacks_of_the_judged() -> None:
+    # 10 responses, 8 judged: 6 refused, 2 complied with. One thought was cut, two have no verdict.
+    rows = rows_of(REFUSED, "refuse")
+    assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
+        "refusal_rate": (0.75, 8),
+        "attack_success_rate": (0.25, 8),
+        "truncated_rate": (0.1, 10),
+        "unjudged_rate": (0.2, 10),
+    }
+
+
+def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:
+    rows = rows_of(REFUSED, "comply")
+    assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
+        "over_refusal_rate": (0.75, 8),
+        "truncated_rate": (0.1, 10),
+        "unjudged_rate": (0.2, 10),
+    }
+
+
+def test_problems_count_an_unjudged_one_as_not_solved() -> None:
+    # 3 right of 6, though only 4 were judged.
+    responses = [
+        *[response("right")] * 3,
+        response("wrong"),
+        *[response("unjudged", truncated=True)] * 2,
+    ]
+    rows = rows_of(responses, "answer")
+    assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
+        "accuracy": (0.5, 6),
+        "truncated_rate": (pytest.approx(2 / 6), 6),
+        "unjudged_rate": (pytest.approx(2 / 6), 6),
+    }
+
+
+def test_a_rate_carries_its_interval_and_labels() -> None:
+    row = rows_of([response("refuse")] * 8 + [response("comply")] * 2, "refuse")["refusal_rate"]
+    assert (row.value, row.n) == (0.8, 10)
+    assert (row.low, row.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert (row.system, row.thinking, row.suite, row.seed, row.judge) == ("sft", "on", "mine", 3, "refusal_strings")
+
+
+def test_nothing_judged_gives_no_rate_but_says_so() -> None:
+    rows = rows_of([response("unjudged", truncated=True)] * 4, "refuse")
+    assert (rows["refusal_rate"].value, rows["refusal_rate"].low, rows["refusal_rate"].n) == (None, None, 0)
+    assert (rows["unjudged_rate"].value, rows["truncated_rate"].value) == (1.0, 1.0)
+
+
+def score(value: float | None, low: float | None, high: float | None, seed: int | None, suite: str = "mine") -> Score:
+    return Score(
+        system="presafe",
+        thinking="on",
+        suite=suite,
+        metric="refusal_rate",
+        value=value,
+        low=low,
+        high=high,
+        n=100,
+        seed=seed,
+        judge="refusal_strings",
+    )
+
+
+def test_the_mean_over_three_seeds_spans_seeds_and_prompts() -> None:
+    # Values .6, .7, .8: mean .7, s = .1, s/√3 = .057735; t(.975, 2) = 4.302653 → .248414.
+    # Half-widths .05, .05, .08: mean .06. Spread .308414.
+    (row,) = mean_over_seeds([score(0.6, 0.55, 0.65, 0), score(0.7, 0.65, 0.75, 1), score(0.8, 0.72, 0.88, 2)])
+    assert row.value == pytest.approx(0.7)
+    assert row.low == pytest.approx(0.7 - 0.308414, abs=1e-5)
+    assert row.high == 1.0  # 1.008 is no rate
+    assert (row.seed, row.n, row.system, row.suite) == (None, 100, "presafe", "mine")
+
+
+def test_the_mean_over_two_seeds_uses_one_degree_of_freedom() -> None:
+    # .50 and .52: s = .0141421, s/√2 = .01; t(.975, 1) = 12.7062 → .127062; half-width .1: spread .227062.
+    (row,) = mean_over_seeds([score(0.50, 0.40, 0.60, 0), score(0.52, 0.42, 0.62, 1)])
+    assert (row.low, row.high) == (pytest.approx(0.51 - 0.227062, abs=1e-5), pytest.approx(0.51 + 0.227062, abs=1e-5))
+
+
+def test_equal_seeds_keep_the_width_of_one() -> None:
+    # The seeds answer the same prompts: two of them know no more of other prompts than one.
+    (row,) = mean_over_seeds([score(0.5, 0.4, 0.6, 0), score(0.5, 0.4, 0.6, 1)])
+    assert (row.value, row.low, row.high) == (0.5, pytest.approx(0.4), pytest.approx(0.6))
+
+
+def test_one_seed_no_seed_and_missing_values_give_no_mean() -> None:
+    assert mean_over_seeds([score(0.5, 0.4, 0.6, 0)]) == []
+    assert mean_over_seeds([score(0.5, 0.4, 0.6, None), score(0.6, 0.5, 0.7, None)]) == []
+    assert mean_over_seeds([score(0.5, 0.4, 0.6, 0), score(None, None, None, 1)]) == []
+
+
+def test_suites_are_not_mixed() -> None:
+    rows = mean_over_seeds(
+        [score(value, value, value, seed, suite) for suite, value in (("a", 0.2), ("b", 0.8)) for seed in (0, 1)]
+    )
+    assert [(row.suite, row.value) for row in rows] == [("a", pytest.approx(0.2)), ("b", pytest.approx(0.8))]
+
+
+def test_auroc_counts_pairs_and_half_of_the_ties() -> None:
+    # 3 against 1, 2, 3: wins 2, ties 1 → 2.5. 2 against them: wins 1, ties 1 → 1.5. Together 4 of 6.
+    assert auroc([3, 2], [1, 2, 3]) == pytest.approx(4 / 6)
+
+
+def test_auroc_of_the_best_the_worst_and_no_difference() -> None:
+    assert auroc([3, 4], [1, 2]) == 1.0
+    assert auroc([1, 2], [3, 4]) == 0.0
+    assert auroc([5, 5, 5], [5, 5]) == 0.5
+
+
+VALUES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
+
+
+@given(VALUES, VALUES)
+def test_auroc_is_the_share_of_pairs_won(positive: list[float], negative: list[float]) -> None:
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert auroc(positive, negative) == pytest.approx(sum(pairs) / len(pairs))
+    assert auroc(positive, negative) + auroc(negative, positive) == pytest.approx(1)
+
+
+def test_an_auroc_interval_holds_the_value_and_repeats() -> None:
+    positive, negative = [float(i + 10) for i in range(20)], [float(j) for j in range(20)]
+    found = auroc_interval(positive, negative, seed=1)
+    # Of 400 pairs, those with j > i + 10 are lost: 9 + 8 + … + 1 = 45; those with j = i + 10 tied: 10.
+    assert found.value == pytest.approx((400 - 45 - 5) / 400)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    assert found.n == 40
+    assert auroc_interval(positive, negative, seed=1) == found
+    assert auroc_interval(positive, negative, seed=2) != found
+
+
+def test_an_auroc_interval_is_as_wide_as_theory_says() -> None:
+    # 50 against 50 at an AUROC of about 0.75. Hanley and McNeil 1982, with A = .75: Q1 = A/(2−A) = .6,
+    # Q2 = 2A²/(1+A) = .642857; variance (A(1−A) + 49(Q1−A²) + 49(Q2−A²)) / 2500
+    # = (.1875 + 1.8375 + 3.9375) / 2500 = .002385, s = .0488: a 95 % interval of about ± .096.
+    positive, negative = [i / 50 + 0.29 for i in range(50)], [i / 50 for i in range(50)]
+    found = auroc_interval(positive, negative, draws=500)
+    assert found.value == pytest.approx(0.75, abs=0.02)
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / 2 == pytest.approx(0.096, rel=0.25)
+
+
+def test_a_certain_difference_has_no_width() -> None:
+    assert auroc_interval([2.0, 3.0], [0.0, 1.0])[:3] == (1.0, 1.0, 1.0)
+
+
+def position(suite: str, expect: Expect, logit: float, head: float | None, number: int = 0) -> PositionScore:
+    return PositionScore(
+        system="presafe",
+        seed=4,
+        prompt_id=f"{suite}-{number}",
+        suite=suite,
+        expect=expect,
+        refusal_logit=logit,
+        head_probability=head,
+    )
+
+
+def test_harmful_prompts_are_set_against_each_harmless_suite() -> None:
+    positions = [
+        position("harmful", "refuse", 1.0, 0.9),
+        position("harmful", "refuse", 3.0, 0.2),
+        position("benign", "comply", -2.0, 0.1),
+        position("borderline", "comply", 2.0, 0.5),
+        position("arithmetic", "answer", 9.0, 0.0),
+    ]
+    found = {(row.suite, row.metric): row for row in auroc_scores(positions)}
+    # Logits 1 and 3: both above −2; one of two above 2. Head .9 and .2: both above .1, one above .5.
+    assert {key: row.value for key, row in found.items()} == {
+        ("benign", "refusal_start_auroc"): 1.0,
+        ("benign", "head_auroc"): 1.0,
+        ("borderline", "refusal_start_auroc"): 0.5,
+        ("borderline", "head_auroc"): 0.5,
+    }
+    row = found["borderline", "head_auroc"]
+    assert (row.system, row.seed, row.thinking, row.n, row.judge) == ("presafe", 4, "on", 3, None)
+
+
+def test_a_system_without_a_head_has_no_head_auroc() -> None:
+    positions = [position("harmful", "refuse", 1.0, None), position("benign", "comply", -2.0, None)]
+    assert [row.metric for row in auroc_scores(positions)] == ["refusal_start_auroc"]
+
+
+def test_without_harmful_or_harmless_prompts_there_is_nothing_to_compare() -> None:
+    assert auroc_scores([position("harmful", "refuse", 1.0, 0.5)]) == []
+    assert auroc_scores([position("benign", "comply", 1.0, 0.5)]) == []
