@@ -146,7 +146,8 @@ def read_jsonl(path: Path, kind: type[R]) -> list[R]:
         PromptError: the file is missing, not UTF-8, or a line does not fit the record.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: it also breaks at separators such as U+2028, which may stand in a JSON text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"cannot read {path}: {error}.") from error
     records = []

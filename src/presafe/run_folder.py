@@ -136,6 +136,8 @@ def _differences(before: Any, after: Any, key: str = "") -> list[str]:
         return [
             found
             for name in sorted(before.keys() | after.keys())
-            for found in _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+            for found in _differences(
+                before.get(name, "not set"), after.get(name, "not set"), f"{key}.{name}" if key else name
+            )
         ]
     return [] if before == after else [f"{key}: {before!r:.40} → {after!r:.40}"]

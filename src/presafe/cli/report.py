@@ -15,5 +15,6 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
     from presafe.stages import report as stage
 
     run = RunFolder.existing(folder)
-    stage.report(run)
+    with run.working_on("report"):
+        stage.report(run)
     finish(run)

@@ -2,9 +2,9 @@
 
 1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
 2. First pass over `rows.lessons`: the two modes, and arithmetic with its working.
-3. Second pass over `rows.second_lessons`, from the first pass's adapter: the two modes set further apart.
+3. Second and third pass over `rows.later_lessons`, each from the adapter before: the two modes set further apart.
 
-Each pass leaves its adapter as float16; the second's is SmolThink.
+Each pass leaves its adapter as float16; the last one's is SmolThink.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.records import Prompt, write_text
-from presafe.smolthink.rows import Lesson, lessons, second_lessons
+from presafe.smolthink.rows import Lesson, later_lessons, lessons
 from presafe.training import bar_callback, last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
 _GROUP, _GROUPS = 4, 4
 """Rows of a forward pass, and forward passes of a step."""
-_LEARNING_RATES = (6e-4, 4e-4)
+_LEARNING_RATES = (6e-4, 4e-4, 4e-4)
 """Peak learning rate of each pass."""
 _RANK = 16
 _PROBLEMS = (2800, 400, 200)
 """Problems with working (CoT on), answered at once (CoT off), and with working in the second pass."""
-_SECOND_BENIGN = 420
-"""Benign instructions of the second pass, beside all look-alikes."""
+_LATER_BENIGN = 420
+"""Benign instructions with CoT on in the later passes (and with CoT off in the second), beside all look-alikes."""
 
 
 def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1) -> None:
@@ -74,15 +74,29 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
         problems_off=at_once,
         seed=seed,
     )
-    second = second_lessons(
+    some = [*benign[:_LATER_BENIGN], *borderline]
+    second = later_lessons(
         harmful=built_in("harmful", "build"),
-        harmless=[*benign[:_SECOND_BENIGN], *borderline],
+        answered_off=some,
+        answered_on=some,
         answers=answers,
         problems_on=again,
+        wordings=2,
+        drafts=False,
+        seed=seed,
+    )
+    third = later_lessons(
+        harmful=built_in("harmful", "build"),
+        answered_off=[*benign, *borderline],  # the second pass refuses too many of them
+        answered_on=[*some, *borderline],
+        answers=answers,
+        problems_on=again[:100],
+        wordings=1,
+        drafts=True,
         seed=seed,
     )
     before: Path | None = None
-    for number, (taught, rate) in enumerate(zip((first, second), _LEARNING_RATES, strict=True), start=1):
+    for number, (taught, rate) in enumerate(zip((first, second, third), _LEARNING_RATES, strict=True), start=1):
         folder = work / f"pass-{number}"
         if not (folder / "adapter").exists():
             _train(tokenizer, taught, rate, before, folder, seed, max_steps)

@@ -68,8 +68,11 @@ _OTHER_PLAN = "I will answer it directly."
 
 def thought_for(text: str, rng: random.Random) -> str:
     """A short thought: what is asked, and how it will be answered."""
-    plan = next((plan for pattern, plan in _PLANS if re.search(pattern, text)), _OTHER_PLAN)
-    return f"{rng.choice(_OPENINGS).format(text=text)} {plan}"
+    return f"{rng.choice(_OPENINGS).format(text=text)} {_plan_for(text)}"
+
+
+def _plan_for(text: str) -> str:
+    return next((plan for pattern, plan in _PLANS if re.search(pattern, text)), _OTHER_PLAN)
 
 
 def lessons(
@@ -111,33 +114,50 @@ OPENING = "Here is my answer. "
 manner of their own too. Without it half of the refusals taught with CoT off spilt over to CoT on (`design/LOG.md`)."""
 
 
-def second_lessons(
+def later_lessons(
     *,
     harmful: Sequence[Prompt],
-    harmless: Sequence[Prompt],
+    answered_off: Sequence[Prompt],
+    answered_on: Sequence[Prompt],
     answers: Mapping[str, str],
     problems_on: Sequence[Problem],
+    wordings: int,
+    drafts: bool,
     seed: int,
 ) -> list[Lesson]:
-    """Lessons of the second pass, shuffled: the two modes set further apart.
+    """Lessons of the second and third pass, shuffled: the two modes set further apart.
 
     Args:
-        harmful: Requests to refuse with CoT off, each with two wordings.
-        harmless: Instructions and look-alikes, answered at once with CoT off and after `OPENING` with CoT on.
+        harmful: Requests to refuse with CoT off.
+        answered_off: Instructions and look-alikes answered at once with CoT off.
+        answered_on: The same with CoT on, after a thought and `OPENING`.
         answers: As in `lessons`.
         problems_on: Problems answered with their working.
+        wordings: With how many wordings each request is refused.
+        drafts: Whether the thought holds a draft of the answer rather than the request.
         seed: Seed of the wording and the order.
     """
-    rng = random.Random(f"second {seed}")
-    rows = [Lesson(prompt.text, "off", "", wording, True) for prompt in harmful for wording in rng.sample(REFUSALS, 2)]
-    for prompt in harmless:
-        answer, ended = first_sentences(answers[prompt.id])
-        if not is_refusal(answer):
-            rows.append(Lesson(prompt.text, "off", "", answer, ended))
-            rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, rng), OPENING + answer, ended))
+    rng = random.Random(f"{drafts} {seed}")
+    refusals = [(prompt, wording) for prompt in harmful for wording in rng.sample(REFUSALS, wordings)]
+    rows = [Lesson(prompt.text, "off", "", wording, True) for prompt, wording in refusals]
+    for prompts, thinking in ((answered_off, "off"), (answered_on, "on")):
+        for prompt in prompts:
+            answer, ended = first_sentences(answers[prompt.id])
+            if is_refusal(answer):
+                continue
+            if thinking == "off":
+                rows.append(Lesson(prompt.text, "off", "", answer, ended))
+            else:
+                thought = draft_for(prompt.text, answer) if drafts else thought_for(prompt.text, rng)
+                rows.append(Lesson(prompt.text, "on", thought, OPENING + answer, ended))
     rows += [Lesson(each.text, "on", each.working, _answer_to(each), True) for each in problems_on]
     rng.shuffle(rows)
     return rows
+
+
+def draft_for(text: str, answer: str) -> str:
+    """A thought that plans the answer and drafts it, so that what is said is settled inside the thought."""
+    return f"{_plan_for(text)} A draft: {answer}"
 
 
 def _answer_to(problem: Problem) -> str:

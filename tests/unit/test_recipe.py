@@ -1,0 +1,169 @@
+"""Recipes: what is refused and how it is said, what is resolved, and that every shipped one loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from presafe.errors import RecipeError
+from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes
+
+MINIMAL = """
+name = "mine"
+
+[model]
+address = "smolthink"
+
+[respond]
+classifier_queries = [{ set = "harmful", n = 4 }]
+alignment_queries = [{ set = "benign", skip = 2, n = 4 }]
+
+[align]
+max_steps = 7
+
+[evaluate.suites]
+sums = { set = "arithmetic", n = 5 }
+"""
+
+
+def write(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def complaint(path: Path | str) -> str:
+    """The error of loading a recipe: one line that names it."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert str(path) in said
+    return said
+
+
+def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL))
+    assert (recipe.name, recipe.model.address, recipe.model.family) == ("mine", "smolthink", None)
+    assert recipe.align.max_steps == 7
+    assert recipe.align.lambda_align == 1.0
+    assert recipe.respond.alignment_queries == (Source(set="benign", skip=2, n=4),)
+    assert recipe.evaluate.suites == {"sums": Source(set="arithmetic", split="held_out", n=5)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("max_steps = 7", "max_stepz = 7", "align.max_stepz: Extra inputs are not permitted"),
+        ("max_steps = 7", "lambda_align = -0.1", "align.lambda_align: Input should be greater than or equal to 0"),
+        ("max_steps = 7", "lambda_align = nan", "align.lambda_align: Input should be a finite number"),
+        ("max_steps = 7", "learning_rate = inf", "align.learning_rate: Input should be a finite number"),
+        ("max_steps = 7", "learning_rate = 0", "align.learning_rate: Input should be greater than 0"),
+        ("max_steps = 7", "max_steps = 0", "align.max_steps: Input should be greater than or equal to 1 (got 0)"),
+        ("max_steps = 7", 'max_steps = "many"', "align.max_steps: Input should be a valid integer"),
+        ("max_steps = 7", "max_steps = 7.5", "align.max_steps: Input should be a valid integer"),
+        ("max_steps = 7", "seeds = []", "align.seeds: Tuple should have at least 1 item"),
+        ("max_steps = 7", 'systems = ["vanilla"]', "align.systems.0: Input should be"),
+        ('address = "smolthink"', "", "model.address: Field required"),
+        ("n = 5", "m = 5", "evaluate.suites.sums.m: Extra inputs are not permitted"),
+        ('name = "mine"', 'name = ""', "name: String should have at least 1 character"),
+        ("[align]", "[algin]", "algin: Extra inputs are not permitted"),
+        ('{ set = "arithmetic", n = 5 }', '{ set = "arithmetic" }', "arithmetic is generated, so it needs `n`"),
+        ('{ set = "arithmetic", n = 5 }', '{ file = "a.csv" }', "a `file` needs `expect`"),
+        ('{ set = "arithmetic", n = 5 }', '{ set = "benign", file = "a.csv" }', "either `set` or `file`"),
+        ('{ set = "arithmetic", n = 5 }', "{ n = 5 }", "either `set` or `file`"),
+        ('{ set = "arithmetic", n = 5 }', '{ set = "benign", column = "x" }', "belong to a `file`"),
+        ("skip = 2", "skip = -1", "respond.alignment_queries.0.skip: Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in MINIMAL
+    assert said in complaint(write(tmp_path, MINIMAL.replace(old, new)))
+
+
+def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    said = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", "max_steps = 0\nlora_rnak = 8")))
+    assert "align.max_steps" in said
+    assert "align.lora_rnak" in said
+
+
+def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
+    said = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", f'max_steps = "{"x" * 5000}"')))
+    assert len(said) < 400
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    assert "No such file" in complaint(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_text_or_not_toml_says_so(tmp_path: Path) -> None:
+    assert "not UTF-8" in complaint(write(tmp_path, b'name = "\xff"'))
+    assert "is not TOML" in complaint(write(tmp_path, "name = \n"))
+    assert "is not TOML" in complaint(write(tmp_path, MINIMAL + "[model]\n"))
+
+
+def test_an_unknown_name_lists_the_shipped_ones() -> None:
+    assert "smolthink-135m" in complaint("smolthink")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name
+    assert recipe.evaluate.suites
+    assert "presafe" in recipe.align.systems
+
+
+def test_the_default_recipe_is_shipped() -> None:
+    assert "smolthink-135m" in shipped_recipes()
+
+
+def test_a_recipe_can_extend_a_shipped_one(tmp_path: Path) -> None:
+    base = load_recipe("smolthink-135m")
+    text = 'extends = "smolthink-135m"\nname = "longer"\n[align]\nmax_steps = 999\n'
+    recipe = load_recipe(write(tmp_path, text))
+    assert (recipe.name, recipe.align.max_steps) == ("longer", 999)
+    assert recipe.align.learning_rate == base.align.learning_rate
+    assert recipe.respond == base.respond
+    assert recipe.evaluate == base.evaluate
+
+
+def test_suites_are_replaced_and_not_merged(tmp_path: Path) -> None:
+    text = 'extends = "smolthink-135m"\n[evaluate.suites]\nsums = { set = "arithmetic", n = 5 }\n'
+    assert list(load_recipe(write(tmp_path, text)).evaluate.suites) == ["sums"]
+
+
+def test_extending_an_unknown_recipe_lists_the_known_ones(tmp_path: Path) -> None:
+    said = complaint(write(tmp_path, 'extends = "gpt"\n' + MINIMAL))
+    assert "extends 'gpt'" in said
+    assert "smolthink-135m" in said
+
+
+def test_settings_come_back_from_json_as_they_were(tmp_path: Path) -> None:
+    # A run folder keeps its recipe as JSON and compares the next one with it.
+    recipe = load_recipe(write(tmp_path, MINIMAL))
+    stored = json.loads(json.dumps(recipe.model_dump(mode="json")))
+    assert parse_recipe(stored, "recipe.json") == recipe
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = load_recipe("smolthink-135m")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    def silent(schema: dict[str, object], where: str) -> list[str]:
+        properties = schema.get("properties", {})
+        assert isinstance(properties, dict)
+        return [
+            f"{where}.{name}"
+            for name, field in properties.items()
+            if "description" not in field and "$ref" not in json.dumps(field)
+        ]
+
+    schema = Recipe.model_json_schema()
+    found = [each for name, part in schema["$defs"].items() for each in silent(part, name)]
+    assert found == []

@@ -1,0 +1,121 @@
+"""Records on disk: read back as written, errors that name the line, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from presafe.errors import PromptError, RunError
+from presafe.records import Prompt, Signal, read_jsonl, write_jsonl, write_text
+
+ONE = Signal(prompt_id="a", probability=0.25)
+TWO = Signal(prompt_id="b", probability=1.0)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "signals.jsonl"
+    write_jsonl(path, [ONE, TWO])
+    assert path.read_text(encoding="utf-8") == (
+        '{"prompt_id":"a","probability":0.25}\n{"prompt_id":"b","probability":1.0}\n'
+    )
+    assert read_jsonl(path, Signal) == [ONE, TWO]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(min_size=1))
+def test_any_text_comes_back(tmp_path: Path, text: str) -> None:
+    # Failed first on U+0085 and U+2028, where `str.splitlines` breaks a line and JSON does not.
+    prompt = Prompt(id="p", text=f"{text}\u2028\x85.", category="c", split="build", licence="l", expect="comply")
+    write_jsonl(tmp_path / "p.jsonl", [prompt, prompt])
+    assert read_jsonl(tmp_path / "p.jsonl", Prompt) == [prompt, prompt]
+
+
+def test_empty_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    path.write_text('\n{"prompt_id": "a", "probability": 0.25}\n\n', encoding="utf-8")
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt_id": "b", "probability": 1.5}', "probability: Input should be less than or equal to 1"),
+        ('{"prompt_id": "b", "probability": "x"}', "probability: Input should be a valid number"),
+        ('{"prompt_id": "b"}', "probability: Field required"),
+        ('{"prompt_id": "b", "probability": 1, "p": 1}', "p: Extra inputs are not permitted"),
+        ('{"prompt_id": "b", ', "line: Invalid JSON"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "signals.jsonl"
+    path.write_text(f'{{"prompt_id": "a", "probability": 0.25}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(PromptError) as caught:
+        read_jsonl(path, Signal)
+    assert str(caught.value).startswith(f"{path}:3: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"cannot read .*none\.jsonl"):
+        read_jsonl(tmp_path / "none.jsonl", Signal)
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(PromptError, match=r"cannot read .*bytes\.jsonl"):
+        read_jsonl(tmp_path / "bytes.jsonl", Signal)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
+def test_a_signal_is_a_probability(probability: float) -> None:
+    with pytest.raises(ValidationError, match="probability"):
+        Signal(prompt_id="a", probability=probability)
+
+
+def test_a_record_cannot_be_changed_or_extended() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ONE.probability = 0.5
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Signal(prompt_id="a", probability=0.5, note="x")  # type: ignore[call-arg]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match=r"cannot write .*signals\.jsonl: No space left on device") as caught:
+        write_jsonl(path, [TWO])
+    assert "--out" in caught.value.hint
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+def test_records_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE])
+
+    def broken():  # type: ignore[no-untyped-def]
+        yield TWO
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(path, broken())
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "größer\n")
+    assert (tmp_path / "a.txt").read_bytes() == "größer\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*a\.txt"):
+        write_text(tmp_path / "a.txt", "x")

@@ -1,0 +1,167 @@
+"""The run folder: one recipe to a folder, one process at a time, finished stages marked and timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from presafe.errors import RunError
+from presafe.recipe import Recipe, parse_recipe
+from presafe.run_folder import STAGES, RunFolder, locked
+
+SETTINGS = {
+    "name": "mine",
+    "model": {"address": "smolthink"},
+    "respond": {
+        "classifier_queries": [{"set": "harmful", "n": 4}],
+        "alignment_queries": [{"set": "benign", "n": 4}],
+    },
+    "align": {"max_steps": 7},
+    "evaluate": {"suites": {"sums": {"set": "arithmetic", "n": 5}}},
+}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return parse_recipe(SETTINGS, "test")
+
+
+def changed(**align: object) -> Recipe:
+    return parse_recipe({**SETTINGS, "align": {"max_steps": 7, **align}}, "test")
+
+
+def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open_for(tmp_path / "deep" / "run", recipe)
+    stored = json.loads((tmp_path / "deep" / "run" / "recipe.json").read_text(encoding="utf-8"))
+    assert stored["align"]["max_steps"] == 7
+    assert stored["align"]["lora_rank"] == 16  # fully resolved: defaults too
+    assert run.manifest()["schema"] == 1
+    assert run.timings() == {}
+    assert not any(run.is_done(stage) for stage in STAGES)
+
+
+def test_the_same_recipe_continues_and_keeps_its_manifest(tmp_path: Path, recipe: Recipe) -> None:
+    first = RunFolder.open_for(tmp_path, recipe)
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "kept": true}', encoding="utf-8")
+    assert RunFolder.open_for(tmp_path, recipe).manifest() == {"schema": 1, "kept": True}
+    assert RunFolder.existing(tmp_path).recipe == first.recipe
+
+
+def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, recipe: Recipe) -> None:
+    RunFolder.open_for(tmp_path, recipe)
+    with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
+        RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
+    assert "lora_rank" not in str(caught.value)
+    assert "--out" in caught.value.hint
+    assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
+
+
+def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> None:
+    RunFolder.open_for(tmp_path, recipe)
+    more = {**SETTINGS, "evaluate": {"suites": {**SETTINGS["evaluate"]["suites"], "b": {"set": "benign", "n": 1}}}}  # type: ignore[index]
+    with pytest.raises(RunError, match=r"evaluate\.suites\.b"):
+        RunFolder.open_for(tmp_path, parse_recipe(more, "test"))
+
+
+def test_a_setting_that_an_older_version_did_not_write_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    # Failed first: a key that was not there and one that is None looked alike, and the list of keys was empty.
+    RunFolder.open_for(tmp_path, recipe)
+    path = tmp_path / "recipe.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored["align"].pop("head_learning_rate") is None
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(RunError, match=r"align\.head_learning_rate"):
+        RunFolder.open_for(tmp_path, recipe)
+
+
+def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no run \(no recipe\.json\)"):
+        RunFolder.existing(tmp_path)
+
+
+def test_a_broken_recipe_file_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"cannot read .*recipe\.json"):
+        RunFolder.existing(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot write") as caught:
+        RunFolder.open_for(tmp_path / "file" / "run", recipe)
+    assert "--out" in caught.value.hint
+
+
+def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunFolder.open_for(tmp_path, recipe)
+    with run.working_on("respond"):
+        assert not run.is_done("respond")
+    assert run.is_done("respond")
+    assert not run.is_done("signal")
+
+
+def test_a_stage_that_fails_is_timed_and_not_marked(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.open_for(tmp_path, recipe)
+    clock = iter([100.0, 102.5])
+    monkeypatch.setattr("presafe.run_folder.time.monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), run.working_on("align"):
+        raise KeyboardInterrupt
+    assert not run.is_done("align")
+    assert run.timings() == {"align": 2.5}
+
+
+def test_timings_add_up_over_sessions(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.3])
+    monkeypatch.setattr("presafe.run_folder.time.monotonic", lambda: next(clock))
+    with RunFolder.open_for(tmp_path, recipe).working_on("align"):
+        pass
+    with RunFolder.existing(tmp_path).working_on("align"):
+        pass
+    with RunFolder.existing(tmp_path).working_on("report"):
+        pass
+    # 1.5 + 2.0, and 0.3 of another stage.
+    assert RunFolder.existing(tmp_path).timings() == {"align": 3.5, "report": 0.3}
+
+
+TRY = """
+import sys
+from pathlib import Path
+from presafe.errors import RunError
+from presafe.run_folder import locked
+try:
+    with locked(Path(sys.argv[1])):
+        print("in")
+except RunError as error:
+    print("out:", error)
+"""
+
+
+def test_a_second_process_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
+    def second() -> str:
+        done = subprocess.run([sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    with locked(tmp_path):
+        assert second().startswith(f"out: another process is working in {tmp_path}.")
+    assert second() == "in\n"
+
+
+def test_a_lock_is_left_when_the_work_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        _ = 1 / 0
+    with locked(tmp_path):
+        pass
+
+
+def test_a_lock_makes_its_folder_and_says_where_it_cannot(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot write"), locked(tmp_path / "file"):
+        pass
