@@ -75,7 +75,7 @@ class PreSafeAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config)
         self._thinking = thinking
         self._batch_size = batch_size
-        self._load: Callable[[], LoadedModel] = lambda: shared_model(
+        self.load: Callable[[], LoadedModel] = lambda: shared_model(
             model_name, Path(adapter) if adapter else None, family, dtype
         )
         self._waiting: list[_Request] = []
@@ -88,7 +88,7 @@ class PreSafeAPI(ModelAPI):
         return self._batch_size * 8
 
     async def count_text_tokens(self, text: str) -> int:
-        return len(self._load().renderer.text_ids(text))
+        return len(self.load().renderer.text_ids(text))
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -100,7 +100,7 @@ class PreSafeAPI(ModelAPI):
         """
         if len(input) != 1 or input[0].role != "user" or tools:
             raise ModelError("the presafe provider takes one user message and no tools.")
-        renderer = self._load().renderer
+        renderer = self.load().renderer
         family = renderer.family
         published = family.sampling_on if self._thinking == "on" else family.sampling_off
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
@@ -149,7 +149,7 @@ class PreSafeAPI(ModelAPI):
     def _decode(self, batch: list[_Request]) -> list[ModelOutput]:
         from presafe.models.engine import generate_batch
 
-        loaded = self._load()
+        loaded = self.load()
         generations = generate_batch(
             loaded.model,
             [request.ids for request in batch],

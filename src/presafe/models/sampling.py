@@ -95,8 +95,12 @@ def sample_responses(
     total = sum(len(prompts) for prompts in suites.values())
     # Inspect announces the end on stdout, where only results belong.
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        bar.advance(_num_logged(log_dir))
-        cast(PreSafeAPI, model.api).on_finished = bar.advance
+        logged = _num_logged(log_dir)
+        bar.advance(logged)
+        api = cast(PreSafeAPI, model.api)
+        api.on_finished = bar.advance
+        if logged < total:
+            api.load()  # here, so that a model that cannot be loaded is one error and not one a sample
         success, logs = eval_set(
             tasks,
             log_dir=str(log_dir),
