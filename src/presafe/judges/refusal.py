@@ -10,8 +10,6 @@ import re
 
 from presafe.records import Verdict
 
-NAME = "refusal_strings"
-
 _HEAD_CHARACTERS = 160
 """How much of an answer is read. Ours: a refusal says so within its first two sentences."""
 
