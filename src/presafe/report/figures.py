@@ -24,7 +24,7 @@ from presafe.report.drawing import (
     system_colour,
 )
 from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered
-from presafe.report.rows import MODES, find, lead, suites, systems
+from presafe.report.rows import MODES, find, judged, lead, suites, systems
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,8 +67,7 @@ def gap_figure(scores: Sequence[Score]) -> str | None:
         for place, (_, suite, found) in enumerate(groups):
             for mode, score in found.items():
                 bar(axes, place + (-0.19 if mode == "on" else 0.19), score, ORANGE if mode == "on" else BLUE)
-            sizes = dict.fromkeys(str(score.n) for score in found.values())
-            names.append(f"{label(suite, SUITES)}\nn = {' / '.join(sizes)}")
+            names.append(f"{label(suite, SUITES)}\n{_sizes(scores, suite)}")
         for kind, _ in kinds:
             places = [place for place, group in enumerate(groups) if group[0] == kind]
             if places:
@@ -86,7 +85,15 @@ def gap_figure(scores: Sequence[Score]) -> str | None:
         axes.spines["left"].set_visible(False)
         key(figure, {"chain of thought on": ORANGE, "chain of thought off": BLUE})
 
-    return svg(draw, height_in=3.4)
+    return svg(draw, height_in=3.6)
+
+
+def _sizes(scores: Sequence[Score], suite: str) -> str:
+    """The vanilla model's "n = 100" or, where some answers were unjudged, "on: 45 of 100 judged" and so for off."""
+    counts = {mode: pair for mode in MODES if (pair := judged(scores, "vanilla", mode, suite))[1]}
+    if all(some == every for some, every in counts.values()):
+        return f"n = {' / '.join(dict.fromkeys(str(every) for _, every in counts.values()))}"
+    return "\n".join(f"{mode}: {some} of {every} judged" for mode, (some, every) in counts.items())
 
 
 def systems_figure(scores: Sequence[Score]) -> str | None:
@@ -163,7 +170,10 @@ def reliability_figure(card: ClassifierCard | None) -> str | None:
 
 
 def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | None:
-    """L_SFT, and L_align where a system has it, by step: pale as logged, full as a running mean."""
+    """L_SFT, and L_align where a system has it, by step: pale as logged, full as a running mean.
+
+    Dashed: ln 2, the auxiliary loss of a head that always says one half.
+    """
     names = ordered((name for name, points in histories.items() if points), SYSTEMS)
     if not names:
         return None
@@ -180,6 +190,10 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
                     steps, values = zip(*curve, strict=True)
                     axes.plot(steps, values, color=system_colour(name, names), alpha=0.25, linewidth=0.8)
                     axes.plot(steps, running_mean(values), color=system_colour(name, names), linewidth=1.6)
+            if curves is bce:
+                axes.axhline(math.log(2), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+                where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+                axes.text(0.99, math.log(2), "ln 2: a head that always says one half", **where, color=MUTED, fontsize=8)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)
@@ -190,7 +204,7 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
 
 
 def positions_figure(positions: Sequence[PositionScore]) -> str | None:
-    """What each system decides before its CoT: its log-odds of a refusal and, beside it, the head's p.
+    """What each system decides before its CoT: its log-odds of a refusal's start and, beside it, the head's p.
 
     A line a system, a histogram a class of prompts.
     """
@@ -217,7 +231,7 @@ def positions_figure(positions: Sequence[PositionScore]) -> str | None:
                 histograms(line[1], heads, _CLASSES, (0, 1))
                 if not any(heads.values()):
                     line[1].text(0.5, 0.4, "no head", ha="center", transform=line[1].transAxes, color=MUTED)
-        grid[-1][0].set_xlabel("log-odds of starting a refusal, before the chain of thought")
+        grid[-1][0].set_xlabel("log-odds of beginning as the trained refusals do")
         if has_heads:
             grid[-1][1].set_xlabel("p of the auxiliary head")
         shown = [expect for expect in EXPECTS if any(each.expect == expect for each in positions)]

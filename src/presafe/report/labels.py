@@ -18,6 +18,7 @@ SYSTEMS: Mapping[str, str] = {
     "random_labels": "Random labels (control)",
     "shuffled_labels": "Shuffled labels (control)",
     "detached_head": "Detached head (control)",
+    "adapted": "Adapted",
 }
 
 SUITES: Mapping[str, str] = {
@@ -53,11 +54,11 @@ METRICS: Mapping[str, str] = {
     "over_refusal_rate": "wrongly refused",
     "accuracy": "answered correctly",
     "attack_success_rate": "attack success",
-    "refusal_start_auroc": "AUROC, refusal start",
-    "head_auroc": "AUROC, head",
+    "refusal_start_auroc": "harmful against this suite: AUROC, refusal start",
+    "head_auroc": "harmful against this suite: AUROC, head",
     "classifier_accuracy": "classifier accuracy",
     "truncated_rate": "truncated thought",
-    "unjudged_rate": "unjudged",
+    "unjudged_rate": "no answer",
 }
 
 EXPECTS: Mapping[str, str] = {"refuse": "to refuse", "comply": "to comply with", "answer": "to answer"}

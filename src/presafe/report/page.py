@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from presafe.records import Score, Thinking, write_text
+from presafe.records import PositionScore, Score, Thinking, write_text
 from presafe.report.figures import figures
-from presafe.report.headline import cards, comparisons, headline
+from presafe.report.headline import cards, comparisons, headline, leanings
 from presafe.report.labels import (
     DASH,
     EXPECTS,
@@ -32,10 +32,11 @@ from presafe.report.labels import (
     rate,
 )
 from presafe.report.results import results_json
-from presafe.report.rows import MODES, cell, lead, metrics, suites, systems
+from presafe.report.rows import KINDS, MODES, cell, lead, metrics, suites, systems
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData
+    from presafe.signals.calibration import ClassifierCard
 
 
 class Table(NamedTuple):
@@ -88,6 +89,31 @@ def pivot(scores: Sequence[Score], columns: Sequence[tuple[str, str]]) -> Table:
     return Table(tuple(columns), tuple(lines))
 
 
+def leading_columns(scores: Sequence[Score]) -> list[tuple[str, str]]:
+    """Every suite's leading rate; beside that of a harmful suite, how many prompts had no answer to judge."""
+    columns: list[tuple[str, str]] = []
+    for suite in suites(scores):
+        if metric := lead(scores, suite):
+            columns.append((suite, metric))
+            if KINDS[metric] == "refuse" and "unjudged_rate" in metrics(scores, suite):
+                columns.append((suite, "unjudged_rate"))
+    return columns
+
+
+def size(score: Score, positions: Sequence[PositionScore]) -> str:
+    """A score's n; of an AUROC, the harmful prompts and the others: "100 against 50"."""
+    is_auroc = score.metric.endswith("_auroc")
+    harmful = sum((each.system, each.expect) == (score.system, "refuse") for each in positions) if is_auroc else 0
+    return f"{harmful} against {score.n - harmful}" if harmful else str(score.n)
+
+
+def base_rate(card: ClassifierCard) -> float | None:
+    """Accuracy of always answering the commoner of the kept-back decisions."""
+    n = sum(each.n for each in card.bins)
+    refused = sum(each.frequency * each.n for each in card.bins if each.frequency is not None)
+    return max(refused, n - refused) / n if n else None
+
+
 def answered(examples: Sequence[Example]) -> tuple[Answered, ...]:
     """The examples prompt by prompt, in the order of the suites, so that their answers stand together."""
     groups: dict[tuple[str, str, str], list[Example]] = {}
@@ -123,6 +149,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(
+        size=lambda score: size(score, data.positions),
         bounds=bounds,
         estimate=estimate,
         rate=rate,
@@ -135,29 +162,41 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         tone=_tone,
     )
     source = resources.files("presafe.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    scores, names = data.scores, suites(data.scores)
+    scores = [score for score in data.scores if score.system != "classifier"]  # the section on the signal shows it
+    names = suites(scores)
     columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
     return environment.from_string(source).render(
         data=data,
         headline=headline(scores, _model_name(data.recipe)),
         cards=cards(scores),
         comparisons=comparisons(scores),
+        leanings=leanings(scores),
+        systems=systems(scores),
+        is_smolthink=_setting(data.recipe, "model", "address") == "smolthink",
+        is_direct=_setting(data.recipe, "align", "refusal_target") != "thought",
         figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
-        leading=pivot(scores, [(suite, metric) for suite in names if (metric := lead(scores, suite))]),
+        leading=pivot(scores, leading_columns(scores)),
         aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if metric.endswith("_auroc")]),
         tables={suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names},
+        base_rate=base_rate(data.classifier) if data.classifier else None,
         judges=sorted({score.judge for score in scores if score.judge}),
         answered=answered(data.examples),
         settings=flatten(data.recipe),
         provenance=flatten(data.manifest),
+        total_s=sum(data.timings_s.values()),
     )
 
 
 def _model_name(recipe: Mapping[str, Any]) -> str:
     """What sentences call the model: the last part of its address; "the model" without one."""
-    model = recipe.get("model")
-    address = str(model.get("address") or "") if isinstance(model, Mapping) else ""
+    address = _setting(recipe, "model", "address")
     return "SmolThink-135M" if address == "smolthink" else address.rstrip("/").split("/")[-1] or "the model"
+
+
+def _setting(recipe: Mapping[str, Any], table: str, name: str) -> str:
+    """A setting of the recipe as text; empty where the run has none."""
+    settings = recipe.get(table)
+    return str(settings.get(name) or "") if isinstance(settings, Mapping) else ""
 
 
 def _tone(example: Example) -> str:

@@ -62,3 +62,15 @@ def suites(scores: Sequence[Score], kind: Expect | None = None) -> list[str]:
 def metrics(scores: Sequence[Score], suite: str) -> list[str]:
     """The metrics that the suite has."""
     return ordered((score.metric for score in scores if score.suite == suite), METRICS)
+
+
+def judged(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> tuple[int, int]:
+    """How many answers have a verdict, and how many there are; over seeds their mean, rounded.
+
+    Where the unjudged rate was not measured, the leading rate's n stands for both.
+    """
+    unjudged = find(scores, system, thinking, suite, "unjudged_rate")
+    if unjudged is not None and unjudged.value is not None:
+        return unjudged.n - round(unjudged.value * unjudged.n), unjudged.n
+    score = find(scores, system, thinking, suite, lead(scores, suite) or "")
+    return (score.n, score.n) if score else (0, 0)

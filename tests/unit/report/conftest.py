@@ -19,6 +19,7 @@ def make_score(
     *,
     low: float | None = None,
     high: float | None = None,
+    n: int = 120,
     seed: int | None = 0,
 ) -> Score:
     return Score(
@@ -29,7 +30,7 @@ def make_score(
         value=value,
         low=low,
         high=high,
-        n=120,
+        n=n,
         seed=seed,
         judge="refusal_strings",
     )
@@ -55,8 +56,8 @@ def scores() -> tuple[Score, ...]:
         make_score("presafe", "on", borderline, "over_refusal_rate", 0.2, low=0.13, high=0.29),
         make_score("vanilla", "on", "arithmetic", "accuracy", 0.9, low=0.83, high=0.94),
         make_score("presafe", "on", "arithmetic", "accuracy", 0.89, low=0.81, high=0.94),
-        make_score("presafe", "on", harmful, "refusal_start_auroc", 0.948, low=0.93, high=0.96),
-        make_score("presafe", "on", harmful, "head_auroc", None),
+        make_score("presafe", "on", benign, "refusal_start_auroc", 0.948, low=0.93, high=0.96),
+        make_score("presafe", "on", benign, "head_auroc", None),
     )
 
 

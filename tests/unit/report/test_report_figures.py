@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from presafe.report.drawing import paler, running_mean, system_colour
-from presafe.report.figures import figures, gap_figure, positions_figure, systems_figure
+from presafe.report.figures import figures, gap_figure, positions_figure, systems_figure, training_figure
 
 
 def bars(svg: str, colour: str) -> list[tuple[float, float]]:
@@ -18,6 +18,11 @@ def bars(svg: str, colour: str) -> list[tuple[float, float]]:
             xs, ys = zip(*points, strict=True)
             found.append((max(xs) - min(xs), max(ys) - min(ys)))
     return found
+
+
+def written(svg: str | None) -> set[str]:
+    """The texts of a figure: they are drawn as paths, each after a comment that holds its words."""
+    return set(re.findall(r"<!-- (.*?) -->", svg or ""))
 
 
 def test_same_data_gives_the_same_svg(data):
@@ -51,6 +56,23 @@ def test_gap_is_about_vanilla_only(make_score):
     assert gap_figure([make_score("presafe", "on", "smolthink_harmful", "refusal_rate", 0.5)]) is None
 
 
+def test_gap_says_how_many_were_judged_where_some_were_not(make_score):
+    rows = [
+        make_score("vanilla", "on", "strong_reject", "refusal_rate", 0.2, n=45),
+        make_score("vanilla", "on", "strong_reject", "unjudged_rate", 0.55, n=100),
+        make_score("vanilla", "off", "strong_reject", "refusal_rate", 0.8, n=100),
+        make_score("vanilla", "off", "strong_reject", "unjudged_rate", 0.0, n=100),
+    ]
+    assert {"on: 45 of 100 judged", "off: 100 of 100 judged"} <= written(gap_figure(rows))
+    assert "n = 100" in written(gap_figure(rows[2:]))
+
+
+def test_auxiliary_loss_has_its_reference_and_needs_no_curve_of_every_system(data):
+    reference = "ln 2: a head that always says one half"
+    assert reference in written(training_figure(data.histories))  # SFT has no auxiliary loss, PreSafe has
+    assert reference not in written(training_figure({"sft": data.histories["sft"]}))
+
+
 def test_system_without_a_value_has_no_bar(make_score):
     rows = [
         make_score("vanilla", "on", "gsm8k", "accuracy", 0.5),
@@ -69,7 +91,7 @@ def test_many_suites_and_unknown_systems_are_drawn(make_score):
 
 def test_positions_of_a_constant_score_are_drawn(data):
     same = [each.model_copy(update={"refusal_logit": 0.0}) for each in data.positions]
-    assert positions_figure(same) is not None
+    assert "log-odds of beginning as the trained refusals do" in written(positions_figure(same))
 
 
 def test_colours_and_means():

@@ -82,13 +82,60 @@ def test_table_shows_value_interval_n_and_a_dash_for_none(data):
     page = render_report(data)
     # columns: CoT, harmful, benign, borderline, arithmetic; SFT has only the first suite
     assert cells_of(page, "SFT only (λ = 0)") == ["on", "89.0 % [82, 93] n = 120", "–", "–", "–"]
-    # the head's AUROC row has no value
+    # the head's AUROC row has no value; n = 120, nine of them PreSafe's prompts to refuse
     auroc = page[page.index('<section id="positions">') :]
-    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 120", "– n = 120"]
+    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 9 against 111", "– n = 9 against 111"]
 
 
 def test_trace_accuracy_that_was_not_measured_is_a_dash(data):
-    assert cells_of(render_report(data), "traces written with CoT on") == ["–", "–", "0"]
+    name = "the same queries, each followed by the model's CoT-on thought, against the same teacher decision"
+    assert cells_of(render_report(data), name) == ["–", "–", "0"]
+
+
+def test_signal_stands_beside_the_base_rate(data):
+    page = render_report(data)
+    assert cells_of(page, "kept-back teacher decisions") == ["96.0 % [93, 98]", "0.021", "300"]
+    # refused: 0.12 · 180 + 0.97 · 120 = 138 of 300, so the commoner decision is to comply, 162 of 300
+    assert cells_of(page, "for comparison: always the commoner decision") == ["54.0 %", "–", "300"]
+
+
+def test_harmful_suite_has_a_column_of_prompts_without_an_answer(data, make_score):
+    row = make_score("sft", "on", "smolthink_harmful", "unjudged_rate", 0.48)
+    page = render_report(data.model_copy(update={"scores": (*data.scores, row)}))
+    assert cells_of(page, "SFT only (λ = 0)")[1:3] == ["89.0 % [82, 93] n = 120", "48.0 % n = 120"]
+    assert "<b>Harmful, held out</b><br>no answer</th>" in page
+
+
+def test_systems_are_explained_only_where_they_are_present(data):
+    page = render_report(data)
+    assert "<b>Random labels</b>" in page
+    assert "control was not run" not in page
+    kept = tuple(score for score in data.scores if score.system != "random_labels")
+    page = " ".join(render_report(data.model_copy(update={"scores": kept})).split())
+    assert "<b>Random labels</b>" not in page
+    assert (
+        "The random-label control was not run (<code>presafe demo --full</code> runs it): "
+        "nothing here shows what the signal adds."
+    ) in page
+
+
+def test_classifier_is_no_system_of_the_tables(data, make_score):
+    row = make_score("classifier", "off", "classifier_held_out", "classifier_accuracy", 0.87)
+    more = data.model_copy(update={"scores": (*data.scores, row)})
+    assert render_report(more) == render_report(data)
+
+
+def test_caption_says_how_the_trained_refusals_begin(data):
+    thought = {"align": {"refusal_target": "thought"}}
+    assert "The trained refusals close the thought at once" in render_report(data)
+    assert "The trained refusals begin with a short safe thought" in render_report(
+        data.model_copy(update={"recipe": thought})
+    )
+
+
+def test_total_time_is_shown(data):
+    page = render_report(data.model_copy(update={"timings_s": {"respond": 61.0, "align": 212.0}}))
+    assert cells_of(page, "total") == cells_of(page, "total time") == ["4 min 33 s"]
 
 
 def test_several_seeds_without_a_mean_are_all_shown_and_a_mean_hides_them(data, make_score):
@@ -107,6 +154,16 @@ def test_page_of_an_empty_run_says_so(data):
     page = render_report(data.model_copy(update=nothing))
     assert "Nothing was measured yet." in page
     assert Reading(page).loads == []
+
+
+def test_page_of_an_adapted_system_does_not_say_that_nothing_was_measured(data, make_score):
+    rows = (make_score("adapted", "on", "mine", "over_refusal_rate", 0.5),)
+    nothing = {"classifier": None, "histories": {}, "positions": (), "examples": ()}
+    page = render_report(data.model_copy(update={**nothing, "scores": rows}))
+    assert "Nothing was measured yet." not in page
+    assert "SmolThink-135M with the adapter wrongly refuses" in page
+    assert "control was not run" not in page
+    assert "seen neither by the classifier" not in page
 
 
 def test_settings_flatten_to_dotted_names():
