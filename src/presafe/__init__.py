@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
     from presafe.errors import PresafeError
+    from presafe.evaluation.suites import load_suite
     from presafe.models.decision_head import DecisionHead
     from presafe.models.loading import load_model
-    from presafe.recipe import Recipe, load_recipe
+    from presafe.recipe import ModelSettings, Recipe, load_recipe
+    from presafe.records import Prompt
     from presafe.run_folder import RunFolder
     from presafe.signals.classifier import Classifier, train_classifier
     from presafe.stages.measure import measure
@@ -25,14 +27,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "presafe.signals.classifier",
     "DecisionHead": "presafe.models.decision_head",
+    "ModelSettings": "presafe.recipe",
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",
     "PreSafeTrainer": "presafe.alignment.trainer",
     "PresafeError": "presafe.errors",
+    "Prompt": "presafe.records",
     "Recipe": "presafe.recipe",
     "RunFolder": "presafe.run_folder",
     "load_model": "presafe.models.loading",
     "load_recipe": "presafe.recipe",
+    "load_suite": "presafe.evaluation.suites",
     "measure": "presafe.stages.measure",
     "report_data": "presafe.stages.report",
     "run_stages": "presafe.stages.run",
@@ -42,14 +47,17 @@ _HOMES = {
 __all__ = [
     "Classifier",
     "DecisionHead",
+    "ModelSettings",
     "PreSafeCollator",
     "PreSafeConfig",
     "PreSafeTrainer",
     "PresafeError",
+    "Prompt",
     "Recipe",
     "RunFolder",
     "load_model",
     "load_recipe",
+    "load_suite",
     "measure",
     "report_data",
     "run_stages",

@@ -1,4 +1,4 @@
-"""What made a run: settings, code, versions, machine. Written once, when the run folder is created."""
+"""What made a run: settings, prompts, code, versions, machine; and each later session with other code or versions."""
 
 from __future__ import annotations
 
@@ -15,26 +15,59 @@ from typing import Any
 _PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
 
 
-def build_manifest(settings: dict[str, Any]) -> dict[str, Any]:
+def build_manifest(settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
     Args:
         settings: The resolved recipe, as JSON.
+        prompts_sha256: `sha256_of` every prompt that the run asks.
 
     Returns:
-        Recipe hash, commit (None outside a checkout), package versions, machine, time of day (UTC), and a sha256
-        of every local file that the recipe reads prompts from.
+        Hashes of the recipe, the prompts and each local file that the recipe names; time of day (UTC); commit (None
+        outside a checkout), package versions, machine.
     """
-    canonical = json.dumps(settings, sort_keys=True).encode()
     return {
         "schema": 1,
-        "recipe_sha256": hashlib.sha256(canonical).hexdigest(),
+        "recipe_sha256": sha256_of(settings),
+        "prompts_sha256": prompts_sha256,
+        "inputs": {str(path): sha256_of_file(path) for path in sorted(_files(settings)) if path.is_file()},
+        "created_utc": _now(),
+        **_software(),
+        "later_sessions": [],
+    }
+
+
+def continued(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that goes on now; a session with other code or versions is added to it."""
+    software = _software()
+    last = (manifest["later_sessions"] or [manifest])[-1]
+    if all(last[key] == value for key, value in software.items()):
+        return manifest
+    session = {"created_utc": _now(), **software}
+    return {**manifest, "later_sessions": [*manifest["later_sessions"], session]}
+
+
+def sha256_of(value: Any) -> str:
+    """The sha256 of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _software() -> dict[str, Any]:
+    return {
         "commit": _commit(),
-        "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
-        "inputs": {str(path): _sha256(path) for path in sorted(_files(settings)) if path.is_file()},
     }
 
 
@@ -46,11 +79,6 @@ def _files(settings: Any) -> set[Path]:
     if isinstance(settings, list):
         return set().union(*(_files(value) for value in settings))
     return set()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _commit() -> str | None:

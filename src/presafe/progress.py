@@ -27,6 +27,8 @@ class Bar:
 
     def advance(self, count: int = 1) -> None:
         """Move on by `count`. Where stderr is no terminal, a line is written at every tenth."""
+        if not count:
+            return
         self._done += count
         self._progress.advance(self._task, count)
         tenth = 10 * self._done // max(self._total, 1)
@@ -45,5 +47,10 @@ def progress_bar(what: str, total: int) -> Iterator[Bar]:
         *(BarColumn(), MofNCompleteColumn()),
         *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
     )
-    with Progress(*columns, console=console, transient=False, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=3600,  # a step or a batch of a real model takes minutes
+    ) as progress:
         yield Bar(progress, what, total)

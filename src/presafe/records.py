@@ -1,4 +1,4 @@
-"""The records that stages hand to one another: frozen, versioned, one JSON object a line.
+"""The records that stages hand to one another: frozen, one JSON object a line.
 
 Prompt    a query and what a careful assistant does with it
 Response  one sampled answer, its thought apart, with a judge's verdict on the answer
@@ -49,8 +49,8 @@ class Prompt(Record):
 class Response(Record):
     """One sampled answer to a prompt, its thought apart from its answer.
 
-    `truncated` says that the token budget ended inside the thought, so that there is no answer to judge. The
-    verdict reads the answer, never the thought.
+    `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
+    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought.
     """
 
     prompt_id: str
@@ -58,6 +58,7 @@ class Response(Record):
     thought: str
     answer: str
     truncated: bool
+    complete: bool
     num_tokens: int
     verdict: Verdict
 

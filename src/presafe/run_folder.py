@@ -19,12 +19,14 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from presafe.errors import RunError
-from presafe.manifest import build_manifest
+from presafe.manifest import build_manifest, continued
 from presafe.recipe import Recipe, parse_recipe
 from presafe.records import disk_error, write_text
 
 Stage = Literal["respond", "signal", "align", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
+MEASUREMENT = "measurement.json"
+"""Settings of a measurement (`stages/measure.py`), which has a folder of its own."""
 
 
 class RunFolder:
@@ -39,22 +41,28 @@ class RunFolder:
         self.path, self.recipe = path, recipe
 
     @classmethod
-    def open_for(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """Create the folder for a recipe, or continue one that was made with the same recipe.
+    def open_for(cls, path: Path, recipe: Recipe, prompts_sha256: str) -> RunFolder:
+        """Create the folder for a recipe and its prompts, or continue one that was made with the same.
 
         Raises:
-            RunError: the folder was made with other settings, or cannot be written.
+            RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
         """
         run = cls(path, recipe)
         settings = recipe.model_dump(mode="json")
-        if run.recipe_path.exists():
-            before = _read_json(run.recipe_path)
-            if before != settings:
-                changed = ", ".join(_differences(before, settings))
-                raise RunError(f"{path} was made with other settings ({changed}).", "Choose another folder with --out.")
+        if not run.recipe_path.exists():
+            if (path / MEASUREMENT).exists():
+                raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
+            write_json(run.manifest_path, build_manifest(settings, prompts_sha256))
+            write_json(run.recipe_path, settings)
             return run
-        write_text(run.manifest_path, json.dumps(build_manifest(settings), indent=2) + "\n")
-        write_text(run.recipe_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        check_same(path, read_json(run.recipe_path), settings)
+        manifest = run.manifest()
+        if manifest.get("prompts_sha256") != prompts_sha256:
+            raise RunError(
+                f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
+                "Choose another folder with --out.",
+            )
+        write_json(run.manifest_path, continued(manifest))
         return run
 
     @classmethod
@@ -66,7 +74,7 @@ class RunFolder:
         """
         if not (path / "recipe.json").exists():
             raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
-        return cls(path, parse_recipe(_read_json(path / "recipe.json"), str(path / "recipe.json")))
+        return cls(path, parse_recipe(read_json(path / "recipe.json"), str(path / "recipe.json")))
 
     @property
     def recipe_path(self) -> Path:
@@ -78,12 +86,11 @@ class RunFolder:
 
     def manifest(self) -> dict[str, Any]:
         """What made this run."""
-        return _read_json(self.manifest_path)
+        return read_json(self.manifest_path)
 
     def timings(self) -> dict[str, float]:
         """Seconds spent in each stage, over all sessions that ended in order."""
-        path = self.path / "timings.json"
-        return _read_json(path) if path.exists() else {}
+        return timings_of(self.path)
 
     def is_done(self, stage: Stage) -> bool:
         return (self.path / "stages" / stage).exists()
@@ -91,14 +98,27 @@ class RunFolder:
     @contextmanager
     def working_on(self, stage: Stage) -> Iterator[None]:
         """Time a stage and, unless it fails, mark it as done."""
-        start = time.monotonic()
-        try:
+        with timed(self.path, stage):
             yield
-        finally:
-            timings = self.timings()
-            timings[stage] = round(timings.get(stage, 0.0) + time.monotonic() - start, 1)
-            write_text(self.path / "timings.json", json.dumps(timings, indent=2) + "\n")
         write_text(self.path / "stages" / stage, "done\n")
+
+
+def timings_of(folder: Path) -> dict[str, float]:
+    """Seconds by what they were spent on, as `timed` adds them up."""
+    path = folder / "timings.json"
+    return read_json(path) if path.exists() else {}
+
+
+@contextmanager
+def timed(folder: Path, what: str) -> Iterator[None]:
+    """Add the block's seconds to the folder's timings, also when it fails."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        timings = timings_of(folder)
+        timings[what] = round(timings.get(what, 0.0) + time.monotonic() - start, 1)
+        write_json(folder / "timings.json", timings)
 
 
 @contextmanager
@@ -122,7 +142,32 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Keep results of two settings apart.
+
+    Raises:
+        RunError: the folder was made with other settings; all that differ are named.
+    """
+    if before != settings:
+        changed = ", ".join(_differences(before, settings))
+        raise RunError(f"{folder} was made with other settings ({changed}).", "Choose another folder with --out.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read JSON that this project wrote.
+
+    Raises:
+        RunError: the file cannot be read, or is not JSON.
+    """
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -61,6 +61,19 @@ def test_prompt_files(tmp_path: Path) -> None:
     refused(finish(*evaluate, str(binary)), "not UTF-8")
     refused(finish(*evaluate, str(table)), "no column with a known name", "request, label")
     refused(finish(*evaluate, str(table), "--column", "prompt"), "no column 'prompt'", "request, label")
+    refused(finish("evaluate", "smolthink", "--suite", "arithmetic", "--expect", "comply"), "--prompts")
+
+
+def test_adapters_and_heads_that_do_not_fit(whole_run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    trained = whole_run / "alignment" / "sft" / "adapter"
+    (broken / "adapter_config.json").write_bytes((trained / "adapter_config.json").read_bytes())
+    (broken / "adapter_model.safetensors").write_bytes(b"cut")
+    words = ("evaluate", "smolthink", "--suite", "arithmetic", "--limit", "2", "--out", str(tmp_path / "run"))
+    refused(finish(*words, "--adapter", str(broken)), "does not fit smolthink", str(broken))
+    refused(finish(*words, "--adapter", str(tmp_path)), "holds no adapter")
+    refused(finish("score", "smolthink", "Hello", "--head", str(trained.parent)), "holds no presafe_head", "λ > 0")
 
 
 def test_model_without_a_chat_template(tmp_path: Path) -> None:

@@ -30,8 +30,14 @@ def test_a_run_in_a_few_lines(small_recipe: Path, whole_run: Path, tmp_path: Pat
     assert re.search(r"^presafe on arithmetic accuracy ", printed, flags=re.MULTILINE)
 
 
+def test_measuring_in_a_few_lines(tmp_path: Path) -> None:
+    printed = run(blocks()[1], tmp_path)
+    assert re.fullmatch(r"\[\('on', [\d.]+\), \('off', [\d.]+\)\]\n", printed.splitlines(keepends=True)[-1])
+    assert (tmp_path / "runs/sums/report.html").exists()
+
+
 def test_the_trainer_without_a_recipe(tmp_path: Path) -> None:
-    run(blocks()[1], tmp_path)
+    run(blocks()[2], tmp_path)
     assert (tmp_path / "runs/direct/adapter/adapter_model.safetensors").exists()
     assert (tmp_path / "runs/direct/presafe_head.safetensors").exists()
 

@@ -118,6 +118,17 @@ def test_killed_in_every_stage_it_ends_with_the_same_results(
     assert scores[0] == scores[1]
 
 
+def test_ctrl_c_says_how_to_go_on(small_recipe: Path, tmp_path: Path) -> None:
+    process = start("run", str(small_recipe), "--out", str(tmp_path / "run"), "--until", "respond")
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("  teacher: "))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "presafe: interrupted; run the same command again to go on." in said
+    assert "Traceback" not in said
+
+
 def test_a_kill_loses_at_most_the_batch_in_flight(small_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start("run", str(small_recipe), "--out", str(out), "--until", "respond")

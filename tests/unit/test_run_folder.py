@@ -13,6 +13,7 @@ from presafe.errors import RunError
 from presafe.recipe import Recipe, parse_recipe
 from presafe.run_folder import STAGES, RunFolder, locked
 
+PROMPTS = "the hash of all prompts"
 SETTINGS = {
     "name": "mine",
     "model": {"address": "smolthink"},
@@ -35,7 +36,7 @@ def changed(**align: object) -> Recipe:
 
 
 def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) -> None:
-    run = RunFolder.open_for(tmp_path / "deep" / "run", recipe)
+    run = RunFolder.open_for(tmp_path / "deep" / "run", recipe, PROMPTS)
     stored = json.loads((tmp_path / "deep" / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert stored["align"]["max_steps"] == 7
     assert stored["align"]["lora_rank"] == 16  # fully resolved: defaults too
@@ -45,37 +46,62 @@ def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) 
 
 
 def test_the_same_recipe_continues_and_keeps_its_manifest(tmp_path: Path, recipe: Recipe) -> None:
-    first = RunFolder.open_for(tmp_path, recipe)
-    (tmp_path / "manifest.json").write_text('{"schema": 1, "kept": true}', encoding="utf-8")
-    assert RunFolder.open_for(tmp_path, recipe).manifest() == {"schema": 1, "kept": True}
+    first = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    manifest = first.manifest()
+    assert RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest() == manifest
+    assert manifest["later_sessions"] == []
     assert RunFolder.existing(tmp_path).recipe == first.recipe
 
 
+def test_a_session_with_other_code_is_added_to_the_manifest(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    monkeypatch.setattr("presafe.manifest._commit", lambda: "f" * 40)
+    for _ in range(2):  # the second time it is the code of the last session
+        manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+        assert [session["commit"] for session in manifest["later_sessions"]] == ["f" * 40]
+    assert manifest["commit"] == first["commit"]
+
+
+def test_other_prompts_are_refused(tmp_path: Path, recipe: Recipe) -> None:
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    with pytest.raises(RunError, match="other prompts"):
+        RunFolder.open_for(tmp_path, recipe, "another hash")
+
+
+def test_the_folder_of_a_measurement_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "measurement.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RunError, match="holds a measurement"):
+        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    assert not (tmp_path / "recipe.json").exists()
+
+
 def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe)
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
     with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
-        RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
+        RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5), PROMPTS)
     assert "lora_rank" not in str(caught.value)
     assert "--out" in caught.value.hint
     assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
 
 
 def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe)
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
     more = {**SETTINGS, "evaluate": {"suites": {**SETTINGS["evaluate"]["suites"], "b": {"set": "benign", "n": 1}}}}  # type: ignore[index]
     with pytest.raises(RunError, match=r"evaluate\.suites\.b"):
-        RunFolder.open_for(tmp_path, parse_recipe(more, "test"))
+        RunFolder.open_for(tmp_path, parse_recipe(more, "test"), PROMPTS)
 
 
 def test_a_setting_that_an_older_version_did_not_write_is_named(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: a key that was not there and one that is None looked alike, and the list of keys was empty.
-    RunFolder.open_for(tmp_path, recipe)
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["align"].pop("head_learning_rate") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(RunError, match=r"align\.head_learning_rate"):
-        RunFolder.open_for(tmp_path, recipe)
+        RunFolder.open_for(tmp_path, recipe, PROMPTS)
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
@@ -92,12 +118,12 @@ def test_a_broken_recipe_file_is_an_error_and_not_a_crash(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write") as caught:
-        RunFolder.open_for(tmp_path / "file" / "run", recipe)
+        RunFolder.open_for(tmp_path / "file" / "run", recipe, PROMPTS)
     assert "--out" in caught.value.hint
 
 
 def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:
-    run = RunFolder.open_for(tmp_path, recipe)
+    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
     with run.working_on("respond"):
         assert not run.is_done("respond")
     assert run.is_done("respond")
@@ -107,7 +133,7 @@ def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recip
 def test_a_stage_that_fails_is_timed_and_not_marked(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunFolder.open_for(tmp_path, recipe)
+    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
     clock = iter([100.0, 102.5])
     monkeypatch.setattr("presafe.run_folder.time.monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt), run.working_on("align"):
@@ -119,7 +145,7 @@ def test_a_stage_that_fails_is_timed_and_not_marked(
 def test_timings_add_up_over_sessions(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.3])
     monkeypatch.setattr("presafe.run_folder.time.monotonic", lambda: next(clock))
-    with RunFolder.open_for(tmp_path, recipe).working_on("align"):
+    with RunFolder.open_for(tmp_path, recipe, PROMPTS).working_on("align"):
         pass
     with RunFolder.existing(tmp_path).working_on("align"):
         pass

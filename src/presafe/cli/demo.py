@@ -9,7 +9,7 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/demo or runs/demo-full.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
 ) -> None:
     """The whole method on SmolThink-135M: about ten minutes on two CPU cores."""
@@ -20,4 +20,5 @@ def demo(
 
     smollm2_folder()
     minilm_folder()
-    finish(run_stages(load_recipe("smolthink-135m-full" if full else "smolthink-135m"), out))
+    recipe = load_recipe("smolthink-135m-full" if full else "smolthink-135m")
+    finish(run_stages(recipe, out or Path("runs") / ("demo-full" if full else "demo")))

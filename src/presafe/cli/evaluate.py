@@ -10,6 +10,7 @@ import typer
 
 from presafe.cli import options
 from presafe.errors import PromptError
+from presafe.recipe import ModelSettings
 from presafe.records import Prompt
 
 
@@ -19,7 +20,9 @@ def evaluate(
     suite: options.Suites = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
     column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None,
-    expect: Annotated[str, typer.Option("--expect", help="refuse or comply, for the file's prompts.")] = "refuse",
+    expect: Annotated[
+        str | None, typer.Option("--expect", help="For the file's prompts: refuse (as where not named) or comply.")
+    ] = None,
     thinking: options.ThinkingModes = "on,off",
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
@@ -27,28 +30,32 @@ def evaluate(
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/evaluate-<model> where not named.")] = None,
+    out: options.Out = None,
 ) -> None:
     """Measure a model or an aligned one on published suites or your own prompts."""
     suites = options.read_suites(suite or [], data_dir, limit)
+    if prompts is None and (column or expect):
+        raise PromptError("--column and --expect describe a file.", "Give it with --prompts.")
     if prompts is not None:
-        suites |= options.read_prompts(prompts, column, expect, limit)
+        own = options.read_prompts(prompts, column, expect or "refuse", limit)
+        if both := suites.keys() & own.keys():
+            raise PromptError(f"{prompts} has the name of the suite {both.pop()}.", "Rename the file.")
+        suites |= own
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
+    modes = options.read_modes(thinking)
     measure_and_print(
-        model,
+        options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("evaluate", model),
+        out or options.folder_for("evaluate", model, adapter, sorted(suites), limit, modes, max_tokens),
         adapter=adapter,
-        thinking=options.read_modes(thinking),
-        family=family,
-        dtype=options.read_dtype(dtype),
+        thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
     )
 
 
-def measure_and_print(model: str, suites: Mapping[str, Sequence[Prompt]], out: Path, **settings: Any) -> None:
+def measure_and_print(model: ModelSettings, suites: Mapping[str, Sequence[Prompt]], out: Path, **settings: Any) -> None:
     """Measure, print the table and name the report."""
     from rich.console import Console
 

@@ -23,7 +23,7 @@ from presafe.cli.smolthink import smolthink
 from presafe.errors import PresafeError
 
 app = typer.Typer(
-    help="The safety decision before the chain of thought: measure the gap, close it, prove it.",
+    help="The safety decision before the chain of thought: measure the gap, train against it, measure again.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +48,9 @@ def main() -> None:
         app()
     except PresafeError as error:
         _leave(f"presafe: {error}", 2)
-    except KeyboardInterrupt:
+    except SystemExit as leaving:
+        if leaving.code != 130:  # how Typer ends after Ctrl-C
+            raise
         _leave("presafe: interrupted; run the same command again to go on.", 130)
     except Exception as error:
         if not _disk_is_full(error):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
 from presafe.errors import PresafeError, PromptError
+from presafe.recipe import ModelSettings
 from presafe.records import Expect, Prompt, Thinking
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, local folder, or smolthink.")]
@@ -21,6 +23,9 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of publ
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32 or bfloat16.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
+]
 Family = Annotated[str | None, typer.Option("--family", help="Chat family; detected where it is not named.")]
 
 
@@ -36,15 +41,15 @@ def read_modes(words: str) -> list[Thinking]:
     return [cast(Thinking, mode) for mode in dict.fromkeys(modes)]
 
 
-def read_dtype(word: str) -> str:
-    """A type of weights.
+def read_model(address: str, family: str | None, dtype: str) -> ModelSettings:
+    """A model and how its weights are loaded.
 
     Raises:
-        PresafeError: another word.
+        PresafeError: another type of weights.
     """
-    if word not in ("float32", "bfloat16"):
-        raise PresafeError(f"--dtype must be float32 or bfloat16, got {word!r}.")
-    return word
+    if dtype not in ("float32", "bfloat16"):
+        raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
+    return ModelSettings(address=address, family=family, dtype=cast(Literal["float32", "bfloat16"], dtype))
 
 
 def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:
@@ -72,7 +77,7 @@ def read_prompts(file: Path, column: str | None, expect: str, limit: int | None)
     return {file.stem: from_file(file, expect=cast(Expect, expect), column=column)[:limit]}
 
 
-def folder_for(verb: str, model: str) -> Path:
-    """Where a verb writes when no folder is named."""
+def folder_for(verb: str, model: str, *settings: object) -> Path:
+    """Where a verb writes when no folder is named: the same for the same settings, another for others."""
     name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in model).strip("-.")
-    return Path("runs") / f"{verb}-{name}"
+    return Path("runs") / f"{verb}-{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:6]}"

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from presafe.cli import options
 
 
@@ -20,19 +15,18 @@ def probe(
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/probe-<model> where not named.")] = None,
+    out: options.Out = None,
 ) -> None:
     """Measure a model as it is: what it refuses with its chain of thought on and off."""
     from presafe.cli.evaluate import measure_and_print
 
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
+    modes = options.read_modes(thinking)
     measure_and_print(
-        model,
+        options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("probe", model),
-        thinking=options.read_modes(thinking),
-        family=family,
-        dtype=options.read_dtype(dtype),
+        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens),
+        thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
     )

@@ -11,10 +11,13 @@ import typer
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Write a run's report again, for example after an update of presafe."""
     from presafe.cli.finish import finish
-    from presafe.run_folder import RunFolder
-    from presafe.stages import report as stage
+    from presafe.run_folder import RunFolder, locked
+    from presafe.stages.report import report as write
+    from presafe.stages.report import report_data
 
     run = RunFolder.existing(folder)
-    with run.working_on("report"):
-        stage.report(run)
+    with locked(folder):
+        report_data(run)  # before anything is marked: the run may not be evaluated yet
+        with run.working_on("report"):
+            write(run)
     finish(run)

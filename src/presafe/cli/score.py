@@ -21,8 +21,9 @@ def score(
     prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
     column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None,
     family: options.Family = None,
+    dtype: options.Dtype = "float32",
 ) -> None:
-    """Print the probability that each prompt should be refused, read before the thought: one JSON line each."""
+    """Print the head's probability that each prompt is refused, read before the thought: one JSON line each."""
     from presafe.models.decision_head import DecisionHead
     from presafe.stages.monitor import score_prompts
 
@@ -31,5 +32,6 @@ def score(
         texts += [each.text for each in options.read_prompts(prompts, column, "refuse", None)[prompts.stem]]
     if not texts:
         raise PromptError("nothing to score.", "Give prompts, or a file with --prompts.")
-    for number, probability in enumerate(score_prompts(model, texts, DecisionHead(head), head, family), start=1):
+    settings = options.read_model(model, family, dtype)
+    for number, probability in enumerate(score_prompts(settings, texts, DecisionHead(head), head), start=1):
         print(json.dumps({"prompt": number, "refuse_probability": round(probability, 6)}))

@@ -109,6 +109,7 @@ def mean_over_seeds(scores: Iterable[Score]) -> list[Score]:
                     "value": mean,
                     "low": max(0.0, mean - spread),
                     "high": min(1.0, mean + spread),
+                    "n": min(s.n for s in group),
                     "seed": None,
                 }
             )

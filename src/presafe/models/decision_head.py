@@ -14,6 +14,11 @@ HEAD = "presafe_head"
 """Attribute of the causal language model while it trains, and stem of the exported file."""
 
 
+def has_head(folder: Path) -> bool:
+    """Whether an aligned system has a head; trained with λ = 0 it has none."""
+    return (folder / f"{HEAD}.safetensors").is_file()
+
+
 class DecisionHead:
     """An exported head as a monitor: hidden state at the decision position → probability of refusal.
 
@@ -25,12 +30,22 @@ class DecisionHead:
     """
 
     def __init__(self, folder: Path) -> None:
-        file = folder / f"{HEAD}.safetensors"
-        if not file.is_file():
-            raise ModelError(f"{folder} holds no {file.name}.", "Name the folder of an aligned system in a run.")
-        state = load_file(str(file))
+        if not has_head(folder):
+            raise ModelError(
+                f"{folder} holds no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
+            )
+        state = load_file(str(folder / f"{HEAD}.safetensors"))
         self.weight, self.bias = state["weight"], state["bias"]
 
     def probability(self, hidden: Tensor) -> Tensor:
-        """σ(φ(h)) for hidden states of shape (rows, hidden size)."""
+        """σ(φ(h)) for hidden states of shape (rows, hidden size).
+
+        Raises:
+            ModelError: the head was trained on a model of another hidden size.
+        """
+        if hidden.shape[-1] != self.weight.shape[-1]:
+            raise ModelError(
+                f"the head reads {self.weight.shape[-1]} numbers, the model's hidden state has {hidden.shape[-1]}.",
+                "Name the model that the head was trained on.",
+            )
         return torch.sigmoid(hidden.float().cpu() @ self.weight.T + self.bias).squeeze(-1)

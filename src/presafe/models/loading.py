@@ -7,7 +7,7 @@ anything else    a hub id, from the cache or the hub
 
 from __future__ import annotations
 
-from functools import lru_cache
+import gc
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,9 +70,10 @@ def load_model(
         dtype: "float32" or "bfloat16".
 
     Raises:
-        ModelError: no such model, adapter or family, or no chat template.
+        ModelError: no such model, adapter or family, no chat template, or an adapter of another model.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     renderer = load_renderer(address, family)
     model = load_weights(address, dtype)
@@ -81,7 +82,13 @@ def load_model(
             raise ModelError(
                 f"{adapter} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder."
             )
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"the adapter in {adapter} does not fit {address}: {_first_line(error)}.",
+                "Name the model that it was trained on, or export it again.",
+            ) from error
     return LoadedModel(model.eval(), renderer)
 
 
@@ -106,19 +113,34 @@ def load_weights(address: str, dtype: str) -> Any:
     return model
 
 
-@lru_cache(maxsize=1)
+_shared: dict[tuple[str, Path | None, str | None, str], LoadedModel] = {}
+
+
 def shared_model(address: str, adapter: Path | None, family: str | None, dtype: str) -> LoadedModel:
     """`load_model`, keeping the last one: CoT on and off ask the same weights."""
-    return load_model(address, adapter=adapter, family=family, dtype=dtype)
+    key = (address, adapter, family, dtype)
+    if key not in _shared:
+        release_model()
+        _shared[key] = load_model(address, adapter=adapter, family=family, dtype=dtype)
+    return _shared[key]
+
+
+def release_model() -> None:
+    """Forget the shared model, so that its memory is free before another is loaded."""
+    _shared.clear()
+    gc.collect()
 
 
 def _weights(address: str) -> str:
     return str(smollm2_folder()) if address == SMOLTHINK else address
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].removesuffix(".") if str(error).strip() else type(error).__name__
+
+
 def _not_found(address: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(
-        f"cannot load model {address!r}: {reason}",
+        f"cannot load model {address!r}: {_first_line(error)}.",
         "Give a hub id, a local folder with config, tokenizer and weights, or `smolthink`.",
     )

@@ -1,8 +1,8 @@
 """The Inspect model provider `presafe/<address>`: our decoding loop behind Inspect's interface.
 
 Requests wait in a queue while a batch decodes; each batch takes the waiting prompts that are nearest in length.
-The answer comes back with its thought apart (`ContentReasoning`); an unclosed thought ends with the stop reason
-`max_tokens` and an empty answer, so that no scorer can take a thought for an answer.
+The answer comes back with its thought apart (`ContentReasoning`); without a closed thought it is empty, so that no
+scorer can take a thought for an answer, and where the budget cut the thought the stop reason is `max_tokens`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class PreSafeAPI(ModelAPI):
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         self._thinking = thinking
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.load: Callable[[], LoadedModel] = lambda: shared_model(
             model_name, Path(adapter) if adapter else None, family, dtype
         )
@@ -82,10 +82,12 @@ class PreSafeAPI(ModelAPI):
         self._pump: asyncio.Task[None] | None = None
         self.on_finished: Callable[[int], None] | None = None
         """Called with the number of rows that have just stopped, from the thread that decodes."""
+        self.failure: Exception | None = None
+        """What went wrong while decoding, with its traceback: Inspect passes on its words only."""
 
     def max_connections(self) -> int:
         """Requests in flight: enough that a batch can be chosen by length."""
-        return self._batch_size * 8
+        return self.batch_size * 8
 
     async def count_text_tokens(self, text: str) -> int:
         return len(self.load().renderer.text_ids(text))
@@ -121,13 +123,14 @@ class PreSafeAPI(ModelAPI):
     async def _decode_waiting(self) -> None:
         await asyncio.sleep(_GATHER_S)
         try:
-            while self._waiting:
-                batch = self._take_batch()
+            while batch := self._take_batch():
                 try:
                     outputs = await asyncio.to_thread(self._decode, batch)
                 except Exception as error:
+                    self.failure = error
                     for request in batch:
-                        request.result.set_exception(error)
+                        if not request.result.done():
+                            request.result.set_exception(error)
                     continue
                 for request, output in zip(batch, outputs, strict=True):
                     if not request.result.done():
@@ -138,10 +141,13 @@ class PreSafeAPI(ModelAPI):
 
     def _take_batch(self) -> list[_Request]:
         """The longest waiting prompts that share settings, so that the slowest batch comes first."""
+        self._waiting = [request for request in self._waiting if not request.result.done()]  # none cancelled
         self._waiting.sort(key=lambda request: (len(request.ids), request.seed), reverse=True)
+        if not self._waiting:
+            return []
         first = self._waiting[0]
         alike = [r for r in self._waiting if (r.max_tokens, r.sampling) == (first.max_tokens, first.sampling)]
-        batch = alike[: self._batch_size]
+        batch = alike[: self.batch_size]
         taken = {id(request) for request in batch}
         self._waiting = [request for request in self._waiting if id(request) not in taken]
         return batch

@@ -29,7 +29,7 @@ class RenderedPrompt(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A sampled text, split. With `truncated`, the thought never closed and there is no answer."""
+    """A sampled text, split. With `truncated`, the budget ended inside the thought and there is no answer."""
 
     thought: str
     answer: str
@@ -119,16 +119,18 @@ class Renderer:
         """Split sampled ids into thought and answer.
 
         With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the
-        prompt or is in the output. Without a closing mark the thought was cut off: `truncated`.
+        prompt or is in the output; with CoT off too, where the model opens a thought all the same. Without a closing
+        mark there is no answer: the thought was cut off (`truncated`), or the model ended its turn inside it.
         """
         text = self.tokenizer.decode(ids, skip_special_tokens=False)
         for stop in self.family.stop:
             text = text.removesuffix(stop)
-        if thinking == "off":
-            return Answer("", text.strip(), False)
+        text = text.strip()
+        if thinking == "off" and not text.startswith(self.family.think_open):
+            return Answer("", text, False)
         thought, mark, answer = text.partition(self.family.think_close)
         thought = thought.strip().removeprefix(self.family.think_open).strip()
-        return Answer(thought, answer.strip(), not mark)
+        return Answer(thought, answer.strip(), not mark and (not ids or ids[-1] not in self.stop_ids()))
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
         switch = {self.family.switch: thinking == "on"} if self.family.switch else {}

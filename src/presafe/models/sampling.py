@@ -22,33 +22,31 @@ from inspect_ai.solver import generate
 from presafe.errors import RunError
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
+from presafe.recipe import ModelSettings
 from presafe.records import Prompt, Response, Thinking, Verdict
 
 
 class Sampler(NamedTuple):
     """A model and how it is sampled."""
 
-    address: str
+    model: ModelSettings
     thinking: Thinking
-    adapter: Path | None = None
-    family: str | None = None
-    dtype: str = "float32"
-    batch_size: int = 64
-    max_tokens: int = 160
-    seed: int = 0
+    adapter: Path | None
+    batch_size: int
+    max_tokens: int
+    seed: int
 
     def inspect_model(self) -> Model:
         """The model as Inspect knows it."""
         from presafe.models import inspect_registry  # noqa: F401  registers the provider
 
         return get_model(
-            f"presafe/{self.address}",
+            f"presafe/{self.model.address}",
             memoize=False,
             thinking=self.thinking,
             adapter=str(self.adapter.resolve()) if self.adapter else None,
-            family=self.family,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
+            family=self.model.family,
+            dtype=self.model.dtype,
         )
 
 
@@ -86,7 +84,8 @@ def sample_responses(
         Responses by suite, in the order of the prompts.
 
     Raises:
-        RunError: the eval did not finish; what is done is kept in `log_dir`.
+        RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
+            decoding is raised as it is.
         ModelError: the model cannot be loaded.
     """
     model = sampler.inspect_model()
@@ -99,6 +98,7 @@ def sample_responses(
         bar.advance(logged)
         api = cast(PreSafeAPI, model.api)
         api.on_finished = bar.advance
+        api.batch_size = sampler.batch_size  # not an argument of the model: another size goes on with the same log
         if logged < total:
             api.load()  # here, so that a model that cannot be loaded is one error and not one a sample
         success, logs = eval_set(
@@ -118,6 +118,8 @@ def sample_responses(
             log_realtime=False,
             log_dir_allow_dirty=True,
         )
+    if api.failure is not None:
+        raise api.failure
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
         raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")
@@ -136,7 +138,8 @@ def load_responses(
     for info in list_eval_logs(str(log_dir)):
         log = read_eval_log(info)
         if log.status == "success":
-            found[log.eval.task] = {str(s.id): _response(s, thinking) for s in log.samples or []}
+            # the newest comes first
+            found.setdefault(log.eval.task, {str(s.id): _response(s, thinking) for s in log.samples or []})
     try:
         return {name: [found[name][prompt.id] for prompt in prompts] for name, prompts in suites.items()}
     except KeyError as error:
@@ -153,6 +156,7 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
         thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
         answer=choice.message.text,
         truncated=choice.stop_reason == "max_tokens",
+        complete=bool((sample.output.metadata or {}).get("complete")),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
         verdict=cast(Verdict, scores[0].value),
     )
@@ -160,10 +164,10 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
 
 def _num_logged(log_dir: Path) -> int:
     """Finished samples in the folder's logs, for the start of the bar; a log cut by a kill counts as empty."""
-    count = 0
+    done: set[tuple[str, str | int]] = set()  # a retried log holds the samples of the one before it, too
     for info in list_eval_logs(str(log_dir)):
         try:
-            count += sum(summary.completed for summary in read_eval_log_sample_summaries(info))
+            done |= {(info.task, summary.id) for summary in read_eval_log_sample_summaries(info) if summary.completed}
         except (OSError, KeyError, ValueError):
             continue
-    return count
+    return len(done)

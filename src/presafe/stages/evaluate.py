@@ -13,7 +13,7 @@ from presafe.alignment.rows import refusal_start_id
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
-from presafe.models.decision_head import DecisionHead
+from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import PositionScore, Response, Score, write_jsonl
@@ -72,11 +72,9 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
         suites,
         {suite: scorer_for(prompts[0].expect) for suite, prompts in suites.items()},
         Sampler(
-            address=recipe.model.address,
+            model=recipe.model,
             thinking=system.thinking,
             adapter=adapter_of(run, system),
-            family=recipe.model.family,
-            dtype=recipe.model.dtype,
             batch_size=recipe.evaluate.batch_size,
             max_tokens=recipe.evaluate.max_tokens,
             seed=recipe.evaluate.seed,
@@ -88,8 +86,8 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     model, adapter = run.recipe.model, adapter_of(run, system)
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
-    # The head of `sft` was trained on nothing, so it decides nothing.
-    head = DecisionHead(system_folder(run, system)) if system.name not in ("vanilla", "sft") else None
+    folder = system_folder(run, system)
+    head = DecisionHead(folder) if adapter and has_head(folder) else None
     start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target)
     asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
     found = decision_scores(loaded, [prompt for _, prompt in asked], start, head)

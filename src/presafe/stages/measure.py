@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from presafe.errors import RunError
+from presafe.errors import PromptError, RunError
 from presafe.evaluation.metrics import suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
-from presafe.manifest import build_manifest
+from presafe.manifest import build_manifest, continued, sha256_of, sha256_of_file
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.records import Prompt, Score, Thinking, write_text
+from presafe.recipe import ModelSettings
+from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import locked
+from presafe.run_folder import MEASUREMENT, check_same, locked, read_json, timed, timings_of, write_json
 
 
 def measure(
-    address: str,
+    model: ModelSettings,
     suites: Mapping[str, Sequence[Prompt]],
     out: Path,
     *,
     adapter: Path | None = None,
     thinking: Sequence[Thinking] = ("on", "off"),
-    family: str | None = None,
-    dtype: str = "float32",
     max_tokens: int = 160,
     batch_size: int = 64,
     seed: int = 0,
@@ -34,53 +32,43 @@ def measure(
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
     Args:
-        address: Hub id, local folder, or "smolthink".
+        model: Its address, and its family and dtype where they are not the defaults.
         suites: Prompts by suite name; the prompts of a suite share what is expected of the model.
         out: Folder of logs and report. It belongs to one call's settings.
         adapter: Folder of a PEFT adapter.
         thinking: Modes to measure.
-        family: Chat family; None detects it.
-        dtype: "float32" or "bfloat16".
         max_tokens: Token budget of thought and answer.
         batch_size: Rows sampled together.
         seed: Seed of sampling.
 
     Raises:
-        RunError: the folder holds a measurement with other settings.
+        PromptError: no suite, or an empty one.
+        RunError: the folder holds a run, or a measurement with other settings or prompts.
         PresafeError: as `sample_responses`.
     """
+    if not suites or not all(suites.values()):
+        raise PromptError("nothing to measure on: no suite, or one without prompts.")
+    system = "adapted" if adapter else "vanilla"
     settings = {
-        "model": {"address": address, "adapter": str(adapter) if adapter else None, "family": family, "dtype": dtype},
+        "model": {**model.model_dump(), "adapter": _fingerprint(adapter) if adapter else None},
         "suites": {name: len(prompts) for name, prompts in suites.items()},
-        "prompts": [prompt.text for prompts in suites.values() for prompt in prompts],
         "thinking": list(thinking),
         "max_tokens": max_tokens,
         "seed": seed,
     }
-    manifest = build_manifest(settings)
-    del settings["prompts"]  # hashed above, and not for the page
-    manifest_path = out / "manifest.json"
+    asked = sha256_of([[(prompt.id, prompt.text) for prompt in prompts] for prompts in suites.values()])
     with locked(out):
-        if manifest_path.exists():
-            before = json.loads(manifest_path.read_text(encoding="utf-8"))
-            if before["recipe_sha256"] != manifest["recipe_sha256"]:
-                raise RunError(f"{out} holds a measurement with other settings.", "Choose another folder with --out.")
-            manifest = before
-        else:
-            write_text(manifest_path, json.dumps(manifest, indent=2) + "\n")
+        manifest = _open(out, settings, asked)
         scores: list[Score] = []
-        timings = {}
-        system = "adapted" if adapter else "vanilla"
         for mode in thinking:
-            start = time.monotonic()
-            said = sample_responses(
-                f"{address} CoT {mode}",
-                suites,
-                {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
-                Sampler(address, mode, adapter, family, dtype, batch_size, max_tokens, seed),
-                out / "evaluation" / f"{system}-{mode}",
-            )
-            timings[f"CoT {mode}"] = round(time.monotonic() - start, 1)
+            with timed(out, f"CoT {mode}"):
+                said = sample_responses(
+                    f"{model.address} CoT {mode}",
+                    suites,
+                    {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
+                    Sampler(model, mode, adapter, batch_size, max_tokens, seed),
+                    out / "evaluation" / f"{system}-{mode}",
+                )
             for name, prompts in suites.items():
                 expect = prompts[0].expect
                 scores += suite_scores(
@@ -93,10 +81,10 @@ def measure(
                     judge=judge_name(expect),
                 )
         data = ReportData(
-            title=f"{address} with {adapter}" if adapter else address,
+            title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=settings,
             manifest=manifest,
-            timings_s=timings,
+            timings_s=timings_of(out),
             scores=tuple(scores),
             classifier=None,
             histories={},
@@ -105,3 +93,28 @@ def measure(
         )
         write_report(data, out)
     return data
+
+
+def _open(out: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+    """The manifest of a measurement that starts in a folder, or goes on there."""
+    if (out / "recipe.json").exists():
+        raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
+    settings_path, manifest_path = out / MEASUREMENT, out / "manifest.json"
+    if not settings_path.exists():
+        manifest = build_manifest(settings, prompts_sha256)
+        write_json(manifest_path, manifest)
+        write_json(settings_path, settings)
+        return manifest
+    check_same(out, read_json(settings_path), settings)
+    manifest = read_json(manifest_path)
+    if manifest.get("prompts_sha256") != prompts_sha256:
+        raise RunError(f"{out} holds a measurement on other prompts.", "Choose another folder with --out.")
+    manifest = continued(manifest)
+    write_json(manifest_path, manifest)
+    return manifest
+
+
+def _fingerprint(adapter: Path) -> dict[str, str | None]:
+    """Where an adapter lies and what is in it: trained again into the same folder, it is another."""
+    weights = adapter / "adapter_model.safetensors"
+    return {"folder": str(adapter), "sha256": sha256_of_file(weights) if weights.is_file() else None}

@@ -8,25 +8,23 @@ from pathlib import Path
 from presafe.evaluation.decision import decision_scores
 from presafe.models.decision_head import DecisionHead
 from presafe.models.loading import load_model
+from presafe.recipe import ModelSettings
 from presafe.records import Prompt
 
 
-def score_prompts(
-    address: str, texts: Sequence[str], head: DecisionHead, folder: Path, family: str | None = None
-) -> list[float]:
+def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead, folder: Path) -> list[float]:
     """p = σ(φ(h)) of each text, in [0, 1].
 
     Args:
-        address: The model that was aligned.
+        model: The model that was aligned.
         texts: What users ask.
         head: The head that was exported.
         folder: Folder of the aligned system; its `adapter/` is what the head was trained with.
-        family: Chat family; None detects it.
 
     Raises:
         ModelError: no such model or adapter, or a head of another width.
     """
-    loaded = load_model(address, adapter=folder / "adapter", family=family)
+    loaded = load_model(model.address, adapter=folder / "adapter", family=model.family, dtype=model.dtype)
     prompts = [
         Prompt(id=str(number), text=text, category="none", split="none", licence="none", expect="comply")
         for number, text in enumerate(texts)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from presafe.judges.scorers import refusal_strings
 from presafe.models.sampling import Sampler, load_responses, sample_responses
+from presafe.progress import console
 from presafe.records import Prompt, Response, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.classifier import DecisionSplit, split_decisions
@@ -34,21 +35,23 @@ def respond(run: RunFolder) -> None:
     """Sample all three parts."""
     settings = run.recipe.respond
     for part, thinking in _THINKING.items():
-        sample_responses(
+        said = sample_responses(
             part,
             {part: queries_of(run, part)},
             {part: refusal_strings()},
             Sampler(
-                address=run.recipe.model.address,
+                model=run.recipe.model,
                 thinking=thinking,
-                family=run.recipe.model.family,
-                dtype=run.recipe.model.dtype,
+                adapter=None,
                 batch_size=settings.batch_size,
                 max_tokens=settings.teacher_max_tokens if thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
             ),
             run.path / "responses" / part,
-        )
+        )[part]
+        cut = sum(response.truncated for response in said)
+        unjudged = sum(response.verdict == "unjudged" for response in said)
+        console.print(f"  {part}: {len(said)} answers, {cut} thoughts truncated, {unjudged} without a verdict")
 
 
 def queries_of(run: RunFolder, part: Part) -> list[Prompt]:

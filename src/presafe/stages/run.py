@@ -10,7 +10,7 @@ from pathlib import Path
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import check_queries
+from presafe.stages.systems import check_prompts
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
@@ -27,9 +27,9 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
     Raises:
         PresafeError: as the stages; what is done is kept.
     """
-    check_queries(recipe)
+    prompts_sha256 = check_prompts(recipe)
     with locked(out):
-        run = RunFolder.open_for(out, recipe)
+        run = RunFolder.open_for(out, recipe, prompts_sha256)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):
                 console.print(f"[bold]{number} {stage}[/bold]: done before")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.errors import PromptError
+from presafe.manifest import sha256_of
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_source, load_sources
 from presafe.recipe import Recipe
@@ -36,20 +37,26 @@ def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
 
 
-def check_queries(recipe: Recipe) -> None:
+def check_prompts(recipe: Recipe) -> str:
     """Fail before the first token where prompts cannot be read, or the model would be aligned on a held-out one.
+
+    Returns:
+        The sha256 of all prompts, with their ids.
 
     Raises:
         PromptError: as `load_sources`; or a query stands in an evaluation suite, case and punctuation folded.
     """
-    asked = {fold(prompt.text) for prompt in [*classifier_queries(recipe), *alignment_queries(recipe)]}
-    for name, prompts in evaluation_suites(recipe).items():
+    queries = {"classifier": classifier_queries(recipe), "alignment": alignment_queries(recipe)}
+    suites = evaluation_suites(recipe)
+    asked = {fold(prompt.text) for prompts in queries.values() for prompt in prompts}
+    for name, prompts in suites.items():
         shared = [prompt.id for prompt in prompts if fold(prompt.text) in asked]
         if shared:
             raise PromptError(
                 f"suite {name} holds {len(shared)} prompts that the model is aligned on (first: {shared[0]}).",
                 "Use another split or file for one of the two.",
             )
+    return sha256_of([[(prompt.id, prompt.text) for prompt in each] for each in (*queries.values(), *suites.values())])
 
 
 def aligned_systems(recipe: Recipe) -> list[System]:

@@ -131,7 +131,7 @@ def test_an_answer_that_spells_the_end_of_a_turn_does_not_end_it(smolthink: Rend
     ("text", "expected"),
     [
         ("so I think", Answer("so I think", "", True)),
-        ("so I think<|im_end|>", Answer("so I think", "", True)),
+        ("so I think<|im_end|>", Answer("so I think", "", False)),  # the model's own end, not the budget's
         ("", Answer("", "", True)),
         ("\n</think>\n\n", Answer("", "", False)),
         ("<think>\nit opens\n</think>\n\nyes", Answer("it opens", "yes", False)),
@@ -143,9 +143,18 @@ def test_split_with_cot_on(smolthink: Renderer, text: str, expected: Answer) -> 
     assert smolthink.split(smolthink.completion_ids(text), "on") == expected
 
 
-def test_split_with_cot_off_is_never_truncated(smolthink: Renderer) -> None:
-    assert smolthink.split(smolthink.completion_ids(" 12<|im_end|>"), "off") == Answer("", "12", False)
-    assert smolthink.split(smolthink.completion_ids("cut in the mid"), "off") == Answer("", "cut in the mid", False)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" 12<|im_end|>", Answer("", "12", False)),
+        ("cut in the mid", Answer("", "cut in the mid", False)),
+        # a thought all the same: it is no answer
+        ("<think>\nso I\n</think>\n\nyes<|im_end|>", Answer("so I", "yes", False)),
+        ("<think>\nso I", Answer("so I", "", True)),
+    ],
+)
+def test_split_with_cot_off(smolthink: Renderer, text: str, expected: Answer) -> None:
+    assert smolthink.split(smolthink.completion_ids(text), "off") == expected
 
 
 def test_stop_ids_are_those_of_the_family(smolthink: Renderer) -> None:
