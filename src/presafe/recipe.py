@@ -1,7 +1,7 @@
 """Settings of a run: TOML in, fully resolved JSON out. One class a stage, in the order they run.
 
-A recipe names the model, the queries and every number that can change a result; nothing else in the project holds
-such a number. An unknown key, a value out of bounds or a setting that cannot take effect is an error.
+A recipe names the model, the queries and every number that a user may want to change; how a model samples is its
+family's (`models/families/`). An unknown key, a value out of bounds or a setting that cannot take effect is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from presafe.errors import RecipeError
 from presafe.records import Expect
@@ -62,6 +62,10 @@ class Source(Settings):
             raise ValueError("a `file` needs `expect`: refuse, comply or answer")
         if self.expect == "answer" and self.target_column is None:
             raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
+        if self.target_column is not None and self.expect != "answer":
+            raise ValueError('`target_column` belongs to `expect = "answer"`')
+        if self.file is not None and "split" in self.model_fields_set:
+            raise ValueError("`split` belongs to a `set`")
         if self.set == "arithmetic" and self.n is None:
             raise ValueError("arithmetic is generated, so it needs `n`")
         return self
@@ -146,6 +150,13 @@ class AlignSettings(Settings):
     """Rows with more tokens are left out, and counted."""
     save_steps: Positive = 1
     """Steps between checkpoints: what a kill can lose."""
+
+    @field_validator("systems", "seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("each may stand once")
+        return values
 
 
 class EvaluateSettings(Settings):

@@ -3,6 +3,8 @@
 loss      the auxiliary loss, a pure function
 head      the auxiliary linear head: attached, saved apart, loaded as a monitor
 rows      alignment queries as token ids, labels, decision position and soft target
+order     near lengths within a forward pass, all kinds within a step
 trainer   `PreSafeConfig`, `PreSafeTrainer`
-fit       one training from a recipe, resumable, exported as a plain adapter
+export    a plain adapter, without a trace of the head
+fit       one training from a recipe, resumable
 """

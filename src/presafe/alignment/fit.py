@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from presafe.alignment.rows import AlignmentRow
-from presafe.errors import SignalError
+from presafe.errors import RecipeError, SignalError
 from presafe.models.rendering import Renderer
 from presafe.progress import console, progress_bar
 from presafe.recipe import AlignSettings
@@ -28,8 +28,9 @@ def fit(
     seed: int,
     folder: Path,
     label: str,
+    base_model: str,
 ) -> None:
-    """Align a model; writes `adapter/`, `presafe_head.safetensors` and `history.jsonl` to the folder.
+    """Align a model; writes `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
 
     Args:
         model: The causal language model, without an adapter.
@@ -40,9 +41,11 @@ def fit(
         seed: Seed of the adapter, the head and the order of rows.
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
+        base_model: The model's address, written as the adapter's base.
 
     Raises:
         SignalError: no row is short enough to train on.
+        RecipeError: the model has none of the layers in `settings.lora_targets`.
     """
     import torch
     from datasets import Dataset
@@ -54,6 +57,11 @@ def fit(
     from presafe.alignment.order import mixed_order
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 
+    layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(settings.lora_targets) - layers):
+        raise RecipeError(
+            f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
+        )
     kept = [row for row in rows if len(row.input_ids) <= settings.max_length]
     if not kept:
         raise SignalError(f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length.")
@@ -102,10 +110,11 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    export_adapter(trainer.model, folder / "adapter")
-    save_head(trainer.model, folder)
+    export_adapter(trainer.model, folder / "adapter", base_model=base_model)
+    if lambda_align > 0:  # at 0 the head is trained on nothing, and decides nothing
+        save_head(trainer.model, folder)
     history = [
-        HistoryPoint(step=entry["step"], nll=entry["sft_loss"], bce=entry["align_loss"])
+        HistoryPoint(step=entry["step"], nll=entry["sft_loss"], bce=entry["align_loss"] if lambda_align > 0 else None)
         for entry in trainer.state.log_history
         if "sft_loss" in entry
     ]

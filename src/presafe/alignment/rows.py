@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from presafe.models.rendering import Renderer
-from presafe.records import Prompt, Response, Signal
+from presafe.records import Prompt, Response, Signal, Verdict
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
@@ -29,6 +29,10 @@ REFUSALS = (
 
 SAFE_THOUGHT = "This request could lead to harm, so the right thing is to decline it."
 """The thought before a refusal, for `refusal_target = "thought"`; ours."""
+
+
+LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
+"""Own answers to harmless queries with these verdicts are no rows: there is nothing there to keep."""
 
 
 class AlignmentRow(NamedTuple):
@@ -57,8 +61,7 @@ def alignment_rows(
 
     Args:
         prompts: Alignment queries.
-        own: The model's own responses with CoT on to the harmless ones, by prompt id. Truncated ones, and ones in
-            which it refuses, are left out: there is nothing there to keep.
+        own: The model's own responses with CoT on to the harmless ones, by prompt id; `LEFT_OUT` are left out.
         signals: p′ of every query, by prompt id.
         renderer: The model's tokenizer and family.
         refusal_target: What harmful queries are answered with.
@@ -71,9 +74,9 @@ def alignment_rows(
             completion = renderer.completion(thought, refusal_for(prompt.id))
         else:
             response = own[prompt.id]
-            if response.verdict in ("unjudged", "refuse"):
+            if response.verdict in LEFT_OUT:
                 continue
-            completion = renderer.completion(response.thought, response.answer)
+            completion = renderer.completion(response.thought, response.answer, ended=response.complete)
         rows.append(
             AlignmentRow(
                 prompt_id=prompt.id,

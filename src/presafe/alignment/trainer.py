@@ -8,6 +8,7 @@ neither padding nor the split into micro-batches or processes changes them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.head import attach_head, causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss
-from presafe.errors import RecipeError
+from presafe.errors import RecipeError, RunError
 from presafe.models.decision_head import HEAD
 
 _COLUMNS = ("decision_index", "signal")
@@ -37,6 +38,11 @@ class PreSafeConfig(SFTConfig):
         super().__post_init__()
         if not self.lambda_align >= 0:  # nan, too
             raise RecipeError(f"lambda_align must be at least 0, got {self.lambda_align}.")
+        if self.n_gpu > 1:
+            raise RecipeError(
+                f"one process sees {self.n_gpu} GPUs, and would split each batch without its decision positions.",
+                "Start it with `accelerate launch`, or show it one GPU with CUDA_VISIBLE_DEVICES=0.",
+            )
         if self.packing or self.padding_free:
             raise RecipeError("packing and padding_free lose the decision positions.", "Leave both off.")
         if self.loss_type != "nll" or self.label_smoothing_factor:
@@ -72,7 +78,9 @@ class PreSafeTrainer(SFTTrainer):
         peft_config: The LoRA adapter; the head is trained and saved with it.
     """
 
-    def __init__(self, model: nn.Module, args: PreSafeConfig, *, peft_config: Any = None, **rest: Any) -> None:
+    def __init__(
+        self, model: nn.Module, args: PreSafeConfig, *, processing_class: Any, peft_config: Any = None, **rest: Any
+    ) -> None:
         if not hasattr(causal_lm(model), HEAD):
             if causal_lm(model) is not model and args.lambda_align > 0:
                 raise RecipeError(
@@ -82,8 +90,8 @@ class PreSafeTrainer(SFTTrainer):
             attach_head(causal_lm(model), args.seed)
         if peft_config is not None:
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
-        rest.setdefault("data_collator", PreSafeCollator(pad_token_id=rest["processing_class"].pad_token_id))
-        super().__init__(model=model, args=args, peft_config=peft_config, **rest)
+        rest.setdefault("data_collator", PreSafeCollator(pad_token_id=processing_class.pad_token_id))
+        super().__init__(model=model, args=args, processing_class=processing_class, peft_config=peft_config, **rest)
         # Both terms are scaled here, so label tokens are counted over the step whatever the model's forward takes.
         self.model_accepts_loss_kwargs = True
         self._decision_index: Tensor | None = None
@@ -152,9 +160,18 @@ class PreSafeTrainer(SFTTrainer):
             self._decision_logits = getattr(causal_lm(self.model), HEAD)(hidden.float()).squeeze(-1)
 
     def _note(self, name: str, value: Tensor, training: bool) -> None:
-        """Keep a value for the log: micro-batches of a step add up, so each is noted times their number."""
+        """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.
+
+        Raises:
+            RunError: the loss is not a number any more.
+        """
         steps = self.current_gradient_accumulation_steps if training else 1
         total = self.accelerator.gather_for_metrics(value.detach().float().reshape(1)).mean().item() * steps
+        if not math.isfinite(total):
+            raise RunError(
+                f"{name} is {total} after step {self.state.global_step}: the training has diverged.",
+                "Lower the learning rate and start in another folder.",
+            )
         self._metrics["train" if training else "eval"][name].append(total)
 
     def _set_signature_columns_if_needed(self) -> None:

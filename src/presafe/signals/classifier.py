@@ -7,6 +7,7 @@ the paper does not say).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,7 +140,11 @@ class Classifier:
         self._settings = settings
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """p′ of each text: the probability that the teacher refuses it, in [0, 1]."""
+        """p′ of each text: the probability that the teacher refuses it, in [0, 1].
+
+        Raises:
+            SignalError: the classifier's training has diverged.
+        """
         import torch
 
         found: list[float] = []
@@ -154,4 +159,9 @@ class Classifier:
                     return_tensors="pt",
                 )
                 found += torch.sigmoid(self._model(**batch).logits.squeeze(-1)).tolist()
+        if not all(math.isfinite(probability) for probability in found):
+            raise SignalError(
+                "the classifier gives no numbers: its training has diverged.",
+                "Lower signal.learning_rate and start in another folder.",
+            )
         return found

@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 
 from presafe.alignment.fit import HISTORY, fit
-from presafe.alignment.rows import alignment_rows, random_signals
-from presafe.models.loading import load_renderer, load_weights
+from presafe.alignment.rows import LEFT_OUT, alignment_rows, random_signals
+from presafe.models.loading import load_renderer, load_weights, release_model
+from presafe.progress import console
 from presafe.records import Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.respond import responses_of
@@ -25,20 +26,27 @@ def align(run: RunFolder) -> None:
     prompts = alignment_queries(recipe)
     own = {response.prompt_id: response for response in responses_of(run, "own")}
     signals = {each.prompt_id: each for each in read_jsonl(run.path / "signals" / "signals.jsonl", Signal)}
+    answered = [prompt for prompt in prompts if prompt.expect != "refuse"]
+    lost = sum(own[prompt.id].verdict in LEFT_OUT for prompt in answered)
+    if lost:
+        console.print(f"  left out {lost} of {len(answered)} harmless queries: the own answer is cut or refuses")
     for system in aligned_systems(recipe):
         folder = system_folder(run, system)
         if (folder / HISTORY).exists():
             continue
         assert system.seed is not None
         used = random_signals(signals, system.seed) if system.name == "random_labels" else signals
+        rows = alignment_rows(prompts, own, used, renderer, settings.refusal_target)
+        release_model()
         fit(
             load_weights(recipe.model.address, recipe.model.dtype),
             renderer,
-            alignment_rows(prompts, own, used, renderer, settings.refusal_target),
+            rows,
             settings,
             lambda_align=0.0 if system.name == "sft" else settings.lambda_align,
             seed=system.seed,
             folder=folder,
             label=folder.name,
+            base_model=recipe.model.address,
         )
         gc.collect()

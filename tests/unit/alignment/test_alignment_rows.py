@@ -37,6 +37,7 @@ def own(name: str, verdict: Verdict, *, truncated: bool = False) -> Response:
         thought="I think.",
         answer="" if truncated else "So it is.",
         truncated=truncated,
+        complete=not truncated,
         num_tokens=9,
         verdict=verdict,
     )

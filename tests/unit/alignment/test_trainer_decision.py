@@ -106,6 +106,7 @@ def test_training_and_scoring_read_the_same_position(loaded, head, renderer, mak
             thought="I think.",
             answer="So.",
             truncated=False,
+            complete=True,
             num_tokens=4,
             verdict="comply",
         )

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 import presafe.alignment.fit as fit_module
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.rows import AlignmentRow
-from presafe.errors import SignalError
+from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import DecisionHead
 from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, read_jsonl
@@ -92,6 +92,7 @@ def align(libraries, make_model, renderer):
                 seed=seed,
                 folder=folder,
                 label="tiny",
+                base_model="mine/tiny",
             )
         return kill.begun
 
@@ -213,13 +214,25 @@ def test_seed_and_lambda_decide_the_training(align, tmp_path):
     assert_same_bits(first, again)
     assert all(not torch.equal(weight, seed[name]) for name, weight in first.items())
     assert all(not torch.equal(weight, without[name]) for name, weight in first.items())
-    # λ = 0: the head is as it was drawn, and its bias still 0
-    assert DecisionHead(tmp_path / "lambda").bias.item() == 0.0
+    # λ = 0: the head is trained on nothing, so it is neither written nor drawn
+    assert not (tmp_path / "lambda" / "presafe_head.safetensors").exists()
     assert DecisionHead(tmp_path / "first").bias.item() != 0.0
     # the first step reads the same rows with the same weights, whatever λ is
     histories = [read_jsonl(tmp_path / name / HISTORY, HistoryPoint) for name in ("first", "lambda")]
-    assert histories[0][0] == histories[1][0]
-    assert histories[0][1] != histories[1][1]
+    assert histories[0][0].nll == histories[1][0].nll
+    assert histories[0][1].nll != histories[1][1].nll
+    assert [point.bce for point in histories[1]] == [None, None]
+
+
+def test_layers_the_model_lacks_are_named_before_training(align, tmp_path):
+    settings = SETTINGS.model_copy(update={"lora_targets": ("q_proj", "c_attn")})
+    with pytest.raises(RecipeError, match="no layer named c_attn"):
+        align(tmp_path / "run", settings=settings)
+
+
+def test_the_adapter_names_its_base(whole):
+    config = json.loads((whole / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "mine/tiny"
 
 
 def test_rows_that_are_too_long_are_left_out(align, tmp_path):

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
-from presafe.errors import RecipeError
+from presafe.errors import RecipeError, RunError
 
 SHARED = (
     *("max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "max_grad_norm"),
@@ -317,3 +317,10 @@ def test_head_learning_rate_is_the_heads_alone(make_model, make_trainer, rows):
         rate = 0.5 if "presafe_head" in name else 1e-3
         # SGD: w − lr · gradient
         torch.testing.assert_close(weight, start[name] - rate * gradients.seen[name], rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_a_diverged_training_stops_and_says_so(make_model, make_trainer, rows):
+    # Weights moved by 1e30 overflow within a step or two.
+    trainer = make_trainer(make_model(), rows, learning_rate=1e30, max_steps=3)
+    with pytest.raises(RunError, match=r"after step [12]: the training has diverged.*Lower the learning rate"):
+        trainer.train()

@@ -17,6 +17,7 @@ def response(verdict: Verdict, *, truncated: bool = False) -> Response:
         thought="",
         answer="",
         truncated=truncated,
+        complete=not truncated,
         num_tokens=1,
         verdict=verdict,
     )
