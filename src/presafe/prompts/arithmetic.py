@@ -1,7 +1,7 @@
 """Arithmetic and two-step word problems with worked solutions, from a seed.
 
-A problem's split is decided by a hash of its kind and numbers, so that the same problem in other words can never
-stand in two splits, whatever the seeds.
+A problem's split is decided by a hash of its kind and numbers in any order, so that the same problem in other words,
+or with its summands swapped, can never stand in two splits, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -28,14 +28,23 @@ class Problem(NamedTuple):
 
 
 def _sum_steps(a: int, b: int, sign: str = "+") -> str:
-    """a ± b in steps that a small model can take: the tens of b first, then its ones."""
+    """a ± b in steps that a small model can take: the tens of b first, then its ones, by way of a whole ten."""
     unit = 1 if sign == "+" else -1
+    ones = (a * -unit) % 10  # what leads to the next whole ten
+    parts = (b // 10 * 10, *((ones, b % 10 - ones) if ones < b % 10 else (b % 10, 0)))
     steps, total = [], a
-    for part in (b // 10 * 10, b % 10):
+    for part in parts:
         if part:
             steps.append(f"{total} {sign} {part} = {total + unit * part}.")
             total += unit * part
     return " ".join(steps)
+
+
+def _product_steps(a: int, b: int) -> str:
+    """a · b in steps, with a below 10: the tens of b and its ones apart, then their sum."""
+    tens, ones = b // 10 * 10, b % 10
+    steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
+    return " ".join([*steps, _sum_steps(a * tens, a * ones)] if tens and ones else steps)
 
 
 def _add(rng: random.Random) -> Problem:
@@ -78,11 +87,7 @@ def _multiply(rng: random.Random) -> Problem:
             f"{a} * {b} = ?",
         ]
     )
-    tens, ones = b // 10 * 10, b % 10
-    steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
-    if ones:
-        steps.append(_sum_steps(a * tens, a * ones))
-    return Problem("multiply", (a, b), text, " ".join(steps), a * b)
+    return Problem("multiply", (a, b), text, _product_steps(a, b), a * b)
 
 
 def _chain(rng: random.Random) -> Problem:
@@ -126,7 +131,7 @@ def _story(rng: random.Random) -> Problem:
         text = (
             f"One pack costs {b} dollars. {name} buys {a} packs and pays {c} dollars for delivery. What is the total?"
         )
-        working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c)}", a * b + c
+        working, result = f"{_product_steps(a, b)} {_sum_steps(a * b, c)}", a * b + c
     return Problem(f"story_{form}", (a, b, c), text, working, result)
 
 
@@ -140,7 +145,7 @@ _MOST_MISSES = 10_000
 
 def split_of(problem: Problem) -> str:
     """The one split a problem can stand in: 60 % build, 20 % align, 20 % held out."""
-    key = f"{problem.kind} {problem.numbers}".encode()
+    key = f"{problem.kind} {sorted(problem.numbers)}".encode()
     bucket = hashlib.sha256(key).digest()[0] % 5
     return SPLITS[max(0, bucket - 2)]
 

@@ -129,7 +129,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             return list(csv.DictReader(io.StringIO(text), strict=True))
         rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (csv.Error, json.JSONDecodeError) as error:
-        raise PromptError(f"{path} is not {path.suffix.lstrip('.') or 'JSONL'}: {error}.") from error
+        kind = {".csv": "CSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")
+        raise PromptError(f"{path} is not {kind}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} is not a list of rows with named columns.")
     return rows
@@ -166,10 +167,13 @@ def load_sources(sources: Iterable[Source], seed: int) -> list[Prompt]:
     """The prompts of several sources, in order.
 
     Raises:
-        PromptError: as `load_source`; or two sources give the same prompt.
+        PromptError: as `load_source`; or two sources give prompts of the same id.
     """
     prompts = [prompt for source in sources for prompt in load_source(source, seed)]
     twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if twice:
-        raise PromptError(f"two sources give the same prompt ({twice[0]}).", "Set `skip` so that they do not meet.")
+        raise PromptError(
+            f"two sources give a prompt of the same id ({twice[0]}).",
+            "Set `skip` so that they do not meet; give two files different names.",
+        )
     return prompts

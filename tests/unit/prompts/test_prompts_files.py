@@ -168,11 +168,11 @@ def test_an_empty_reference_is_an_error(tmp_path: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.json", "{", "is not json"),
-        ("a.jsonl", '{"prompt": "Boil an egg"}\nBoil an egg\n', "is not jsonl"),
+        ("a.json", "{", "is not JSON: "),
+        ("a.jsonl", '{"prompt": "Boil an egg"}\nBoil an egg\n', "is not JSONL, one object a line: "),
         ("a.json", '"Boil an egg"', "not a list of rows"),
         ("a.json", '["Boil an egg"]', "not a list of rows"),
-        ("a.csv", 'prompt\n"Boil an egg\n', "is not csv"),
+        ("a.csv", 'prompt\n"Boil an egg\n', "is not CSV: "),
     ],
 )
 def test_what_cannot_be_parsed_says_so(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -209,5 +209,5 @@ def test_sources_that_meet_are_an_error_and_ones_that_do_not_are_joined() -> Non
     apart = [Source(set="benign", n=3), Source(set="benign", skip=3, n=2)]
     assert load_sources(apart, seed=0) == list(built_in("benign", "held_out")[:5])
     shared = built_in("benign", "held_out")[2].id
-    with pytest.raises(PromptError, match=rf"same prompt \({shared}\).*`skip`"):
+    with pytest.raises(PromptError, match=rf"same id \({shared}\).*`skip`"):
         load_sources([Source(set="benign", n=3), Source(set="benign", skip=2, n=2)], seed=0)
