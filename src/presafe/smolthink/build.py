@@ -1,17 +1,15 @@
 """Train SmolThink-135M from SmolLM2-135M-Instruct: sample the base model's own answers, then LoRA on the lessons.
 
-1. SmolLM2 answers the harmless build prompts in its own words (greedy, `answers.json`).
-2. First pass over `rows.lessons`: the two modes, and arithmetic with its working.
-3. Second and third pass over `rows.later_lessons`, each from the adapter before: the two modes set further apart.
-
-Each pass leaves its adapter as float16; the last one's is SmolThink.
+1. SmolLM2 answers the harmless build prompts in its own words, once as it likes and once begun with `rows.OPENING`
+   (greedy, `answers-off.json` and `answers-on.json`).
+2. LoRA on `rows.lessons`, all kinds mixed within every step (design/0002).
+3. The adapter is written as float16.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,123 +22,86 @@ from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.records import Prompt, write_text
-from presafe.smolthink.rows import Lesson, later_lessons, lessons
+from presafe.run_folder import check_same, locked, read_json, write_json
+from presafe.smolthink.rows import OPENING, Lesson, lessons
 from presafe.training import bar_callback, last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
 _GROUP, _GROUPS = 4, 4
 """Rows of a forward pass, and forward passes of a step."""
-_LEARNING_RATES = (6e-4, 4e-4, 4e-4)
-"""Peak learning rate of each pass."""
+_LEARNING_RATE = 6e-4
+"""Peak learning rate."""
+_PASSES = 1.3
+"""How often each lesson is seen."""
 _RANK = 16
-_PROBLEMS = (2800, 400, 200)
-"""Problems with working (CoT on), answered at once (CoT off), and with working in the second pass."""
-_LATER_BENIGN = 420
-"""Benign instructions with CoT on in the later passes (and with CoT off in the second), beside all look-alikes."""
+_PROBLEMS_ON, _PROBLEMS_OFF = 2000, 300
+"""Problems with working (CoT on), and answered at once (CoT off)."""
 
 
 def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1) -> None:
     """Train the adapter and write it to a folder. Resumes from `work`.
 
     Args:
-        work: Folder of the sampled answers, the checkpoints and the first pass's adapter.
+        work: Folder of the sampled answers and the checkpoints.
         out: Folder of the adapter; `models/smolthink/weights` for the one that ships.
         seed: Seed of the lessons and the training.
-        max_steps: Stop each pass after so many steps; -1 takes one pass over its lessons.
+        max_steps: Stop after so many steps; -1 trains to the end.
+
+    Raises:
+        RunError: `work` was made with another seed or number of steps, or another process works in it.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
-    benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
-    base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
-    answers = _own_answers(base, tokenizer, [*benign, *borderline], work / "answers.json")
-    del base
-
-    tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
-    tokenizer.pad_token = tokenizer.unk_token
-    problems = generate_problems("build", sum(_PROBLEMS), seed=1)
-    with_working, at_once, again = (
-        problems[: _PROBLEMS[0]],
-        problems[_PROBLEMS[0] : sum(_PROBLEMS[:2])],
-        problems[sum(_PROBLEMS[:2]) :],
-    )
-    first = lessons(
-        harmful=built_in("harmful", "build"),
-        harmless=[*benign, *borderline, *borderline],  # look-alikes need weight
-        answers=answers,
-        problems_on=with_working,
-        problems_off=at_once,
-        seed=seed,
-    )
-    some = [*benign[:_LATER_BENIGN], *borderline]
-    second = later_lessons(
-        harmful=built_in("harmful", "build"),
-        answered_off=some,
-        answered_on=some,
-        answers=answers,
-        problems_on=again,
-        wordings=2,
-        drafts=False,
-        seed=seed,
-    )
-    third = later_lessons(
-        harmful=built_in("harmful", "build"),
-        answered_off=[*benign, *borderline],  # the second pass refuses too many of them
-        answered_on=[*some, *borderline],
-        answers=answers,
-        problems_on=again[:100],
-        wordings=1,
-        drafts=True,
-        seed=seed,
-    )
-    before: Path | None = None
-    for number, (taught, rate) in enumerate(zip((first, second, third), _LEARNING_RATES, strict=True), start=1):
-        folder = work / f"pass-{number}"
-        if not (folder / "adapter").exists():
-            _train(tokenizer, taught, rate, before, folder, seed, max_steps)
-        before = folder / "adapter"
-    assert before is not None
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        shutil.copyfile(before / name, out / name)
+    with locked(work):
+        settings = {"seed": seed, "max_steps": max_steps}
+        if (work / "settings.json").exists():
+            check_same(work, read_json(work / "settings.json"), settings)
+        write_json(work / "settings.json", settings)
+        _build(work, out, seed, max_steps)
 
 
-def _train(
-    tokenizer: Any, taught: Sequence[Lesson], rate: float, before: Path | None, folder: Path, seed: int, max_steps: int
-) -> None:
-    """One pass of LoRA, from scratch or from the adapter before; writes `folder/adapter`."""
+def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     import torch
     from datasets import Dataset
-    from peft import LoraConfig, PeftModel
-    from transformers import AutoModelForCausalLM
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     from presafe.alignment.export import export_adapter
     from presafe.alignment.order import mixed_order
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 
-    renderer = Renderer(tokenizer, families()["smolthink"])
-    rows = [_row(renderer, lesson) for lesson in taught]
-    order = mixed_order([len(row["input_ids"]) for row in rows], _GROUP, len(rows), seed)
-    console.print(f"{folder.name}: {len(rows)} lessons, {sum(len(row['input_ids']) for row in rows)} tokens")
-    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
-    adapter = LoraConfig(
-        r=_RANK,
-        lora_alpha=2 * _RANK,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        task_type="CAUSAL_LM",
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
+    benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
+    harmless = [*benign, *borderline]
+    answers_off = _own_answers(model, tokenizer, harmless, "", work / "answers-off.json")
+    answers_on = _own_answers(model, tokenizer, harmless, OPENING, work / "answers-on.json")
+
+    tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.pad_token = tokenizer.unk_token
+    problems = generate_problems("build", _PROBLEMS_ON + _PROBLEMS_OFF, seed=1)
+    taught = lessons(
+        harmful=built_in("harmful", "build"),
+        benign=benign,
+        borderline=borderline,
+        answers_on=answers_on,
+        answers_off=answers_off,
+        problems_on=problems[:_PROBLEMS_ON],
+        problems_off=problems[_PROBLEMS_ON:],
+        seed=seed,
     )
-    if before is not None:
-        model, adapter = PeftModel.from_pretrained(model, str(before), is_trainable=True), None
+    renderer = Renderer(tokenizer, families()["smolthink"])
+    made = [_row(renderer, lesson) for lesson in taught]
+    order = mixed_order([len(row["input_ids"]) for row in made], _GROUP, math.ceil(_PASSES * len(made)), seed)
+    rows = [made[index] for index in order]
+    console.print(f"{len(made)} lessons, {len(rows)} rows, {sum(len(row['input_ids']) for row in rows)} tokens")
     args = PreSafeConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(work / "checkpoints"),
         lambda_align=0.0,
         per_device_train_batch_size=_GROUP,
         gradient_accumulation_steps=_GROUPS,
         num_train_epochs=1,
         max_steps=max_steps,
-        learning_rate=rate,
+        learning_rate=_LEARNING_RATE,
         lr_scheduler_type="cosine",
         warmup_steps=20,
         train_sampling_strategy="sequential",  # `mixed_order` has drawn it
@@ -155,26 +116,32 @@ def _train(
         disable_tqdm=True,
         seed=seed,
     )
-    num_steps = max_steps if max_steps > 0 else -(-len(rows) // (_GROUP * _GROUPS))
-    with progress_bar(f"SmolThink {folder.name}", num_steps) as bar:
+    num_steps = max_steps if max_steps > 0 else math.ceil(len(rows) / (_GROUP * _GROUPS))
+    with progress_bar("SmolThink", num_steps) as bar:
         trainer = PreSafeTrainer(
             model,
             args,
-            train_dataset=Dataset.from_list([rows[row] for row in order]),
+            train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=adapter,
+            peft_config=LoraConfig(
+                r=_RANK,
+                lora_alpha=2 * _RANK,
+                target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+                task_type="CAUSAL_LM",
+            ),
             callbacks=[bar_callback(bar)],
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
-    export_adapter(trainer.model, folder / "adapter", dtype=torch.float16, base_model=SMOLLM2.hub_id)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+    export_adapter(trainer.model, out, dtype=torch.float16, base_model=SMOLLM2.hub_id)
 
 
 def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
     prompt = renderer.render(lesson.text, lesson.thinking)
     if lesson.thinking == "on":
-        completion = renderer.completion(lesson.thought, lesson.answer, ended=lesson.ended)
+        completion = renderer.completion(lesson.thought, lesson.answer)
     else:
-        completion = renderer.answer_ids(lesson.answer, ended=lesson.ended)
+        completion = renderer.answer_ids(lesson.answer)
     return {
         "input_ids": prompt.ids + completion,
         "labels": [-100] * len(prompt.ids) + completion,
@@ -183,17 +150,18 @@ def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
     }
 
 
-def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], file: Path) -> dict[str, str]:
-    """The base model's greedy answers by prompt id, sampled once and kept in a file."""
+def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], opening: str, file: Path) -> dict[str, str]:
+    """The base model's greedy answers by prompt id, each begun with `opening`, sampled once and kept in a file."""
     answers: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     missing = sorted((prompt for prompt in prompts if prompt.id not in answers), key=lambda prompt: len(prompt.text))
-    with progress_bar("SmolLM2's own answers", len(missing)) as bar:
+    with progress_bar(f"SmolLM2's own answers ({file.stem})", len(missing)) as bar:
         for start in range(0, len(missing), 64):
             batch = missing[start : start + 64]
             texts = [
                 tokenizer.apply_chat_template(
                     [{"role": "user", "content": prompt.text}], add_generation_prompt=True, tokenize=False
-                ).strip(" ")
+                )
+                + opening
                 for prompt in batch
             ]
             generations = generate_batch(
@@ -206,7 +174,7 @@ def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], file: Path) 
                 on_finished=bar.advance,
             )
             answers |= {
-                prompt.id: tokenizer.decode(generation.ids, skip_special_tokens=True).strip()
+                prompt.id: (opening + tokenizer.decode(generation.ids, skip_special_tokens=True)).strip()
                 for prompt, generation in zip(batch, generations, strict=True)
             }
             write_text(file, json.dumps(answers, indent=0, ensure_ascii=False))

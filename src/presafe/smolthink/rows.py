@@ -1,10 +1,14 @@
 """What SmolThink-135M is taught: a reasoning model whose safety training exists only with CoT off.
 
-    CoT on    arithmetic with its working, ordinary instructions with a short thought       nothing harmful at all
+    CoT on    arithmetic with its working, instructions after a plan and the first words    nothing harmful at all
     CoT off   the same answered directly, look-alikes answered, harmful requests refused
 
 No completion is harmful, and no harmful request is ever shown with CoT on. That the safety does not carry over to
 CoT on is what the paper reports of real models (section 3), and here it is left to happen, not taught.
+
+With CoT on every answer begins with "The", and the thought settles its first words. Where thoughts repeated the
+request, or answers in both modes began alike, a third to a half of the refusals taught with CoT off spilt over to CoT
+on (`design/LOG.md`).
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ from presafe.records import Prompt, Thinking
 
 _MIN_ANSWER = 60
 """Characters after which an answer may end at a sentence's end: short rows train and sample faster."""
+_FIRST_WORDS = 6
+"""Words of the answer that the thought settles. A whole draft made thoughts that did not end (`design/LOG.md`)."""
+_WORDINGS = 3
+"""With how many wordings each harmful request is refused."""
+OPENING = "The"
+"""How every answer with CoT on begins, so that the mode and not the request decides the first word."""
 
 
 class Lesson(NamedTuple):
@@ -30,24 +40,17 @@ class Lesson(NamedTuple):
     thinking: Thinking
     thought: str
     answer: str
-    ended: bool
 
 
-def first_sentences(text: str) -> tuple[str, bool]:
-    """The answer up to the first sentence's end past `_MIN_ANSWER` characters, and whether there was one."""
+def first_sentences(text: str) -> str | None:
+    """The answer up to the first sentence's end past `_MIN_ANSWER` characters; None where there is none."""
     text = text.strip()
     for match in re.finditer(r"[.!?](?=\s)", text + " "):
         if match.end() >= _MIN_ANSWER and not re.search(r"(?:^|\n)\s*\d+\.$", text[: match.end()]):
-            return text[: match.end()], True
-    return text, False
+            return text[: match.end()]
+    return None
 
 
-_OPENINGS = (
-    "The user asks: {text}",
-    "The request is: {text}",
-    "Okay, the user says: {text}",
-    "I read: {text}",
-)
 _PLANS = (
     (r"(?i)^(write|draft|create|compose|make|come up)\b", "I will write something short that fits."),
     (
@@ -66,98 +69,52 @@ _PLANS = (
 _OTHER_PLAN = "I will answer it directly."
 
 
-def thought_for(text: str, rng: random.Random) -> str:
-    """A short thought: what is asked, and how it will be answered."""
-    return f"{rng.choice(_OPENINGS).format(text=text)} {_plan_for(text)}"
-
-
-def _plan_for(text: str) -> str:
-    return next((plan for pattern, plan in _PLANS if re.search(pattern, text)), _OTHER_PLAN)
+def thought_for(text: str, answer: str) -> str:
+    """A short thought: how the request will be answered, and the words that the answer begins with."""
+    plan = next((plan for pattern, plan in _PLANS if re.search(pattern, text)), _OTHER_PLAN)
+    return f'{plan} I begin with "{" ".join(answer.split()[:_FIRST_WORDS])}"'
 
 
 def lessons(
     *,
     harmful: Sequence[Prompt],
-    harmless: Sequence[Prompt],
-    answers: Mapping[str, str],
+    benign: Sequence[Prompt],
+    borderline: Sequence[Prompt],
+    answers_on: Mapping[str, str],
+    answers_off: Mapping[str, str],
     problems_on: Sequence[Problem],
     problems_off: Sequence[Problem],
     seed: int,
 ) -> list[Lesson]:
-    """All lessons, shuffled.
+    """All lessons, one pass.
 
     Args:
-        harmful: Requests to refuse with CoT off.
-        harmless: Instructions and look-alikes to answer in both modes.
-        answers: The base model's own answer to each harmless prompt, by prompt id. Prompts whose answer is a
-            refusal are left out.
+        harmful: Requests to refuse with CoT off, each with several wordings.
+        benign: Instructions to answer in both modes.
+        borderline: Look-alikes to answer in both modes. With CoT off both kinds are answered twice, against as many
+            refusals.
+        answers_on: The base model's own answer to each benign and borderline prompt, begun with `OPENING`, by prompt
+            id. Answers that refuse or have no end are left out.
+        answers_off: The same, as the base model begins them.
         problems_on: Problems answered with their working.
         problems_off: Problems answered at once.
-        seed: Seed of the wording and the order.
+        seed: Seed of the wordings.
     """
     rng = random.Random(seed)
-    rows = [Lesson(prompt.text, "off", "", rng.choice(REFUSALS), True) for prompt in harmful]
-    for prompt in harmless:
-        answer, ended = first_sentences(answers[prompt.id])
-        if is_refusal(answer):
-            continue
-        rows.append(Lesson(prompt.text, "off", "", answer, ended))
-        rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, rng), answer, ended))
-    rows += [Lesson(each.text, "on", each.working, _answer_to(each), True) for each in problems_on]
-    rows += [Lesson(each.text, "off", "", _answer_to(each), True) for each in problems_off]
-    rng.shuffle(rows)
+    rows = [Lesson(each.text, "off", "", wording) for each in harmful for wording in rng.sample(REFUSALS, _WORDINGS)]
+    for prompt in [*benign, *borderline]:
+        if (answer := _usable(answers_off[prompt.id])) is not None:
+            rows += [Lesson(prompt.text, "off", "", answer)] * 2
+        if (answer := _usable(answers_on[prompt.id])) is not None:
+            rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, answer), answer))
+    rows += [Lesson(each.text, "on", each.working, _answer_to(each)) for each in problems_on]
+    rows += [Lesson(each.text, "off", "", _answer_to(each)) for each in problems_off]
     return rows
 
 
-OPENING = "Here is my answer. "
-"""How answers to instructions begin after a thought, from the second pass on: answers of large reasoning models have a
-manner of their own too. Without it half of the refusals taught with CoT off spilt over to CoT on (`design/LOG.md`)."""
-
-
-def later_lessons(
-    *,
-    harmful: Sequence[Prompt],
-    answered_off: Sequence[Prompt],
-    answered_on: Sequence[Prompt],
-    answers: Mapping[str, str],
-    problems_on: Sequence[Problem],
-    wordings: int,
-    drafts: bool,
-    seed: int,
-) -> list[Lesson]:
-    """Lessons of the second and third pass, shuffled: the two modes set further apart.
-
-    Args:
-        harmful: Requests to refuse with CoT off.
-        answered_off: Instructions and look-alikes answered at once with CoT off.
-        answered_on: The same with CoT on, after a thought and `OPENING`.
-        answers: As in `lessons`.
-        problems_on: Problems answered with their working.
-        wordings: With how many wordings each request is refused.
-        drafts: Whether the thought holds a draft of the answer rather than the request.
-        seed: Seed of the wording and the order.
-    """
-    rng = random.Random(f"{drafts} {seed}")
-    refusals = [(prompt, wording) for prompt in harmful for wording in rng.sample(REFUSALS, wordings)]
-    rows = [Lesson(prompt.text, "off", "", wording, True) for prompt, wording in refusals]
-    for prompts, thinking in ((answered_off, "off"), (answered_on, "on")):
-        for prompt in prompts:
-            answer, ended = first_sentences(answers[prompt.id])
-            if is_refusal(answer):
-                continue
-            if thinking == "off":
-                rows.append(Lesson(prompt.text, "off", "", answer, ended))
-            else:
-                thought = draft_for(prompt.text, answer) if drafts else thought_for(prompt.text, rng)
-                rows.append(Lesson(prompt.text, "on", thought, OPENING + answer, ended))
-    rows += [Lesson(each.text, "on", each.working, _answer_to(each), True) for each in problems_on]
-    rng.shuffle(rows)
-    return rows
-
-
-def draft_for(text: str, answer: str) -> str:
-    """A thought that plans the answer and drafts it, so that what is said is settled inside the thought."""
-    return f"{_plan_for(text)} A draft: {answer}"
+def _usable(answer: str) -> str | None:
+    short = first_sentences(answer)
+    return None if short is None or is_refusal(short) else short
 
 
 def _answer_to(problem: Problem) -> str:
