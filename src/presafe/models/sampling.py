@@ -120,6 +120,8 @@ def sample_responses(
         )
     if api.failure is not None:
         raise api.failure
+    if len(logs) < len(tasks):  # after Ctrl-C Inspect returns without the task's log, and calls it a success
+        raise KeyboardInterrupt
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
         raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")

@@ -100,7 +100,7 @@ def _open(out: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str,
     if (out / "recipe.json").exists():
         raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
     settings_path, manifest_path = out / MEASUREMENT, out / "manifest.json"
-    if not settings_path.exists():
+    if not any((out / "evaluation").glob("*/*.eval")):  # nothing was said yet, for example of an adapter that is broken
         manifest = build_manifest(settings, prompts_sha256)
         write_json(manifest_path, manifest)
         write_json(settings_path, settings)
