@@ -8,9 +8,12 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from presafe.records import Prompt
 
 _PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
 
@@ -20,7 +23,7 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str) -> dict[str, A
 
     Args:
         settings: The resolved recipe, as JSON.
-        prompts_sha256: `sha256_of` every prompt that the run asks.
+        prompts_sha256: `sha256_of_prompts` of all that the run asks.
 
     Returns:
         Hashes of the recipe, the prompts and each local file that the recipe names; time of day (UTC); commit (None
@@ -50,6 +53,11 @@ def continued(manifest: dict[str, Any]) -> dict[str, Any]:
 def sha256_of(value: Any) -> str:
     """The sha256 of what JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
+    """The sha256 of what is asked: ids and texts, group by group."""
+    return sha256_of([[(prompt.id, prompt.text) for prompt in prompts] for prompts in groups])
 
 
 def sha256_of_file(path: Path) -> str:

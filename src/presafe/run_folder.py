@@ -52,17 +52,9 @@ class RunFolder:
         if not run.recipe_path.exists():
             if (path / MEASUREMENT).exists():
                 raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
-            write_json(run.manifest_path, build_manifest(settings, prompts_sha256))
-            write_json(run.recipe_path, settings)
-            return run
-        check_same(path, read_json(run.recipe_path), settings)
-        manifest = run.manifest()
-        if manifest.get("prompts_sha256") != prompts_sha256:
-            raise RunError(
-                f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
-                "Choose another folder with --out.",
-            )
-        write_json(run.manifest_path, continued(manifest))
+            begin(path, run.recipe_path, settings, prompts_sha256)
+        else:
+            go_on(path, run.recipe_path, settings, prompts_sha256)
         return run
 
     @classmethod
@@ -140,6 +132,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def begin(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+    """Write the manifest of a new folder, then its settings; returns the manifest.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    manifest = build_manifest(settings, prompts_sha256)
+    write_json(folder / "manifest.json", manifest)
+    write_json(settings_file, settings)
+    return manifest
+
+
+def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+    """The manifest of a folder that `begin` made, with this session in it.
+
+    Raises:
+        RunError: the folder was made with other settings or prompts.
+    """
+    check_same(folder, read_json(settings_file), settings)
+    manifest = read_json(folder / "manifest.json")
+    if manifest.get("prompts_sha256") != prompts_sha256:
+        raise RunError(
+            f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.",
+            "Choose another folder with --out.",
+        )
+    manifest = continued(manifest)
+    write_json(folder / "manifest.json", manifest)
+    return manifest
 
 
 def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:

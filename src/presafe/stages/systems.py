@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.errors import PromptError
-from presafe.manifest import sha256_of
+from presafe.manifest import sha256_of_prompts
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_source, load_sources
 from presafe.recipe import Recipe
@@ -46,9 +46,9 @@ def check_prompts(recipe: Recipe) -> str:
     Raises:
         PromptError: as `load_sources`; or a query stands in an evaluation suite, case and punctuation folded.
     """
-    queries = {"classifier": classifier_queries(recipe), "alignment": alignment_queries(recipe)}
+    queries = [classifier_queries(recipe), alignment_queries(recipe)]
     suites = evaluation_suites(recipe)
-    asked = {fold(prompt.text) for prompts in queries.values() for prompt in prompts}
+    asked = {fold(prompt.text) for prompts in queries for prompt in prompts}
     for name, prompts in suites.items():
         shared = [prompt.id for prompt in prompts if fold(prompt.text) in asked]
         if shared:
@@ -56,7 +56,7 @@ def check_prompts(recipe: Recipe) -> str:
                 f"suite {name} holds {len(shared)} prompts that the model is aligned on (first: {shared[0]}).",
                 "Use another split or file for one of the two.",
             )
-    return sha256_of([[(prompt.id, prompt.text) for prompt in each] for each in (*queries.values(), *suites.values())])
+    return sha256_of_prompts([*queries, *suites.values()])
 
 
 def aligned_systems(recipe: Recipe) -> list[System]:
