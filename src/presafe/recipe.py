@@ -27,9 +27,20 @@ class ModelSettings(Settings):
     address: str
     """Hub id, local folder, or `smolthink`."""
     family: str | None = None
-    """Chat family; detected from the tokenizer's template where it is not named."""
+    """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
+    Detected from the tokenizer's template where it is not named."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the frozen weights. On CPUs without matrix units bfloat16 is several times slower."""
+
+    @field_validator("family")
+    @classmethod
+    def _read(cls, family: str | None) -> str | None:
+        if family is None or not family.endswith(".toml"):
+            return family
+        try:
+            return Path(family).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read it: {getattr(error, 'strerror', 'it is not UTF-8 text')}") from error
 
 
 class Source(Settings):

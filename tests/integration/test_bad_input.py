@@ -48,6 +48,9 @@ def test_unknown_names(tmp_path: Path) -> None:
     refused(finish("probe", "smolthink", "--suite", "nope", "--out", out), "no suite 'nope'", "strong_reject")
     refused(finish("probe", "smolthink", "--thinking", "maybe", "--out", out), "--thinking", "maybe")
     refused(finish("report", str(tmp_path)), "holds no run")
+    refused(finish("doctor", str(tmp_path / "nothing-here")), "cannot load model", "nothing-here")
+    refused(finish("doctor", "smolthink", "--family", "qwen9"), "no chat family 'qwen9'")
+    refused(finish("doctor", "smolthink", "--family", str(tmp_path / "none.toml")), "--family", "none.toml")
 
 
 def test_prompt_files(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""`presafe probe`, `evaluate` and `score` on the real SmolThink."""
+"""`presafe probe`, `evaluate`, `score` and `doctor` on the real SmolThink."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from command_line import finish
@@ -59,3 +60,14 @@ def test_score_prints_the_decision_of_the_head(whole_run: Path) -> None:
         with torch.inference_mode():
             hidden = model.base_model(torch.tensor([rendered.ids])).last_hidden_state[0, rendered.decision_index]
         assert abs(float(DecisionHead(folder).probability(hidden[None])) - found) < 1e-4
+
+
+def test_doctor_shows_the_machine_and_the_model() -> None:
+    machine = finish("doctor")
+    assert machine.returncode == 0, machine.stderr
+    assert re.search(r"^torch +\d", machine.stdout, flags=re.MULTILINE)
+    assert re.search(r"^SmolLM2-135M-Instruct +/", machine.stdout, flags=re.MULTILINE)
+    model = finish("doctor", "smolthink", "--prompt", "Boil an egg?")
+    assert model.returncode == 0, model.stderr
+    assert "Boil an egg?" in model.stdout
+    assert "ignores_enable_thinking" in model.stdout

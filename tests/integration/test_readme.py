@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from command_line import finish
 
 README = Path(__file__).parents[2] / "README.md"
 
 
 def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def toml() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def run(code: str, folder: Path) -> str:
@@ -47,6 +54,17 @@ def test_the_recipe_in_the_readme_is_valid() -> None:
 
     from presafe.recipe import parse_recipe
 
-    text = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
-    recipe = parse_recipe(tomllib.loads(text), "README")
+    recipe = parse_recipe(tomllib.loads(toml()[0]), "README")
     assert recipe.align.systems == ("sft", "presafe", "random_labels")
+
+
+def test_the_family_in_the_readme_is_valid(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    # SmolLM2's turns end in another token, and it spells the marks, the last piece being a bracket.
+    text = toml()[1].replace("</s>", "<|im_end|>").replace('decision_text = "[THINK]"', 'decision_text = "]"')
+    file.write_text(text, encoding="utf-8")
+    done = finish("doctor", "smolthink", "--family", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["family"] == "mine"
+    assert found["off"]["text"].endswith("[THINK][/THINK]")

@@ -167,3 +167,13 @@ def test_every_setting_says_what_it_is() -> None:
     schema = Recipe.model_json_schema()
     found = [each for name, part in schema["$defs"].items() for each in silent(part, name)]
     assert found == []
+
+
+def test_a_familys_file_is_kept_as_its_text(tmp_path: Path) -> None:
+    family = tmp_path / "family.toml"
+    family.write_text('name = "mine"\n', encoding="utf-8")
+    named = MINIMAL.replace('"smolthink"', f'"smolthink"\nfamily = "{family}"')
+    # a run goes on with the family it began with, whatever becomes of the file
+    assert load_recipe(write(tmp_path, named)).model.family == 'name = "mine"\n'
+    family.unlink()
+    assert "model.family" in complaint(write(tmp_path, named))

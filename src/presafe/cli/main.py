@@ -13,6 +13,7 @@ import warnings
 import typer
 
 from presafe.cli.demo import demo
+from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
 from presafe.cli.listing import list_names
 from presafe.cli.probe import probe
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, run, probe, evaluate, report, score, smolthink):
+for verb in (demo, run, probe, evaluate, report, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
+from pydantic import ValidationError
 
 from presafe.errors import PresafeError, PromptError
 from presafe.recipe import ModelSettings
@@ -26,7 +27,7 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float3
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
 ]
-Family = Annotated[str | None, typer.Option("--family", help="Chat family; detected where it is not named.")]
+Family = Annotated[str | None, typer.Option("--family", help="Chat family, or a .toml file of one; else detected.")]
 
 
 def read_modes(words: str) -> list[Thinking]:
@@ -45,11 +46,15 @@ def read_model(address: str, family: str | None, dtype: str) -> ModelSettings:
     """A model and how its weights are loaded.
 
     Raises:
-        PresafeError: another type of weights.
+        PresafeError: another type of weights, or a family's file that cannot be read.
     """
     if dtype not in ("float32", "bfloat16"):
         raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
-    return ModelSettings(address=address, family=family, dtype=cast(Literal["float32", "bfloat16"], dtype))
+    try:
+        return ModelSettings(address=address, family=family, dtype=cast(Literal["float32", "bfloat16"], dtype))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise PresafeError(f"--family {family}: {reason}.") from error
 
 
 def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:

@@ -1,7 +1,7 @@
 """A chat family: how one kind of reasoning model is asked with its chain of thought (CoT) on and off.
 
-A family is data, one TOML file each in `families/`. It is recognised by strings in the tokenizer's chat
-template. What a family declares:
+A family is data, one TOML file each in `families/`, or a user's own. It is recognised by strings in the tokenizer's
+chat template. What a family declares:
 
     the template renders        ... user text ... <assistant turn opens>
     on(x)  = template + on_prefill
@@ -85,6 +85,24 @@ def parse_family(text: str, source: str) -> Family:
         raise ModelError(f"family {source}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
 
 
+def find_family(definition: str) -> Family:
+    """A built-in family by name, or one declared in TOML.
+
+    Args:
+        definition: A name such as "qwen3", or the text of a TOML file.
+
+    Raises:
+        ModelError: no such name, or as `parse_family`.
+    """
+    if "=" in definition:
+        return parse_family(definition, "of your own")
+    if definition not in families():
+        raise ModelError(
+            f"no chat family {definition!r}.", f"There are: {', '.join(families())}; or give a .toml file."
+        )
+    return families()[definition]
+
+
 def detect_family(template: str | None, model: str) -> Family:
     """The family whose marks stand in the chat template.
 
@@ -105,5 +123,5 @@ def detect_family(template: str | None, model: str) -> Family:
             return family
     raise ModelError(
         f"the chat template of {model} is of no known family ({', '.join(families())}).",
-        'Name the family in the recipe: [model] family = "…".',
+        "Name one, or a .toml file that declares one: --family, or family in the recipe's [model].",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
-from presafe.models.family import detect_family, families
+from presafe.models.family import detect_family, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import smollm2_folder
 
@@ -37,15 +37,14 @@ def load_renderer(address: str, family: str | None = None) -> Renderer:
 
     Args:
         address: Hub id, local folder, or "smolthink".
-        family: Name of a chat family; None detects it from the template.
+        family: Name of a chat family or the TOML text of one; None detects it from the template.
 
     Raises:
         ModelError: no such model or family, or no chat template.
     """
     from transformers import AutoTokenizer
 
-    if family is not None and family not in families():
-        raise ModelError(f"no chat family {family!r}.", f"There are: {', '.join(families())}.")
+    named = find_family(family) if family is not None else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(_weights(address))
     except (OSError, ValueError, KeyError) as error:
@@ -54,8 +53,9 @@ def load_renderer(address: str, family: str | None = None) -> Renderer:
         tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    named = families()[family] if family and tokenizer.chat_template else None
-    return Renderer(tokenizer, named or detect_family(tokenizer.chat_template, address))
+    if named is None or not tokenizer.chat_template:
+        named = detect_family(tokenizer.chat_template, address)
+    return Renderer(tokenizer, named)
 
 
 def load_model(
@@ -66,7 +66,7 @@ def load_model(
     Args:
         address: Hub id, local folder, or "smolthink".
         adapter: Folder of a PEFT adapter, as the align stage exports it.
-        family: Name of a chat family; None detects it from the template.
+        family: Name of a chat family or the TOML text of one; None detects it from the template.
         dtype: "float32" or "bfloat16".
 
     Raises:

@@ -55,7 +55,7 @@ class PreSafeAPI(ModelAPI):
         config: Inspect's generation settings; temperature, top-p and top-k override the family's.
         thinking: "on" or "off".
         adapter: Folder of a PEFT adapter.
-        family: Name of a chat family; None detects it.
+        family: Name of a chat family or the TOML text of one; None detects it.
         dtype: "float32" or "bfloat16".
         batch_size: Rows decoded together.
     """

@@ -124,14 +124,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "presafe"
 
 
-def _folder(weights: EmbeddedWeights) -> Path:
+def found_folder(weights: EmbeddedWeights) -> Path | None:
+    """Where weights are on this machine already; None where they would have to be fetched.
+
+    Raises:
+        DownloadError: their environment variable names a folder that is no model.
+    """
     named = os.environ.get(weights.variable)
     if named:
         return _named_folder(weights, Path(named).expanduser())
     cached = cache_folder() / weights.name
-    if not _lacking(cached):
-        return cached
-    return _hub_snapshot(weights.hub_id) or _install(weights, cached)
+    return _hub_snapshot(weights.hub_id) if _lacking(cached) else cached
+
+
+def _folder(weights: EmbeddedWeights) -> Path:
+    return found_folder(weights) or _install(weights, cache_folder() / weights.name)
 
 
 def _named_folder(weights: EmbeddedWeights, folder: Path) -> Path:

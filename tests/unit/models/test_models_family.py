@@ -8,7 +8,7 @@ import pytest
 import trl
 
 from presafe.errors import ModelError
-from presafe.models.family import detect_family, families, parse_family
+from presafe.models.family import detect_family, families, find_family, parse_family
 from presafe.models.loading import smolthink_adapter
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -88,3 +88,11 @@ def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
     assert said in str(caught.value)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_family_is_found_by_name_or_declared_in_toml() -> None:
+    assert find_family("qwen3") is families()["qwen3"]
+    assert find_family(GOOD).name == "mine"
+    with pytest.raises(ModelError, match="no chat family 'qwen9'") as caught:
+        find_family("qwen9")
+    assert "give a .toml file" in caught.value.hint

