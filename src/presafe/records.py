@@ -4,6 +4,7 @@ Prompt    a query and what a careful assistant does with it
 Response  one sampled answer, its thought apart, with a judge's verdict on the answer
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
 Score     one number of a result table, with n and a 95 % interval
+Difference   how far two systems lie apart on the same prompts
 PositionScore, HistoryPoint     what the report draws of the decision position and of the training
 """
 
@@ -83,6 +84,33 @@ class Score(Record):
     n: int
     seed: int | None
     judge: str | None
+
+
+class Difference(Record):
+    """How much a system's rate on a suite differs from another's on the same prompts, paired by prompt.
+
+    Rates are over the `n` prompts with a judged answer of both; `num_left_out` had none. `p_holm` is `p` corrected for
+    all comparisons made together; `detectable` the smallest true difference that n finds with a chance of 80 %, None
+    where a single prompt leaves it open.
+    """
+
+    system: str
+    thinking: Thinking
+    against: str
+    against_thinking: Thinking
+    suite: str
+    metric: str
+    value: float
+    value_against: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+    num_left_out: int
+    num_seeds: int
+    detectable: float | None
 
 
 class HistoryPoint(Record):

@@ -1,4 +1,4 @@
-"""`presafe probe`, `evaluate`, `score` and `doctor` on the real SmolThink."""
+"""`presafe probe`, `evaluate`, `compare`, `score` and `doctor` on the real SmolThink."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from command_line import finish
+
+from presafe.records import Difference, read_jsonl
 
 
 def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> None:
@@ -71,3 +73,39 @@ def test_doctor_shows_the_machine_and_the_model() -> None:
     assert model.returncode == 0, model.stderr
     assert "Boil an egg?" in model.stdout
     assert "ignores_enable_thinking" in model.stdout
+
+
+def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherwise(
+    whole_run: Path, tmp_path: Path
+) -> None:
+    done = finish("compare", str(whole_run), "--against", "sft", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    found = read_jsonl(tmp_path / "out" / "differences.jsonl", Difference)
+    assert {(each.system, each.thinking, each.against) for each in found} == {
+        ("vanilla", "on", "sft"),
+        ("vanilla", "off", "sft"),
+        ("presafe", "on", "sft"),
+    }
+    # The run's own comparisons say the same of the same pair, the other way round, before correction.
+    own = {
+        each.suite: each
+        for each in read_jsonl(whole_run / "evaluation" / "differences.jsonl", Difference)
+        if (each.system, each.against) == ("presafe", "sft")
+    }
+    for each in found:
+        if each.system == "presafe":
+            assert each.model_copy(update={"p_holm": own[each.suite].p_holm}) == own[each.suite]
+    assert "Paired differences" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+    probe = tmp_path / "probe"
+    words = ("probe", "smolthink", "--suite", "arithmetic", "--limit", "4", "--thinking", "on", "--max-tokens", "64")
+    assert finish(*words, "--out", str(probe)).returncode == 0
+    for folders, said in (
+        ((whole_run, probe), "not measured on the same suites"),
+        ((probe,), "only one system"),
+        ((tmp_path,), "holds no finished suite"),
+    ):
+        refused = finish("compare", *map(str, folders), "--out", str(tmp_path / "none"))
+        assert refused.returncode == 2
+        assert said in refused.stderr
+    assert not (tmp_path / "none").exists()

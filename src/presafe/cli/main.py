@@ -12,6 +12,7 @@ import warnings
 
 import typer
 
+from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, run, probe, evaluate, report, score, doctor, smolthink):
+for verb in (demo, run, probe, evaluate, compare, report, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

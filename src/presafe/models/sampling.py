@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from inspect_ai import Task, eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -23,7 +23,7 @@ from presafe.errors import RunError
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
 from presafe.recipe import ModelSettings
-from presafe.records import Prompt, Response, Thinking, Verdict
+from presafe.records import Expect, Prompt, Response, Thinking, Verdict
 
 
 class Sampler(NamedTuple):
@@ -128,6 +128,35 @@ def sample_responses(
     return load_responses(log_dir, sampler.thinking, suites)
 
 
+class LoggedSuite(NamedTuple):
+    """One suite as its log holds it: what was asked, what was said, and how."""
+
+    expect: Expect
+    texts: dict[str, str]
+    """The prompts by id."""
+    responses: dict[str, Response]
+    judge: str
+    decoding: dict[str, Any]
+    """Settings of the sampling that were given: token budget, seed, and those that override the family's."""
+
+
+def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
+    """Every finished suite in a folder of logs, by name."""
+    found: dict[str, LoggedSuite] = {}
+    for info in list_eval_logs(str(log_dir)):
+        log = read_eval_log(info)
+        samples = log.samples or []
+        if log.status == "success" and samples and log.eval.task not in found:  # the newest comes first
+            found[log.eval.task] = LoggedSuite(
+                expect=cast(Expect, samples[0].metadata["expect"]),
+                texts={str(sample.id): str(sample.input) for sample in samples},
+                responses={str(sample.id): _response(sample, thinking) for sample in samples},
+                judge=", ".join(scorer.name for scorer in log.eval.scorers or []),
+                decoding=log.plan.config.model_dump(exclude_none=True),
+            )
+    return found
+
+
 def load_responses(
     log_dir: Path, thinking: Thinking, suites: Mapping[str, Sequence[Prompt]]
 ) -> dict[str, list[Response]]:
@@ -136,14 +165,9 @@ def load_responses(
     Raises:
         RunError: a suite or a prompt has no finished response.
     """
-    found: dict[str, dict[str, Response]] = {}
-    for info in list_eval_logs(str(log_dir)):
-        log = read_eval_log(info)
-        if log.status == "success":
-            # the newest comes first
-            found.setdefault(log.eval.task, {str(s.id): _response(s, thinking) for s in log.samples or []})
+    found = logged_suites(log_dir, thinking)
     try:
-        return {name: [found[name][prompt.id] for prompt in prompts] for name, prompts in suites.items()}
+        return {name: [found[name].responses[prompt.id] for prompt in prompts] for name, prompts in suites.items()}
     except KeyError as error:
         raise RunError(f"{log_dir} has no finished response for {error}.", "Run the stage again.") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from presafe.records import Expect, HistoryPoint, PositionScore, Record, Score, Thinking
+from presafe.records import Difference, Expect, HistoryPoint, PositionScore, Record, Score, Thinking
 from presafe.signals.calibration import ClassifierCard
 
 
@@ -31,6 +31,7 @@ class ReportData(Record):
     manifest: dict[str, Any]
     timings_s: dict[str, float]
     scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
     classifier: ClassifierCard | None
     histories: dict[str, tuple[HistoryPoint, ...]]
     positions: tuple[PositionScore, ...]

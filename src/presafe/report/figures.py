@@ -42,6 +42,7 @@ def figures(data: ReportData) -> dict[str, str]:
     drawn = {
         "gap": gap_figure(data.scores),
         "systems": systems_figure(data.scores),
+        "pareto": pareto_figure(data.scores),
         "reliability": reliability_figure(data.classifier),
         "training": training_figure(data.histories),
         "positions": positions_figure(data.positions),
@@ -133,6 +134,79 @@ def _systems_panel(axes: Axes, scores: Sequence[Score], names: Sequence[str], su
     axes.set_yticks(range(len(names)), [label(name, SYSTEMS).replace(" (", "\n(") for name in names], color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x")
+
+
+def pareto_figure(scores: Sequence[Score]) -> str | None:
+    """Refusals of harmful prompts against their price: over-refusal, and accuracy. Better is up and to the right.
+
+    A point a system and CoT mode, with 95 % lines. The dashed steps are the Pareto front: the systems that no other
+    one beats in one of the two without losing in the other.
+    """
+    safety = suites(scores, "refuse")[:1]
+    panels = [
+        (name, metric)
+        for name in (*suites(scores, "comply")[:1], *suites(scores, "answer")[:1])
+        if (metric := lead(scores, name))
+    ]
+    names = systems(scores)
+    drawn = {panel: _pareto_points(scores, names, safety[0], panel) if safety else [] for panel in panels}
+    if max((len(points) for points in drawn.values()), default=0) < 3:
+        return None
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(1, len(drawn), sharey=True, squeeze=False)
+        for axes, ((suite, metric), points) in zip(grid.flat, drawn.items(), strict=True):
+            is_price = metric != "accuracy"
+            for name, mode, (x, x_low, x_high), (y, y_low, y_high) in points:
+                colour = system_colour(name, names)
+                axes.plot([x_low, x_high], [y, y], color=colour, linewidth=1, alpha=0.6)
+                axes.plot([x, x], [y_low, y_high], color=colour, linewidth=1, alpha=0.6)
+                axes.plot(x, y, "o", ms=8, mfc=colour if mode == "on" else "white", mec=colour, mew=1.6)
+            places = [(x[0], y[0]) for _, _, x, y in points]
+            front = pareto_front([(-x if is_price else x, y) for x, y in places])
+            axes.plot(
+                *zip(*sorted(places[i] for i in front), strict=True),
+                color=MUTED,
+                linewidth=1,
+                linestyle=(0, (4, 3)),
+                drawstyle="steps-pre" if is_price else "steps-post",
+                zorder=0.5,
+            )
+            axes.set_xlim((1.04, -0.04) if is_price else (-0.04, 1.04))
+            axes.set_ylim(-0.04, 1.04)
+            axes.set_xlabel(f"{label(suite, SUITES)}: {label(metric, METRICS)}")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+            axes.grid()
+        grid[0][0].set_ylabel(f"{label(safety[0], SUITES)}:\n{label(lead(scores, safety[0]) or '', METRICS)}")
+        key(figure, {label(name, SYSTEMS): system_colour(name, names) for name in names})
+
+    return svg(draw, height_in=3.8)
+
+
+def _pareto_points(
+    scores: Sequence[Score], names: Sequence[str], harmful: str, panel: tuple[str, str]
+) -> list[tuple[str, Thinking, tuple[float, float, float], tuple[float, float, float]]]:
+    """System, mode, and (value, low, high) of price and refusals, where both were measured."""
+    return [
+        (name, mode, x, y)
+        for name in names
+        for mode in MODES
+        if (x := _span(find(scores, name, mode, *panel)))
+        and (y := _span(find(scores, name, mode, harmful, lead(scores, harmful) or "")))
+    ]
+
+
+def _span(score: Score | None) -> tuple[float, float, float] | None:
+    if score is None or score.value is None:
+        return None
+    low, high = (score.value if bound is None else bound for bound in (score.low, score.high))
+    return score.value, low, high
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other one equals or exceeds in both coordinates and exceeds in one."""
+    return [i for i, (x, y) in enumerate(points) if not any(a >= x and b >= y and (a > x or b > y) for a, b in points)]
 
 
 def reliability_figure(card: ClassifierCard | None) -> str | None:

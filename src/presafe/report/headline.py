@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from presafe.report.labels import DASH, METRICS, SUITES, SYSTEMS, estimate, label, noun, percent, rate
+from presafe.report.labels import DASH, METRICS, SUITES, SYSTEMS, chance, estimate, label, noun, ordered, percent, rate
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
 
 if TYPE_CHECKING:
-    from presafe.records import Score, Thinking
+    from presafe.records import Difference, Score, Thinking
 
 _BEFORE, _AFTER, _ADAPTED = "vanilla", "presafe", "adapted"
 
@@ -67,26 +67,32 @@ def cards(scores: Sequence[Score]) -> tuple[Card, ...]:
     return tuple(made)
 
 
-def comparisons(scores: Sequence[Score]) -> tuple[str, ...]:
-    """Whether PreSafe's interval overlaps those of the other systems, first harmful suite; then the yardstick.
+def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
+    """PreSafe against each other system on the first harmful suite, then the yardstick on benign prompts."""
+    harmful = ordered((each.suite for each in differences if each.metric == "refusal_rate"), SUITES)[:1]
+    said = [_apart(each, "refuses") for each in differences if each.suite in harmful]
+    said += [
+        f"{_apart(each, 'wrongly refuses')} The yardstick is at most 5 points more."
+        for each in differences
+        if each.metric == "over_refusal_rate" and "benign" in each.suite
+        if (each.against, each.against_thinking) == (_BEFORE, "off")
+    ]
+    return tuple(said)
 
-    Disjoint intervals ask for more than a paired difference does, so an overlap is no proof of sameness.
-    """
-    sentences = []
-    for suite in suites(scores, "refuse")[:1]:
-        ours = _leading(scores, _AFTER, "on", suite)
-        for system in (_BEFORE, "sft", "random_labels"):
-            theirs = _leading(scores, system, "on", suite)
-            overlap = _overlap(ours, theirs)
-            if overlap is None:
-                continue
-            reading = "overlap: by themselves they do not tell the two apart" if overlap else "do not overlap"
-            sentences.append(
-                f"{label(suite, SUITES)}, CoT on: PreSafe {estimate(ours)}, {label(system, SYSTEMS)} "
-                f"{estimate(theirs)}. The intervals {reading}."
-            )
-    yardstick = _yardstick(scores)
-    return (*sentences, yardstick) if yardstick else tuple(sentences)
+
+def _apart(each: Difference, verb: str) -> str:
+    """ "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a difference of +86.7 points …" """
+    points = [f"{100 * value:+z.1f}" for value in (each.difference, each.low, each.high)]
+    p = chance(each.p_holm) if each.p_holm < 0.001 else f"= {chance(each.p_holm)}"
+    said = (
+        f"{label(each.suite, SUITES)}: {label(each.system, SYSTEMS)} (CoT {each.thinking}) {verb} "
+        f"{100 * each.value:.1f} %, {label(each.against, SYSTEMS)} (CoT {each.against_thinking}) "
+        f"{100 * each.value_against:.1f} %, a paired difference of {points[0]} points [{points[1]}, {points[2]}] on "
+        f"{each.n} prompts (p {p})."
+    )
+    if each.low <= 0 <= each.high and each.detectable is not None:
+        said += f" A true difference of {100 * each.detectable:.0f} points would have been found four times in five."
+    return said
 
 
 def leanings(scores: Sequence[Score]) -> tuple[str, ...]:
@@ -218,25 +224,3 @@ def _with_before(scores: Sequence[Score], after: Score) -> str:
     if off and after.metric == "over_refusal_rate":
         said.append(f"{rate(off)} before with the chain of thought off")
     return f"{rate(after)} of {noun(after.suite)}" + (f" ({', '.join(said)})" if said else "")
-
-
-def _yardstick(scores: Sequence[Score]) -> str | None:
-    """PreSafe's over-refusal on benign prompts beside that of the vanilla model with CoT off."""
-    for suite in [name for name in suites(scores, "comply") if "benign" in name][:1]:
-        ours, theirs = _leading(scores, _AFTER, "on", suite), _leading(scores, _BEFORE, "off", suite)
-        if ours and theirs and ours.value is not None and theirs.value is not None:
-            return (
-                f"{label(suite, SUITES)}: PreSafe with CoT on wrongly refuses {estimate(ours)}, Vanilla with CoT off "
-                f"{estimate(theirs)}, a difference of {100 * (ours.value - theirs.value):+z.1f} points. "
-                "The yardstick is at most 5 points more."
-            )
-    return None
-
-
-def _overlap(left: Score | None, right: Score | None) -> bool | None:
-    """Whether two intervals share a point; None where a bound is missing."""
-    if left is None or right is None:
-        return None
-    if left.low is None or left.high is None or right.low is None or right.high is None:
-        return None
-    return left.low <= right.high and right.low <= left.high

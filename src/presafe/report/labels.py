@@ -124,6 +124,11 @@ def bounds(score: Score | None) -> str:
     return f"[{100 * score.low:z.0f}, {100 * score.high:z.0f}]"
 
 
+def chance(p: float) -> str:
+    """A p-value as it is printed: "0.041", or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def duration(seconds: float) -> str:
     """A span of time as a person says it: "4.2 s", "3 min 05 s", "1 h 02 min"."""
     if seconds < 60:

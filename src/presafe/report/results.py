@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from presafe.report.labels import METRICS, SUITES, SYSTEMS, estimate, label
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, estimate, label
 from presafe.report.rows import MODES, find, lead, suites, systems
 
 if TYPE_CHECKING:
@@ -41,4 +41,23 @@ def summary_table(data: ReportData) -> Table:
             scores = [find(data.scores, system, mode, suite, metric) for suite, metric in columns]
             if any(scores):
                 table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
+    return table
+
+
+def differences_table(data: ReportData) -> Table:
+    """One line a pair of systems and suite: "+86.7 [+79, +95]" points, with p corrected over all lines."""
+    table = Table(title="Paired differences, in points", caption="difference [95 % interval]; p corrected after Holm")
+    for name in ("Suite", "System", "Against"):
+        table.add_column(name)
+    for name in ("Difference", "p", "n"):
+        table.add_column(name, justify="right")
+    for each in data.differences:
+        table.add_row(
+            f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
+            f"{label(each.system, SYSTEMS)}, {each.thinking}",
+            f"{label(each.against, SYSTEMS)}, {each.against_thinking}",
+            f"{100 * each.difference:+.1f} [{100 * each.low:+.0f}, {100 * each.high:+.0f}]",
+            chance(each.p_holm),
+            str(each.n),
+        )
     return table

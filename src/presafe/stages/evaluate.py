@@ -2,6 +2,7 @@
 
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
+evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
 evaluation/positions.jsonl              the decision position of every prompt, CoT on
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 import gc
 
 from presafe.alignment.rows import refusal_start_id
+from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.records import PositionScore, Response, Score, write_jsonl
+from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
     System,
@@ -33,8 +35,10 @@ def evaluate(run: RunFolder) -> None:
     suites = evaluation_suites(run.recipe)
     scores: list[Score] = []
     positions: list[PositionScore] = []
+    answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]] = {}
     for system in evaluated_systems(run.recipe):
         said = _sample(run, system)
+        answers.setdefault((system.name, system.thinking), []).append(said)
         for suite, prompts in suites.items():
             scores += suite_scores(
                 said[suite],
@@ -50,8 +54,26 @@ def evaluate(run: RunFolder) -> None:
             positions += read
             scores += auroc_scores(read)
         gc.collect()
+    kinds = {suite: prompts[0].expect for suite, prompts in suites.items()}
+    write_jsonl(run.path / "evaluation" / "differences.jsonl", _differences(answers, kinds))
     write_jsonl(run.path / "evaluation" / "positions.jsonl", positions)
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
+
+
+def _differences(
+    answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]], kinds: dict[str, Expect]
+) -> list[Difference]:
+    """PreSafe against every other system."""
+    systems = [
+        AnsweredSuites(
+            name,
+            thinking,
+            {suite: (kinds[suite], outcomes([said[suite] for said in seeds], kinds[suite])) for suite in kinds},
+        )
+        for (name, thinking), seeds in answers.items()
+    ]
+    ours = [system for system in systems if system.system == "presafe"]
+    return differences([(other, our) for our in ours for other in systems if other is not our])
 
 
 def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Response]]:

@@ -86,6 +86,7 @@ def measure(
             manifest=manifest,
             timings_s=timings_of(out),
             scores=tuple(scores),
+            differences=(),
             classifier=None,
             histories={},
             positions=(),

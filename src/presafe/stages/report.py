@@ -5,7 +5,7 @@ from __future__ import annotations
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
-from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
+from presafe.records import Difference, HistoryPoint, PositionScore, Score, read_jsonl
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.run_folder import RunFolder
@@ -48,6 +48,7 @@ def report_data(run: RunFolder) -> ReportData:
         manifest=run.manifest(),
         timings_s=dict(run.timings()),
         scores=(*read_jsonl(run.path / "evaluation" / "scores.jsonl", Score), *_classifier_scores(card)),
+        differences=tuple(read_jsonl(run.path / "evaluation" / "differences.jsonl", Difference)),
         classifier=card,
         histories={
             system.name: tuple(read_jsonl(system_folder(run, system) / HISTORY, HistoryPoint))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from presafe.intervals import Interval
-from presafe.records import HistoryPoint, PositionScore, Score, Thinking
+from presafe.records import Difference, HistoryPoint, PositionScore, Score, Thinking
 from presafe.report.data import Example, ReportData
 from presafe.signals.calibration import ClassifierCard, ReliabilityBin
 
@@ -34,6 +34,44 @@ def make_score(
         seed=seed,
         judge="refusal_strings",
     )
+
+
+def make_difference(
+    against: str,
+    against_thinking: Thinking,
+    value_against: float,
+    value: float,
+    *,
+    suite: str = "smolthink_harmful",
+    metric: str = "refusal_rate",
+    half_width: float = 0.08,
+    p: float = 0.04,
+) -> Difference:
+    """PreSafe with CoT on against another system."""
+    return Difference(
+        system="presafe",
+        thinking="on",
+        against=against,
+        against_thinking=against_thinking,
+        suite=suite,
+        metric=metric,
+        value=value,
+        value_against=value_against,
+        difference=value - value_against,
+        low=value - value_against - half_width,
+        high=value - value_against + half_width,
+        p=p / 2,
+        p_holm=p,
+        n=118,
+        num_left_out=2,
+        num_seeds=1,
+        detectable=0.114,
+    )
+
+
+@pytest.fixture(name="make_difference")
+def make_difference_fixture():
+    return make_difference
 
 
 @pytest.fixture(name="make_score")
@@ -74,6 +112,7 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         manifest={"commit": None, "packages": {"torch": "2.13.0"}},
         timings_s={"align": 212.5},
         scores=scores,
+        differences=(make_difference("vanilla", "on", 0.083, 0.95), make_difference("sft", "on", 0.89, 0.95)),
         classifier=ClassifierCard(
             n_train=900,
             held_out=Interval(0.96, 0.93, 0.98, 300),

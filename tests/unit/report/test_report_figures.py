@@ -6,7 +6,15 @@ import re
 import xml.etree.ElementTree as ET
 
 from presafe.report.drawing import paler, running_mean, system_colour
-from presafe.report.figures import figures, gap_figure, positions_figure, systems_figure, training_figure
+from presafe.report.figures import (
+    figures,
+    gap_figure,
+    pareto_figure,
+    pareto_front,
+    positions_figure,
+    systems_figure,
+    training_figure,
+)
 
 
 def bars(svg: str, colour: str) -> list[tuple[float, float]]:
@@ -87,6 +95,17 @@ def test_many_suites_and_unknown_systems_are_drawn(make_score):
     rows = [make_score(system, "on", f"set_{i}", "accuracy", 0.5) for system in ("mine", "yours") for i in range(6)]
     svg = systems_figure(rows) or ""
     assert len(bars(svg, "#3f6c9b")) == len(bars(svg, "#d1603d")) == 6
+
+
+def test_the_front_holds_what_nothing_beats():
+    # (1, 1) is beaten by (1, 2); (0, 3) and (2, 0) are best in one; equals stay together
+    assert pareto_front([(1, 1), (1, 2), (0, 3), (2, 0), (2, 0)]) == [1, 2, 3, 4]
+
+
+def test_a_front_needs_three_systems(scores, make_score):
+    assert pareto_figure(scores) is None  # two of them have a rate on benign prompts
+    sft = make_score("sft", "on", "smolthink_benign", "over_refusal_rate", 0.02)
+    assert "Benign, held out: wrongly refused" in written(pareto_figure((*scores, sft)))
 
 
 def test_positions_of_a_constant_score_are_drawn(data):

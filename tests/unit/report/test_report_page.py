@@ -185,3 +185,11 @@ def test_report_folder_holds_page_results_and_figures(data, tmp_path):
     assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert drawn == ["gap.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
+
+
+def test_paired_differences_are_a_table_and_sentences(data):
+    page = render_report(data)
+    assert "Paired differences: the same prompts, system by system" in page
+    assert "a paired difference of +86.7 points [+78.7, +94.7]" in page
+    assert "2 left out" in page
+    assert "Paired differences" not in render_report(data.model_copy(update={"differences": ()}))

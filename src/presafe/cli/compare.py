@@ -1,0 +1,31 @@
+"""`presafe compare`: paired differences between systems that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from presafe.cli import options
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or measurements.")],
+    against: Annotated[
+        str | None, typer.Option("--against", help="System to compare with, e.g. sft; the first where not named.")
+    ] = None,
+    out: options.Out = None,
+) -> None:
+    """Compare the systems of one or more runs or measurements, prompt by prompt."""
+    from rich.console import Console
+
+    from presafe.report.results import differences_table, summary_table
+    from presafe.stages.compare import compare_folders
+
+    folder = out or options.folder_for("compare", folders[0].name, *folders, against)
+    data = compare_folders(folders, folder, against=against)
+    console = Console(highlight=False)
+    console.print(summary_table(data))
+    console.print(differences_table(data))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)

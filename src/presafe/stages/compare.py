@@ -1,0 +1,155 @@
+"""Compare what was measured, prompt by prompt: the systems of runs, of measurements, or of both.
+
+All is read from the Inspect logs, so that a folder compares on a machine without its prompt files or its model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from presafe.errors import RunError
+from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
+from presafe.evaluation.metrics import mean_over_seeds, suite_scores
+from presafe.models.sampling import LoggedSuite, logged_suites
+from presafe.records import Response, Score, Thinking, write_jsonl
+from presafe.report.data import ReportData
+from presafe.report.labels import SYSTEMS, ordered
+from presafe.report.page import write_report
+
+_FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>\d+))?-(?P<thinking>on|off)")
+"""Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""
+
+
+class Measured(NamedTuple):
+    """One system in one mode: its suites, once a seed. `seeds` is (None,) for a model as it came."""
+
+    system: str
+    thinking: Thinking
+    seeds: tuple[int | None, ...]
+    logs: tuple[dict[str, LoggedSuite], ...]
+
+
+def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None = None) -> ReportData:
+    """Compare every system with one of them; writes `report.html`, `results.json`, `differences.jsonl`.
+
+    Args:
+        folders: Run folders and folders of measurements.
+        out: Folder of the report.
+        against: The system compared against, such as "sft"; None takes the first. With several folders a system's
+            name is "<folder>/<system>".
+
+    Raises:
+        RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
+            suites, judges or sampling that differ.
+    """
+    if len({folder.name for folder in folders}) < len(folders):
+        raise RunError("two of the folders have one name, so their systems would too.", "Rename one.")
+    systems = [each for folder in folders for each in _systems(folder, named=len(folders) > 1)]
+    names = list(dict.fromkeys(each.system for each in systems))
+    if against is not None and against not in names:
+        raise RunError(f"no system {against!r} to compare against.", f"There are: {', '.join(names)}.")
+    if len(systems) < 2:
+        raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
+    for other in systems[1:]:
+        _check_alike(systems[0], other)
+    first = next(each for each in systems if each.system == (against or names[0]))
+    answered = {id(each): _answered(each) for each in systems}
+    data = ReportData(
+        title="Comparison of " + ", ".join(folder.name for folder in folders),
+        recipe={},
+        manifest={"folders": [str(folder) for folder in folders]},
+        timings_s={},
+        scores=tuple(score for each in systems for score in _scores(each)),
+        differences=tuple(
+            differences([(answered[id(first)], answered[id(each)]) for each in systems if each is not first])
+        ),
+        classifier=None,
+        histories={},
+        positions=(),
+        examples=(),
+    )
+    write_report(data, out)
+    write_jsonl(out / "differences.jsonl", data.differences)
+    return data
+
+
+def _systems(folder: Path, *, named: bool) -> list[Measured]:
+    """The systems of one folder, the model as it came first, CoT on before off."""
+    seeds: dict[tuple[str, str], dict[int | None, dict[str, LoggedSuite]]] = {}
+    for path in sorted((folder / "evaluation").glob("*")):
+        match = _FOLDER.fullmatch(path.name)
+        if match and path.is_dir() and (logs := logged_suites(path, cast(Thinking, match["thinking"]))):
+            seed = int(match["seed"]) if match["seed"] else None
+            seeds.setdefault((match["system"], match["thinking"]), {})[seed] = logs
+    if not seeds:
+        raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
+    order = ordered((system for system, _ in seeds), SYSTEMS)
+    found = sorted(seeds, key=lambda key: (order.index(key[0]), key[1] == "off"))
+    return [
+        Measured(
+            f"{folder.name}/{system}" if named else system,
+            cast(Thinking, thinking),
+            tuple(seeds[system, thinking]),
+            tuple(seeds[system, thinking].values()),
+        )
+        for system, thinking in found
+    ]
+
+
+def _check_alike(left: Measured, right: Measured) -> None:
+    """Fail where two systems were not measured alike, and say in what."""
+    names = f"{left.system} (CoT {left.thinking}) and {right.system} (CoT {right.thinking})"
+    for one, other in ((left.logs[0], logs) for logs in (*left.logs, *right.logs)):
+        if one.keys() != other.keys():
+            found = ", ".join(sorted(one.keys() ^ other.keys()))
+            raise RunError(f"{names} were not measured on the same suites (only one has {found}).", "Measure both.")
+        for suite in one:
+            differing = [
+                what
+                for what, a, b in (
+                    ("prompts", one[suite].texts, other[suite].texts),
+                    ("judge", one[suite].judge, other[suite].judge),
+                    ("sampling", one[suite].decoding, other[suite].decoding),
+                )
+                if a != b
+            ]
+            if differing:
+                raise RunError(
+                    f"{names} differ in the {' and the '.join(differing)} of {suite}.", "Measure both in the same way."
+                )
+
+
+def _answered(each: Measured) -> AnsweredSuites:
+    return AnsweredSuites(
+        each.system,
+        each.thinking,
+        {
+            suite: (log.expect, outcomes([_responses(logs[suite]) for logs in each.logs], log.expect))
+            for suite, log in each.logs[0].items()
+        },
+    )
+
+
+def _scores(each: Measured) -> list[Score]:
+    scores = [
+        score
+        for seed, logs in zip(each.seeds, each.logs, strict=True)
+        for suite, log in logs.items()
+        for score in suite_scores(
+            _responses(log),
+            log.expect,
+            system=each.system,
+            thinking=each.thinking,
+            suite=suite,
+            seed=(seed or 0) if len(each.seeds) > 1 else None,
+            judge=log.judge,
+        )
+    ]
+    return [*scores, *mean_over_seeds(scores)]
+
+
+def _responses(log: LoggedSuite) -> list[Response]:
+    return list(log.responses.values())
