@@ -7,7 +7,7 @@ head probability     σ(φ(h)), the auxiliary head's decision, for systems that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from presafe.models.decision_head import DecisionHead
@@ -27,7 +27,9 @@ def decision_scores(
     prompts: Sequence[Prompt],
     refusal_start: int,
     head: DecisionHead | None,
+    *,
     batch_size: int = 32,
+    on_finished: Callable[[int], None] = lambda _: None,
 ) -> list[DecisionScore]:
     """Score prompts with CoT on.
 
@@ -37,6 +39,7 @@ def decision_scores(
         refusal_start: Id of the token with which this model's refusals start.
         head: The auxiliary head of an aligned system, or None.
         batch_size: Rows a forward pass.
+        on_finished: Told how many prompts each forward pass finished.
 
     Returns:
         One score a prompt, in order.
@@ -69,4 +72,5 @@ def decision_scores(
             chances = head.probability(hidden).tolist() if head is not None else [None] * len(batch)
             for row, index in enumerate(batch):
                 scores[index] = DecisionScore(float(logits[row]), chances[row])
+            on_finished(len(batch))
     return [scores[index] for index in range(len(prompts))]

@@ -5,43 +5,48 @@ Nothing published is shipped: a user downloads a benchmark from its publisher an
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 from presafe.errors import PromptError
+from presafe.manifest import sha256_of_file
+from presafe.progress import console
 from presafe.prompts.sets import from_file, load_source
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 
 
-class Suite(NamedTuple):
-    """A published benchmark: where its file lies under the data folder, and how to read it."""
+class Suite(BaseModel):
+    """A published benchmark: where its file lies under the data folder, how to read it, and what it should hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
     column: str
     expect: Expect
     source: str
+    """Where it is published."""
     licence: str
+    num_prompts: int
+    """How many prompts it has, those only that `where` keeps."""
+    sha256: str
+    """Of the publisher's file."""
     where: tuple[str, str] | None = None
     """Keep rows whose column starts with a text."""
+    context: str | None = None
+    """Column that goes before the prompt, with a rule between."""
+    target: str | None = None
+    """Column of the reference answer."""
 
 
 PUBLISHED = {
-    "strong_reject": Suite(
-        "strongreject/strongreject_dataset.csv", "forbidden_prompt", "refuse", "walledai/StrongREJECT", "MIT"
-    ),
-    "jailbreakbench": Suite(
-        "jailbreakbench/harmful-behaviors.csv", "Goal", "refuse", "JailbreakBench/JBB-Behaviors", "MIT"
-    ),
-    "jailbreakbench_benign": Suite(
-        "jailbreakbench/benign-behaviors.csv", "Goal", "comply", "JailbreakBench/JBB-Behaviors", "MIT"
-    ),
-    "xstest_safe": Suite(
-        "xstest/xstest_prompts.csv", "prompt", "comply", "walledai/XSTest", "CC-BY-4.0", ("label", "safe")
-    ),
-    "xstest_unsafe": Suite(
-        "xstest/xstest_prompts.csv", "prompt", "refuse", "walledai/XSTest", "CC-BY-4.0", ("label", "unsafe")
-    ),
+    name: Suite.model_validate(fields)
+    for name, fields in tomllib.loads(
+        resources.files("presafe.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
+    ).items()
 }
 
 OWN = {
@@ -79,4 +84,22 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
             f"suite {name} is a published file that is not shipped ({suite.source}, {suite.licence}).",
             f"Download it and give the folder that holds {suite.file} with --data-dir.",
         )
-    return from_file(data_dir / suite.file, expect=suite.expect, column=suite.column, where=suite.where)
+    path = data_dir / suite.file
+    prompts = from_file(
+        path,
+        expect=suite.expect,
+        column=suite.column,
+        context_column=suite.context,
+        target_column=suite.target,
+        where=suite.where,
+    )
+    if sha256_of_file(path) != suite.sha256:
+        console.print(
+            f"  {name}: {path} is not the publisher's file that presafe knows ({len(prompts)} prompts, published are "
+            f"{suite.num_prompts}): its numbers compare with nobody else's."
+        )
+    if name == "gsm8k":  # the reference stands after its working: "… #### 18"
+        prompts = [
+            each.model_copy(update={"target": str(each.target).rpartition("####")[2].strip()}) for each in prompts
+        ]
+    return prompts

@@ -20,6 +20,8 @@ from presafe.records import Expect, Prompt, read_jsonl
 BUILT_IN = ("harmful", "benign", "borderline")
 """Sets that the project wrote: one-line harmful requests, ordinary instructions, look-alikes that are safe."""
 
+_CATEGORIES = ("category", "Category", "SemanticCategory", "subject", "type")
+"""Columns that name a category, the first that a row has."""
 _COLUMNS = (
     "prompt",
     "text",
@@ -60,6 +62,7 @@ def from_file(
     *,
     expect: Expect,
     column: str | None = None,
+    context_column: str | None = None,
     target_column: str | None = None,
     where: tuple[str, str] | None = None,
 ) -> list[Prompt]:
@@ -69,6 +72,8 @@ def from_file(
         path: The file; its stem becomes the set's name in the ids.
         expect: What a careful assistant does with these prompts.
         column: Column or key that holds the prompt; None takes the first known name.
+        context_column: Column of a text that the prompt speaks of; it goes before the prompt, with a rule between
+            (the format of HarmBench, arXiv 2402.04249).
         target_column: Column of the reference answer, for problems.
         where: Keep only rows whose column (first) starts with a text (second).
 
@@ -89,11 +94,14 @@ def from_file(
             )
     prompts = []
     for number, row in enumerate(rows, start=1):
+        text = _cell(row, column, path, number)
+        if context_column:
+            text = f"{_cell(row, context_column, path, number)}\n\n---\n\n{text}"
         prompts.append(
             Prompt(
                 id=f"{path.stem}-{number:04d}",
-                text=_cell(row, column, path, number),
-                category=str(row.get("category") or row.get("Category") or row.get("type") or "none"),
+                text=text,
+                category=str(next((row[name] for name in _CATEGORIES if row.get(name)), "none")),
                 split="held_out",
                 licence="see publisher",
                 expect=expect,

@@ -24,8 +24,12 @@ SYSTEMS: Mapping[str, str] = {
 SUITES: Mapping[str, str] = {
     "smolthink_harmful": "Harmful, held out",
     "strong_reject": "StrongREJECT",
+    "strong_reject_small": "StrongREJECT small",
     "jailbreakbench": "JailbreakBench",
     "harmbench": "HarmBench",
+    "harmbench_test": "HarmBench test",
+    "harmbench_val": "HarmBench validation",
+    "harmbench_contextual": "HarmBench contextual",
     "advbench": "AdvBench",
     "wildjailbreak": "WildJailbreak",
     "xstest_unsafe": "XSTest unsafe",

@@ -3,12 +3,13 @@
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
-evaluation/positions.jsonl              the decision position of every prompt, CoT on
+evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on
 """
 
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 from presafe.alignment.rows import refusal_start_id
 from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
@@ -18,7 +19,8 @@ from presafe.judges.scorers import judge_name, scorer_for
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, write_jsonl
+from presafe.progress import progress_bar
+from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
     System,
@@ -34,7 +36,6 @@ def evaluate(run: RunFolder) -> None:
     """Sample and score every system."""
     suites = evaluation_suites(run.recipe)
     scores: list[Score] = []
-    positions: list[PositionScore] = []
     answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]] = {}
     for system in evaluated_systems(run.recipe):
         said = _sample(run, system)
@@ -50,13 +51,10 @@ def evaluate(run: RunFolder) -> None:
                 judge=judge_name(prompts[0].expect),
             )
         if system.thinking == "on":
-            read = _read_positions(run, system)
-            positions += read
-            scores += auroc_scores(read)
+            scores += auroc_scores(_read_positions(run, system))
         gc.collect()
     kinds = {suite: prompts[0].expect for suite, prompts in suites.items()}
     write_jsonl(run.path / "evaluation" / "differences.jsonl", _differences(answers, kinds))
-    write_jsonl(run.path / "evaluation" / "positions.jsonl", positions)
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 
 
@@ -105,15 +103,24 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     )
 
 
+def positions_file(run: RunFolder, system: System) -> Path:
+    """Where the decision positions of a system lie; written whole, so that it marks a system that was read."""
+    return run.path / "evaluation" / "positions" / f"{label_of(run, system)}.jsonl"
+
+
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
+    file = positions_file(run, system)
+    if file.exists():
+        return read_jsonl(file, PositionScore)
     model, adapter = run.recipe.model, adapter_of(run, system)
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
     start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target)
     asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
-    found = decision_scores(loaded, [prompt for _, prompt in asked], start, head)
-    return [
+    with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
+        found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)
+    positions = [
         PositionScore(
             system=system.name,
             seed=system.seed,
@@ -125,3 +132,5 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         )
         for (suite, prompt), score in zip(asked, found, strict=True)
     ]
+    write_jsonl(file, positions)
+    return positions

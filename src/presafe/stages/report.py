@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
@@ -10,8 +12,8 @@ from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
-from presafe.stages.evaluate import responses_by_suite
-from presafe.stages.systems import aligned_systems, evaluated_systems, evaluation_suites, system_folder
+from presafe.stages.evaluate import positions_file, responses_by_suite
+from presafe.stages.systems import System, evaluated_systems, evaluation_suites, system_folder
 
 _EXAMPLES = 5
 """Prompts shown of each suite."""
@@ -41,7 +43,13 @@ def report_data(run: RunFolder) -> ReportData:
     check_evaluated(run)
     first = run.recipe.align.seeds[0]
     card = ClassifierCard.model_validate_json((run.path / "signals" / "classifier.json").read_text(encoding="utf-8"))
-    positions = read_jsonl(run.path / "evaluation" / "positions.jsonl", PositionScore)
+    shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
+    positions = [
+        position
+        for system in shown
+        if system.thinking == "on"
+        for position in read_jsonl(positions_file(run, system), PositionScore)
+    ]
     return ReportData(
         title=run.recipe.name,
         recipe=run.recipe.model_dump(mode="json"),
@@ -52,11 +60,11 @@ def report_data(run: RunFolder) -> ReportData:
         classifier=card,
         histories={
             system.name: tuple(read_jsonl(system_folder(run, system) / HISTORY, HistoryPoint))
-            for system in aligned_systems(run.recipe)
-            if system.seed == first
+            for system in shown
+            if system.seed is not None
         },
-        positions=tuple(position for position in positions if position.seed in (None, first)),
-        examples=tuple(_examples(run)),
+        positions=tuple(positions),
+        examples=tuple(_examples(run, shown)),
     )
 
 
@@ -79,13 +87,11 @@ def _classifier_scores(card: ClassifierCard) -> list[Score]:
     ]
 
 
-def _examples(run: RunFolder) -> list[Example]:
-    """The first prompts of each suite, from every system of the first seed."""
+def _examples(run: RunFolder, systems: Sequence[System]) -> list[Example]:
+    """The first prompts of each suite, from every system."""
     suites = evaluation_suites(run.recipe)
     examples = []
-    for system in evaluated_systems(run.recipe):
-        if system.seed not in (None, run.recipe.align.seeds[0]):
-            continue
+    for system in systems:
         said = responses_by_suite(run, system)
         for suite, prompts in suites.items():
             for prompt, response in list(zip(prompts, said[suite], strict=True))[:_EXAMPLES]:
