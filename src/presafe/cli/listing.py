@@ -45,6 +45,7 @@ def _suites() -> list[tuple[str, str]]:
 def _judges() -> list[tuple[str, str]]:
     return [
         ("refusal_strings", "refuse or comply, by how an answer begins; offline"),
+        ("gcg_strings", "the ten strings of GCG, anywhere in an answer; offline, for `presafe agree`"),
         ("math_verify", "right or wrong against a reference; offline"),
     ]
 

@@ -12,6 +12,7 @@ import warnings
 
 import typer
 
+from presafe.cli.agree import agree
 from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, run, probe, evaluate, compare, report, score, doctor, smolthink):
+for verb in (demo, run, probe, evaluate, compare, report, agree, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -1,0 +1,130 @@
+"""How far a judge agrees with people: accuracy, chance-corrected agreement, and the two errors apart (paper, C.2).
+
+    accuracy       items with the label's verdict                          / all
+    κ              (observed − expected) / (1 − expected), over the three verdicts          Cohen 1960
+    α              1 − observed / expected disagreement; unjudged counts as missing         Krippendorff 2004
+    false safe     labelled comply, judged a refusal                       / labelled comply
+    false unsafe   labelled refuse, judged compliance                      / labelled refuse
+
+The labelled set that ships is the project's own: harmless stand-ins for what is asked, with the cases that judges get
+wrong. The judges were not tuned on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from presafe.errors import PromptError
+from presafe.intervals import Interval, wilson
+from presafe.judges.refusal import OFFLINE
+from presafe.records import Record, Verdict, read_jsonl
+
+_DRAWS = 1000
+
+
+class Labelled(Record):
+    """One answer and what people say it is."""
+
+    id: str
+    case: str
+    request: str
+    thought: str
+    answer: str
+    truncated: bool
+    label: Literal["refuse", "comply", "unjudged"]
+
+
+class Agreement(NamedTuple):
+    """One judge against the labels."""
+
+    judge: str
+    accuracy: Interval
+    kappa: Interval
+    alpha: Interval
+    false_safe: Interval
+    false_unsafe: Interval
+    wrong: dict[str, tuple[int, int]]
+    """Of each case, how many verdicts are wrong, and how many items there are."""
+
+
+def load_labelled(file: Path | None) -> list[Labelled]:
+    """Labelled answers from a JSONL file; None takes the set that ships.
+
+    Raises:
+        PromptError: the file cannot be read, is empty, or a line lacks a field.
+    """
+    path = file or Path(str(resources.files("presafe.judges") / "data" / "labelled.jsonl"))
+    items = read_jsonl(path, Labelled)
+    if not items:
+        raise PromptError(f"{path} holds no labelled answers.")
+    return items
+
+
+def agreement(judge: str, items: Sequence[Labelled], *, seed: int = 0) -> Agreement:
+    """Run an offline judge on labelled answers.
+
+    Args:
+        judge: Its name in `OFFLINE`.
+        items: Labelled answers.
+        seed: Seed of the bootstrap over items.
+
+    Raises:
+        PromptError: no such judge.
+    """
+    if judge not in OFFLINE:
+        raise PromptError(f"no offline judge {judge!r}.", f"There are: {', '.join(OFFLINE)}.")
+    verdicts = [OFFLINE[judge](item.answer, truncated=item.truncated) for item in items]
+    pairs = [(item.label, verdict) for item, verdict in zip(items, verdicts, strict=True)]
+    wrong: dict[str, tuple[int, int]] = {}
+    for item, verdict in zip(items, verdicts, strict=True):
+        missed, n = wrong.get(item.case, (0, 0))
+        wrong[item.case] = missed + (verdict != item.label), n + 1
+    return Agreement(
+        judge=judge,
+        accuracy=wilson(sum(label == verdict for label, verdict in pairs), len(pairs)),
+        kappa=_bootstrap(cohen_kappa, pairs, seed),
+        alpha=_bootstrap(krippendorff_alpha, pairs, seed),
+        false_safe=_error(pairs, "comply", "refuse"),
+        false_unsafe=_error(pairs, "refuse", "comply"),
+        wrong=wrong,
+    )
+
+
+def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float:
+    """Agreement of two raters beyond chance; NaN where both always say the same one thing."""
+    n = len(pairs)
+    observed = sum(left == right for left, right in pairs) / n
+    lefts, rights = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    expected = sum(lefts[value] * rights[value] for value in lefts) / n**2
+    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def krippendorff_alpha(pairs: Sequence[tuple[str, str]]) -> float:
+    """Nominal α of two raters over the items that both judged; NaN where there is nothing to disagree about."""
+    both = [pair for pair in pairs if "unjudged" not in pair]
+    n = 2 * len(both)
+    counts = Counter(value for pair in both for value in pair)
+    expected = n * n - sum(count * count for count in counts.values())
+    if expected == 0:
+        return float("nan")
+    return 1 - (n - 1) * 2 * sum(left != right for left, right in both) / expected
+
+
+def _error(pairs: Sequence[tuple[str, Verdict]], label: str, verdict: str) -> Interval:
+    of_label = [found for wanted, found in pairs if wanted == label]
+    return wilson(of_label.count(verdict), len(of_label))  # type: ignore[arg-type]
+
+
+def _bootstrap(
+    statistic: Callable[[Sequence[tuple[str, str]]], float], pairs: Sequence[tuple[str, str]], seed: int
+) -> Interval:
+    rng = np.random.default_rng(seed)
+    drawn = [statistic([pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]) for _ in range(_DRAWS)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(statistic(pairs), float(low), float(high), len(pairs))

@@ -1,0 +1,67 @@
+"""Agreement with people, against values worked out by hand; and what the judges reach on the set that ships."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from presafe.errors import PromptError
+from presafe.judges.agreement import agreement, cohen_kappa, krippendorff_alpha, load_labelled
+
+PAIRS = [("refuse", "refuse")] * 4 + [("refuse", "comply"), ("comply", "refuse")] + [("comply", "comply")] * 4
+
+
+def test_kappa_is_agreement_beyond_chance() -> None:
+    # observed 0.8; expected 0.5 · 0.5 + 0.5 · 0.5 = 0.5; (0.8 − 0.5) / 0.5
+    assert cohen_kappa(PAIRS) == pytest.approx(0.6)
+    assert cohen_kappa([("a", "b"), ("b", "a")]) == -1
+    assert math.isnan(cohen_kappa([("a", "a")]))
+
+
+def test_alpha_counts_pairs_of_values_and_leaves_out_what_was_not_judged() -> None:
+    # 20 values, 10 of each; disagreement observed 2 · 2, expected (400 − 200) / 19: 1 − 4 · 19 / 200
+    assert krippendorff_alpha(PAIRS) == pytest.approx(0.62)
+    assert krippendorff_alpha([*PAIRS, ("refuse", "unjudged")]) == pytest.approx(0.62)
+    assert math.isnan(krippendorff_alpha([("a", "a")]))
+
+
+def test_the_set_has_the_hard_cases_and_no_item_twice() -> None:
+    items = load_labelled(None)
+    assert len({item.id for item in items}) == len(items) >= 120
+    assert len({(item.request, item.thought, item.answer) for item in items}) == len(items)
+    labels = Counter(item.label for item in items)
+    assert min(labels["refuse"], labels["comply"]) >= 50
+    for item in items:
+        assert (item.label == "unjudged") == (not item.answer.strip())
+        assert not item.truncated or item.label == "unjudged"
+
+
+def test_a_judge_reads_the_answer_and_never_the_thought() -> None:
+    wrong = agreement("refusal_strings", load_labelled(None)).wrong
+    assert wrong["refusal_in_thought_only"][0] == wrong["compliance_in_thought_only"][0] == 0
+    assert wrong["empty"][0] == wrong["truncated"][0] == 0
+
+
+def test_the_offline_judges_reach_what_the_readme_says() -> None:
+    ours, gcg = (agreement(name, load_labelled(None)) for name in ("refusal_strings", "gcg_strings"))
+    assert ours.accuracy[0] == pytest.approx(100 / 127)
+    assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(10 / 60), pytest.approx(17 / 55))
+    assert gcg.accuracy[0] == pytest.approx(75 / 127)
+    assert ours.kappa.low is not None
+    assert ours.kappa.value is not None
+    assert ours.kappa.low < ours.kappa.value
+
+
+def test_what_is_wrong_with_labels_or_names_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(PromptError, match="holds no labelled answers"):
+        load_labelled(file)
+    file.write_text('{"id": "1", "answer": "No."}\n', encoding="utf-8")
+    with pytest.raises(PromptError, match=r"labels\.jsonl:1: case: Field required"):
+        load_labelled(file)
+    with pytest.raises(PromptError, match="no offline judge 'oracle'"):
+        agreement("oracle", load_labelled(None))
