@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from command_line import finish
 
+from presafe.models.sampling import logged_suites
 from presafe.records import Difference, read_jsonl
 
 
@@ -109,3 +112,14 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
         assert refused.returncode == 2
         assert said in refused.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_suite_is_an_inspect_task(tmp_path: Path) -> None:
+    words = ("eval", "presafe/arithmetic", "--model", "presafe/smolthink", "-M", "thinking=off", "--limit", "2")
+    options = ("--max-tokens", "24", "--display", "none", "--log-dir", str(tmp_path))
+    inspect = Path(sys.executable).with_name("inspect")
+    done = subprocess.run([inspect, *words, *options], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    suite = logged_suites(tmp_path, "off")["arithmetic"]
+    assert (suite.expect, suite.judge, len(suite.responses)) == ("answer", "math_verify", 2)
+    assert {response.verdict for response in suite.responses.values()} <= {"right", "wrong"}

@@ -38,7 +38,7 @@ class Sampler(NamedTuple):
 
     def inspect_model(self) -> Model:
         """The model as Inspect knows it."""
-        from presafe.models import inspect_registry  # noqa: F401  registers the provider
+        from presafe.models import registry  # noqa: F401  registers the provider
 
         return get_model(
             f"presafe/{self.model.address}",

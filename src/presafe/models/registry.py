@@ -1,4 +1,4 @@
-"""What Inspect finds through the package's entry point: the provider, loaded without torch until it is used."""
+"""The model provider as Inspect registers it, loaded without torch until it is used."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""Every suite as an Inspect task: `inspect eval presafe/strong_reject --model presafe/smolthink -M thinking=off`.
+
+It is what `presafe evaluate` runs, from a plain Inspect command line and with any model that Inspect knows. A model of
+another provider is asked in its own way; only ours knows CoT on from off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import inspect_ai
+from inspect_ai import Task
+
+from presafe.evaluation.suites import load_suite, suite_names
+from presafe.judges.scorers import scorer_for
+from presafe.models.sampling import make_task
+
+
+def _define(suite: str) -> None:
+    @inspect_ai.task(name=suite)
+    def task(data_dir: str | None = None, seed: int = 0) -> Task:
+        """One suite.
+
+        Args:
+            data_dir: Folder of the published files; not needed for the project's own suites.
+            seed: Seed of generated arithmetic.
+        """
+        prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
+        return make_task(suite, prompts, scorer_for(prompts[0].expect))
+
+
+for _suite in suite_names():
+    _define(_suite)
