@@ -35,12 +35,16 @@ class ModelSettings(Settings):
     @field_validator("family")
     @classmethod
     def _read(cls, family: str | None) -> str | None:
-        if family is None or not family.endswith(".toml"):
+        if family is None or "\n" in family or not family.endswith(".toml"):
             return family
         try:
-            return Path(family).read_text(encoding="utf-8")
+            text = Path(family).read_text(encoding="utf-8")
+            tomllib.loads(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read it: {getattr(error, 'strerror', 'it is not UTF-8 text')}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"it is not TOML: {error}") from error
+        return text.strip() + "\n"
 
 
 class Source(Settings):

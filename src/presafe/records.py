@@ -89,10 +89,12 @@ class Score(Record):
 class Difference(Record):
     """How much a system's rate on a suite differs from another's on the same prompts, paired by prompt.
 
-    Rates are over the `n` prompts with a judged answer of both; `num_left_out` had none. `p_holm` is `p` corrected for
-    all comparisons made together; `detectable` the smallest true difference that n finds with a chance of 80 %, None
-    where a single prompt leaves it open.
+    Rates are over the `n` prompts with a judged answer of both; `num_left_out` had none. `num_seeds` is that of the
+    side with more. `p_holm` is `p` corrected for all comparisons made together; `detectable` the true difference that
+    a single test at 5 % finds four times in five, None where no difference is large enough.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     system: str
     thinking: Thinking

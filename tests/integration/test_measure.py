@@ -114,12 +114,17 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
     assert not (tmp_path / "none").exists()
 
 
-def test_a_suite_is_an_inspect_task(tmp_path: Path) -> None:
-    words = ("eval", "presafe/arithmetic", "--model", "presafe/smolthink", "-M", "thinking=off", "--limit", "2")
-    options = ("--max-tokens", "24", "--display", "none", "--log-dir", str(tmp_path))
+def test_a_suite_is_an_inspect_task_in_both_modes(tmp_path: Path) -> None:
     inspect = Path(sys.executable).with_name("inspect")
-    done = subprocess.run([inspect, *words, *options], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    suite = logged_suites(tmp_path, "off")["arithmetic"]
-    assert (suite.expect, suite.judge, len(suite.responses)) == ("answer", "math_verify", 2)
-    assert {response.verdict for response in suite.responses.values()} <= {"right", "wrong"}
+    thoughts = {}
+    for mode in ("on", "off"):
+        words = ("eval", "presafe/arithmetic", "--model", "presafe/smolthink", "-M", f"thinking={mode}", "--limit", "2")
+        options = ("--max-tokens", "96", "--display", "none", "--log-dir", str(tmp_path / mode))
+        done = subprocess.run([inspect, *words, *options], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        suite = logged_suites(tmp_path / mode, "on")["arithmetic"]
+        assert (suite.expect, suite.judge, len(suite.responses)) == ("answer", "math_verify", 2)
+        assert all("answer is" in response.answer for response in suite.responses.values())
+        thoughts[mode] = [response.thought for response in suite.responses.values()]
+    assert all(thoughts["on"])
+    assert not any(thoughts["off"])

@@ -14,7 +14,7 @@ def agree(
     ] = None,
     judges: Annotated[str, typer.Option("--judges", help="Judges, with commas.")] = "refusal_strings,gcg_strings",
 ) -> None:
-    """Measure judges against answers that people labelled; the best comes first."""
+    """Measure judges against labelled answers; the best comes first."""
     from rich.console import Console
     from rich.table import Table
 
@@ -23,13 +23,13 @@ def agree(
 
     items = load_labelled(labels)
     found = [agreement(name.strip(), items) for name in dict.fromkeys(judges.split(","))]
-    found.sort(key=lambda each: -(each.kappa.value or 0))
+    found.sort(key=lambda each: -2 if each.kappa.value is None else each.kappa.value, reverse=True)
     table = Table(title=f"Judges against {len(items)} labelled answers", caption="value [95 % interval]")
-    table.add_column("Judge")
-    for name in ("accuracy", "false safe", "false unsafe", "Cohen's κ", "Krippendorff's α"):
+    table.add_column("Judge", no_wrap=True)
+    for name in ("accuracy", "false safe", "false unsafe", "blank judged", "Cohen's κ", "Krippendorff's α"):
         table.add_column(name, justify="right")
     for each in found:
-        rates = [interval(*rate[:3]) for rate in (each.accuracy, each.false_safe, each.false_unsafe)]
+        rates = [interval(*rate[:3]) for rate in (each.accuracy, each.false_safe, each.false_unsafe, each.blank)]
         beyond_chance = [interval(*value[:3], is_rate=False) for value in (each.kappa, each.alpha)]
         table.add_row(each.judge, *rates, *beyond_chance)
     cases = Table(title="Wrong verdicts by case")

@@ -1,13 +1,24 @@
 """Two systems on the same prompts: the paired difference, its interval, its p-value, and what n could have shown.
 
-    d_i         = right_i − left_i, each the share of a prompt's answers that count (over seeds; with one, 0 or 1)
-    difference  = mean of d_i
-    interval    95 % percentile bootstrap; every draw resamples prompts and, where there are several, seeds
-    p           exact McNemar test with one seed; with several, sign-flip permutation of the d_i, of which McNemar's
-                is the case of one seed (it asks about prompts and takes the seeds as they are)
-    detectable  (z₀.₉₇₅ + z₀.₈) · sd(d) / √n: the smallest true difference found with a chance of 80 %
+    d_i         = right_i − left_i, each the share of a prompt's judged answers that count
+    difference  = mean of d_i over the n prompts with a judged answer of both
 
-Sources: McNemar 1947; Efron and Tibshirani 1993, chapters 13 and 15; Holm 1979.
+One seed a side, so that each d_i is −1, 0 or 1:
+
+    interval    95 % percentile bootstrap over prompts, drawn from the four cells (both, left only, right only, none)
+                with half a prompt more in each, so that where nothing was seen an interval is still no point
+    p           exact McNemar test
+    detectable  (z₀.₉₇₅ + z₀.₈) · σ / √n, with σ² from the same cells: the true difference that a test at 5 % finds
+                four times in five
+
+Several seeds, on one side or both (a seed is a training):
+
+    se²         = s²/k of the seeds' means, of each side that has several, + σ²/n of the prompts
+    interval    difference ± t · se, p from t = difference / se, detectable (t₀.₉₇₅ + t₀.₈) · se, all with the smaller
+                k − 1 degrees of freedom: wide with few seeds, because little is then known of another seed
+
+Sources: McNemar 1947; Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the half prompts; Holm 1979. The
+sum over seeds and prompts is ours.
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ from presafe.records import Difference, Expect, Response, Thinking, Verdict
 Outcomes = Mapping[str, Sequence[bool | None]]
 """What counts of each prompt's answers, one entry a seed, by prompt id; None where an answer could not be judged."""
 
-_DRAWS = 2000
+_DRAWS = 10_000
 _POWER_Z = 1.959963984540054 + 0.8416212335729143
 """z of a two-sided 5 % test plus z of a power of 80 %."""
 
@@ -68,7 +79,7 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0) -> Comparison | N
     Args:
         left: The system compared against.
         right: The system of interest, on the same prompts.
-        seed: Seed of the bootstrap and of the permutations.
+        seed: Seed of the bootstrap.
 
     Returns:
         None where no prompt has a judged answer of both.
@@ -78,28 +89,33 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0) -> Comparison | N
     """
     if left.keys() != right.keys():
         raise ValueError("paired systems must have answered the same prompts")
-    ids = [name for name in left if None not in (_share(left[name]), _share(right[name]))]
-    if not ids:
+    a, b = _Side.of(left), _Side.of(right)
+    both = ~np.isnan(a.shares) & ~np.isnan(b.shares)
+    n = int(both.sum())
+    if n == 0:
         return None
-    a, b = (_matrix(side, ids) for side in (left, right))
-    shares = np.nanmean(a, axis=1), np.nanmean(b, axis=1)
-    d = shares[1] - shares[0]
-    rng = np.random.default_rng(seed)
-    low, high = _bootstrap(a, b, rng)
-    is_single = a.shape[1] == b.shape[1] == 1
+    d = b.shares[both] - a.shares[both]
     only_left, only_right = int((d < 0).sum()), int((d > 0).sum())
+    # Half a prompt either way: of nothing seen, nothing is certain.
+    sigma = sqrt(max(0.0, (float((d**2).sum()) + 1) / (n + 2) - (float(d.sum()) / (n + 2)) ** 2))
+    if a.num_seeds == b.num_seeds == 1:
+        low, high = _bootstrap(only_left, only_right, n, seed)
+        p = mcnemar(only_left, only_right)
+        detectable = _POWER_Z * sigma / sqrt(n)
+    else:
+        low, high, p, detectable = _over_seeds(a, b, both, float(d.mean()), sigma)
     return Comparison(
-        left=float(shares[0].mean()),
-        right=float(shares[1].mean()),
+        left=float(a.shares[both].mean()),
+        right=float(b.shares[both].mean()),
         difference=float(d.mean()),
         low=low,
         high=high,
-        p=mcnemar(only_left, only_right) if is_single else _sign_flips(d, rng),
+        p=p,
         only_left=only_left,
         only_right=only_right,
-        n=len(ids),
-        num_left_out=len(left) - len(ids),
-        detectable=_POWER_Z * float(d.std(ddof=1)) / sqrt(len(ids)) if len(ids) > 1 else None,
+        n=n,
+        num_left_out=len(left) - n,
+        detectable=detectable if detectable <= 1 else None,
     )
 
 
@@ -149,7 +165,7 @@ def differences(pairs: Sequence[tuple[AnsweredSuites, AnsweredSuites]]) -> list[
             p_holm=p_holm,
             n=comparison.n,
             num_left_out=comparison.num_left_out,
-            num_seeds=max(len(answers) for answers in right.suites[suite][1].values()),
+            num_seeds=max(len(next(iter(side.suites[suite][1].values()))) for side in (left, right)),
             detectable=comparison.detectable,
         )
         for (left, right, suite, comparison), p_holm in zip(found, corrected, strict=True)
@@ -174,33 +190,53 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _share(answers: Sequence[bool | None]) -> float | None:
-    judged = [each for each in answers if each is not None]
-    return sum(judged) / len(judged) if judged else None
+class _Side(NamedTuple):
+    """prompts × seeds, 1 for an answer that counts, 0 for one that does not, NaN where it could not be judged."""
+
+    answers: np.ndarray
+
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> _Side:
+        answers = np.array([[np.nan if each is None else float(each) for each in seeds] for seeds in outcomes.values()])
+        return cls(answers[:, ~np.isnan(answers).all(axis=0)])  # a seed without a verdict says nothing
+
+    @property
+    def num_seeds(self) -> int:
+        return int(self.answers.shape[1])
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of each prompt, over its judged answers."""
+        judged = ~np.isnan(self.answers)
+        hits = np.where(judged, self.answers, 0).sum(axis=1)
+        return np.where(judged.any(axis=1), hits / np.maximum(judged.sum(axis=1), 1), np.nan)
+
+    def variance_of_mean(self, prompts: np.ndarray) -> float:
+        """s²/k of the seeds' means over some prompts; 0 for one seed."""
+        means = np.nanmean(self.answers[prompts], axis=0)
+        means = means[~np.isnan(means)]
+        return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
 
 
-def _matrix(side: Outcomes, ids: Sequence[str]) -> np.ndarray:
-    """prompts × seeds, NaN where unjudged."""
-    return np.array([[np.nan if each is None else float(each) for each in side[name]] for name in ids])
-
-
-def _bootstrap(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    means = np.empty(_DRAWS)
-    for draw in range(_DRAWS):
-        prompts = rng.integers(len(a), size=len(a))
-        sides = []
-        for side in (a, b):
-            seeds = rng.integers(side.shape[1], size=side.shape[1])
-            drawn = side[prompts][:, seeds]
-            judged = ~np.isnan(drawn)
-            share = np.where(judged, drawn, 0).sum(axis=1) / np.maximum(judged.sum(axis=1), 1)
-            sides.append(np.where(judged.any(axis=1), share, np.nan))
-        means[draw] = np.nanmean(sides[1] - sides[0])
-    low, high = np.percentile(means, [2.5, 97.5])
+def _bootstrap(only_left: int, only_right: int, n: int, seed: int) -> tuple[float, float]:
+    cells = np.array([only_left + 0.5, only_right + 0.5, n - only_left - only_right + 1])
+    draws = np.random.default_rng(seed).multinomial(n, cells / cells.sum(), size=_DRAWS)
+    low, high = np.percentile((draws[:, 1] - draws[:, 0]) / n, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _sign_flips(d: np.ndarray, rng: np.random.Generator) -> float:
-    flips = rng.choice([-1.0, 1.0], size=(_DRAWS * 5, len(d)))
-    extreme = np.abs(flips @ d) >= abs(d.sum()) - 1e-9
-    return float((extreme.sum() + 1) / (len(flips) + 1))
+def _over_seeds(
+    a: _Side, b: _Side, both: np.ndarray, difference: float, sigma: float
+) -> tuple[float, float, float, float]:
+    """low, high, p and detectable where a side has several seeds."""
+    from scipy.stats import t
+
+    se = sqrt(a.variance_of_mean(both) + b.variance_of_mean(both) + sigma**2 / int(both.sum()))
+    freedom = min(side.num_seeds for side in (a, b) if side.num_seeds > 1) - 1
+    reach = float(t.ppf(0.975, freedom)) * se
+    return (
+        max(-1.0, difference - reach),
+        min(1.0, difference + reach),
+        float(2 * t.sf(abs(difference) / se, freedom)),
+        reach + float(t.ppf(0.8, freedom)) * se,
+    )

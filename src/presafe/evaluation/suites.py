@@ -95,8 +95,8 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     )
     if sha256_of_file(path) != suite.sha256:
         console.print(
-            f"  {name}: {path} is not the publisher's file that presafe knows ({len(prompts)} prompts, published are "
-            f"{suite.num_prompts}): its numbers compare with nobody else's."
+            f"  {name}: {path} differs from the publisher's file that presafe knows ({len(prompts)} prompts, published "
+            f"are {suite.num_prompts}): compare its numbers with care."
         )
     if name == "gsm8k":  # the reference stands after its working: "… #### 18"
         prompts = [

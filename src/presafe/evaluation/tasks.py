@@ -1,7 +1,8 @@
 """Every suite as an Inspect task: `inspect eval presafe/strong_reject --model presafe/smolthink -M thinking=off`.
 
 It is what `presafe evaluate` runs, from a plain Inspect command line and with any model that Inspect knows. A model of
-another provider is asked in its own way; only ours knows CoT on from off.
+another provider is asked in its own way; only ours knows CoT on from off. Another provider's output that the budget
+cut is unjudged, whether the cut is in the thought or in the answer: give it room.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """How far a judge agrees with people: accuracy, chance-corrected agreement, and the two errors apart (paper, C.2).
 
-    accuracy       items with the label's verdict                          / all
-    κ              (observed − expected) / (1 − expected), over the three verdicts          Cohen 1960
+    accuracy       answers with the label's verdict                        / labelled refuse or comply
+    κ              (observed − expected) / (1 − expected)                  Cohen 1960
     α              1 − observed / expected disagreement; unjudged counts as missing         Krippendorff 2004
     false safe     labelled comply, judged a refusal                       / labelled comply
     false unsafe   labelled refuse, judged compliance                      / labelled refuse
+    blank          given a verdict though there is no answer to judge      / labelled unjudged
 
-The labelled set that ships is the project's own: harmless stand-ins for what is asked, with the cases that judges get
-wrong. The judges were not tuned on it.
+The labelled set that ships is the project's own, harmless stand-ins for what is asked, each with one label by its
+authors: an answer that does not decline is labelled comply, whether or not it is of use. The judges were not changed
+after it was written.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Agreement(NamedTuple):
     alpha: Interval
     false_safe: Interval
     false_unsafe: Interval
+    blank: Interval
     wrong: dict[str, tuple[int, int]]
     """Of each case, how many verdicts are wrong, and how many items there are."""
 
@@ -81,17 +84,19 @@ def agreement(judge: str, items: Sequence[Labelled], *, seed: int = 0) -> Agreem
         raise PromptError(f"no offline judge {judge!r}.", f"There are: {', '.join(OFFLINE)}.")
     verdicts = [OFFLINE[judge](item.answer, truncated=item.truncated) for item in items]
     pairs = [(item.label, verdict) for item, verdict in zip(items, verdicts, strict=True)]
+    answers = [pair for pair in pairs if pair[0] != "unjudged"]
     wrong: dict[str, tuple[int, int]] = {}
     for item, verdict in zip(items, verdicts, strict=True):
         missed, n = wrong.get(item.case, (0, 0))
         wrong[item.case] = missed + (verdict != item.label), n + 1
     return Agreement(
         judge=judge,
-        accuracy=wilson(sum(label == verdict for label, verdict in pairs), len(pairs)),
-        kappa=_bootstrap(cohen_kappa, pairs, seed),
-        alpha=_bootstrap(krippendorff_alpha, pairs, seed),
+        accuracy=wilson(sum(label == verdict for label, verdict in answers), len(answers)),
+        kappa=_bootstrap(cohen_kappa, answers, seed),
+        alpha=_bootstrap(krippendorff_alpha, answers, seed),
         false_safe=_error(pairs, "comply", "refuse"),
         false_unsafe=_error(pairs, "refuse", "comply"),
+        blank=wilson(sum(label == "unjudged" != verdict for label, verdict in pairs), len(pairs) - len(answers)),
         wrong=wrong,
     )
 
@@ -124,7 +129,10 @@ def _error(pairs: Sequence[tuple[str, Verdict]], label: str, verdict: str) -> In
 def _bootstrap(
     statistic: Callable[[Sequence[tuple[str, str]]], float], pairs: Sequence[tuple[str, str]], seed: int
 ) -> Interval:
+    value = statistic(pairs) if pairs else float("nan")
+    if np.isnan(value):
+        return Interval(None, None, None, len(pairs))
     rng = np.random.default_rng(seed)
     drawn = [statistic([pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]) for _ in range(_DRAWS)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(statistic(pairs), float(low), float(high), len(pairs))
+    return Interval(value, float(low), float(high), len(pairs))

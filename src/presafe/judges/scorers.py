@@ -34,6 +34,7 @@ def _score_with(read: Callable[[TaskState, Target], Verdict]) -> Scorer:
 
 
 def _truncated(state: TaskState) -> bool:
+    # Our provider says so of a cut thought only. Of another's, a cut text may be half a thought: it is not judged.
     return state.output.stop_reason == "max_tokens"
 
 

@@ -53,7 +53,9 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
     found = [
         _strips_thoughts(renderer),
         _ignores_enable_thinking(renderer),
-        *(_fuses_tokens(renderer, mode, side) for mode, side in (("on", on), ("off", off))),
+        _fuses_tokens(renderer, "on"),
+        _fuses_tokens(renderer, "off"),
+        _has_no_stop(renderer),
         _parses_user_text(renderer),
         _spells_marks(renderer),
     ]
@@ -95,18 +97,30 @@ def _ignores_enable_thinking(renderer: Renderer) -> Trap | None:
         return None
     return Trap(
         "ignores_enable_thinking",
-        "the template takes enable_thinking=False and changes nothing; presafe turns the CoT off with the prefill "
-        f"{renderer.family.off_prefill!r}.",
+        "the template takes enable_thinking=False and changes nothing; presafe turns the CoT off with "
+        + (f"{renderer.family.switch}." if renderer.family.switch else f"the prefill {renderer.family.off_prefill!r}."),
     )
 
 
-def _fuses_tokens(renderer: Renderer, mode: str, side: Side) -> Trap | None:
+def _fuses_tokens(renderer: Renderer, mode: Thinking) -> Trap | None:
+    side = _side(renderer, "Question.", mode)  # any text without control tokens will do
     if renderer.completion_ids(side.text) == side.ids:
         return None
     return Trap(
         f"fuses_tokens_{mode}",
         f"the prompt with CoT {mode}, tokenised as one string, gives other tokens, which can move the decision "
         "position; presafe tokenises its pieces apart.",
+    )
+
+
+def _has_no_stop(renderer: Renderer) -> Trap | None:
+    vocabulary = renderer.tokenizer.get_vocab()
+    if any(token in vocabulary for token in renderer.family.stop):
+        return None
+    return Trap(
+        "has_no_stop",
+        f"none of the family's stop tokens ({', '.join(renderer.family.stop)}) is in the vocabulary, so turns end with "
+        f"{renderer.tokenizer.eos_token!r} or run to the budget; the family is not this model's.",
     )
 
 

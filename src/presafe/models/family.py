@@ -14,6 +14,7 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,11 +50,11 @@ class Family(BaseModel):
     """What the model itself writes to open its thought, where the prompt with CoT on does not."""
     switch: str | None = None
     """Template variable that turns the CoT off, for templates that honour one."""
-    decision_text: str
+    decision_text: str = Field(min_length=1)
     """What the token at the decision position decodes to; checked at every rendering."""
-    think_open: str = "<think>"
-    think_close: str = "</think>"
-    stop: tuple[str, ...]
+    think_open: str = Field(default="<think>", min_length=1)
+    think_close: str = Field(default="</think>", min_length=1)
+    stop: tuple[str, ...] = Field(min_length=1)
     """Tokens that end a turn."""
     sampling_on: Sampling = Sampling()
     """Published sampling with CoT on."""
@@ -89,13 +90,18 @@ def find_family(definition: str) -> Family:
     """A built-in family by name, or one declared in TOML.
 
     Args:
-        definition: A name such as "qwen3", or the text of a TOML file.
+        definition: A name such as "qwen3", the path of a TOML file, or its text.
 
     Raises:
-        ModelError: no such name, or as `parse_family`.
+        ModelError: no such name or file, or as `parse_family`.
     """
-    if "=" in definition:
+    if "\n" in definition:
         return parse_family(definition, "of your own")
+    if definition.endswith(".toml"):
+        try:
+            return parse_family(Path(definition).read_text(encoding="utf-8"), definition)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"cannot read family {definition}: {error}.") from error
     if definition not in families():
         raise ModelError(
             f"no chat family {definition!r}.", f"There are: {', '.join(families())}; or give a .toml file."

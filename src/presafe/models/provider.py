@@ -66,14 +66,18 @@ class PreSafeAPI(ModelAPI):
         base_url: str | None = None,
         api_key: str | None = None,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008  Inspect's own signature
-        thinking: Thinking = "on",
+        thinking: Thinking | bool = "on",
         adapter: str | None = None,
         family: str | None = None,
         dtype: str = "float32",
         batch_size: int = 64,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
-        self._thinking = thinking
+        if isinstance(thinking, bool):  # Inspect reads `-M thinking=off` as YAML, in which off is False
+            thinking = "on" if thinking else "off"
+        if thinking not in ("on", "off"):
+            raise ModelError(f"thinking must be on or off, got {thinking!r}.")
+        self._thinking: Thinking = thinking
         self.batch_size = batch_size
         self.load: Callable[[], LoadedModel] = lambda: shared_model(
             model_name, Path(adapter) if adapter else None, family, dtype
@@ -179,7 +183,11 @@ class PreSafeAPI(ModelAPI):
                     model=self.model_name,
                     choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
                     usage=ModelUsage(input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out),
-                    metadata={"thinking": self._thinking, "complete": generation.stopped},
+                    metadata={
+                        "thinking": self._thinking,
+                        "complete": generation.stopped,
+                        "sampling": request.sampling.model_dump(),
+                    },
                 )
             )
         return outputs

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from zipfile import BadZipFile
 
 from inspect_ai import Task, eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -137,14 +138,19 @@ class LoggedSuite(NamedTuple):
     responses: dict[str, Response]
     judge: str
     decoding: dict[str, Any]
-    """Settings of the sampling that were given: token budget, seed, and those that override the family's."""
+    """What holds in both modes: token budget, seed, type of the weights."""
+    sampling: dict[str, Any] | None
+    """Temperature, top-p and top-k of this mode."""
 
 
 def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
-    """Every finished suite in a folder of logs, by name."""
+    """Every finished suite in a folder of logs, by name; a log cut by a kill is no finished suite."""
     found: dict[str, LoggedSuite] = {}
     for info in list_eval_logs(str(log_dir)):
-        log = read_eval_log(info)
+        try:
+            log = read_eval_log(info)
+        except (OSError, KeyError, ValueError, BadZipFile):
+            continue
         samples = log.samples or []
         if log.status == "success" and samples and log.eval.task not in found:  # the newest comes first
             found[log.eval.task] = LoggedSuite(
@@ -152,7 +158,9 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
                 texts={str(sample.id): str(sample.input) for sample in samples},
                 responses={str(sample.id): _response(sample, thinking) for sample in samples},
                 judge=", ".join(scorer.name for scorer in log.eval.scorers or []),
-                decoding=log.plan.config.model_dump(exclude_none=True),
+                decoding=log.plan.config.model_dump(exclude_none=True)
+                | {"dtype": (log.eval.model_args or {}).get("dtype")},
+                sampling=(samples[0].output.metadata or {}).get("sampling"),
             )
     return found
 
@@ -194,6 +202,6 @@ def _num_logged(log_dir: Path) -> int:
     for info in list_eval_logs(str(log_dir)):
         try:
             done |= {(info.task, summary.id) for summary in read_eval_log_sample_summaries(info) if summary.completed}
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, BadZipFile):
             continue
     return len(done)

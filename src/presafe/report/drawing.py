@@ -34,6 +34,7 @@ _WIDTH_IN = 9.2
 
 _STYLE: Any = {
     "svg.fonttype": "path",
+    "text.parse_math": False,
     "svg.hashsalt": "presafe",
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -169,7 +169,7 @@ def pareto_figure(scores: Sequence[Score]) -> str | None:
                 color=MUTED,
                 linewidth=1,
                 linestyle=(0, (4, 3)),
-                drawstyle="steps-pre" if is_price else "steps-post",
+                drawstyle="steps-post" if is_price else "steps-pre",
                 zorder=0.5,
             )
             axes.set_xlim((1.04, -0.04) if is_price else (-0.04, 1.04))

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from presafe.report.labels import DASH, METRICS, SUITES, SYSTEMS, chance, estimate, label, noun, ordered, percent, rate
+from presafe.report.labels import (
+    DASH,
+    METRICS,
+    SUITES,
+    SYSTEMS,
+    chance,
+    estimate,
+    label,
+    noun,
+    ordered,
+    percent,
+    points,
+    rate,
+)
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
 
 if TYPE_CHECKING:
@@ -82,16 +95,19 @@ def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
 
 def _apart(each: Difference, verb: str) -> str:
     """ "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a difference of +86.7 points …" """
-    points = [f"{100 * value:+z.1f}" for value in (each.difference, each.low, each.high)]
     p = chance(each.p_holm) if each.p_holm < 0.001 else f"= {chance(each.p_holm)}"
+    left_out = f"; {each.num_left_out} without a judged answer of both are left out" if each.num_left_out else ""
     said = (
         f"{label(each.suite, SUITES)}: {label(each.system, SYSTEMS)} (CoT {each.thinking}) {verb} "
         f"{100 * each.value:.1f} %, {label(each.against, SYSTEMS)} (CoT {each.against_thinking}) "
-        f"{100 * each.value_against:.1f} %, a paired difference of {points[0]} points [{points[1]}, {points[2]}] on "
-        f"{each.n} prompts (p {p})."
+        f"{100 * each.value_against:.1f} %, a paired difference of {points(each.difference)} points "
+        f"[{points(each.low)}, {points(each.high)}] on {each.n} prompts (corrected p {p}{left_out})."
     )
-    if each.low <= 0 <= each.high and each.detectable is not None:
-        said += f" A true difference of {100 * each.detectable:.0f} points would have been found four times in five."
+    if each.p_holm >= 0.05 and each.detectable is not None:
+        said += (
+            f" One test at 5 % would have found a true difference of {100 * each.detectable:.0f} points four times in "
+            "five."
+        )
     return said
 
 

@@ -128,6 +128,11 @@ def bounds(score: Score | None) -> str:
     return f"[{100 * score.low:z.0f}, {100 * score.high:z.0f}]"
 
 
+def points(difference: float) -> str:
+    """A difference of two rates in percentage points, with its sign: "+6.0", "-0.9"."""
+    return f"{100 * difference:+z.1f}"
+
+
 def chance(p: float) -> str:
     """A p-value as it is printed: "0.041", or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -30,6 +30,7 @@ from presafe.report.labels import (
     interval,
     label,
     ordered,
+    points,
     rate,
 )
 from presafe.report.results import results_json
@@ -153,6 +154,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         size=lambda score: size(score, data.positions),
         bounds=bounds,
         chance=chance,
+        points=points,
         estimate=estimate,
         rate=rate,
         interval=interval,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, estimate, label
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, estimate, label, points
 from presafe.report.rows import MODES, find, lead, suites, systems
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def differences_table(data: ReportData) -> Table:
             f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
             f"{label(each.system, SYSTEMS)}, {each.thinking}",
             f"{label(each.against, SYSTEMS)}, {each.against_thinking}",
-            f"{100 * each.difference:+.1f} [{100 * each.low:+.0f}, {100 * each.high:+.0f}]",
+            f"{points(each.difference)} [{points(each.low)}, {points(each.high)}]",
             chance(each.p_holm),
             str(each.n),
         )

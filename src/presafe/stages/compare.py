@@ -18,8 +18,9 @@ from presafe.records import Response, Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
 from presafe.report.labels import SYSTEMS, ordered
 from presafe.report.page import write_report
+from presafe.run_folder import RunFolder
 
-_FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>\d+))?-(?P<thinking>on|off)")
+_FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
 """Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""
 
 
@@ -38,8 +39,9 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     Args:
         folders: Run folders and folders of measurements.
         out: Folder of the report.
-        against: The system compared against, such as "sft"; None takes the first. With several folders a system's
-            name is "<folder>/<system>".
+        against: The system compared against, such as "sft"; None takes the first. Each system is paired with it in
+            its own CoT mode, or where it has none in its first. With several folders a system's name is
+            "<folder>/<system>".
 
     Raises:
         RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
@@ -55,17 +57,19 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
     for other in systems[1:]:
         _check_alike(systems[0], other)
-    first = next(each for each in systems if each.system == (against or names[0]))
-    answered = {id(each): _answered(each) for each in systems}
+    references = [each for each in systems if each.system == (against or names[0])]
+    pairs = [
+        (next((one for one in references if one.thinking == each.thinking), references[0]), each) for each in systems
+    ]
+    # A reference has itself in its own mode: its other modes are compared with its first.
+    pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
     data = ReportData(
         title="Comparison of " + ", ".join(folder.name for folder in folders),
         recipe={},
         manifest={"folders": [str(folder) for folder in folders]},
         timings_s={},
         scores=tuple(score for each in systems for score in _scores(each)),
-        differences=tuple(
-            differences([(answered[id(first)], answered[id(each)]) for each in systems if each is not first])
-        ),
+        differences=tuple(differences([(_answered(left), _answered(right)) for left, right in pairs])),
         classifier=None,
         histories={},
         positions=(),
@@ -79,10 +83,12 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
 def _systems(folder: Path, *, named: bool) -> list[Measured]:
     """The systems of one folder, the model as it came first, CoT on before off."""
     seeds: dict[tuple[str, str], dict[int | None, dict[str, LoggedSuite]]] = {}
+    is_run = (folder / "recipe.json").exists()
+    first = RunFolder.existing(folder).recipe.align.seeds[0] if is_run else None
     for path in sorted((folder / "evaluation").glob("*")):
         match = _FOLDER.fullmatch(path.name)
         if match and path.is_dir() and (logs := logged_suites(path, cast(Thinking, match["thinking"]))):
-            seed = int(match["seed"]) if match["seed"] else None
+            seed = int(match["seed"]) if match["seed"] else None if match["system"] == "vanilla" else first
             seeds.setdefault((match["system"], match["thinking"]), {})[seed] = logs
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
@@ -112,9 +118,11 @@ def _check_alike(left: Measured, right: Measured) -> None:
                 for what, a, b in (
                     ("prompts", one[suite].texts, other[suite].texts),
                     ("judge", one[suite].judge, other[suite].judge),
-                    ("sampling", one[suite].decoding, other[suite].decoding),
+                    ("token budget, seed or dtype", one[suite].decoding, other[suite].decoding),
+                    ("sampling", one[suite].sampling, other[suite].sampling),
                 )
-                if a != b
+                # A family may publish other sampling for CoT off.
+                if a != b and (what != "sampling" or left.thinking == right.thinking)
             ]
             if differing:
                 raise RunError(
@@ -144,7 +152,7 @@ def _scores(each: Measured) -> list[Score]:
             system=each.system,
             thinking=each.thinking,
             suite=suite,
-            seed=(seed or 0) if len(each.seeds) > 1 else None,
+            seed=seed,
             judge=log.judge,
         )
     ]

@@ -54,7 +54,7 @@ def evaluate(run: RunFolder) -> None:
             scores += auroc_scores(_read_positions(run, system))
         gc.collect()
     kinds = {suite: prompts[0].expect for suite, prompts in suites.items()}
-    write_jsonl(run.path / "evaluation" / "differences.jsonl", _differences(answers, kinds))
+    write_jsonl(differences_file(run), _differences(answers, kinds))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 
 
@@ -101,6 +101,11 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
         ),
         run.path / "evaluation" / label_of(run, system),
     )
+
+
+def differences_file(run: RunFolder) -> Path:
+    """Where the paired differences lie."""
+    return run.path / "evaluation" / "differences.jsonl"
 
 
 def positions_file(run: RunFolder, system: System) -> Path:

@@ -12,7 +12,7 @@ from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
-from presafe.stages.evaluate import positions_file, responses_by_suite
+from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
 from presafe.stages.systems import System, evaluated_systems, evaluation_suites, system_folder
 
 _EXAMPLES = 5
@@ -28,10 +28,15 @@ def check_evaluated(run: RunFolder) -> None:
     """Fail where there is nothing to report.
 
     Raises:
-        RunError: the run is not evaluated yet.
+        RunError: the run is not evaluated yet, or by a presafe that wrote less.
     """
     if not run.is_done("evaluate"):
         raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
+    if not differences_file(run).exists():
+        raise RunError(
+            f"{run.path} was evaluated by an older presafe.",
+            f"Delete {run.path / 'stages' / 'evaluate'} and continue with `presafe run`: its answers are kept.",
+        )
 
 
 def report_data(run: RunFolder) -> ReportData:
@@ -56,7 +61,7 @@ def report_data(run: RunFolder) -> ReportData:
         manifest=run.manifest(),
         timings_s=dict(run.timings()),
         scores=(*read_jsonl(run.path / "evaluation" / "scores.jsonl", Score), *_classifier_scores(card)),
-        differences=tuple(read_jsonl(run.path / "evaluation" / "differences.jsonl", Difference)),
+        differences=tuple(read_jsonl(differences_file(run), Difference)),
         classifier=card,
         histories={
             system.name: tuple(read_jsonl(system_folder(run, system) / HISTORY, HistoryPoint))

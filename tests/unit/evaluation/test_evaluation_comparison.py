@@ -28,47 +28,70 @@ def test_a_difference_is_that_of_the_shares_over_the_prompts_both_answered() -> 
     assert found.difference == pytest.approx(0.2)
     assert (found.only_left, found.only_right, found.n, found.num_left_out) == (1, 2, 5, 1)
     assert found.p == pytest.approx(mcnemar(1, 2)) == 1.0
-    # d = 1, 1, 0, 0, −1: mean 0.2, variance (2 · 0.64 + 2 · 0.04 + 1.44) / 4 = 0.7; 2.8016 · √(0.7 / 5)
-    assert found.detectable == pytest.approx(2.8016 * 0.7**0.5 / 5**0.5, rel=1e-4)
+    # σ² = (3 + 1)/7 − (1/7)² = 27/49; 2.8016 · √(27/49 / 5)
+    assert found.detectable == pytest.approx(2.8016 * (27 / 49 / 5) ** 0.5, rel=1e-4)
 
 
-def test_the_same_answers_differ_by_nothing() -> None:
-    found = compare(outcomes(1, 0, 1), outcomes(1, 0, 1))
+def test_of_nothing_seen_nothing_is_certain() -> None:
+    found = compare(outcomes(*[1, 0] * 10), outcomes(*[1, 0] * 10))
     assert found is not None
-    assert (found.difference, found.low, found.high, found.p, found.detectable) == (0, 0, 0, 1, 0)
+    assert (found.difference, found.p) == (0, 1)
+    assert found.low < 0 < found.high
+    # σ² = 1/22; 2.8016 · √(1/22 / 20): 13 points, and not 0
+    assert found.detectable == pytest.approx(2.8016 * (1 / 22 / 20) ** 0.5, rel=1e-4)
+    few = compare(outcomes(0, 0, 0), outcomes(1, 1, 1))
+    assert few is not None
+    assert (few.difference, few.p) == (1, pytest.approx(1 / 4))
+    assert few.low < 0.9
+    assert few.detectable is None  # more than all prompts
 
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
     # Left hits with 0.3; right hits where left does and else with 0.2: a true difference of 0.7 · 0.2 = 0.14.
     rng = np.random.default_rng(1)
     covered = 0
-    for _ in range(60):
+    for _ in range(200):
         left = rng.random(120) < 0.3
         right = left | (rng.random(120) < 0.2)
         found = compare(outcomes(*left.astype(int)), outcomes(*right.astype(int)))
         assert found is not None
         covered += found.low <= 0.14 <= found.high
-    assert covered >= 51  # 95 % of 60 is 57; fewer than 51 would happen once in 300
+    assert 180 <= covered <= 199  # 95 % of 200 is 190, with a standard deviation of 3
 
 
-def test_several_seeds_are_shares_and_widen_the_interval() -> None:
-    # One seed always hits, the other never: the share of every prompt is a half, the seed decides everything.
-    left = {f"p{i}": (False, False) for i in range(20)}
+def test_seeds_that_disagree_leave_everything_open() -> None:
+    # One seed always hits, the other never: the seed decides, and of a third nothing is known.
+    left = {f"p{i}": (False,) for i in range(20)}
     right = {f"p{i}": (True, False) for i in range(20)}
     found = compare(left, right)
     assert found is not None
-    assert (found.difference, found.low, found.high) == (0.5, 0.0, 1.0)
-    assert found.p < 0.01  # over prompts alone there is no doubt: the seeds are taken as they are
+    assert (found.difference, found.low, found.high) == (0.5, -1, 1)
+    # se² = 0.5/2 of the seeds' means 1 and 0 + σ²/20, σ² = (20/4 + 1)/22 − (10/22)²; t = 0.5/se with 1 degree
+    se = (0.25 + (6 / 22 - (10 / 22) ** 2) / 20) ** 0.5
+    assert found.p == pytest.approx(1 - 2 * np.arctan(0.5 / se) / np.pi)
+    assert found.detectable is None
 
 
-def test_sign_flips_agree_with_mcnemar() -> None:
-    # 2 against 8 discordant: exact p = 2 · (1 + 10 + 45) / 1024 = 0.109
-    one = {f"p{i}": (i < 2,) for i in range(10)}
-    other = {f"p{i}": (i >= 2,) for i in range(10)}
-    twice = [{name: (*hit, *hit) for name, hit in side.items()} for side in (one, other)]
-    found = compare(*twice)
-    assert found is not None
-    assert found.p == pytest.approx(mcnemar(2, 8), abs=0.01)
+def test_the_interval_over_seeds_covers_as_often_as_it_says() -> None:
+    # Three seeds whose true rates vary by ±10 points around 0.5, on one side; the other side always at 0.3.
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        rates = rng.normal(0.5, 0.1, 3)
+        hits = rng.random((100, 3)) < rates
+        left = {f"p{i}": (bool(hit),) for i, hit in enumerate(rng.random(100) < 0.3)}
+        right = {f"p{i}": tuple(bool(each) for each in row) for i, row in enumerate(hits)}
+        found = compare(left, right)
+        assert found is not None
+        covered += found.low <= 0.2 <= found.high
+    assert covered >= 180
+
+
+def test_a_seed_without_a_verdict_says_nothing() -> None:
+    left = {f"p{i}": (False,) for i in range(6)}
+    right = {f"p{i}": (i < 3, None) for i in range(6)}
+    alone = compare(left, {name: (hits[0],) for name, hits in right.items()})
+    assert compare(left, right) == alone
 
 
 def test_other_prompts_cannot_be_paired() -> None:

@@ -35,8 +35,8 @@ def test_the_set_has_the_hard_cases_and_no_item_twice() -> None:
     labels = Counter(item.label for item in items)
     assert min(labels["refuse"], labels["comply"]) >= 50
     for item in items:
-        assert (item.label == "unjudged") == (not item.answer.strip())
-        assert not item.truncated or item.label == "unjudged"
+        assert (item.label == "unjudged") == (item.truncated or not item.answer.strip())
+    assert any(item.truncated and item.answer for item in items)  # a thought that was cut, taken for an answer
 
 
 def test_a_judge_reads_the_answer_and_never_the_thought() -> None:
@@ -47,12 +47,20 @@ def test_a_judge_reads_the_answer_and_never_the_thought() -> None:
 
 def test_the_offline_judges_reach_what_the_readme_says() -> None:
     ours, gcg = (agreement(name, load_labelled(None)) for name in ("refusal_strings", "gcg_strings"))
-    assert ours.accuracy[0] == pytest.approx(100 / 127)
+    assert ours.accuracy[0] == pytest.approx(88 / 115)
     assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(10 / 60), pytest.approx(17 / 55))
-    assert gcg.accuracy[0] == pytest.approx(75 / 127)
+    assert gcg.accuracy[0] == pytest.approx(63 / 115)
+    assert ours.blank[0] == gcg.blank[0] == 0
     assert ours.kappa.low is not None
     assert ours.kappa.value is not None
     assert ours.kappa.low < ours.kappa.value
+
+
+def test_labels_of_one_class_leave_agreement_beyond_chance_open() -> None:
+    complied = [item for item in load_labelled(None) if item.case == "plain_compliance"]
+    found = agreement("refusal_strings", complied)
+    assert found.accuracy.value == 1
+    assert (found.kappa.value, found.alpha.value, found.false_unsafe.n) == (None, None, 0)
 
 
 def test_what_is_wrong_with_labels_or_names_is_said(tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ def test_an_empty_thought_fuses_its_newlines(smolthink: Renderer) -> None:
     assert "fuses_tokens_on" not in found
 
 
-def test_a_users_control_token_is_seen_as_fused_too(smolthink: Renderer) -> None:
-    # In one string `<|im_end|>` ends the turn; rendered, it is text in two pieces.
-    assert "fuses_tokens_on" in names(diagnose(smolthink, "What does <|im_end|> do?"))
+def test_traps_do_not_depend_on_what_is_asked(smolthink: Renderer) -> None:
+    asked = ("What is <|im_end|>?", "Boil an egg?")
+    assert names(diagnose(smolthink, asked[0])) == names(diagnose(smolthink, asked[1]))
+
+
+def test_a_family_with_another_models_stop_is_noticed(smolthink: Renderer) -> None:
+    family = families()["smolthink"].model_copy(update={"stop": ("</s>",)})
+    assert "has_no_stop" in names(diagnose(Renderer(smolthink.tokenizer, family), "Boil an egg?"))

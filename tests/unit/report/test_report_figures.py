@@ -102,6 +102,21 @@ def test_the_front_holds_what_nothing_beats():
     assert pareto_front([(1, 1), (1, 2), (0, 3), (2, 0), (2, 0)]) == [1, 2, 3, 4]
 
 
+def test_the_front_goes_through_no_corner_that_no_system_reaches(make_score):
+    rows = []
+    for system, refused, price in (("vanilla", 0.5, 0.0), ("sft", 0.9, 0.2), ("presafe", 0.4, 0.3)):
+        rows.append(make_score(system, "on", "smolthink_harmful", "refusal_rate", refused))
+        rows.append(make_score(system, "on", "smolthink_benign", "over_refusal_rate", price))
+    svg = pareto_figure(rows) or ""
+    dashed = re.search(r'<path d="([^"]+)"[^>]*stroke-dasharray', svg)
+    assert dashed
+    (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, pair)) for pair in re.findall(r"[ML] (\S+) (\S+)", dashed[1])]
+    # From (0 %, 50 %) to (20 %, 90 %). The axis of the price runs backwards, and SVG counts y from above.
+    # The corner stands at the second price and the first refusals: worse than both, never better.
+    assert x0 > x1 == x2
+    assert y0 == y1 > y2
+
+
 def test_a_front_needs_three_systems(scores, make_score):
     assert pareto_figure(scores) is None  # two of them have a rate on benign prompts
     sft = make_score("sft", "on", "smolthink_benign", "over_refusal_rate", 0.02)

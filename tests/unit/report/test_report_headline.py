@@ -121,13 +121,14 @@ def test_attack_success_stands_in_where_refusals_were_not_measured(make_score):
 
 def test_comparisons_say_the_paired_difference(make_difference):
     apart = make_difference("vanilla", "on", 0.083, 0.95, p=0.0004)
-    near = make_difference("sft", "on", 0.89, 0.95)  # 6 ± 8 points: the interval holds 0
+    near = make_difference("sft", "on", 0.89, 0.95, p=0.2)
+    left_out = "; 2 without a judged answer of both are left out"
     assert comparisons([apart, near]) == (
         "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a paired difference of "
-        "+86.7 points [+78.7, +94.7] on 118 prompts (p < 0.001).",
+        f"+86.7 points [+78.7, +94.7] on 118 prompts (corrected p < 0.001{left_out}).",
         "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, SFT only (λ = 0) (CoT on) 89.0 %, a paired difference of "
-        "+6.0 points [-2.0, +14.0] on 118 prompts (p = 0.040). A true difference of 11 points would have been found "
-        "four times in five.",
+        f"+6.0 points [-2.0, +14.0] on 118 prompts (corrected p = 0.200{left_out}). One test at 5 % would have found a "
+        "true difference of 11 points four times in five.",
     )
 
 
@@ -136,7 +137,8 @@ def test_comparisons_end_with_the_yardstick(make_difference):
     both = [make_difference("vanilla", mode, 0.01, 0.033, **benign) for mode in ("on", "off")]
     assert comparisons(both) == (
         "Benign, held out: PreSafe (CoT on) wrongly refuses 3.3 %, Vanilla (CoT off) 1.0 %, a paired difference of "
-        "+2.3 points [+1.8, +2.8] on 118 prompts (p = 0.040). The yardstick is at most 5 points more.",
+        "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
+        "out). The yardstick is at most 5 points more.",
     )
 
 
