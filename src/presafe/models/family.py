@@ -41,7 +41,9 @@ class Family(BaseModel):
 
     name: str
     template_contains: tuple[str, ...]
-    """Strings that must all stand in the tokenizer's chat template."""
+    """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
+    template_lacks: tuple[str, ...] = ()
+    """Strings of which none may stand there: those of a later template of the same makers."""
     on_prefill: str
     """Text after the rendered prompt with CoT on."""
     off_prefill: str
@@ -65,7 +67,15 @@ class Family(BaseModel):
 @cache
 def families() -> dict[str, Family]:
     """The families that the project ships, by name, the more specific templates first."""
-    order = ("smolthink", "deepseek_r1", "deepseek_r1_early", "qwen3")
+    order = (
+        "smolthink",
+        "deepseek_r1",
+        "deepseek_r1_early",
+        "qwen3",
+        "qwen3_5",
+        "qwen_thinking",
+        "qwen3_instruct_2507",
+    )
     folder = resources.files("presafe.models") / "families"
     return {name: parse_family((folder / f"{name}.toml").read_text(encoding="utf-8"), name) for name in order}
 
@@ -125,7 +135,8 @@ def detect_family(template: str | None, model: str) -> Family:
             "Choose a reasoning model whose tokenizer carries one.",
         )
     for family in families().values():
-        if all(mark in template for mark in family.template_contains):
+        marks = family.template_contains
+        if marks and all(mark in template for mark in marks) and not any(m in template for m in family.template_lacks):
             return family
     raise ModelError(
         f"the chat template of {model} is of no known family ({', '.join(families())}).",

@@ -133,6 +133,21 @@ class Renderer:
         return Answer(thought, answer.strip(), not mark and (not ids or ids[-1] not in self.stop_ids()))
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
+        before, after = self._around("on")
+        pieces = [after, self.family.on_prefill]
+        if thinking == "off":
+            before, after_off = self._around("off")
+            on, off = after + self.family.on_prefill, after_off + self.family.off_prefill
+            # What off adds to on is a piece of its own, whether a prefill or the template writes it.
+            pieces = [*pieces, off.removeprefix(on)] if off.startswith(on) else [off]
+        return [
+            *self.completion_ids(before),
+            *self.text_ids(text),
+            *(token for piece in pieces if piece for token in self.completion_ids(piece)),
+        ]
+
+    def _around(self, thinking: Thinking) -> tuple[str, str]:
+        """What the chat template writes before and after the user's text."""
         switch = {self.family.switch: thinking == "on"} if self.family.switch else {}
         rendered: str = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": _SLOT}], add_generation_prompt=True, tokenize=False, **switch
@@ -140,15 +155,7 @@ class Renderer:
         before, slot, after = rendered.partition(_SLOT)
         if not slot:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")
-        pieces = [after, self.family.on_prefill]
-        if thinking == "off":  # where off goes on from on, in a piece of its own
-            rest = self.family.off_prefill.removeprefix(self.family.on_prefill)
-            pieces = [after, self.family.off_prefill.removesuffix(rest), rest]
-        return [
-            *self.completion_ids(before),
-            *self.text_ids(text),
-            *(token for piece in pieces if piece for token in self.completion_ids(piece)),
-        ]
+        return before, after
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of text in which nothing is a control token."""

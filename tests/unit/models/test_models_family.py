@@ -12,22 +12,43 @@ from presafe.models.family import detect_family, families, find_family, parse_fa
 from presafe.models.loading import smolthink_adapter
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+
+
+def template(file: str) -> str:
+    return (TEMPLATES / file).read_text(encoding="utf-8")
+
+
 R1 = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
 QWEN3 = (TEMPLATES / "qwen3.jinja").read_text(encoding="utf-8")
 SMOLTHINK = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
 R1_EARLY = R1.replace("{{'<｜Assistant｜><think>\\n'}}", "{{'<｜Assistant｜>'}}")
 """The template of DeepSeek-R1's first weeks differs in this place: it left opening the thought to the model."""
 
+QWEN_THINKING = template("qwen3_instruct_2507.jinja").replace(
+    "{{- '<|im_start|>assistant\\n' }}\n{%- endif %}", "{{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}"
+)
+"""Qwen3-2507 Thinking and QwQ open the thought in every prompt; the rest is as in Instruct."""
+
 
 def test_the_early_template_was_made() -> None:
     assert R1_EARLY != R1
+    assert template("qwen3_instruct_2507.jinja") != QWEN_THINKING
     assert "<think>\\n" not in R1_EARLY
 
 
 @pytest.mark.parametrize(
     ("template", "name"),
-    [(R1, "deepseek_r1"), (R1_EARLY, "deepseek_r1_early"), (QWEN3, "qwen3"), (SMOLTHINK, "smolthink")],
-    ids=["r1", "r1_early", "qwen3", "smolthink"],
+    [
+        (R1, "deepseek_r1"),
+        (R1_EARLY, "deepseek_r1_early"),
+        (QWEN3, "qwen3"),
+        (template("qwen3_training.jinja"), "qwen3"),
+        (template("qwen3_5_think.jinja"), "qwen3_5"),
+        (template("qwen3_5_nothink.jinja"), "qwen3_5"),
+        (template("qwen3_6.jinja"), "qwen3_5"),
+        (QWEN_THINKING, "qwen_thinking"),
+        (SMOLTHINK, "smolthink"),
+    ],
 )
 def test_a_known_template_is_detected(template: str, name: str) -> None:
     assert detect_family(template, "some/model").name == name
@@ -39,12 +60,18 @@ def test_a_model_without_a_template_is_named(template: str | None) -> None:
         detect_family(template, "some/model")
 
 
-@pytest.mark.parametrize("file", ["llama3.jinja", "qwen2_5.jinja", "gemma3.jinja", "qwen3_instruct_2507.jinja"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("llama3.jinja", "qwen2_5.jinja", "gemma3.jinja", "qwen3_instruct_2507.jinja"),
+        *("nemotron_3_nano.jinja", "qwen3_8.jinja"),  # asked in other ways than the families know
+    ],
+)
 def test_a_model_without_a_switch_is_of_no_known_family(file: str) -> None:
     with pytest.raises(ModelError) as caught:
         detect_family((TEMPLATES / file).read_text(encoding="utf-8"), "some/model")
     assert "some/model" in caught.value.problem
-    assert "smolthink, deepseek_r1, deepseek_r1_early, qwen3" in caught.value.problem
+    assert "smolthink, deepseek_r1, deepseek_r1_early, qwen3, qwen3_5, qwen_thinking" in caught.value.problem
     assert "family" in caught.value.hint
 
 

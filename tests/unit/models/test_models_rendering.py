@@ -72,6 +72,29 @@ def test_the_newlines_around_the_decision_are_not_fused(smolthink: Renderer) -> 
     assert [renderer.tokenizer.decode([i]) for i in off[-5:]] == ["<think>", "\n", "\n", "</think>", "\n\n"]
 
 
+@pytest.mark.parametrize(
+    ("file", "family", "on", "off"),
+    [
+        ("deepseek_r1_distill.jinja", "deepseek_r1", "<｜Assistant｜><think>\n", "\n</think>\n\n"),
+        ("qwen3.jinja", "qwen3", "<|im_start|>assistant\n", "<think>\n\n</think>\n\n"),
+        ("qwen3_5_think.jinja", "qwen3_5", "<|im_start|>assistant\n<think>\n", "\n</think>\n\n"),
+        ("qwen3_5_nothink.jinja", "qwen3_5", "<|im_start|>assistant\n<think>\n", "\n</think>\n\n"),
+        ("qwen3_6.jinja", "qwen3_5", "<|im_start|>assistant\n<think>\n", "\n</think>\n\n"),
+        ("qwen3_instruct_2507.jinja", "qwen3_instruct_2507", "assistant\n<think>\n", "\n</think>\n\n"),
+    ],
+)
+def test_off_goes_on_from_on_in_a_piece_of_its_own(
+    smolthink: Renderer, file: str, family: str, on: str, off: str
+) -> None:
+    # Written by the template or by a prefill, what off adds never fuses with the newline of the decision.
+    renderer = with_template(smolthink, shipped(file), family)
+    rendered_on, rendered_off = renderer.render("Boil an egg?", "on"), renderer.render("Boil an egg?", "off")
+    assert renderer.tokenizer.decode(rendered_on.ids).endswith(on)
+    assert rendered_off.ids[: len(rendered_on.ids)] == rendered_on.ids
+    assert renderer.tokenizer.decode(rendered_off.ids[len(rendered_on.ids) :]) == off
+    assert rendered_on.decision_index == rendered_off.decision_index == len(rendered_on.ids) - 1
+
+
 @pytest.mark.parametrize("thinking", ["on", "off"])
 @FAST
 @given(text=USER_TEXT)
