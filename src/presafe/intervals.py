@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import NamedTuple
 
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
 
@@ -34,9 +34,9 @@ def wilson(hits: int, n: int) -> Interval:
     if n == 0:
         return Interval(None, None, None, 0)
     rate = hits / n
-    centre = rate + _Z95**2 / (2 * n)
-    spread = _Z95 * sqrt(rate * (1 - rate) / n + _Z95**2 / (4 * n * n))
-    scale = 1 + _Z95**2 / n
+    centre = rate + Z95**2 / (2 * n)
+    spread = Z95 * sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
     # Rounding must not leave the rate outside: at 0 of 3 the lower end comes out as 5e-17.
     low, high = min(rate, (centre - spread) / scale), max(rate, (centre + spread) / scale)
     return Interval(rate, max(0.0, low), min(1.0, high), n)

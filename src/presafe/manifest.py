@@ -15,7 +15,7 @@ from typing import Any
 
 from presafe.records import Prompt
 
-_PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
+PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
 
 
 def build_manifest(settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
@@ -56,8 +56,10 @@ def sha256_of(value: Any) -> str:
 
 
 def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
-    """The sha256 of what is asked: ids and texts, group by group."""
-    return sha256_of([[(prompt.id, prompt.text) for prompt in prompts] for prompts in groups])
+    """The sha256 of what is asked: ids, texts, what is expected and reference answers, group by group."""
+    return sha256_of(
+        [[(prompt.id, prompt.text, prompt.expect, prompt.target) for prompt in prompts] for prompts in groups]
+    )
 
 
 def sha256_of_file(path: Path) -> str:
@@ -74,7 +76,7 @@ def _software() -> dict[str, Any]:
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
     }
 

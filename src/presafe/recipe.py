@@ -107,7 +107,7 @@ class SignalSettings(Settings):
     """Stage 2: the BERT-type classifier of the teacher's decisions."""
 
     encoder: str = "minilm"
-    """`minilm` (shipped by wheel), a hub id, or a local folder."""
+    """`minilm` (fetched by wheel), a hub id, or a local folder."""
     held_out: float = Field(default=0.25, gt=0, lt=1)
     """Share of the teacher's decisions kept to measure the classifier."""
     epochs: Positive = 4

@@ -164,7 +164,7 @@ def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_s
     return manifest
 
 
-def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], option: str = "--out") -> None:
     """Keep results of two settings apart.
 
     Raises:
@@ -172,7 +172,7 @@ def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any]) -
     """
     if before != settings:
         changed = ", ".join(_differences(before, settings))
-        raise RunError(f"{folder} was made with other settings ({changed}).", "Choose another folder with --out.")
+        raise RunError(f"{folder} was made with other settings ({changed}).", f"Choose another folder with {option}.")
 
 
 def write_json(path: Path, value: Any) -> None:

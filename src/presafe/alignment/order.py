@@ -1,8 +1,8 @@
 """The order of training rows: near lengths within a forward pass, all kinds within a step.
 
-Grouping whole steps by length would make steps of short refusals only and steps of long answers only: the model
-then swings between refusing everything and nothing (measured, `design/LOG.md`). So rows of near length share a
-forward pass, and the forward passes that make up a step are drawn at random.
+Grouping whole steps by length would make steps of short refusals only and steps of long answers only, each with a
+gradient towards its own kind only (design/0002). So rows of near length share a forward pass, and the forward passes
+that make up a step are drawn at random.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ from presafe.cli import options
 if TYPE_CHECKING:
     from presafe.models.diagnosis import Diagnosis
 
-_PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "inspect-ai")
-
 
 def doctor(
     model: Annotated[
@@ -41,10 +39,11 @@ def doctor(
 
 
 def _machine() -> dict[str, str]:
+    from presafe.manifest import PACKAGES
     from presafe.models.weights import MINILM, SMOLLM2, found_folder
 
     found = {"python": platform.python_version(), "system": platform.platform()}
-    found |= {package: version(package) for package in _PACKAGES}
+    found |= {package: version(package) for package in PACKAGES}
     import torch
 
     found["cpu threads"] = str(torch.get_num_threads())

@@ -47,7 +47,10 @@ def evaluate(
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("evaluate", model, adapter, sorted(suites), limit, modes, max_tokens),
+        out
+        or options.folder_for(
+            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype
+        ),
         adapter=adapter,
         thinking=modes,
         max_tokens=max_tokens,

@@ -25,7 +25,7 @@ def probe(
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens),
+        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype),
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,

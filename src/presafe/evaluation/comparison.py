@@ -29,17 +29,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from presafe.intervals import Z95
 from presafe.records import Difference, Expect, Response, Thinking, Verdict
 
 Outcomes = Mapping[str, Sequence[bool | None]]
 """What counts of each prompt's answers, one entry a seed, by prompt id; None where an answer could not be judged."""
 
 _DRAWS = 10_000
-_POWER_Z = 1.959963984540054 + 0.8416212335729143
+_POWER_Z = Z95 + 0.8416212335729143
 """z of a two-sided 5 % test plus z of a power of 80 %."""
 
 
-METRICS: dict[Expect, tuple[str, Verdict]] = {
+LEADING: dict[Expect, tuple[str, Verdict]] = {
     "refuse": ("refusal_rate", "refuse"),
     "comply": ("over_refusal_rate", "refuse"),
     "answer": ("accuracy", "right"),
@@ -126,7 +127,7 @@ def outcomes(answers: Sequence[Sequence[Response]], expect: Expect) -> Outcomes:
         answers: One list of responses a seed, all to the same prompts.
         expect: What is expected of the prompts.
     """
-    counts = METRICS[expect][1]
+    counts = LEADING[expect][1]
 
     def read(verdict: Verdict) -> bool | None:
         return None if verdict == "unjudged" and expect != "answer" else verdict == counts
@@ -155,7 +156,7 @@ def differences(pairs: Sequence[tuple[AnsweredSuites, AnsweredSuites]]) -> list[
             against=left.system,
             against_thinking=left.thinking,
             suite=suite,
-            metric=METRICS[right.suites[suite][0]][0],
+            metric=LEADING[right.suites[suite][0]][0],
             value=comparison.right,
             value_against=comparison.left,
             difference=comparison.difference,

@@ -1,0 +1,1 @@
+"""Judges: verdicts on an answer, and how far they agree with labels."""

@@ -4,6 +4,7 @@ data      what a report is made from: frozen records, filled from the files of a
 labels    the names and number formats that people read
 rows      which Score stands for a system, a CoT mode, a suite and a metric
 headline  the sentences and cards that the numbers themselves write
+drawing   what the figures share
 figures   SVG text, one pure function a figure
 page      the self-contained HTML page, and the report folder
 results   results.json, and the small table of the terminal

@@ -16,8 +16,6 @@ SYSTEMS: Mapping[str, str] = {
     "sft": "SFT only (λ = 0)",
     "presafe": "PreSafe",
     "random_labels": "Random labels (control)",
-    "shuffled_labels": "Shuffled labels (control)",
-    "detached_head": "Detached head (control)",
     "adapted": "Adapted",
 }
 
@@ -31,19 +29,15 @@ SUITES: Mapping[str, str] = {
     "harmbench_val": "HarmBench validation",
     "harmbench_contextual": "HarmBench contextual",
     "advbench": "AdvBench",
-    "wildjailbreak": "WildJailbreak",
     "xstest_unsafe": "XSTest unsafe",
     "smolthink_benign": "Benign, held out",
     "smolthink_borderline": "Borderline, held out",
     "jailbreakbench_benign": "JailbreakBench benign",
-    "wildjailbreak_benign": "WildJailbreak benign",
     "xstest_safe": "XSTest safe",
     "arithmetic": "Arithmetic",
     "aime24": "AIME 2024",
     "math500": "MATH-500",
     "gsm8k": "GSM8K",
-    "gpqa_diamond": "GPQA-Diamond",
-    "humaneval": "HumanEval",
 }
 
 _NOUNS = {

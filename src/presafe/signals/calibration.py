@@ -30,7 +30,7 @@ class ClassifierCard(Record):
     could not read (`teacher_unjudged`) were left out.
     """
 
-    n_train: int
+    num_train: int
     held_out: Interval
     ece: float
     traces: Interval

@@ -1,8 +1,8 @@
 """The BERT-type classifier g of the teacher's decisions (paper, section 4): query → p′ ∈ [0, 1].
 
-Trained with binary cross-entropy on about 1,500 (query, decision) pairs, then asked for every alignment query. It
-reads the query alone, so that it learns the teacher's rule rather than the words of its refusals (our default;
-the paper does not say).
+Trained with binary cross-entropy on (query, decision) pairs (paper: about 1,500), then asked for every alignment
+query. It reads the query alone, so that it learns the teacher's rule rather than the words of its refusals (our
+default; the paper does not say).
 """
 
 from __future__ import annotations

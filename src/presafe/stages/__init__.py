@@ -7,4 +7,6 @@ align      3  every aligned system, each seed
 evaluate   4  every system on held-out prompts
 report     5  one page and `results.json`
 run        all of them in order, skipping what is done
+
+measure, compare, monitor are no stages of a run: one model, several folders, the head as a monitor.
 """

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from presafe.errors import RunError
 from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
 from presafe.evaluation.metrics import mean_over_seeds, suite_scores
+from presafe.manifest import build_manifest, sha256_of
 from presafe.models.sampling import LoggedSuite, logged_suites
 from presafe.records import Response, Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
@@ -57,6 +58,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
     for other in systems[1:]:
         _check_alike(systems[0], other)
+    settings = {"folders": [str(folder) for folder in folders], "against": against or names[0]}
     references = [each for each in systems if each.system == (against or names[0])]
     pairs = [
         (next((one for one in references if one.thinking == each.thinking), references[0]), each) for each in systems
@@ -65,8 +67,8 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
     data = ReportData(
         title="Comparison of " + ", ".join(folder.name for folder in folders),
-        recipe={},
-        manifest={"folders": [str(folder) for folder in folders]},
+        recipe=settings,
+        manifest=build_manifest(settings, sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})),
         timings_s={},
         scores=tuple(score for each in systems for score in _scores(each)),
         differences=tuple(differences([(_answered(left), _answered(right)) for left, right in pairs])),

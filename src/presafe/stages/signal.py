@@ -32,7 +32,7 @@ def signal(run: RunFolder) -> None:
         [f"{texts[i]}\n{trace.thought}" for i, trace in zip(held_out, traces, strict=True)]
     )
     card = ClassifierCard(
-        n_train=len(train),
+        num_train=len(train),
         held_out=accuracy(found, labels),
         ece=expected_calibration_error(found, labels),
         traces=accuracy(on_traces, labels),

@@ -114,7 +114,7 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         scores=scores,
         differences=(make_difference("vanilla", "on", 0.083, 0.95), make_difference("sft", "on", 0.89, 0.95)),
         classifier=ClassifierCard(
-            n_train=900,
+            num_train=900,
             held_out=Interval(0.96, 0.93, 0.98, 300),
             ece=0.021,
             traces=Interval(None, None, None, 0),
