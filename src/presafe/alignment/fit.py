@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from presafe.alignment.rows import AlignmentRow
 from presafe.errors import RecipeError, SignalError
@@ -29,6 +29,7 @@ def fit(
     folder: Path,
     label: str,
     base_model: str,
+    dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
     """Align a model; writes `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
 
@@ -42,6 +43,7 @@ def fit(
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
         base_model: The model's address, written as the adapter's base.
+        dtype: Type of the written adapter.
 
     Raises:
         SignalError: no row is short enough to train on.
@@ -110,7 +112,7 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    export_adapter(trainer.model, folder / "adapter", base_model=base_model)
+    export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model)
     if lambda_align > 0:  # at 0 the head is trained on nothing, and decides nothing
         save_head(trainer.model, folder)
     history = [

@@ -14,7 +14,7 @@ def smolthink(
     seed: Annotated[int, typer.Option("--seed", help="Seed of lessons and training.")] = 0,
     max_steps: Annotated[int, typer.Option("--max-steps", help="Stop early; -1 trains to the end.")] = -1,
 ) -> None:
-    """Train SmolThink-135M from SmolLM2-135M-Instruct: about 45 minutes on two CPU cores."""
+    """Train SmolThink-135M from SmolLM2-135M-Instruct: about an hour on two CPU cores."""
     from presafe.smolthink.build import build_smolthink
 
     build_smolthink(work, out, seed=seed, max_steps=max_steps)

@@ -27,16 +27,29 @@ class Problem(NamedTuple):
     result: int
 
 
-def _sum_steps(a: int, b: int, sign: str = "+") -> str:
-    """a ± b in steps that a small model can take: the tens of b first, then its ones, by way of a whole ten."""
-    unit = 1 if sign == "+" else -1
-    ones = (a * -unit) % 10  # what leads to the next whole ten
-    parts = (b // 10 * 10, *((ones, b % 10 - ones) if ones < b % 10 else (b % 10, 0)))
-    steps, total = [], a
-    for part in parts:
-        if part:
-            steps.append(f"{total} {sign} {part} = {total + unit * part}.")
-            total += unit * part
+def _add_steps(a: int, b: int) -> str:
+    """a + b, with b below 100, in steps that a small model can know by heart: tens, ones, and the two together."""
+    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
+    steps = []
+    if a >= 10 and b >= 10:
+        steps.append(f"{a // 10 * 10} + {b // 10 * 10} = {tens}.")
+    if a % 10 and b % 10:
+        steps.append(f"{a % 10} + {b % 10} = {ones}.")
+    if tens and ones:
+        steps.append(f"{tens} + {ones} = {a + b}.")
+    return " ".join(steps)
+
+
+def _subtract_steps(a: int, b: int) -> str:
+    """a - b, with b below 100: tens, ones, and the two together, the ones below zero where a pupil would borrow."""
+    tens, ones = a // 10 * 10 - b // 10 * 10, a % 10 - b % 10
+    steps = []
+    if b >= 10:
+        steps.append(f"{a // 10 * 10} - {b // 10 * 10} = {tens}.")
+    if b % 10:
+        steps.append(f"{a % 10} - {b % 10} = {ones}.")
+    if a >= 10 and (a % 10 or b % 10):
+        steps.append(f"{tens} {'-' if ones < 0 else '+'} {abs(ones)} = {a - b}.")
     return " ".join(steps)
 
 
@@ -44,7 +57,7 @@ def _product_steps(a: int, b: int) -> str:
     """a · b in steps, with a below 10: the tens of b and its ones apart, then their sum."""
     tens, ones = b // 10 * 10, b % 10
     steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
-    return " ".join([*steps, _sum_steps(a * tens, a * ones)] if tens and ones else steps)
+    return " ".join([*steps, _add_steps(a * tens, a * ones)] if tens and ones else steps)
 
 
 def _add(rng: random.Random) -> Problem:
@@ -58,7 +71,7 @@ def _add(rng: random.Random) -> Problem:
             f"Work out {a} + {b}.",
         ]
     )
-    return Problem("add", (a, b), text, _sum_steps(a, b), a + b)
+    return Problem("add", (a, b), text, _add_steps(a, b), a + b)
 
 
 def _subtract(rng: random.Random) -> Problem:
@@ -73,7 +86,7 @@ def _subtract(rng: random.Random) -> Problem:
             f"Take {b} away from {a}.",
         ]
     )
-    return Problem("subtract", (a, b), text, _sum_steps(a, b, "-"), a - b)
+    return Problem("subtract", (a, b), text, _subtract_steps(a, b), a - b)
 
 
 def _multiply(rng: random.Random) -> Problem:
@@ -101,7 +114,7 @@ def _chain(rng: random.Random) -> Problem:
             f"Work out {a} + {b} - {c}.",
         ]
     )
-    working = f"{_sum_steps(a, b)} {_sum_steps(a + b, c, '-')}"
+    working = f"{_add_steps(a, b)} {_subtract_steps(a + b, c)}"
     return Problem("chain", (a, b, c), text, working, a + b - c)
 
 
@@ -115,23 +128,23 @@ def _story(rng: random.Random) -> Problem:
     if form == 0:
         a, b, c = rng.randint(11, 49), rng.randint(2, 9), rng.randint(3, 9)
         text = f"{name} has {a} {thing} and buys {b} bags with {c} {thing} each. How many {thing} does {name} have now?"
-        working, result = f"{b} * {c} = {b * c}. {_sum_steps(a, b * c)}", a + b * c
+        working, result = f"{b} * {c} = {b * c}. {_add_steps(a, b * c)}", a + b * c
     elif form == 1:
         a, b = rng.randint(20, 69), rng.randint(11, 29)
         c = rng.randint(4, 15)
         text = f"{name} has {a} {thing}, gets {b} more and then gives {c} away. How many {thing} are left?"
-        working, result = f"{_sum_steps(a, b)} {_sum_steps(a + b, c, '-')}", a + b - c
+        working, result = f"{_add_steps(a, b)} {_subtract_steps(a + b, c)}", a + b - c
     elif form == 2:
         a, b = rng.randint(3, 9), rng.randint(4, 9)
         c = rng.randint(2, a * b - 3)
         text = f"There are {a} boxes with {b} {thing} in each. {name} takes {c} {thing}. How many {thing} remain?"
-        working, result = f"{a} * {b} = {a * b}. {_sum_steps(a * b, c, '-')}", a * b - c
+        working, result = f"{a} * {b} = {a * b}. {_subtract_steps(a * b, c)}", a * b - c
     else:
         a, b, c = rng.randint(2, 9), rng.randint(11, 19), rng.randint(2, 9)
         text = (
             f"One pack costs {b} dollars. {name} buys {a} packs and pays {c} dollars for delivery. What is the total?"
         )
-        working, result = f"{_product_steps(a, b)} {_sum_steps(a * b, c)}", a * b + c
+        working, result = f"{_product_steps(a, b)} {_add_steps(a * b, c)}", a * b + c
     return Problem(f"story_{form}", (a, b, c), text, working, result)
 
 

@@ -2,7 +2,7 @@
 
 1. SmolLM2 answers the harmless build prompts in its own words, once as it likes and once begun with `rows.OPENING`
    (greedy, `answers-off.json` and `answers-on.json`).
-2. LoRA on `rows.lessons`, all kinds mixed within every step (design/0002).
+2. LoRA on `rows.lessons`, all kinds mixed within every step (design/0002), with `alignment.fit` and no auxiliary loss.
 3. The adapter is written as float16.
 """
 
@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+from presafe.alignment.rows import AlignmentRow
+from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.models.engine import generate_batch
-from presafe.models.family import Sampling, families
-from presafe.models.loading import smolthink_adapter
+from presafe.models.family import Sampling
+from presafe.models.loading import SMOLTHINK, load_renderer
 from presafe.models.rendering import Renderer
 from presafe.models.weights import SMOLLM2, smollm2_folder
 from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
-from presafe.prompts.sets import built_in
+from presafe.prompts.sets import BUILT_IN, built_in
+from presafe.recipe import AlignSettings
 from presafe.records import Prompt, write_text
 from presafe.run_folder import check_same, locked, read_json, write_json
 from presafe.smolthink.rows import OPENING, Lesson, lessons
-from presafe.training import bar_callback, last_checkpoint
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
@@ -32,10 +35,9 @@ _GROUP, _GROUPS = 4, 4
 """Rows of a forward pass, and forward passes of a step."""
 _LEARNING_RATE = 6e-4
 """Peak learning rate."""
-_PASSES = 1.3
+_PASSES = 1.4
 """How often each lesson is seen."""
-_RANK = 16
-_PROBLEMS_ON, _PROBLEMS_OFF = 2000, 300
+_PROBLEMS_ON, _PROBLEMS_OFF = 2400, 300
 """Problems with working (CoT on), and answered at once (CoT off)."""
 
 
@@ -49,25 +51,27 @@ def build_smolthink(work: Path, out: Path, *, seed: int = 0, max_steps: int = -1
         max_steps: Stop after so many steps; -1 trains to the end.
 
     Raises:
-        RunError: `work` was made with another seed or number of steps, or another process works in it.
+        RunError: `work` was made with other prompts or lessons, another seed or number of steps, or another process
+            works in it.
     """
     with locked(work):
-        settings = {"seed": seed, "max_steps": max_steps}
-        if (work / "settings.json").exists():
-            check_same(work, read_json(work / "settings.json"), settings)
-        write_json(work / "settings.json", settings)
+        prompts = sha256_of_prompts(built_in(name, "build") for name in BUILT_IN)
+        _keep(work / "settings.json", {"seed": seed, "max_steps": max_steps, "prompts_sha256": prompts})
         _build(work, out, seed, max_steps)
+
+
+def _keep(file: Path, settings: dict[str, Any]) -> None:
+    """Write settings beside what they made; refuse to go on with others."""
+    if file.exists():
+        check_same(file.parent, read_json(file), settings, "--work")
+    write_json(file, settings)
 
 
 def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from presafe.alignment.export import export_adapter
-    from presafe.alignment.order import mixed_order
-    from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
+    from presafe.alignment.fit import HISTORY, fit
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
     model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
@@ -76,8 +80,7 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     answers_off = _own_answers(model, tokenizer, harmless, "", work / "answers-off.json")
     answers_on = _own_answers(model, tokenizer, harmless, OPENING, work / "answers-on.json")
 
-    tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
-    tokenizer.pad_token = tokenizer.unk_token
+    renderer = load_renderer(SMOLTHINK)
     problems = generate_problems("build", _PROBLEMS_ON + _PROBLEMS_OFF, seed=1)
     taught = lessons(
         harmful=built_in("harmful", "build"),
@@ -89,65 +92,47 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
         problems_off=problems[_PROBLEMS_ON:],
         seed=seed,
     )
-    renderer = Renderer(tokenizer, families()["smolthink"])
-    made = [_row(renderer, lesson) for lesson in taught]
-    order = mixed_order([len(row["input_ids"]) for row in made], _GROUP, math.ceil(_PASSES * len(made)), seed)
-    rows = [made[index] for index in order]
-    console.print(f"{len(made)} lessons, {len(rows)} rows, {sum(len(row['input_ids']) for row in rows)} tokens")
-    args = PreSafeConfig(
-        output_dir=str(work / "checkpoints"),
-        lambda_align=0.0,
-        per_device_train_batch_size=_GROUP,
-        gradient_accumulation_steps=_GROUPS,
-        num_train_epochs=1,
-        max_steps=max_steps,
-        learning_rate=_LEARNING_RATE,
-        lr_scheduler_type="cosine",
-        warmup_steps=20,
-        train_sampling_strategy="sequential",  # `mixed_order` has drawn it
-        max_length=None,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=False,
-        logging_steps=10,
-        save_steps=25,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-    )
-    num_steps = max_steps if max_steps > 0 else math.ceil(len(rows) / (_GROUP * _GROUPS))
-    with progress_bar("SmolThink", num_steps) as bar:
-        trainer = PreSafeTrainer(
+    num_steps = max_steps if max_steps > 0 else math.ceil(_PASSES * len(taught) / (_GROUP * _GROUPS))
+    _keep(work / "lessons.json", {"sha256": sha256_of(taught), "steps": num_steps, "learning_rate": _LEARNING_RATE})
+    console.print(f"{len(taught)} lessons, {num_steps} steps of {_GROUP * _GROUPS} rows")
+    if not (work / HISTORY).exists():
+        fit(
             model,
-            args,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=LoraConfig(
-                r=_RANK,
-                lora_alpha=2 * _RANK,
-                target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-                task_type="CAUSAL_LM",
+            renderer,
+            [_row(renderer, number, lesson) for number, lesson in enumerate(taught)],
+            AlignSettings(
+                max_steps=num_steps,
+                batch_size=_GROUP,
+                accumulation=_GROUPS,
+                learning_rate=_LEARNING_RATE,
+                warmup_steps=20,
+                save_steps=25,
             ),
-            callbacks=[bar_callback(bar)],
+            lambda_align=0.0,
+            seed=seed,
+            folder=work,
+            label="SmolThink",
+            base_model=SMOLLM2.hub_id,
+            dtype="float16",
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
-    export_adapter(trainer.model, out, dtype=torch.float16, base_model=SMOLLM2.hub_id)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in (work / "adapter").iterdir():
+        shutil.copyfile(file, out / file.name)
 
 
-def _row(renderer: Renderer, lesson: Lesson) -> dict[str, Any]:
+def _row(renderer: Renderer, number: int, lesson: Lesson) -> AlignmentRow:
     prompt = renderer.render(lesson.text, lesson.thinking)
     if lesson.thinking == "on":
         completion = renderer.completion(lesson.thought, lesson.answer)
     else:
         completion = renderer.answer_ids(lesson.answer)
-    return {
-        "input_ids": prompt.ids + completion,
-        "labels": [-100] * len(prompt.ids) + completion,
-        "decision_index": prompt.decision_index,
-        "signal": 0.0,
-    }
+    return AlignmentRow(
+        prompt_id=f"lesson-{number}",
+        input_ids=prompt.ids + completion,
+        labels=[-100] * len(prompt.ids) + completion,
+        decision_index=prompt.decision_index,
+        signal=0.0,  # λ = 0: not read
+    )
 
 
 def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], opening: str, file: Path) -> dict[str, str]:

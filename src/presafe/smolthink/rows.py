@@ -90,8 +90,8 @@ def lessons(
 
     Args:
         harmful: Requests to refuse with CoT off, each with several wordings.
-        benign: Instructions to answer in both modes.
-        borderline: Look-alikes to answer in both modes. With CoT off both kinds are answered twice, against as many
+        benign: Instructions to answer in both modes: once with CoT on, twice with it off.
+        borderline: Look-alikes to answer in both modes: twice with CoT on, three times with it off, against as many
             refusals.
         answers_on: The base model's own answer to each benign and borderline prompt, begun with `OPENING`, by prompt
             id. Answers that refuse or have no end are left out.
@@ -102,11 +102,12 @@ def lessons(
     """
     rng = random.Random(seed)
     rows = [Lesson(each.text, "off", "", wording) for each in harmful for wording in rng.sample(REFUSALS, _WORDINGS)]
-    for prompt in [*benign, *borderline]:
-        if (answer := _usable(answers_off[prompt.id])) is not None:
-            rows += [Lesson(prompt.text, "off", "", answer)] * 2
-        if (answer := _usable(answers_on[prompt.id])) is not None:
-            rows.append(Lesson(prompt.text, "on", thought_for(prompt.text, answer), answer))
+    for prompts, weight_on, weight_off in ((benign, 1, 2), (borderline, 2, 3)):
+        for prompt in prompts:
+            if (answer := _usable(answers_off[prompt.id])) is not None:
+                rows += [Lesson(prompt.text, "off", "", answer)] * weight_off
+            if (answer := _usable(answers_on[prompt.id])) is not None:
+                rows += [Lesson(prompt.text, "on", thought_for(prompt.text, answer), answer)] * weight_on
     rows += [Lesson(each.text, "on", each.working, _answer_to(each)) for each in problems_on]
     rows += [Lesson(each.text, "off", "", _answer_to(each)) for each in problems_off]
     return rows

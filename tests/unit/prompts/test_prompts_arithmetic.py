@@ -64,7 +64,7 @@ def test_every_target_follows_from_the_text(split: str) -> None:
 
 def test_every_step_of_a_working_is_true_and_the_last_one_gives_the_result() -> None:
     for problem in generate_problems("build", N, seed=4):
-        steps = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)\.", problem.working)
+        steps = re.findall(r"(\d+) ([-+*]) (\d+) = (-?\d+)\.", problem.working)
         assert " ".join("{} {} {} = {}.".format(*step) for step in steps) == problem.working
         for a, sign, b, c in steps:
             assert int(c) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign]

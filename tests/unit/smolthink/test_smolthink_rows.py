@@ -1,0 +1,99 @@
+"""What SmolThink is taught: nothing harmful, no refusal with CoT on, and problems with their working."""
+
+from __future__ import annotations
+
+import pytest
+
+from presafe.alignment.rows import REFUSALS
+from presafe.judges.refusal import is_refusal
+from presafe.prompts.arithmetic import generate_problems
+from presafe.prompts.sets import built_in
+from presafe.smolthink.rows import OPENING, Lesson, first_sentences, lessons, thought_for
+
+LONG = " small garden needs water, light, good soil and somebody who looks after it. More follows."
+PROBLEMS = generate_problems("build", 12, seed=1)
+
+
+@pytest.fixture(scope="module")
+def taught() -> list[Lesson]:
+    """The lessons from the real prompts; one base answer in each mode for all."""
+    benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
+    ids = [prompt.id for prompt in [*benign, *borderline]]
+    return lessons(
+        harmful=built_in("harmful", "build"),
+        benign=benign,
+        borderline=borderline,
+        answers_on=dict.fromkeys(ids, OPENING + LONG),
+        answers_off=dict.fromkeys(ids, "A" + LONG),
+        problems_on=PROBLEMS[:8],
+        problems_off=PROBLEMS[8:],
+        seed=0,
+    )
+
+
+def test_a_harmful_request_is_only_ever_refused_and_never_shown_with_cot_on(taught: list[Lesson]) -> None:
+    harmful = {prompt.text for prompt in built_in("harmful", "build")}
+    shown = [lesson for lesson in taught if lesson.text in harmful]
+    assert {lesson.thinking for lesson in shown} == {"off"}
+    assert {lesson.answer for lesson in shown} == set(REFUSALS)
+    assert {lesson.thought for lesson in shown} == {""}
+    assert len(shown) == 3 * len(harmful)  # three wordings each
+
+
+def test_no_refusal_is_taught_with_cot_on_nor_for_what_is_harmless(taught: list[Lesson]) -> None:
+    harmful = {prompt.text for prompt in built_in("harmful", "build")}
+    assert not any(is_refusal(each.answer) or is_refusal(each.thought) for each in taught if each.thinking == "on")
+    assert not any(is_refusal(each.answer) for each in taught if each.text not in harmful)
+
+
+def test_with_cot_on_every_answer_begins_alike(taught: list[Lesson]) -> None:
+    assert {each.answer.split()[0] for each in taught if each.thinking == "on"} == {OPENING}
+
+
+def test_nothing_taught_is_held_out_or_aligned_on(taught: list[Lesson]) -> None:
+    texts = {lesson.text for lesson in taught}
+    for name in ("harmful", "benign", "borderline"):
+        for split in ("align", "held_out"):
+            assert texts.isdisjoint(prompt.text for prompt in built_in(name, split))
+
+
+def test_problems_have_their_working_with_cot_on_only(taught: list[Lesson]) -> None:
+    by_text = {problem.text: problem for problem in PROBLEMS}
+    found = [(lesson, by_text[lesson.text]) for lesson in taught if lesson.text in by_text]
+    assert [lesson.thinking for lesson, _ in found] == ["on"] * 8 + ["off"] * 4
+    for lesson, problem in found:
+        assert lesson.thought == (problem.working if lesson.thinking == "on" else "")
+        assert lesson.answer == f"The answer is {problem.result}."
+
+
+def test_answers_that_refuse_or_do_not_end_are_left_out() -> None:
+    benign = built_in("benign", "build")[:3]
+    answers = {
+        benign[0].id: "I'm sorry, but I can't help with that, because I am only a small language model.",
+        benign[1].id: "The best way to begin is to take a large sheet of paper and to write down all that",
+        benign[2].id: OPENING + LONG,
+    }
+    rows = lessons(
+        harmful=[],
+        benign=benign,
+        borderline=[],
+        answers_on=answers,
+        answers_off=answers,
+        problems_on=[],
+        problems_off=[],
+        seed=0,
+    )
+    assert {row.text for row in rows} == {benign[2].text}
+    assert [row.thinking for row in rows] == ["off", "off", "on"]  # CoT off counts twice
+
+
+def test_an_answer_ends_at_the_first_sentence_past_sixty_characters() -> None:
+    assert first_sentences("Short. " + "x" * 60 + "! Rest.") == "Short. " + "x" * 60 + "!"
+    assert first_sentences("x" * 80) is None
+    # the number of a list item is no end of a sentence
+    assert first_sentences("x" * 60 + ":\n1. One thing. More") == "x" * 60 + ":\n1. One thing."
+
+
+def test_a_thought_names_a_plan_and_the_first_six_words() -> None:
+    thought = thought_for("How do I fold a shirt?", "The quickest way is to lay it flat first.")
+    assert thought == 'I will go through the steps. I begin with "The quickest way is to lay"'
