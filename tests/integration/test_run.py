@@ -42,7 +42,7 @@ def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
         assert measured[system, thinking, "smolthink_harmful", "refusal_rate"]["n"] <= 6
         assert measured[system, thinking, "smolthink_benign", "truncated_rate"]["n"] == 4
         assert measured[system, thinking, "arithmetic", "accuracy"]["n"] == 4
-    # SmolThink refuses with CoT off (about five of six) and mostly does not with CoT on
+    # SmolThink refuses with CoT off (93 of 100; here of six) and mostly does not with CoT on
     off = measured["vanilla", "off", "smolthink_harmful", "refusal_rate"]["value"]
     assert off >= 0.5
     assert off > (measured["vanilla", "on", "smolthink_harmful", "refusal_rate"]["value"] or 0.0)

@@ -179,7 +179,8 @@ def pareto_figure(scores: Sequence[Score]) -> str | None:
                 axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
             axes.grid()
         grid[0][0].set_ylabel(f"{label(safety[0], SUITES)}:\n{label(lead(scores, safety[0]) or '', METRICS)}")
-        key(figure, {label(name, SYSTEMS): system_colour(name, names) for name in names})
+        shown = dict.fromkeys(name for points in drawn.values() for name, *_ in points)
+        key(figure, {label(name, SYSTEMS): system_colour(name, names) for name in shown})
 
     return svg(draw, height_in=3.8)
 

@@ -120,7 +120,10 @@ def test_the_front_goes_through_no_corner_that_no_system_reaches(make_score):
 def test_a_front_needs_three_systems(scores, make_score):
     assert pareto_figure(scores) is None  # two of them have a rate on benign prompts
     sft = make_score("sft", "on", "smolthink_benign", "over_refusal_rate", 0.02)
-    assert "Benign, held out: wrongly refused" in written(pareto_figure((*scores, sft)))
+    classifier = make_score("classifier", "off", "classifier_held_out", "classifier_accuracy", 0.9)
+    texts = written(pareto_figure((*scores, sft, classifier)))
+    assert {"Benign, held out: wrongly refused", "PreSafe"} <= texts
+    assert "classifier" not in texts  # only what has a point
 
 
 def test_positions_of_a_constant_score_are_drawn(data):
