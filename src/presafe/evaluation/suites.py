@@ -40,6 +40,8 @@ class Suite(BaseModel):
     """Column that goes before the prompt, with a rule between."""
     target: str | None = None
     """Column of the reference answer."""
+    target_after: str = ""
+    """What the reference stands after in its column, where a working comes first."""
 
 
 PUBLISHED = {
@@ -98,8 +100,6 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
             f"  {name}: {path} differs from the publisher's file that presafe knows ({len(prompts)} prompts, published "
             f"are {suite.num_prompts}): compare its numbers with care."
         )
-    if name == "gsm8k":  # the reference stands after its working: "… #### 18"
-        prompts = [
-            each.model_copy(update={"target": str(each.target).rpartition("####")[2].strip()}) for each in prompts
-        ]
+    if mark := suite.target_after:
+        prompts = [each.model_copy(update={"target": str(each.target).rpartition(mark)[2].strip()}) for each in prompts]
     return prompts
