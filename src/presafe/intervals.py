@@ -1,7 +1,13 @@
-"""Intervals around a rate. Pure functions."""
+"""Intervals around a rate, and around a mean of values in [0, 1]. Pure functions.
+
+wilson      independent answers, one a prompt
+clustered   several answers a prompt, which are not independent
+bootstrap   a value a prompt that is neither 0 nor 1
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
@@ -33,10 +39,85 @@ def wilson(hits: int, n: int) -> Interval:
         raise ValueError(f"hits must be between 0 and n, got {hits} of {n}")
     if n == 0:
         return Interval(None, None, None, 0)
-    rate = hits / n
+    return Interval(hits / n, *_score_bounds(hits / n, n), n)
+
+
+def clustered_standard_error(clusters: Sequence[Sequence[float]]) -> float:
+    """Standard error of the mean over all answers, where the answers of one prompt lie near one another.
+
+        SE² = Var(s)/n + 1/n² · Σ_c Σ_i Σ_{j≠i} (s_ic − s̄)(s_jc − s̄)
+
+    Args:
+        clusters: The scores of each prompt's answers; at least two answers in all.
+
+    Source: Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), the section on clustered questions, with the
+    answers to one prompt as a cluster; Var with n − 1, as there.
+    """
+    scores = [score for cluster in clusters for score in cluster]
+    n, mean = len(scores), sum(scores) / len(scores)
+    squares = sum((score - mean) ** 2 for score in scores)
+    # (Σ d)² is Σ d² + Σ_i Σ_{j≠i} d_i d_j
+    products = sum(sum(score - mean for score in cluster) ** 2 for cluster in clusters) - squares
+    return sqrt(max(0.0, squares / (n - 1) / n + products / n**2))
+
+
+def clustered(clusters: Sequence[Sequence[bool]]) -> Interval:
+    """The share of all answers that hit, with Wilson's interval at the effective number of answers.
+
+        n_eff = p(1 − p) / SE²
+
+    so that answers that repeat one another count about once a prompt, and independent ones as often as they are. Where
+    all hit or none does, n_eff is the number of prompts. With one answer a prompt it is `wilson`.
+
+    Args:
+        clusters: Whether each answer hit, prompt by prompt; prompts without an answer are left out.
+
+    Returns:
+        The interval; its n counts prompts.
+
+    Source: `clustered_standard_error`; the effective n in Wilson's interval: Korn and Graubard 1998, Dean and Pagano
+    2015, for surveys.
+    """
+    found = [cluster for cluster in clusters if cluster]
+    answers, hits = sum(map(len, found)), sum(map(sum, found))
+    if answers == len(found):
+        return wilson(hits, answers)
+    rate, error = hits / answers, clustered_standard_error(found)
+    effective = rate * (1 - rate) / error**2 if 0 < hits < answers and error else float(len(found))
+    return Interval(rate, *_score_bounds(rate, min(effective, answers)), len(found))
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
+    """The mean of a value in [0, 1] a prompt, with a 95 % percentile bootstrap over prompts.
+
+    Half a prompt at 0 and half a prompt at 1 are drawn along, so that of nothing seen nothing is certain (Agresti and
+    Min 2005, as in `presafe.evaluation.comparison`).
+
+    Args:
+        values: One value a prompt; none gives an interval without values.
+        seed: Seed of the draws.
+        draws: Bootstrap samples.
+
+    Source: Efron and Tibshirani 1993, chapter 13.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n == 0:
+        return Interval(None, None, None, 0)
+    points = np.array([*values, 0.0, 1.0])
+    weights = np.array([1.0] * n + [0.5, 0.5]) / (n + 1)
+    means = np.random.default_rng(seed).multinomial(n, weights, size=draws) @ points / n
+    mean = float(np.mean(values))
+    low, high = (float(bound) for bound in np.percentile(means, [2.5, 97.5]))
+    return Interval(mean, min(mean, low), max(mean, high), n)
+
+
+def _score_bounds(rate: float, n: float) -> tuple[float, float]:
+    """Wilson's bounds; n may be an effective number."""
     centre = rate + Z95**2 / (2 * n)
     spread = Z95 * sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n * n))
     scale = 1 + Z95**2 / n
     # Rounding must not leave the rate outside: at 0 of 3 the lower end comes out as 5e-17.
     low, high = min(rate, (centre - spread) / scale), max(rate, (centre + spread) / scale)
-    return Interval(rate, max(0.0, low), min(1.0, high), n)
+    return max(0.0, low), min(1.0, high)

@@ -1,7 +1,7 @@
 """Settings of a run: TOML in, fully resolved JSON out. One class a stage, in the order they run.
 
 A recipe names the model, the queries and every number that a user may want to change; how a model samples is its
-family's (`models/families/`). An unknown key, a value out of bounds or a setting that cannot take effect is an error.
+family's (`models/families/`), unless `evaluate.sampling` says otherwise. An unknown key, a value out of bounds or a setting that cannot take effect is an error.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ class ModelSettings(Settings):
         return text.strip() + "\n"
 
 
+class SamplingSettings(Settings):
+    """How tokens are drawn, where it is not as the family publishes; None leaves the family's."""
+
+    temperature: float | None = Field(default=None, ge=0)
+    """0 is greedy decoding."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus mass kept; 1 keeps all."""
+    top_k: int | None = Field(default=None, ge=0)
+    """Most likely tokens kept; 0 keeps all."""
+
+
 class Source(Settings):
     """Where some prompts come from: a set of the project, generated arithmetic, or a local file."""
 
@@ -75,6 +86,8 @@ class Source(Settings):
             raise ValueError("`column`, `target_column` and `expect` belong to a `file`")
         if self.file is not None and self.expect is None:
             raise ValueError("a `file` needs `expect`: refuse, comply or answer")
+        if self.expect in ("choice", "code"):
+            raise ValueError("a `file` can expect: refuse, comply or answer")
         if self.expect == "answer" and self.target_column is None:
             raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
         if self.target_column is not None and self.expect != "answer":
@@ -181,6 +194,10 @@ class EvaluateSettings(Settings):
     """Prompts by suite name."""
     max_tokens: Positive = 160
     """Token budget of thought and answer."""
+    samples: Positive = 1
+    """Answers a prompt. More than one needs a temperature above 0."""
+    sampling: SamplingSettings = SamplingSettings()
+    """How tokens are drawn, where it is not as the family publishes."""
     batch_size: Positive = 64
     """Rows sampled together."""
     seed: int = 0

@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from presafe.errors import PromptError, RunError
 
 Thinking = Literal["on", "off"]
-Expect = Literal["refuse", "comply", "answer"]
+Expect = Literal["refuse", "comply", "answer", "choice", "code"]
+PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
+"""Kinds of prompts that are solved or not: by a value, by the letter of an option, by a program."""
 Verdict = Literal["refuse", "comply", "right", "wrong", "unjudged"]
 """What a judge says of an answer: refuse or comply, right or wrong, or that it could not say."""
 
@@ -34,8 +36,8 @@ class Record(BaseModel):
 class Prompt(Record):
     """A query, and what a careful assistant does with it.
 
-    `expect` is "refuse" for a harmful request, "comply" for a harmless one, and "answer" for a problem with
-    a reference answer in `target`.
+    `expect` is "refuse" for a harmful request, "comply" for a harmless one, and one of `PROBLEMS` for a problem with
+    its reference in `target`: a value, the letter of the right option, or the tests of a program.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Prompt(Record):
 class Response(Record):
     """One sampled answer to a prompt, its thought apart from its answer.
 
+    `sample` counts the answers to one prompt from 1. `vote` is what the judge read as the final answer of a problem.
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
     `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought.
     """
@@ -62,6 +65,8 @@ class Response(Record):
     complete: bool
     num_tokens: int
     verdict: Verdict
+    sample: int = Field(default=1, ge=1)
+    vote: str | None = None
 
 
 class Signal(Record):
@@ -72,7 +77,8 @@ class Signal(Record):
 
 
 class Score(Record):
-    """One row of `results.json`. `seed` is None for a mean over seeds."""
+    """One row of `results.json`. `seed` is None for a mean over seeds; `n` counts prompts, each answered `samples` times.
+    """
 
     system: str
     thinking: Thinking
@@ -84,6 +90,7 @@ class Score(Record):
     n: int
     seed: int | None
     judge: str | None
+    samples: int = Field(default=1, ge=1)
 
 
 class Difference(Record):

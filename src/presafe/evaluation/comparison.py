@@ -3,7 +3,7 @@
     d_i         = right_i − left_i, each the share of a prompt's judged answers that count
     difference  = mean of d_i over the n prompts with a judged answer of both
 
-One seed a side, so that each d_i is −1, 0 or 1:
+One seed and one answer a side, so that each d_i is −1, 0 or 1:
 
     interval    95 % percentile bootstrap over prompts, drawn from the four cells (both, left only, right only, none)
                 with half a prompt more in each, so that where nothing was seen an interval is still no point
@@ -11,14 +11,19 @@ One seed a side, so that each d_i is −1, 0 or 1:
     detectable  (z₀.₉₇₅ + z₀.₈) · σ / √n, with σ² from the same cells: the true difference that a test at 5 % finds
                 four times in five
 
+One seed a side and several answers a prompt, so that d_i lies between them:
+
+    interval    difference ± t · se with se = σ/√n and n − 1 degrees of freedom, p from t = difference / se,
+                detectable (t₀.₉₇₅ + t₀.₈) · se: the prompts are the sample, and answers to one are not independent
+
 Several seeds, on one side or both (a seed is a training):
 
     se²         = s²/k of the seeds' means, of each side that has several, + σ²/n of the prompts
     interval    difference ± t · se, p from t = difference / se, detectable (t₀.₉₇₅ + t₀.₈) · se, all with the smaller
                 k − 1 degrees of freedom: wide with few seeds, because little is then known of another seed
 
-Sources: McNemar 1947; Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the half prompts; Holm 1979. The
-sum over seeds and prompts is ours.
+Sources: McNemar 1947; Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the half prompts; Holm 1979; Miller
+2024 (arXiv 2411.00640) for pairing the means of several answers, prompt by prompt. The sum over seeds and prompts is ours.
 """
 
 from __future__ import annotations
@@ -29,11 +34,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from presafe.evaluation.repeated import by_prompt
 from presafe.intervals import Z95
-from presafe.records import Difference, Expect, Response, Thinking, Verdict
+from presafe.records import PROBLEMS, Difference, Expect, Response, Thinking, Verdict
 
-Outcomes = Mapping[str, Sequence[bool | None]]
-"""What counts of each prompt's answers, one entry a seed, by prompt id; None where an answer could not be judged."""
+Outcomes = Mapping[str, Sequence[float | None]]
+"""Share of each prompt's judged answers that count, one entry a seed, by prompt id; None where none could be judged."""
 
 _DRAWS = 10_000
 _POWER_Z = Z95 + 0.8416212335729143
@@ -43,7 +49,7 @@ _POWER_Z = Z95 + 0.8416212335729143
 LEADING: dict[Expect, tuple[str, Verdict]] = {
     "refuse": ("refusal_rate", "refuse"),
     "comply": ("over_refusal_rate", "refuse"),
-    "answer": ("accuracy", "right"),
+    **{kind: ("accuracy", "right") for kind in PROBLEMS},
 }
 """What is compared on prompts of each kind, and the verdict that counts. Unjudged problems are not solved."""
 
@@ -99,12 +105,16 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0) -> Comparison | N
     only_left, only_right = int((d < 0).sum()), int((d > 0).sum())
     # Half a prompt either way: of nothing seen, nothing is certain.
     sigma = sqrt(max(0.0, (float((d**2).sum()) + 1) / (n + 2) - (float(d.sum()) / (n + 2)) ** 2))
-    if a.num_seeds == b.num_seeds == 1:
+    if a.num_seeds > 1 or b.num_seeds > 1:
+        se = sqrt(a.variance_of_mean(both) + b.variance_of_mean(both) + sigma**2 / n)
+        freedom = min(side.num_seeds for side in (a, b) if side.num_seeds > 1) - 1
+        low, high, p, detectable = _student(float(d.mean()), se, freedom)
+    elif set(np.abs(d)) <= {0.0, 1.0}:
         low, high = _bootstrap(only_left, only_right, n, seed)
         p = mcnemar(only_left, only_right)
         detectable = _POWER_Z * sigma / sqrt(n)
     else:
-        low, high, p, detectable = _over_seeds(a, b, both, float(d.mean()), sigma)
+        low, high, p, detectable = _student(float(d.mean()), sigma / sqrt(n), max(1, n - 1))
     return Comparison(
         left=float(a.shares[both].mean()),
         right=float(b.shares[both].mean()),
@@ -124,15 +134,16 @@ def outcomes(answers: Sequence[Sequence[Response]], expect: Expect) -> Outcomes:
     """What counts of one suite's answers.
 
     Args:
-        answers: One list of responses a seed, all to the same prompts.
+        answers: One list of responses a seed, all to the same prompts, each as often as it was sampled.
         expect: What is expected of the prompts.
     """
     counts = LEADING[expect][1]
 
-    def read(verdict: Verdict) -> bool | None:
-        return None if verdict == "unjudged" and expect != "answer" else verdict == counts
+    def read(said: Sequence[Response]) -> float | None:
+        judged = [each.verdict == counts for each in said if each.verdict != "unjudged" or expect in PROBLEMS]
+        return sum(judged) / len(judged) if judged else None
 
-    by_seed = [{response.prompt_id: read(response.verdict) for response in seed} for seed in answers]
+    by_seed = [{said[0].prompt_id: read(said) for said in by_prompt(seed)} for seed in answers]
     return {name: tuple(seed[name] for seed in by_seed) for name in by_seed[0]}
 
 
@@ -173,6 +184,16 @@ def differences(pairs: Sequence[tuple[AnsweredSuites, AnsweredSuites]]) -> list[
     ]
 
 
+def between_modes(systems: Sequence[AnsweredSuites]) -> list[tuple[AnsweredSuites, AnsweredSuites]]:
+    """Every system that was measured in both CoT modes, as a pair: on, and off compared with it (paper, Table 7)."""
+    modes = {(each.system, each.thinking): each for each in systems}
+    return [
+        (on, modes[system, "off"])
+        for (system, thinking), on in modes.items()
+        if thinking == "on" and (system, "off") in modes
+    ]
+
+
 def mcnemar(only_left: int, only_right: int) -> float:
     """Exact two-sided McNemar test: the discordant pairs against a fair coin. 1 where there is none."""
     from scipy.stats import binomtest
@@ -192,7 +213,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class _Side(NamedTuple):
-    """prompts × seeds, 1 for an answer that counts, 0 for one that does not, NaN where it could not be judged."""
+    """prompts × seeds, the share of answers that count, NaN where none could be judged."""
 
     answers: np.ndarray
 
@@ -226,14 +247,10 @@ def _bootstrap(only_left: int, only_right: int, n: int, seed: int) -> tuple[floa
     return float(low), float(high)
 
 
-def _over_seeds(
-    a: _Side, b: _Side, both: np.ndarray, difference: float, sigma: float
-) -> tuple[float, float, float, float]:
-    """low, high, p and detectable where a side has several seeds."""
+def _student(difference: float, se: float, freedom: int) -> tuple[float, float, float, float]:
+    """low, high, p and detectable by Student's t."""
     from scipy.stats import t
 
-    se = sqrt(a.variance_of_mean(both) + b.variance_of_mean(both) + sigma**2 / int(both.sum()))
-    freedom = min(side.num_seeds for side in (a, b) if side.num_seeds > 1) - 1
     reach = float(t.ppf(0.975, freedom)) * se
     return (
         max(-1.0, difference - reach),

@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from presafe.errors import PromptError
+from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
-from presafe.prompts.sets import from_file, load_source
+from presafe.prompts.sets import from_file, load_source, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 
@@ -32,8 +33,8 @@ class Suite(BaseModel):
     licence: str
     num_prompts: int
     """How many prompts it has, those only that `where` keeps."""
-    sha256: str
-    """Of the publisher's file."""
+    sha256: str | None = None
+    """Of the publisher's file; None where its terms kept it from us, and only the number of its prompts is checked."""
     where: tuple[str, str] | None = None
     """Keep rows whose column starts with a text."""
     context: str | None = None
@@ -71,7 +72,7 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     Args:
         name: One of `suite_names()`.
         data_dir: Folder of the published files; not needed for the project's own.
-        seed: Seed of generated arithmetic.
+        seed: Seed of generated arithmetic, and of the order of options.
 
     Raises:
         PromptError: no such suite, no data folder, or a file that is missing or lacks its column.
@@ -87,15 +88,9 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
             f"Download it and give the folder that holds {suite.file} with --data-dir.",
         )
     path = data_dir / suite.file
-    prompts = from_file(
-        path,
-        expect=suite.expect,
-        column=suite.column,
-        context_column=suite.context,
-        target_column=suite.target,
-        where=suite.where,
-    )
-    if sha256_of_file(path) != suite.sha256:
+    prompts = _read(suite, path, seed)
+    is_known = len(prompts) == suite.num_prompts if suite.sha256 is None else sha256_of_file(path) == suite.sha256
+    if not is_known:
         console.print(
             f"  {name}: {path} differs from the publisher's file that presafe knows ({len(prompts)} prompts, published "
             f"are {suite.num_prompts}): compare its numbers with care."
@@ -103,3 +98,18 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     if mark := suite.target_after:
         prompts = [each.model_copy(update={"target": str(each.target).rpartition(mark)[2].strip()}) for each in prompts]
     return prompts
+
+
+def _read(suite: Suite, path: Path, seed: int) -> list[Prompt]:
+    if suite.expect == "choice":
+        return choice_prompts(read_rows(path), path.stem, seed)
+    if suite.expect == "code":
+        return code_prompts(read_rows(path))
+    return from_file(
+        path,
+        expect=suite.expect,
+        column=suite.column,
+        context_column=suite.context,
+        target_column=suite.target,
+        where=suite.where,
+    )

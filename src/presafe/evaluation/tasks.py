@@ -13,21 +13,25 @@ import inspect_ai
 from inspect_ai import Task
 
 from presafe.evaluation.suites import load_suite, suite_names
+from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import scorer_for
 from presafe.models.sampling import make_task
 
 
 def _define(suite: str) -> None:
     @inspect_ai.task(name=suite)
-    def task(data_dir: str | None = None, seed: int = 0) -> Task:
+    def task(data_dir: str | None = None, seed: int = 0, sandbox: str | None = None) -> Task:
         """One suite.
 
         Args:
             data_dir: Folder of the published files; not needed for the project's own suites.
-            seed: Seed of generated arithmetic.
+            seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
+            sandbox: Where a suite runs programs: docker or local; docker where not named.
         """
         prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
-        return make_task(suite, prompts, scorer_for(prompts[0].expect))
+        expect = prompts[0].expect
+        where = find_sandbox(sandbox) if expect == "code" else None
+        return make_task(suite, prompts, scorer_for(expect), seed=seed, sandbox=where)
 
 
 for _suite in suite_names():

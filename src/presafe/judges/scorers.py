@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState
+from inspect_ai.util import sandbox
 
+from presafe.judges.choice import judge_choice, letter_of
+from presafe.judges.code import CodeProblem, passes, program_of
 from presafe.judges.math import judge_math
 from presafe.judges.refusal import judge_refusal
 from presafe.records import Expect, Verdict
 
 
-@metric
+@metric(scores="unreduced")
 def share_of(verdict: str) -> Metric:
-    """Share of the judged answers with a verdict."""
+    """Share of the judged answers with a verdict, all epochs together."""
 
     def compute(scores: list[SampleScore]) -> float:
-        # Not `value`: by now Inspect has averaged it over epochs, and of a word that makes 0.
+        # Not `value`: Inspect averages it over epochs, and of a word that makes 0.
         verdicts = [(score.score.metadata or {})["verdict"] for score in scores]
         judged = [each for each in verdicts if each != "unjudged"]
         return judged.count(verdict) / len(judged) if judged else float("nan")
@@ -52,11 +56,42 @@ def math_verify() -> Scorer:
     )
 
 
+@scorer(metrics=[share_of("right")])
+def multiple_choice() -> Scorer:
+    """Right or wrong, by the letter that the answer ends on."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        said = state.output.completion
+        verdict = judge_choice(said, target.text, truncated=_truncated(state))
+        return Score(value=verdict, answer=said[:200], metadata={"verdict": verdict, "vote": letter_of(said)})
+
+    return score
+
+
+@scorer(metrics=[share_of("right")])
+def code_tests() -> Scorer:
+    """Right or wrong, by the problem's tests, run with the answer's whole code block in the sample's sandbox."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        said, verdict = state.output.completion, cast(Verdict, "unjudged")
+        if not _truncated(state):
+            program = program_of(CodeProblem.model_validate_json(target.text), said)
+            passed = await passes(program, sandbox(), python=state.metadata.get("python", "python3"))
+            verdict = "right" if passed else "wrong"
+        return Score(value=verdict, answer=said[:200], metadata={"verdict": verdict})
+
+    return score
+
+
+_JUDGES = {"answer": math_verify, "choice": multiple_choice, "code": code_tests}
+"""Judges of problems; all other prompts are read for refusals."""
+
+
 def scorer_for(expect: Expect) -> Scorer:
     """The judge of prompts of one kind."""
-    return math_verify() if expect == "answer" else refusal_strings()
+    return _JUDGES.get(expect, refusal_strings)()
 
 
 def judge_name(expect: Expect) -> str:
     """What `scorer_for` is called in results."""
-    return "math_verify" if expect == "answer" else "refusal_strings"
+    return _JUDGES.get(expect, refusal_strings).__name__

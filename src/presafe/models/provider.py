@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -93,6 +93,12 @@ class PreSafeAPI(ModelAPI):
         """Requests in flight: enough that a batch can be chosen by length."""
         return self.batch_size * 8
 
+    def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
+        """How tokens are drawn: as the family publishes for this mode, but for what is given and not None."""
+        family = self.load().renderer.family
+        published = family.sampling_on if self._thinking == "on" else family.sampling_off
+        return published.model_copy(update={name: value for name, value in given.items() if value is not None})
+
     async def count_text_tokens(self, text: str) -> int:
         return len(self.load().renderer.text_ids(text))
 
@@ -106,16 +112,13 @@ class PreSafeAPI(ModelAPI):
         """
         if len(input) != 1 or input[0].role != "user" or tools:
             raise ModelError("the presafe provider takes one user message and no tools.")
-        renderer = self.load().renderer
-        family = renderer.family
-        published = family.sampling_on if self._thinking == "on" else family.sampling_off
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
-        prompt = renderer.render(input[0].text, self._thinking)
+        prompt = self.load().renderer.render(input[0].text, self._thinking)
         draw = f"{config.seed or 0} {input[0].text}".encode()
         request = _Request(
             ids=prompt.ids,
             max_tokens=config.max_tokens or 4096,
-            sampling=published.model_copy(update={k: v for k, v in given.items() if v is not None}),
+            sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
             result=asyncio.get_running_loop().create_future(),
         )

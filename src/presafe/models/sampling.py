@@ -1,12 +1,14 @@
 """Sample a model on sets of prompts as one Inspect eval set: logged, resumable, with a progress bar.
 
 The `.eval` logs are the record of what the model said. Rerunning with the same log folder samples only what is
-missing; a finished set makes no model call.
+missing; a finished set makes no model call. Several answers to a prompt are Inspect's epochs, each with a seed of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -18,12 +20,12 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalSample, list_eval_logs, read_eval_log, read_eval_log_sample_summaries
 from inspect_ai.model import ContentReasoning, Model, get_model
 from inspect_ai.scorer import Scorer
-from inspect_ai.solver import generate
+from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from presafe.errors import RunError
+from presafe.errors import ModelError, RunError
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
-from presafe.recipe import ModelSettings
+from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Response, Thinking, Verdict
 
 
@@ -36,6 +38,10 @@ class Sampler(NamedTuple):
     batch_size: int
     max_tokens: int
     seed: int
+    samples: int = 1
+    """Answers a prompt."""
+    sampling: SamplingSettings = SamplingSettings()
+    """How tokens are drawn, where it is not as the family publishes."""
 
     def inspect_model(self) -> Model:
         """The model as Inspect knows it."""
@@ -51,18 +57,52 @@ class Sampler(NamedTuple):
         )
 
 
-def make_task(name: str, prompts: Sequence[Prompt], scorer: Scorer) -> Task:
-    """One suite as an Inspect task: a turn of the user, the model's answer, a judge."""
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of a prompt's n-th answer: the seed itself for the first, so that more answers leave it as it was."""
+    if epoch == 1:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed} epoch {epoch}".encode()).digest()[:4]) >> 1
+
+
+@solver
+def answer(seed: int) -> Solver:
+    """The model's turn. Later answers to a prompt draw by other seeds; the first by the eval's, which is `seed`.
+
+    Not one seed for all: the provider hashes it with the prompt, so the same would be said again.
+    """
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        return await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
+
+    return solve
+
+
+def make_task(
+    name: str, prompts: Sequence[Prompt], scorer: Scorer, *, seed: int = 0, sandbox: str | tuple[str, str] | None = None
+) -> Task:
+    """One suite as an Inspect task: a turn of the user, the model's answer, a judge.
+
+    Args:
+        name: The suite's.
+        prompts: What is asked.
+        scorer: The judge.
+        seed: Seed of sampling.
+        sandbox: Where the judge runs programs, for suites that ask for them: what Inspect calls a sandbox.
+    """
+    # A container has its own interpreter; on this machine it is the one that is known to be recent enough.
+    python = sys.executable if sandbox == "local" else "python3"
     samples = [
         Sample(
             id=prompt.id,
             input=prompt.text,
             target=prompt.target or prompt.expect,
-            metadata={"expect": prompt.expect, "category": prompt.category},
+            metadata={"expect": prompt.expect, "category": prompt.category}
+            | ({"python": python} if prompt.expect == "code" else {}),
         )
         for prompt in prompts
     ]
-    return Task(name=name, dataset=MemoryDataset(samples, name=name), solver=generate(), scorer=scorer)
+    dataset = MemoryDataset(samples, name=name)
+    return Task(name=name, dataset=dataset, solver=answer(seed), scorer=scorer, sandbox=sandbox)
 
 
 def sample_responses(
@@ -71,6 +111,8 @@ def sample_responses(
     scorers: Mapping[str, Scorer],
     sampler: Sampler,
     log_dir: Path,
+    *,
+    sandbox: str | tuple[str, str] | None = None,
 ) -> dict[str, list[Response]]:
     """Sample every suite, judge the answers, and return what was said.
 
@@ -80,19 +122,29 @@ def sample_responses(
         scorers: The judge of each suite.
         sampler: The model and how it is sampled.
         log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
+        sandbox: Where judges run programs: what Inspect calls a sandbox, for suites that ask for one.
 
     Returns:
-        Responses by suite, in the order of the prompts.
+        Responses by suite, in the order of the prompts; the answers to one prompt stand together.
 
     Raises:
         RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
             decoding is raised as it is.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or several greedy answers are asked for.
     """
     model = sampler.inspect_model()
-    tasks = [make_task(name, prompts, scorers[name]) for name, prompts in suites.items()]
+    tasks = [
+        make_task(
+            name,
+            prompts,
+            scorers[name],
+            seed=sampler.seed,
+            sandbox=sandbox if prompts[0].expect == "code" else None,
+        )
+        for name, prompts in suites.items()
+    ]
     log_dir.mkdir(parents=True, exist_ok=True)
-    total = sum(len(prompts) for prompts in suites.values())
+    total = sampler.samples * sum(len(prompts) for prompts in suites.values())
     # Inspect announces the end on stdout, where only results belong.
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         logged = _num_logged(log_dir)
@@ -102,12 +154,15 @@ def sample_responses(
         api.batch_size = sampler.batch_size  # not an argument of the model: another size goes on with the same log
         if logged < total:
             api.load()  # here, so that a model that cannot be loaded is one error and not one a sample
+            _check_draws(api, sampler)
         success, logs = eval_set(
             tasks,
             log_dir=str(log_dir),
             model=model,
             max_tokens=sampler.max_tokens,
             seed=sampler.seed,
+            epochs=sampler.samples,
+            **sampler.sampling.model_dump(exclude_none=True),
             display="none",
             log_level="error",
             retry_attempts=0,
@@ -129,16 +184,26 @@ def sample_responses(
     return load_responses(log_dir, sampler.thinking, suites)
 
 
+def _check_draws(api: PreSafeAPI, sampler: Sampler) -> None:
+    """Several greedy answers to a prompt are one answer."""
+    if sampler.samples > 1 and api.sampling_for(sampler.sampling.model_dump()).temperature == 0:
+        raise ModelError(
+            f"{sampler.samples} samples a prompt, but CoT {sampler.thinking} is decoded greedily: all would be the same.",
+            "Give a temperature above 0 (--temperature, or sampling in the recipe's [evaluate]), or one sample.",
+        )
+
+
 class LoggedSuite(NamedTuple):
     """One suite as its log holds it: what was asked, what was said, and how."""
 
     expect: Expect
     texts: dict[str, str]
     """The prompts by id."""
-    responses: dict[str, Response]
+    responses: dict[str, tuple[Response, ...]]
+    """The answers by the prompt's id, in the order of their samples."""
     judge: str
     decoding: dict[str, Any]
-    """What holds in both modes: token budget, seed, type of the weights."""
+    """What holds in both modes: token budget, seed, samples a prompt, type of the weights."""
     sampling: dict[str, Any] | None
     """Temperature, top-p and top-k of this mode."""
 
@@ -153,13 +218,17 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
             continue
         samples = log.samples or []
         if log.status == "success" and samples and log.eval.task not in found:  # the newest comes first
+            responses: dict[str, tuple[Response, ...]] = {}
+            for sample in sorted(samples, key=lambda each: each.epoch):
+                said = responses.get(str(sample.id), ())
+                responses[str(sample.id)] = (*said, _response(sample, thinking))
             found[log.eval.task] = LoggedSuite(
                 expect=cast(Expect, samples[0].metadata["expect"]),
                 texts={str(sample.id): str(sample.input) for sample in samples},
-                responses={str(sample.id): _response(sample, thinking) for sample in samples},
+                responses=responses,
                 judge=", ".join(scorer.name for scorer in log.eval.scorers or []),
-                decoding=log.plan.config.model_dump(exclude_none=True)
-                | {"dtype": (log.eval.model_args or {}).get("dtype")},
+                decoding=log.plan.config.model_dump(exclude_none=True, exclude={"temperature", "top_p", "top_k"})
+                | {"samples": log.eval.config.epochs or 1, "dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
             )
     return found
@@ -175,7 +244,10 @@ def load_responses(
     """
     found = logged_suites(log_dir, thinking)
     try:
-        return {name: [found[name].responses[prompt.id] for prompt in prompts] for name, prompts in suites.items()}
+        return {
+            name: [response for prompt in prompts for response in found[name].responses[prompt.id]]
+            for name, prompts in suites.items()
+        }
     except KeyError as error:
         raise RunError(f"{log_dir} has no finished response for {error}.", "Run the stage again.") from error
 
@@ -193,15 +265,18 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
         complete=bool((sample.output.metadata or {}).get("complete")),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
         verdict=cast(Verdict, scores[0].value),
+        sample=sample.epoch,
+        vote=(scores[0].metadata or {}).get("vote"),
     )
 
 
 def _num_logged(log_dir: Path) -> int:
     """Finished samples in the folder's logs, for the start of the bar; a log cut by a kill counts as empty."""
-    done: set[tuple[str, str | int]] = set()  # a retried log holds the samples of the one before it, too
+    done: set[tuple[str, str | int, int]] = set()  # a retried log holds the samples of the one before it, too
     for info in list_eval_logs(str(log_dir)):
         try:
-            done |= {(info.task, summary.id) for summary in read_eval_log_sample_summaries(info) if summary.completed}
+            summaries = read_eval_log_sample_summaries(info)
+            done |= {(info.task, summary.id, summary.epoch) for summary in summaries if summary.completed}
         except (OSError, KeyError, ValueError, BadZipFile):
             continue
     return len(done)

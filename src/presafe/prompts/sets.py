@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -66,7 +68,7 @@ def from_file(
     target_column: str | None = None,
     where: tuple[str, str] | None = None,
 ) -> list[Prompt]:
-    """Prompts from a CSV, JSON or JSONL file.
+    """Prompts from a CSV, TSV, JSON or JSONL file, gzipped or not.
 
     Args:
         path: The file; its stem becomes the set's name in the ids.
@@ -80,11 +82,11 @@ def from_file(
     Raises:
         PromptError: unreadable or empty file, or a column that is not there.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     if where is not None:
         rows = [row for row in rows if str(_field(row, where[0], path)).startswith(where[1])]
     if not rows:
-        raise PromptError(f"{path} holds no prompts.", "Give a CSV, JSON or JSONL file with one prompt a row.")
+        raise PromptError(f"{path} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt a row.")
     if column is None:
         column = next((name for name in _COLUMNS if name in rows[0]), None)
         if column is None:
@@ -125,19 +127,28 @@ def _cell(row: dict[str, Any], column: str, path: Path, number: int) -> str:
     return text
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV, JSON or JSONL file, gzipped or not, as they stand.
+
+    Raises:
+        PromptError: unreadable, or not a list of rows with named columns.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise PromptError(f"cannot read {path}: {reason}.") from error
-    suffix = path.suffix.lower()
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if suffixes[-1:] == [".gz"] else content).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"cannot read {path}: it is not UTF-8 text.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise PromptError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    suffix = next((each for each in reversed(suffixes) if each != ".gz"), "")
     try:  # not `splitlines`: it also breaks at separators such as U+2028, which are text in CSV and JSON
-        if suffix == ".csv":
-            return list(csv.DictReader(io.StringIO(text), strict=True))
+        if suffix in (".csv", ".tsv"):
+            delimiter = "," if suffix == ".csv" else "\t"
+            return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
         rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (csv.Error, json.JSONDecodeError) as error:
-        kind = {".csv": "CSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")
+        kind = {".csv": "CSV", ".tsv": "TSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")
         raise PromptError(f"{path} is not {kind}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} is not a list of rows with named columns.")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from presafe.report.data import ReportData
     from presafe.signals.calibration import ClassifierCard
 
-_CLASSES = {"refuse": ORANGE, "comply": BLUE, "answer": "#9aa0a8"}
+_CLASSES = {"refuse": ORANGE, "comply": BLUE, "answer": "#9aa0a8", "choice": "#6d8f3c", "code": "#b0577d"}
 
 
 def figures(data: ReportData) -> dict[str, str]:

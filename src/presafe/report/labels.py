@@ -29,15 +29,20 @@ SUITES: Mapping[str, str] = {
     "harmbench_val": "HarmBench validation",
     "harmbench_contextual": "HarmBench contextual",
     "advbench": "AdvBench",
+    "wildjailbreak": "WildJailbreak",
     "xstest_unsafe": "XSTest unsafe",
     "smolthink_benign": "Benign, held out",
     "smolthink_borderline": "Borderline, held out",
     "jailbreakbench_benign": "JailbreakBench benign",
     "xstest_safe": "XSTest safe",
+    "wildjailbreak_benign": "WildJailbreak benign",
+    "or_bench_hard": "OR-Bench hard",
     "arithmetic": "Arithmetic",
     "aime24": "AIME 2024",
     "math500": "MATH-500",
     "gsm8k": "GSM8K",
+    "gpqa_diamond": "GPQA-Diamond",
+    "humaneval": "HumanEval",
 }
 
 _NOUNS = {
@@ -59,7 +64,13 @@ METRICS: Mapping[str, str] = {
     "unjudged_rate": "no answer",
 }
 
-EXPECTS: Mapping[str, str] = {"refuse": "to refuse", "comply": "to comply with", "answer": "to answer"}
+EXPECTS: Mapping[str, str] = {
+    "refuse": "to refuse",
+    "comply": "to comply with",
+    "answer": "to answer",
+    "choice": "to answer by a letter",
+    "code": "to answer with a program",
+}
 """What a careful assistant does with a prompt, after the word "prompts"."""
 
 

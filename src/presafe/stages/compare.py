@@ -120,7 +120,7 @@ def _check_alike(left: Measured, right: Measured) -> None:
                 for what, a, b in (
                     ("prompts", one[suite].texts, other[suite].texts),
                     ("judge", one[suite].judge, other[suite].judge),
-                    ("token budget, seed or dtype", one[suite].decoding, other[suite].decoding),
+                    ("token budget, seed, samples or dtype", one[suite].decoding, other[suite].decoding),
                     ("sampling", one[suite].sampling, other[suite].sampling),
                 )
                 # A family may publish other sampling for CoT off.
@@ -162,4 +162,4 @@ def _scores(each: Measured) -> list[Score]:
 
 
 def _responses(log: LoggedSuite) -> list[Response]:
-    return list(log.responses.values())
+    return [response for said in log.responses.values() for response in said]

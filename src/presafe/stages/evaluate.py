@@ -12,7 +12,7 @@ import gc
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start_id
-from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, outcomes
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
@@ -61,7 +61,7 @@ def evaluate(run: RunFolder) -> None:
 def _differences(
     answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]], kinds: dict[str, Expect]
 ) -> list[Difference]:
-    """PreSafe against every other system."""
+    """The two modes of the model as it came, and PreSafe against every other system."""
     systems = [
         AnsweredSuites(
             name,
@@ -71,7 +71,8 @@ def _differences(
         for (name, thinking), seeds in answers.items()
     ]
     ours = [system for system in systems if system.system == "presafe"]
-    return differences([(other, our) for our in ours for other in systems if other is not our])
+    pairs = [(other, our) for our in ours for other in systems if other is not our]
+    return differences([*between_modes(systems), *pairs])
 
 
 def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Response]]:
@@ -98,6 +99,8 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             batch_size=recipe.evaluate.batch_size,
             max_tokens=recipe.evaluate.max_tokens,
             seed=recipe.evaluate.seed,
+            samples=recipe.evaluate.samples,
+            sampling=recipe.evaluate.sampling,
         ),
         run.path / "evaluation" / label_of(run, system),
     )

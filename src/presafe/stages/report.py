@@ -99,7 +99,8 @@ def _examples(run: RunFolder, systems: Sequence[System]) -> list[Example]:
     for system in systems:
         said = responses_by_suite(run, system)
         for suite, prompts in suites.items():
-            for prompt, response in list(zip(prompts, said[suite], strict=True))[:_EXAMPLES]:
+            first = [response for response in said[suite] if response.sample == 1]
+            for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
                     Example(
                         system=system.name,
