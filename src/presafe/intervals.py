@@ -87,32 +87,6 @@ def clustered(clusters: Sequence[Sequence[bool]]) -> Interval:
     return Interval(rate, *_score_bounds(rate, min(effective, answers)), len(found))
 
 
-def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
-    """The mean of a value in [0, 1] a prompt, with a 95 % percentile bootstrap over prompts.
-
-    Half a prompt at 0 and half a prompt at 1 are drawn along, so that of nothing seen nothing is certain (Agresti and
-    Min 2005, as in `presafe.evaluation.comparison`).
-
-    Args:
-        values: One value a prompt; none gives an interval without values.
-        seed: Seed of the draws.
-        draws: Bootstrap samples.
-
-    Source: Efron and Tibshirani 1993, chapter 13.
-    """
-    import numpy as np
-
-    n = len(values)
-    if n == 0:
-        return Interval(None, None, None, 0)
-    points = np.array([*values, 0.0, 1.0])
-    weights = np.array([1.0] * n + [0.5, 0.5]) / (n + 1)
-    means = np.random.default_rng(seed).multinomial(n, weights, size=draws) @ points / n
-    mean = float(np.mean(values))
-    low, high = (float(bound) for bound in np.percentile(means, [2.5, 97.5]))
-    return Interval(mean, min(mean, low), max(mean, high), n)
-
-
 def _score_bounds(rate: float, n: float) -> tuple[float, float]:
     """Wilson's bounds; n may be an effective number."""
     centre = rate + Z95**2 / (2 * n)
@@ -121,3 +95,27 @@ def _score_bounds(rate: float, n: float) -> tuple[float, float]:
     # Rounding must not leave the rate outside: at 0 of 3 the lower end comes out as 5e-17.
     low, high = min(rate, (centre - spread) / scale), max(rate, (centre + spread) / scale)
     return max(0.0, low), min(1.0, high)
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Interval:
+    """The mean of values in [0, 1], with a 95 % percentile bootstrap over them.
+
+    Half a value of 0 and half of 1 are drawn along, so that where all were alike an interval is still no point.
+
+    Args:
+        values: One a prompt; none gives an interval without values.
+        seed: Seed of the draws.
+        draws: Bootstrap samples.
+
+    Source: Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the halves.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n == 0:
+        return Interval(None, None, None, 0)
+    points = np.array([*values, 0.0, 1.0])
+    chances = np.array([1.0] * n + [0.5, 0.5]) / (n + 1)
+    means = np.random.default_rng(seed).multinomial(n, chances, size=draws) @ points / n
+    mean, (low, high) = float(np.mean(values)), np.percentile(means, [2.5, 97.5])
+    return Interval(mean, min(mean, float(low)), max(mean, float(high)), n)

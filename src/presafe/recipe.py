@@ -1,7 +1,8 @@
 """Settings of a run: TOML in, fully resolved JSON out. One class a stage, in the order they run.
 
 A recipe names the model, the queries and every number that a user may want to change; how a model samples is its
-family's (`models/families/`), unless `evaluate.sampling` says otherwise. An unknown key, a value out of bounds or a setting that cannot take effect is an error.
+family's (`models/families/`), unless `evaluate.sampling` says otherwise. An unknown key, a value out of bounds or a
+setting that cannot take effect is an error.
 """
 
 from __future__ import annotations

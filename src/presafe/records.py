@@ -3,7 +3,7 @@
 Prompt    a query and what a careful assistant does with it
 Response  one sampled answer, its thought apart, with a judge's verdict on the answer
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
-Score     one number of a result table, with n and a 95 % interval
+Score     one number of a result table, with n and a 95 % interval; SweepScore, one of a sweep over ways of sampling
 Difference   how far two systems lie apart on the same prompts
 PositionScore, HistoryPoint     what the report draws of the decision position and of the training
 """
@@ -77,7 +77,9 @@ class Signal(Record):
 
 
 class Score(Record):
-    """One row of `results.json`. `seed` is None for a mean over seeds; `n` counts prompts, each answered `samples` times.
+    """One row of `results.json`. `seed` is None for a mean over seeds.
+
+    `n` counts prompts, each answered `samples` times.
     """
 
     system: str
@@ -91,6 +93,14 @@ class Score(Record):
     seed: int | None
     judge: str | None
     samples: int = Field(default=1, ge=1)
+
+
+class SweepScore(Score):
+    """One row of a sweep: a rate, and how tokens were drawn."""
+
+    temperature: float
+    top_p: float
+    top_k: int
 
 
 class Difference(Record):

@@ -35,7 +35,7 @@ def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
     assert set(results) == {"schema", "manifest", "timings_s", "rows"}
     assert results["schema"] == 1
     assert list(results["timings_s"]) == ["respond", "signal", "align", "evaluate"]
-    fields = {"system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge"}
+    fields = {"system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"}
     assert all(set(row) == fields for row in results["rows"])
     measured = {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in results["rows"]}
     for system, thinking in (("vanilla", "on"), ("vanilla", "off"), ("sft", "on"), ("presafe", "on")):

@@ -27,6 +27,11 @@ def evaluate(
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
+    samples: options.Samples = 1,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
@@ -44,17 +49,22 @@ def evaluate(
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     modes = options.read_modes(thinking)
+    sampling = options.read_sampling(temperature, top_p, top_k)
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
         out
         or options.folder_for(
-            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype
+            *("evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, samples, sampling, sandbox),
+            *(expect, family, dtype),
         ),
         adapter=adapter,
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        samples=samples,
+        sampling=sampling,
+        sandbox=sandbox,
     )
 
 

@@ -47,6 +47,8 @@ def _judges() -> list[tuple[str, str]]:
         ("refusal_strings", "refuse or comply, by how an answer begins; offline"),
         ("gcg_strings", "the ten strings of GCG, anywhere in an answer; offline, for `presafe agree`"),
         ("math_verify", "right or wrong against a reference; offline"),
+        ("multiple_choice", "right or wrong by the letter that an answer ends on; offline"),
+        ("code_tests", "right or wrong by the problem's tests, run in a sandbox; offline"),
     ]
 
 

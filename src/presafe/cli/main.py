@@ -23,6 +23,7 @@ from presafe.cli.report import report
 from presafe.cli.run import run
 from presafe.cli.score import score
 from presafe.cli.smolthink import smolthink
+from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, run, probe, evaluate, compare, report, agree, score, doctor, smolthink):
+for verb in (demo, run, probe, evaluate, sweep, compare, report, agree, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -10,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from presafe.errors import PresafeError, PromptError
-from presafe.recipe import ModelSettings
+from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Thinking
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, local folder, or smolthink.")]
@@ -23,6 +25,16 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Answers a prompt; more than one needs a temperature.")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", min=0, help="0 is greedy; where not named, as the family publishes.")
+]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Nucleus mass kept; else as the family publishes.")]
+TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Likely tokens kept, 0 all; else the family's.")]
+Sandbox = Annotated[
+    str | None,
+    typer.Option("--sandbox", help="Where programs of the model run: docker, as where not named, or local."),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32 or bfloat16.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
@@ -55,6 +67,31 @@ def read_model(address: str, family: str | None, dtype: str) -> ModelSettings:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise PresafeError(f"--family {family}: {reason}.") from error
+
+
+@contextmanager
+def bounds_of_sampling() -> Iterator[None]:
+    """Name the option where a value is out of bounds.
+
+    Raises:
+        PresafeError: instead of the settings' own error.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise PresafeError(f"--{name}: {first['msg']}, got {first['input']!r}.") from error
+
+
+def read_sampling(temperature: float | None, top_p: float | None, top_k: int | None) -> SamplingSettings:
+    """How tokens are drawn, where it is not as the family publishes.
+
+    Raises:
+        PresafeError: a value out of bounds.
+    """
+    with bounds_of_sampling():
+        return SamplingSettings(temperature=temperature, top_p=top_p, top_k=top_k)
 
 
 def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:

@@ -12,6 +12,11 @@ def probe(
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
+    samples: options.Samples = 1,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
@@ -22,11 +27,18 @@ def probe(
 
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
     modes = options.read_modes(thinking)
+    sampling = options.read_sampling(temperature, top_p, top_k)
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype),
+        out
+        or options.folder_for(
+            "probe", model, sorted(suites), limit, modes, max_tokens, samples, sampling, sandbox, family, dtype
+        ),
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        samples=samples,
+        sampling=sampling,
+        sandbox=sandbox,
     )

@@ -22,8 +22,9 @@ Several seeds, on one side or both (a seed is a training):
     interval    difference ± t · se, p from t = difference / se, detectable (t₀.₉₇₅ + t₀.₈) · se, all with the smaller
                 k − 1 degrees of freedom: wide with few seeds, because little is then known of another seed
 
-Sources: McNemar 1947; Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the half prompts; Holm 1979; Miller
-2024 (arXiv 2411.00640) for pairing the means of several answers, prompt by prompt. The sum over seeds and prompts is ours.
+Sources: McNemar 1947; Efron and Tibshirani 1993, chapter 13; Agresti and Min 2005 for the half prompts; Holm 1979;
+Miller 2024 (arXiv 2411.00640) for pairing the means of several answers, prompt by prompt. The sum over seeds and
+prompts is ours.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _POWER_Z = Z95 + 0.8416212335729143
 LEADING: dict[Expect, tuple[str, Verdict]] = {
     "refuse": ("refusal_rate", "refuse"),
     "comply": ("over_refusal_rate", "refuse"),
-    **{kind: ("accuracy", "right") for kind in PROBLEMS},
+    **dict.fromkeys(PROBLEMS, ("accuracy", "right")),
 }
 """What is compared on prompts of each kind, and the verdict that counts. Unjudged problems are not solved."""
 

@@ -9,8 +9,8 @@
 
 For prompts that need no reference, unjudged answers are left out of the rate and shown in their own.
 
-With k > 1 answers a prompt, a rate is over all answers, its interval knows which belong to one prompt, n counts prompts,
-and the rows of `repeated` are added: safe@1, safe@k, cons_safe@k, or pass@1, 2, 4 … k, maj@k.
+With k > 1 answers a prompt, a rate is over all answers, its interval knows which belong to one prompt, n counts
+prompts, and the rows of `repeated` are added: safe@1, safe@k, cons_safe@k, or pass@1, 2, 4 … k, maj@k.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class CodeProblem(Record):
 
 
 def code_of(answer: str, entry_point: str) -> str:
-    """The program in an answer: the last fenced block that defines the function, else the last block, else all of it."""
+    """The program in an answer: the last fenced block that defines the function, else the last block, else all."""
     blocks = [match[1] for match in _FENCE.finditer(answer)]
     defining = [block for block in blocks if _defines(block, entry_point)]
     return next(reversed(defining or blocks), answer)

@@ -5,8 +5,8 @@ standard library: this file is copied into the sandbox and run there, `python -I
     2. limits of CPU time, memory, file size and open files; a limit of the wall clock here, outside the child
     3. Linux: Landlock (no write below any other folder, no program started), seccomp (no process, no socket, no signal
        to others, no change of owners, modes or mounts; threads are allowed)
-    4. Python's audit hook on the same, which a determined program can get around: it ends a program that would catch the
-       error, and is all there is where a kernel lacks 3
+    4. Python's audit hook on the same, which a determined program can get around: it ends a program that would catch
+       the error, and is all there is where a kernel lacks 3
     5. at the end the child and whatever it left behind are killed, and its folder is removed
 
 Passed means that the last line ran: a program that leaves before its tests has failed. A program that breaks out of

@@ -1,25 +1,58 @@
-"""The arithmetic judge: is the answer's value that of the reference? Parsing and comparison are math-verify's."""
+"""The arithmetic judge: is the answer's value that of the reference? Parsing and comparison are math-verify's.
+
+What is read of an answer, in this order, is ours:
+
+    the last box                       \\boxed{...}, whatever stands before or after it
+    the final statement                what follows the last "answer is" or "answer:", else the last line
+    the whole answer                   as math-verify reads it: its last expression or number
+
+A box or a statement without words is an expression even where no $ says so. Words ("Evelyn", "even", "(C)") are compared
+as words, and numbers in a named base ("101_2") with their base.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import resource
+import select
 import subprocess
 import sys
-from typing import cast
+from threading import Lock
+from typing import NamedTuple
 
 from presafe.records import Verdict
 
-_COSTLY = re.compile(r"\^|\*\*|!|\\(?:binom|exp|prod|sum)")
-"""What can stand for a number too large to work out: 9^9^9^9 keeps the parser busy for ever."""
-
 _LIMIT_S = 20.0
-"""Time for one costly answer, two or three seconds of it to start. Ours."""
+"""Time for one answer: 9^9^9^9 would keep the parser busy for ever. Ours."""
+
+_MEMORY_BYTES = 4 * 2**30
+"""Memory for all answers: such a number would fill it first."""
+
+_STATED = re.compile(r"\banswer\b(?:\s+(?:is|would be|must be))?\s*:?\s*", re.IGNORECASE)
+_MARKUP = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_DRESS = " \t\n*_`$.,;:"
+_BRACKETS = "()[]{}\\"
+_WORDS = re.compile(r"[A-Za-z][A-Za-z ]*")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_IN_BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
+
+
+class Graded(NamedTuple):
+    """A verdict, and what was read as the final answer; None where nothing was."""
+
+    verdict: Verdict
+    read: str | None
 
 
 def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
-    """Compare an answer with a reference.
+    """Compare an answer with a reference; see `grade_math`."""
+    return grade_math(answer, target, truncated=truncated).verdict
+
+
+def grade_math(answer: str, target: str, *, truncated: bool) -> Graded:
+    """Compare an answer with a reference, in a process of its own that is stopped where it takes too long.
 
     Args:
         answer: The answer without its thought, in words, numbers or LaTeX.
@@ -28,33 +61,123 @@ def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
 
     Returns:
         "right", "wrong", or "unjudged" for a truncated thought and for an answer that cannot be worked out in
-        time. An answer without a number is wrong.
+        time. An answer without a number is wrong where the reference is one.
     """
     if truncated:
-        return "unjudged"
-    if not _COSTLY.search(answer):
-        return _compare(answer, target)
-    # math-verify's own time limit needs signals of the main thread, which scorers do not run in.
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=json.dumps([answer, target]),
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return "unjudged"
-    return cast(Verdict, done.stdout) if done.stdout in ("right", "wrong") else "unjudged"
+        return Graded("unjudged", None)
+    found = _WORKER.ask([answer, target])
+    return Graded(*found) if found else Graded("unjudged", None)
 
 
-def _compare(answer: str, target: str) -> Verdict:
+def compare(answer: str, target: str) -> Graded:
+    """As `grade_math`, in this process and without a limit."""
     from math_verify import parse, verify
 
+    def read(text: str) -> list[object]:
+        return list(parse(text, parsing_timeout=None))
+
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the missing time limit at every call
-    gold = parse(f"${target}$", parsing_timeout=None)
-    return "right" if verify(gold, parse(answer, parsing_timeout=None), timeout_seconds=None) else "wrong"
+    answer = answer.replace("\\$", "").strip()  # the sign of money; $ alone may be one or open a formula
+    boxed = _last_box(answer)
+    said = boxed if boxed is not None else _final_statement(answer)
+    vote = _plain(said)
+    if in_base := _IN_BASE.fullmatch(target.strip()):
+        found = _IN_BASE.fullmatch(vote)
+        right = vote == in_base[1] if found is None else found.groups() == in_base.groups()
+        return Graded("right" if right else "wrong", vote)
+    words = _plain(target).strip(_BRACKETS)
+    if _WORDS.fullmatch(words) and vote.strip(_BRACKETS).casefold() == words.casefold():
+        return Graded("right", vote)
+    candidates = [f"\\boxed{{{boxed}}}", f"${_bare(boxed)}$"] if boxed is not None else [answer]
+    if boxed is None and not _WORD.search(said):
+        candidates.insert(0, f"${_bare(said)}$")
+    gold = read(f"${target}$")
+    parsed = [read(candidate) for candidate in candidates]
+    right = any(verify(gold, each, timeout_seconds=None) for each in parsed)
+    return Graded("right" if right else "wrong", next((str(each[0]) for each in parsed if each), vote or None))
+
+
+def _last_box(text: str) -> str | None:
+    """What stands in the last box; braces may nest."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return None
+    inside = text[text.index("{", start) + 1 :]
+    depth = 1
+    for place, sign in enumerate(inside):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth == 0:
+            return inside[:place]
+    return None
+
+
+def _final_statement(text: str) -> str:
+    stated = list(_STATED.finditer(text))
+    rest = text[stated[-1].end() :] if stated else ""
+    lines = [line for line in (rest.strip(_DRESS) and rest or text).strip().splitlines() if line.strip(_DRESS)]
+    return (lines[0] if rest.strip(_DRESS) else lines[-1]) if lines else ""
+
+
+def _plain(text: str) -> str:
+    """The words without their dress: "\\text{(C)}." and "**(C)**" are "(C)"."""
+    text = _MARKUP.sub(r"\1", text)
+    return re.sub(r"\s+", " ", text.strip(_DRESS))
+
+
+def _bare(text: str) -> str:
+    """An expression as math-verify reads one: units unwrapped, "or" and "and" as commas, no $ and no bold."""
+    text = re.sub(r"\s+(?:or|and)\s+", ", ", _MARKUP.sub(r" \1", text))
+    return text.replace("$", "").strip().strip("*`").removesuffix(".").strip()
+
+
+class _Worker:
+    """One process that compares, started at first use, and again after it had to be stopped."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = Lock()
+
+    def ask(self, question: list[str]) -> list[str] | None:
+        """The worker's answer; None where it took too long or fell over."""
+        with self._lock:
+            process = self._process or self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            is_there, _, _ = select.select([process.stdout], [], [], _LIMIT_S)
+            line = process.stdout.readline() if is_there else ""
+            if not line:
+                process.kill()
+                process.wait()
+                self._process = None
+            return json.loads(line) if line else None
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # loading takes seconds, which no answer is charged with
+        return self._process
+
+
+_WORKER = _Worker()
+
+
+def _work() -> None:
+    """Answer questions until the asking process closes the pipe or ends."""
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    compare("1", "1")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(compare(*json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(_compare(*json.load(sys.stdin)))
+    _work()

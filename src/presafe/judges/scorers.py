@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState
@@ -11,7 +10,7 @@ from inspect_ai.util import sandbox
 
 from presafe.judges.choice import judge_choice, letter_of
 from presafe.judges.code import CodeProblem, passes, program_of
-from presafe.judges.math import judge_math
+from presafe.judges.math import grade_math
 from presafe.judges.refusal import judge_refusal
 from presafe.records import Expect, Verdict
 
@@ -50,10 +49,14 @@ def refusal_strings() -> Scorer:
 
 @scorer(metrics=[share_of("right")])
 def math_verify() -> Scorer:
-    """Right or wrong, by the last number or expression of the answer."""
-    return _score_with(
-        lambda state, target: judge_math(state.output.completion, target.text, truncated=_truncated(state))
-    )
+    """Right or wrong, by the value that the answer ends on."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        said = state.output.completion
+        verdict, read = grade_math(said, target.text, truncated=_truncated(state))
+        return Score(value=verdict, answer=said[:200], metadata={"verdict": verdict, "vote": read})
+
+    return score
 
 
 @scorer(metrics=[share_of("right")])
@@ -73,7 +76,8 @@ def code_tests() -> Scorer:
     """Right or wrong, by the problem's tests, run with the answer's whole code block in the sample's sandbox."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        said, verdict = state.output.completion, cast(Verdict, "unjudged")
+        said = state.output.completion
+        verdict: Verdict = "unjudged"
         if not _truncated(state):
             program = program_of(CodeProblem.model_validate_json(target.text), said)
             passed = await passes(program, sandbox(), python=state.metadata.get("python", "python3"))

@@ -1,7 +1,8 @@
 """Sample a model on sets of prompts as one Inspect eval set: logged, resumable, with a progress bar.
 
 The `.eval` logs are the record of what the model said. Rerunning with the same log folder samples only what is
-missing; a finished set makes no model call. Several answers to a prompt are Inspect's epochs, each with a seed of its own.
+missing; a finished set makes no model call. Several answers to a prompt are Inspect's epochs, each with a seed of
+its own.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _check_draws(api: PreSafeAPI, sampler: Sampler) -> None:
     """Several greedy answers to a prompt are one answer."""
     if sampler.samples > 1 and api.sampling_for(sampler.sampling.model_dump()).temperature == 0:
         raise ModelError(
-            f"{sampler.samples} samples a prompt, but CoT {sampler.thinking} is decoded greedily: all would be the same.",
+            f"{sampler.samples} samples a prompt, but CoT {sampler.thinking} is decoded greedily: all would be alike.",
             "Give a temperature above 0 (--temperature, or sampling in the recipe's [evaluate]), or one sample.",
         )
 

@@ -136,7 +136,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     try:
         content = path.read_bytes()
-        text = (gzip.decompress(content) if suffixes[-1:] == [".gz"] else content).decode("utf-8-sig")
+        content = gzip.decompress(content) if suffixes[-1:] == [".gz"] else content
+        text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise PromptError(f"cannot read {path}: it is not UTF-8 text.") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -145,7 +146,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:  # not `splitlines`: it also breaks at separators such as U+2028, which are text in CSV and JSON
         if suffix in (".csv", ".tsv"):
             delimiter = "," if suffix == ".csv" else "\t"
-            return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+            return list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
         rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (csv.Error, json.JSONDecodeError) as error:
         kind = {".csv": "CSV", ".tsv": "TSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")

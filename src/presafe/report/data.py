@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from presafe.records import Difference, Expect, HistoryPoint, PositionScore, Record, Score, Thinking
+from presafe.records import Difference, Expect, HistoryPoint, PositionScore, Record, Score, SweepScore, Thinking
 from presafe.signals.calibration import ClassifierCard
 
 
@@ -36,3 +36,4 @@ class ReportData(Record):
     histories: dict[str, tuple[HistoryPoint, ...]]
     positions: tuple[PositionScore, ...]
     examples: tuple[Example, ...]
+    sweep: tuple[SweepScore, ...] = ()

@@ -25,6 +25,7 @@ from presafe.report.drawing import (
 )
 from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
+from presafe.report.sensitivity import sweep_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +47,7 @@ def figures(data: ReportData) -> dict[str, str]:
         "reliability": reliability_figure(data.classifier),
         "training": training_figure(data.histories),
         "positions": positions_figure(data.positions),
+        "sweep": sweep_figure(data.sweep),
     }
     return {name: text for name, text in drawn.items() if text is not None}
 

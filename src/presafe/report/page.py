@@ -34,7 +34,8 @@ from presafe.report.labels import (
     rate,
 )
 from presafe.report.results import results_json
-from presafe.report.rows import KINDS, MODES, cell, lead, metrics, suites, systems
+from presafe.report.rows import KINDS, MODES, between_modes, cell, lead, metrics, suites, systems
+from presafe.report.sensitivity import panels, sampling_name, sweep_sentences
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData
@@ -103,10 +104,12 @@ def leading_columns(scores: Sequence[Score]) -> list[tuple[str, str]]:
 
 
 def size(score: Score, positions: Sequence[PositionScore]) -> str:
-    """A score's n; of an AUROC, the harmful prompts and the others: "100 against 50"."""
+    """A score's n, "100 × 4" for four answers a prompt; of an AUROC, the two kinds of prompts: "100 against 50"."""
     is_auroc = score.metric.endswith("_auroc")
     harmful = sum((each.system, each.expect) == (score.system, "refuse") for each in positions) if is_auroc else 0
-    return f"{harmful} against {score.n - harmful}" if harmful else str(score.n)
+    if harmful:
+        return f"{harmful} against {score.n - harmful}"
+    return f"{score.n} × {score.samples}" if score.samples > 1 else str(score.n)
 
 
 def base_rate(card: ClassifierCard) -> float | None:
@@ -171,7 +174,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
     columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
     return environment.from_string(source).render(
         data=data,
-        headline=headline(scores, _model_name(data.recipe)),
+        headline=headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep),
         cards=cards(scores),
         comparisons=comparisons(data.differences),
         leanings=leanings(scores),
@@ -185,6 +188,9 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         base_rate=base_rate(data.classifier) if data.classifier else None,
         judges=sorted({score.judge for score in scores if score.judge}),
         answered=answered(data.examples),
+        modes=between_modes(data.differences),
+        sweep=panels(data.sweep),
+        sampling_name=sampling_name,
         settings=flatten(data.recipe),
         provenance=flatten(data.manifest),
         total_s=sum(data.timings_s.values()),

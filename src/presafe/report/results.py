@@ -9,6 +9,7 @@ from rich.table import Table
 
 from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, estimate, label, points
 from presafe.report.rows import MODES, find, lead, suites, systems
+from presafe.report.sensitivity import panels, sampling_name
 
 if TYPE_CHECKING:
     from presafe.report.data import ReportData
@@ -23,7 +24,7 @@ def results_json(data: ReportData) -> str:
         "schema": SCHEMA,
         "manifest": data.manifest,
         "timings_s": data.timings_s,
-        "rows": [score.model_dump(mode="json") for score in data.scores],
+        "rows": [score.model_dump(mode="json") for score in (*data.scores, *data.sweep)],
     }
     return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -41,6 +42,22 @@ def summary_table(data: ReportData) -> Table:
             scores = [find(data.scores, system, mode, suite, metric) for suite, metric in columns]
             if any(scores):
                 table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
+    return table
+
+
+def sweep_table(data: ReportData) -> Table:
+    """One line a way of sampling, one column a suite and CoT mode."""
+    columns = panels(data.sweep)
+    table = Table(title=data.title, caption="value [95 % interval]")
+    table.add_column("Sampling")
+    for panel in columns:
+        table.add_column(
+            f"{label(panel.suite, SUITES)}, {panel.thinking}:\n{label(panel.metric, METRICS)}", justify="right"
+        )
+    cells = {sampling_name(cell): None for panel in columns for cell in panel.cells}
+    for name in cells:
+        found = [next((cell for cell in panel.cells if sampling_name(cell) == name), None) for panel in columns]
+        table.add_row(name, *(estimate(score) for score in found))
     return table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from presafe.report.labels import METRICS, SUITES, SYSTEMS, ordered
 
 if TYPE_CHECKING:
-    from presafe.records import Expect, Score, Thinking
+    from presafe.records import Difference, Expect, Score, Thinking
 
 MODES: tuple[Thinking, ...] = ("on", "off")
 
@@ -62,6 +62,15 @@ def suites(scores: Sequence[Score], kind: Expect | None = None) -> list[str]:
 def metrics(scores: Sequence[Score], suite: str) -> list[str]:
     """The metrics that the suite has."""
     return ordered((score.metric for score in scores if score.suite == suite), METRICS)
+
+
+def between_modes(differences: Sequence[Difference]) -> list[Difference]:
+    """Those of one system's two CoT modes on problems: what the CoT is worth (paper, Table 7)."""
+    return [
+        each
+        for each in differences
+        if each.metric == "accuracy" and each.system == each.against and each.thinking != each.against_thinking
+    ]
 
 
 def judged(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> tuple[int, int]:

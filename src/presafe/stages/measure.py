@@ -1,4 +1,7 @@
-"""Measure one model outside a recipe: any suites, CoT on and off, with or without an adapter."""
+"""Measure one model outside a recipe: any suites, CoT on and off, with or without an adapter.
+
+Where both modes are measured, they are compared prompt by prompt.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import PromptError, RunError
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, outcomes
 from presafe.evaluation.metrics import suite_scores
+from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import judge_name, scorer_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.recipe import ModelSettings
+from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
@@ -28,6 +33,9 @@ def measure(
     max_tokens: int = 160,
     batch_size: int = 64,
     seed: int = 0,
+    samples: int = 1,
+    sampling: SamplingSettings = SamplingSettings(),  # noqa: B008  frozen
+    sandbox: str | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
@@ -40,37 +48,49 @@ def measure(
         max_tokens: Token budget of thought and answer.
         batch_size: Rows sampled together.
         seed: Seed of sampling.
+        samples: Answers a prompt.
+        sampling: How tokens are drawn, where it is not as the model's family publishes.
+        sandbox: Where programs of the model are run, "docker" or "local"; None takes docker. Only for suites that ask
+            for programs.
 
     Raises:
         PromptError: no suite, or an empty one.
-        RunError: the folder holds a run, or a measurement with other settings or prompts.
+        RunError: the folder holds a run, or a measurement with other settings or prompts; or no sandbox.
         PresafeError: as `sample_responses`.
     """
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
+    kinds = {name: prompts[0].expect for name, prompts in suites.items()}
+    where = find_sandbox(sandbox) if "code" in kinds.values() else None
     system = "adapted" if adapter else "vanilla"
     settings = {
-        "model": {**model.model_dump(), "adapter": _fingerprint(adapter) if adapter else None},
+        "model": {**model.model_dump(), "adapter": fingerprint(adapter) if adapter else None},
         "suites": {name: len(prompts) for name, prompts in suites.items()},
         "thinking": list(thinking),
         "max_tokens": max_tokens,
         "seed": seed,
+        "samples": samples,
+        "sampling": sampling.model_dump(),
+        "sandbox": where if where is None or isinstance(where, str) else where[0],
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
         manifest = _open(out, settings, asked)
         scores: list[Score] = []
+        answered: list[AnsweredSuites] = []
         for mode in thinking:
             with timed(out, f"CoT {mode}"):
                 said = sample_responses(
                     f"{model.address} CoT {mode}",
                     suites,
-                    {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
-                    Sampler(model, mode, adapter, batch_size, max_tokens, seed),
+                    {name: scorer_for(expect) for name, expect in kinds.items()},
+                    Sampler(model, mode, adapter, batch_size, max_tokens, seed, samples, sampling),
                     out / "evaluation" / f"{system}-{mode}",
+                    sandbox=where,
                 )
-            for name, prompts in suites.items():
-                expect = prompts[0].expect
+            each = {name: (expect, outcomes([said[name]], expect)) for name, expect in kinds.items()}
+            answered.append(AnsweredSuites(system, mode, each))
+            for name, expect in kinds.items():
                 scores += suite_scores(
                     said[name],
                     expect,
@@ -86,7 +106,7 @@ def measure(
             manifest=manifest,
             timings_s=timings_of(out),
             scores=tuple(scores),
-            differences=(),
+            differences=tuple(differences(between_modes(answered))),
             classifier=None,
             histories={},
             positions=(),
@@ -104,7 +124,7 @@ def _open(out: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str,
     return (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
 
 
-def _fingerprint(adapter: Path) -> dict[str, str | None]:
+def fingerprint(adapter: Path) -> dict[str, str | None]:
     """Where an adapter lies and what is in it: trained again into the same folder, it is another."""
     weights = adapter / "adapter_model.safetensors"
     return {"folder": str(adapter), "sha256": sha256_of_file(weights) if weights.is_file() else None}

@@ -24,6 +24,7 @@ def response(verdict: Verdict, *, truncated: bool = False) -> Response:
 
 
 def rows_of(responses: list[Response], expect: Expect) -> dict[str, Score]:
+    responses = [each.model_copy(update={"prompt_id": f"p{number}"}) for number, each in enumerate(responses)]
     scores = suite_scores(responses, expect, system="sft", thinking="on", suite="mine", seed=3, judge="refusal_strings")
     return {score.metric: score for score in scores}
 
