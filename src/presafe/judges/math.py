@@ -6,17 +6,19 @@ What is read of an answer, in this order, is ours:
     the final statement                what follows the last "answer is" or "answer:", else the last line
     the whole answer                   as math-verify reads it: its last expression or number
 
-A box or a statement without words is an expression even where no $ says so. Words ("Evelyn", "even", "(C)") are compared
-as words, and numbers in a named base ("101_2") with their base.
+A box or a statement without words is an expression even where no $ says so. Words ("Evelyn", "even", "(C)") are
+compared as words, and numbers in a named base ("101_2") with their base.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 from threading import Lock
@@ -35,7 +37,7 @@ _MARKUP = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\
 _DRESS = " \t\n*_`$.,;:"
 _BRACKETS = "()[]{}\\"
 _WORDS = re.compile(r"[A-Za-z][A-Za-z ]*")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _IN_BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 
@@ -52,7 +54,7 @@ def judge_math(answer: str, target: str, *, truncated: bool) -> Verdict:
 
 
 def grade_math(answer: str, target: str, *, truncated: bool) -> Graded:
-    """Compare an answer with a reference, in a process of its own that is stopped where it takes too long.
+    """Compare an answer with a reference, in another process, which gives up where it takes too long.
 
     Args:
         answer: The answer without its thought, in words, numbers or LaTeX.
@@ -65,7 +67,7 @@ def grade_math(answer: str, target: str, *, truncated: bool) -> Graded:
     """
     if truncated:
         return Graded("unjudged", None)
-    found = _WORKER.ask([answer, target])
+    found = _WORKER.ask(answer, target)
     return Graded(*found) if found else Graded("unjudged", None)
 
 
@@ -89,7 +91,7 @@ def compare(answer: str, target: str) -> Graded:
     if _WORDS.fullmatch(words) and vote.strip(_BRACKETS).casefold() == words.casefold():
         return Graded("right", vote)
     candidates = [f"\\boxed{{{boxed}}}", f"${_bare(boxed)}$"] if boxed is not None else [answer]
-    if boxed is None and not _WORD.search(said):
+    if boxed is None and not _WORD.search(_bare(said)):
         candidates.insert(0, f"${_bare(said)}$")
     gold = read(f"${target}$")
     parsed = [read(candidate) for candidate in candidates]
@@ -114,7 +116,7 @@ def _last_box(text: str) -> str | None:
 def _final_statement(text: str) -> str:
     stated = list(_STATED.finditer(text))
     rest = text[stated[-1].end() :] if stated else ""
-    lines = [line for line in (rest.strip(_DRESS) and rest or text).strip().splitlines() if line.strip(_DRESS)]
+    lines = [line for line in ((rest.strip(_DRESS) and rest) or text).strip().splitlines() if line.strip(_DRESS)]
     return (lines[0] if rest.strip(_DRESS) else lines[-1]) if lines else ""
 
 
@@ -131,39 +133,26 @@ def _bare(text: str) -> str:
 
 
 class _Worker:
-    """One process that compares, started at first use, and again after it had to be stopped."""
+    """A process that holds the parser and compares in forks of its own; started at first use, ends with this one."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = Lock()
 
-    def ask(self, question: list[str]) -> list[str] | None:
+    def ask(self, answer: str, target: str) -> list[str] | None:
         """The worker's answer; None where it took too long or fell over."""
         with self._lock:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(question) + "\n")
-            process.stdin.flush()
-            is_there, _, _ = select.select([process.stdout], [], [], _LIMIT_S)
-            line = process.stdout.readline() if is_there else ""
-            if not line:
-                process.kill()
-                process.wait()
-                self._process = None
-            return json.loads(line) if line else None
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()  # loading takes seconds, which no answer is charged with
-        return self._process
+            if self._process is None or self._process.poll() is not None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps([answer, target, _LIMIT_S]) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        found: list[str] | None = json.loads(line) if line else None
+        return found
 
 
 _WORKER = _Worker()
@@ -173,10 +162,28 @@ def _work() -> None:
     """Answer questions until the asking process closes the pipe or ends."""
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    compare("1", "1")
-    print("ready", flush=True)
+    compare("1", "1")  # loading takes seconds, which no answer is charged with
     for line in sys.stdin:
-        print(json.dumps(compare(*json.loads(line))), flush=True)
+        answer, target, limit_s = json.loads(line)
+        print(_compared_in_time(answer, target, limit_s) or "null", flush=True)
+
+
+def _compared_in_time(answer: str, target: str, limit_s: float) -> str:
+    """What `compare` finds, as JSON, in a fork that can be killed: no exception ends 9**9**9 inside the interpreter."""
+    found_in, found_out = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(found_out, json.dumps(compare(answer, target)).encode())
+        finally:
+            os._exit(0)
+    os.close(found_out)
+    is_there, _, _ = select.select([found_in], [], [], limit_s)
+    found = os.read(found_in, 65_536).decode() if is_there else ""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(found_in)
+    return found
 
 
 if __name__ == "__main__":

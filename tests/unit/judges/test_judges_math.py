@@ -2,12 +2,149 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from presafe.judges.math import judge_math
+from presafe.judges.math import compare, grade_math, judge_math
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "math500" / "test.jsonl"
+
+RIGHT = [
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+    (r"\boxed{\dfrac12}", r"\frac{1}{2}"),
+    ("The answer is 1/2.", r"\frac{1}{2}"),
+    ("0.5", r"\frac{1}{2}"),
+    (r"\boxed{\tfrac{-3}{4}}", r"-\frac{3}{4}"),
+    ("-3/4", r"-\frac34"),
+    (r"$\frac{2}{4}$", r"\frac12"),
+    (r"1\frac{1}{2}", r"\frac{3}{2}"),
+    (r"The answer is $1\frac{1}{2}$.", "1.5"),
+    (r"\boxed{[0,1)}", "[0,1)"),
+    (r"The interval is $(-\infty, 3]$.", r"(-\infty,3]"),
+    (r"\boxed{x \in [1,2]}", "[1,2]"),
+    (r"\boxed{(1,2) \cup (3,4)}", r"(1,2)\cup(3,4)"),
+    (r"\boxed{(3,4) \cup (1,2)}", r"(1,2)\cup(3,4)"),
+    (r"\boxed{12\text{ cm}}", "12"),
+    ("12 cm", "12"),
+    ("The area is 12 cm^2.", "12"),
+    (r"\boxed{12 \text{ cm}^2}", "12"),
+    (r"\boxed{90^\circ}", r"90^\circ"),
+    ("90 degrees", r"90^\circ"),
+    (r"\boxed{90}", r"90^\circ"),
+    (r"\boxed{50\%}", r"50\%"),
+    ("50%", r"50\%"),
+    ("50", r"50\%"),
+    (r"\boxed{\$18.90}", "18.90"),
+    (r"The cost is \$18.90.", "18.90"),
+    (r"\boxed{\text{Evelyn}}", r"\text{Evelyn}"),
+    ("Evelyn", r"\text{Evelyn}"),
+    ("The answer is Evelyn.", r"\text{Evelyn}"),
+    (r"\boxed{Evelyn}", r"\text{Evelyn}"),
+    (r"\boxed{\text{(C)}}", r"\text{(C)}"),
+    (r"\boxed{C}", r"\text{(C)}"),
+    (r"\boxed{\textbf{(C)}}", "C"),
+    ("(C)", "C"),
+    (r"\boxed{\text{even}}", r"\text{even}"),
+    (r"\boxed{x^2+2x+1}", "(x+1)^2"),
+    ("x^2 + 2x + 1", "(x+1)^2"),
+    (r"\boxed{y = 2x + 3}", "2x+3"),
+    ("y = 2x+3", "y=2x+3"),
+    (r"\boxed{2\sqrt{3}}", r"\sqrt{12}"),
+    (r"2\sqrt3", r"2\sqrt{3}"),
+    (r"\boxed{3\pi}", r"3\pi"),
+    ("9.42477796", r"3\pi"),
+    (r"\boxed{\{1,2,3\}}", r"\{3,2,1\}"),
+    ("1, 2, 3", "1,2,3"),
+    (r"\boxed{1,-2}", "-2,1"),
+    ("x=1 or x=-2", "1,-2"),
+    ("$x = 1$ or $x = -2$", "1,-2"),
+    (r"\boxed{(3, \frac{\pi}{2})}", r"\left( 3, \frac{\pi}{2} \right)"),
+    ("(1, 2)", "(1,2)"),
+    (r"\boxed{1{,}234}", "1234"),
+    ("1,234,567", "1234567"),
+    (r"\boxed{10{,}080}", "10080"),
+    ("1 000", "1000"),
+    ("3.0", "3"),
+    (r"\boxed{033}", "33"),
+    ("033", "33"),
+    (r"\boxed{204}", "204"),
+    (r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    (r"\boxed{3 + 4i}", "3+4i"),
+    ("4i+3", "3+4i"),
+    (r"\boxed{5_{8}}", "5_8"),
+    (r"\boxed{101_2}", "101_2"),
+    ("2^{10}", "1024"),
+    (r"\boxed{10^{-3}}", "0.001"),
+    (r"\boxed{p - q}", "p - q"),
+    (r"First \boxed{41}, no: \boxed{42}", "42"),
+    (r"\boxed{42}. Check: 42 = 6*7, 43 is prime.", "42"),
+    ("**42**", "42"),
+    (r"Therefore, the final answer is $\boxed{42}$. I hope it is correct.", "42"),
+    ("#### 42", "42"),
+    ("x = 5", "x=5"),
+    (r"\boxed{x=5}", "5"),
+    (r"\boxed{11\sqrt2}", r"11\sqrt{2}"),
+    (r"\boxed{6 - 5i}", "6 - 5i"),
+    (r"\boxed{\text{June 20}}", r"\text{June 20}"),
+    (r"\boxed{4:30}", "4:30"),
+    (r"\(\frac{14}{3}\)", r"\frac{14}{3}"),
+    (r"\[ \frac{14}{3} \]", r"\frac{14}{3}"),
+    (r"-\frac{1}{3}", "-1/3"),
+    (r"\boxed{\left(-\infty,0\right]\cup[2,\infty)}", r"(-\infty,0]\cup[2,\infty)"),
+    ("18 dollars", "18"),
+    ("$18", "18"),
+    ("She makes $18 every day.", "18"),
+    (r"\boxed{\text{2 hours}}", "2"),
+    ("3 apples and 4 pears, so 7 in all.", "7"),
+    (r"\boxed{\sin x}", r"\sin x"),
+    (r"\boxed{2k+2}", "2k+2"),
+    (r"\boxed{3R^2}", "3R^2"),
+    (r"\boxed{15\mbox{ cm}^2}", r"15\mbox{ cm}^2"),
+    ("15", r"15\mbox{ cm}^2"),
+    (r"\boxed{(6,31,-1)}", "(6,31,-1)"),
+    (r"\boxed{5.4 \text{ cents}}", r"5.4 \text{ cents}"),
+    ("5.4", r"5.4 \text{ cents}"),
+    (r"\boxed{(-1, 6)}", r"x \in (-1, 6)"),
+]
+"""Fractions, intervals, units, sets, words, bases, LaTeX with and without its marks; boxed and free."""
+
+WRONG = [
+    (r"\boxed{\frac{1}{3}}", r"\frac12"),
+    ("0.33", r"\frac13"),
+    (r"\boxed{[0,1]}", "[0,1)"),
+    ("(0,1)", "[0,1)"),
+    (r"\boxed{13\text{ cm}}", "12"),
+    (r"\boxed{\text{Eve}}", r"\text{Evelyn}"),
+    ("Bob", r"\text{Evelyn}"),
+    (r"\boxed{D}", r"\text{(C)}"),
+    ("The answer is D, not C.", "C"),
+    (r"\boxed{(2,1)}", "(1,2)"),
+    (r"\boxed{1,2}", "1,2,3"),
+    (r"\boxed{1,2,3,4}", "1,2,3"),
+    (r"\boxed{-\sqrt3}", r"\sqrt{3}"),
+    (r"\boxed{x^2+2x}", "(x+1)^2"),
+    (r"\boxed{2x+3}", "2x-3"),
+    (r"\boxed{0.05}", r"50\%"),
+    (r"\boxed{41}, though 42 would be nice", "42"),
+    (r"\boxed{}", "42"),
+    (r"\boxed{\text{odd}}", r"\text{even}"),
+    (r"\boxed{101_2}", "110_2"),
+    (r"\boxed{3-4i}", "3+4i"),
+    (r"\boxed{(1,2) \cup (3,5)}", r"(1,2)\cup(3,4)"),
+    ("1234", "123"),
+    ("12345", "1234.5"),
+    ("\\boxed{42}\nBut it may be \\boxed{43}", "42"),
+    (r"\boxed{7}", r"\frac{7}{2}"),
+    ("x = 5 or x = 6", "5"),
+    (r"\boxed{\frac{\pi}{2}}", r"\pi"),
+    (r"\boxed{5_{9}}", "5_8"),
+    ("The answer is 3", r"3\pi"),
+]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +180,48 @@ def test_another_value_is_wrong(answer: str, target: str) -> None:
     assert judge_math(answer, target, truncated=False) == "wrong"
 
 
+@pytest.mark.parametrize(("answer", "target"), RIGHT)
+def test_another_way_to_write_it_is_right(answer: str, target: str) -> None:
+    assert compare(answer, target).verdict == "right"
+
+
+@pytest.mark.parametrize(("answer", "target"), WRONG)
+def test_what_only_looks_like_it_is_wrong(answer: str, target: str) -> None:
+    assert compare(answer, target).verdict == "wrong"
+
+
+def test_there_are_enough_pairs() -> None:
+    assert len(set(RIGHT)) + len(set(WRONG)) >= 120
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the published files are not shipped; put them in ../shared/data")
+def test_every_reference_of_math_500_is_right_boxed_and_free_and_the_next_one_wrong() -> None:
+    targets = [json.loads(line)["answer"] for line in REAL.read_text(encoding="utf-8").splitlines()]
+    assert len(targets) == 500
+    for target, other in list(pairwise(targets))[::5]:
+        assert compare(f"Adding up, we get $\\boxed{{{target}}}$.", target).verdict == "right"
+        assert compare(f"Therefore the answer is ${target}$.", target).verdict == "right"
+        if other != target:
+            assert compare(f"\\boxed{{{other}}}", target).verdict == "wrong", (other, target)
+
+
+def test_what_was_read_as_the_answer_is_told() -> None:
+    assert [grade_math(said, "42", truncated=False).read for said in ("It is 41.", "\\boxed{82/2}", "x", "")] == [
+        "41",
+        "41",
+        "x",
+        None,
+    ]
+    assert grade_math("42", "42", truncated=True).read is None
+
+
+def test_after_an_answer_that_took_too_long_the_next_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("presafe.judges.math._LIMIT_S", 0.3)
+        assert judge_math("9^9^9^9", "42", truncated=False) == "unjudged"
+    assert judge_math("42", "42", truncated=False) == "right"
+
+
 @pytest.mark.parametrize("answer", ["", "I do not know.", "forty-two"])
 def test_an_answer_without_a_number_is_wrong(answer: str) -> None:
     assert judge_math(answer, "42", truncated=False) == "wrong"
@@ -56,6 +235,7 @@ def test_a_cut_thought_is_unjudged(answer: str) -> None:
 @pytest.mark.parametrize("answer", ["9^9^9^9", "$\\binom{10000000}{5000000}$"])
 def test_an_answer_too_large_to_work_out_is_unjudged_in_time(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     # Failed first: the judge had no time limit and worked on these for as long as anyone waited.
+    judge_math("1", "1", truncated=False)  # the process that compares has started
     monkeypatch.setattr("presafe.judges.math._LIMIT_S", 1.0)
     start = time.monotonic()
     assert judge_math(answer, "42", truncated=False) == "unjudged"

@@ -1,0 +1,41 @@
+"""The letter that an answer ends on."""
+
+from __future__ import annotations
+
+import pytest
+
+from presafe.judges.choice import judge_choice, letter_of
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        (r"\boxed{C}", "C"),
+        (r"So it is $\boxed{\text{B}}$.", "B"),
+        (r"\boxed{A) 12 m}", "A"),
+        (r"First \boxed{A}. No, wait: \boxed{D}", "D"),
+        ("The answer is B.", "B"),
+        ("Answer: **D**", "D"),
+        ("**Answer: (A)**", "A"),
+        ("The correct answer is:\n\n**C. 10 pm**", "C"),
+        ("The correct option is (B), because option A ignores friction. The answer is B.", "B"),
+        ("A is wrong. So the answer is D", "D"),
+        ("The answer cannot be A. Final answer: C", "C"),
+        ("C", "C"),
+        ("It must be the third.\n\n(C)\n", "C"),
+        ("B) 12 m", "B"),
+        ("A cat sat on it.", None),
+        ("The answer is clearly unknown.", None),
+        ("I do not know.", None),
+        ("", None),
+    ],
+)
+def test_the_letter_of_an_answer(answer: str, letter: str | None) -> None:
+    assert letter_of(answer) == letter
+
+
+def test_verdicts() -> None:
+    assert judge_choice("The answer is B.", "B", truncated=False) == "right"
+    assert judge_choice("The answer is B.", "C", truncated=False) == "wrong"
+    assert judge_choice("I do not know.", "C", truncated=False) == "wrong"
+    assert judge_choice("B", "B", truncated=True) == "unjudged"
