@@ -26,11 +26,12 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str) -> dict[str, A
         prompts_sha256: `sha256_of_prompts` of all that the run asks.
 
     Returns:
-        Hashes of the recipe, the prompts and each local file that the recipe names; time of day (UTC); commit (None
-        outside a checkout), package versions, machine.
+        The settings, sampling and answers a prompt among them; hashes of them, of the prompts and of each local file
+        that they name; time of day (UTC); commit (None outside a checkout), package versions, machine.
     """
     return {
         "schema": 1,
+        "settings": settings,
         "recipe_sha256": sha256_of(settings),
         "prompts_sha256": prompts_sha256,
         "inputs": {str(path): sha256_of_file(path) for path in sorted(_files(settings)) if path.is_file()},

@@ -124,7 +124,8 @@ def test_a_suite_is_an_inspect_task_in_both_modes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         suite = logged_suites(tmp_path / mode, "on")["arithmetic"]
         assert (suite.expect, suite.judge, len(suite.responses)) == ("answer", "math_verify", 2)
-        assert all("answer is" in response.answer for response in suite.responses.values())
-        thoughts[mode] = [response.thought for response in suite.responses.values()]
+        said = [response for (response,) in suite.responses.values()]
+        assert all("answer is" in response.answer for response in said)
+        thoughts[mode] = [response.thought for response in said]
     assert all(thoughts["on"])
     assert not any(thoughts["off"])

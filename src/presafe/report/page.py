@@ -192,7 +192,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         sweep=panels(data.sweep),
         sampling_name=sampling_name,
         settings=flatten(data.recipe),
-        provenance=flatten(data.manifest),
+        provenance=flatten({name: value for name, value in data.manifest.items() if name != "settings"}),
         total_s=sum(data.timings_s.values()),
     )
 

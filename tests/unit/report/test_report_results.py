@@ -17,7 +17,7 @@ def test_results_json_round_trips_with_exact_keys(data):
     assert results["schema"] == 1
     assert results["manifest"] == data.manifest
     assert results["timings_s"] == {"align": 212.5}
-    keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge"]
+    keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"]
     assert all(list(row) == keys for row in results["rows"])
     assert tuple(Score.model_validate(row) for row in results["rows"]) == data.scores
 

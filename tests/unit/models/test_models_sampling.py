@@ -1,0 +1,180 @@
+"""Several answers a prompt, sampling that is not the family's, and what a rerun asks, on a random model of two layers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from inspect_ai.model import ModelOutput
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from presafe.cli.evaluate import evaluate
+from presafe.cli.sweep import sweep
+from presafe.errors import ModelError, PresafeError
+from presafe.judges.scorers import refusal_strings
+from presafe.models.loading import load_renderer
+from presafe.models.provider import PreSafeAPI
+from presafe.models.sampling import Sampler, epoch_seed, logged_suites, sample_responses
+from presafe.recipe import ModelSettings, SamplingSettings
+from presafe.records import Prompt, Response
+
+WARM = SamplingSettings(temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with SmolThink's tokenizer and template."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = load_renderer("smolthink").tokenizer
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.6, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the model was asked, one entry a call."""
+    asked: list[str] = []
+    generate = PreSafeAPI.generate
+
+    async def counted(self, input, tools, tool_choice, config) -> ModelOutput:  # type: ignore[no-untyped-def]
+        asked.append(input[0].text)
+        return await generate(self, input, tools, tool_choice, config)
+
+    monkeypatch.setattr(PreSafeAPI, "generate", counted)
+    return asked
+
+
+def prompts(n: int) -> list[Prompt]:
+    words = ("kettle", "spoon", "door", "lamp", "chair", "window")
+    return [
+        Prompt(id=f"p{i}", text=f"Name a {words[i]}.", category="c", split="s", licence="l", expect="comply")
+        for i in range(n)
+    ]
+
+
+def sample(tiny: Path, folder: Path, n: int = 3, **settings: object) -> list[Response]:
+    sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 6, 0, **settings)  # type: ignore[arg-type]
+    return sample_responses("t", {"mine": prompts(n)}, {"mine": refusal_strings()}, sampler, folder)["mine"]
+
+
+def test_every_answer_has_a_seed_of_its_own() -> None:
+    assert epoch_seed(7, 1) == 7
+    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(1, 20)}) > 370
+    assert all(0 <= epoch_seed(seed, 9) < 2**31 for seed in range(50))
+
+
+def test_several_answers_stand_together_and_differ_and_one_more_leaves_them_as_they_were(
+    tiny: Path, tmp_path: Path, calls: list[str]
+) -> None:
+    three = sample(tiny, tmp_path / "three", samples=3, sampling=WARM)
+    assert [(each.prompt_id, each.sample) for each in three] == [(f"p{i}", k) for i in range(3) for k in (1, 2, 3)]
+    assert len({each.answer for each in three}) == 9
+    assert len(calls) == 9
+    # Another batch, other company: batches of four, but other prompts and samples in them.
+    four = sample(tiny, tmp_path / "four", n=2, samples=4, sampling=WARM)
+    said = {(each.prompt_id, each.sample): each.answer for each in three}
+    assert {key: each.answer for each in four if (key := (each.prompt_id, each.sample)) in said} == {
+        key: answer for key, answer in said.items() if key[0] != "p2"
+    }
+    assert [each.answer for each in sample(tiny, tmp_path / "one", sampling=WARM)] == [
+        said[f"p{i}", 1] for i in range(3)
+    ]
+    calls.clear()
+    assert sample(tiny, tmp_path / "three", samples=3, sampling=WARM) == three
+    assert calls == []  # finished: no call
+
+
+def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None:
+    given = SamplingSettings(temperature=0.5, top_k=7)
+    sample(tiny, tmp_path, n=1, sampling=given)
+    log = logged_suites(tmp_path, "off")["mine"]
+    assert log.sampling == {"temperature": 0.5, "top_p": 1.0, "top_k": 7}  # top-p is the family's
+    assert "temperature" not in log.decoding
+    assert log.decoding["samples"] == 1
+
+
+def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"3 samples a prompt, but CoT off is decoded greedily.*--temperature"):
+        sample(tiny, tmp_path, samples=3)
+
+
+def test_sampling_out_of_bounds_names_its_option(tmp_path: Path) -> None:
+    with pytest.raises(PresafeError, match=r"--top-p: .*less than or equal to 1, got 1\.5"):
+        evaluate("nowhere", suite=["smolthink_benign"], top_p=1.5, out=tmp_path)
+
+
+def test_an_evaluate_killed_and_run_again_samples_only_what_is_missing(
+    tiny: Path, tmp_path: Path, calls: list[str]
+) -> None:
+    words = ["evaluate", str(tiny), "--suite", "smolthink_benign", "--limit", "8", "--thinking", "off"]
+    words += ["--samples", "3", "--temperature", "1", "--max-tokens", "40", "--batch-size", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "presafe.cli.main", *words, "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if (found := re.search(r" (\d+)/24", line)) and 8 <= int(found[1]) < 20:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+    def again() -> None:
+        settings = {"samples": 3, "temperature": 1.0, "max_tokens": 40, "batch_size": 2}
+        evaluate(str(tiny), suite=["smolthink_benign"], limit=8, thinking="off", out=tmp_path / "out", **settings)
+
+    again()
+    # At most the batch in flight and the one being logged are sampled again: 2 rows each.
+    assert 0 < len(calls) <= 24 - 8 + 4
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    asked = results["manifest"]["settings"]
+    assert (asked["samples"], asked["sampling"]) == (3, {"temperature": 1.0, "top_p": None, "top_k": None})
+    rows = results["rows"]
+    assert {row["metric"]: (row["n"], row["samples"]) for row in rows}["truncated_rate"] == (8, 3)
+    calls.clear()
+    again()
+    assert calls == []
+
+
+def test_a_sweep_resumes_cell_by_cell_and_shows_every_cell(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
+    def run(top_p: str) -> None:
+        grid = {"temperature": "0,0.7", "top_p": top_p, "top_k": "0,5"}
+        sweep(str(tiny), suite=["smolthink_benign"], **grid, samples=2, thinking="off", limit=2, max_tokens=4, out=out)
+
+    out = tmp_path / "sweep"
+    run("0.8,1")
+    # greedy once, with one answer a prompt; 1 temperature × 2 top-p × 2 top-k with two answers to 2 prompts
+    assert len(calls) == 2 + 4 * 4
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rates = [row for row in results["rows"] if row["metric"] == "over_refusal_rate"]
+    assert {(row["temperature"], row["top_p"], row["top_k"], row["samples"]) for row in rates} == {
+        (0.0, 1.0, 0, 1),
+        *((0.7, top_p, top_k, 2) for top_p in (0.8, 1.0) for top_k in (0, 5)),
+    }
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "over 5 ways of sampling" in page
+    assert (out / "figures" / "sweep.svg").exists()
+    calls.clear()
+    run("0.8,1")
+    assert calls == []
+    for path in (out / "cells" / "t0.7-p1-k5").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    run("0.8,1")
+    assert len(calls) == 4  # that cell and no other
+    with pytest.raises(PresafeError, match="other settings"):
+        run("0.8")
