@@ -87,6 +87,7 @@ def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: i
         left = _kill_all(child)
         return ended and not left and os.read(done_in, 4) == b"done"
     finally:
+        os.close(done_in)
         shutil.rmtree(folder, ignore_errors=True)
 
 

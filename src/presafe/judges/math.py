@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from presafe.records import Verdict
 
@@ -68,7 +68,7 @@ def grade_math(answer: str, target: str, *, truncated: bool) -> Graded:
     if truncated:
         return Graded("unjudged", None)
     found = _WORKER.ask(answer, target)
-    return Graded(*found) if found else Graded("unjudged", None)
+    return Graded(cast(Verdict, found[0]), found[1]) if found else Graded("unjudged", None)
 
 
 def compare(answer: str, target: str) -> Graded:

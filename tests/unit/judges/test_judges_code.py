@@ -147,7 +147,7 @@ def test_what_solutions_do_need_is_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.exists(), reason="HumanEval is not shipped; put it in ../shared/data")
 def test_all_canonical_solutions_pass(tmp_path: Path) -> None:
-    """About ten seconds on two cores: programs fork from one process a half, as many share the start of Python."""
+    """About three seconds on two cores: programs fork from one process a half, as many share the start of Python."""
     programs = []
     for row in read_rows(REAL):
         problem = CodeProblem(given=row["prompt"], entry_point=row["entry_point"], tests=row["test"])

@@ -1,4 +1,4 @@
-"""Several answers a prompt, sampling that is not the family's, and what a rerun asks, on a random model of two layers."""
+"""Several answers a prompt, other sampling than the family's, and what a rerun asks, on a tiny random model."""
 
 from __future__ import annotations
 
