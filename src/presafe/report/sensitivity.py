@@ -81,7 +81,7 @@ def sweep_figure(sweep: Sequence[SweepScore]) -> str | None:
         return None
     names = sorted({(cell.top_p, cell.top_k) for cell in sweep if cell.temperature}) or [(1.0, 0)]
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
-    columns = min(3, len(drawn))
+    columns = min(2, len(drawn))
     lines = -(-len(drawn) // columns)
     temperatures = sorted({cell.temperature for cell in sweep})
 
@@ -113,6 +113,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[tuple[float, int], str],
     axes.set_ylabel(label(panel.metric, METRICS))
     axes.set_xlabel("temperature")
     axes.set_xticks(temperatures)
+    axes.tick_params(labelbottom=True)  # in the upper lines, too
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(axis="y")
