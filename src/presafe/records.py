@@ -116,11 +116,12 @@ class Difference(Record):
 
 
 class HistoryPoint(Record):
-    """One optimiser step of an alignment: L_SFT in nats a token, and L_align in nats a row."""
+    """One optimiser step of an alignment: L_SFT in nats a token, L_align and L_start in nats a row."""
 
     step: int
     nll: float
     bce: float | None
+    start_bce: float | None
 
 
 class PositionScore(Record):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from presafe.alignment.rows import AlignmentRow
+from presafe.alignment.rows import AlignmentRow, refusal_start_id
 from presafe.errors import RecipeError, SignalError
 from presafe.models.rendering import Renderer
 from presafe.progress import console, progress_bar
@@ -25,6 +25,7 @@ def fit(
     settings: AlignSettings,
     *,
     lambda_align: float,
+    lambda_start: float = 0.0,
     seed: int,
     folder: Path,
     label: str,
@@ -38,7 +39,8 @@ def fit(
         renderer: Its tokenizer and family.
         rows: Alignment rows.
         settings: The recipe's settings of the stage.
-        lambda_align: λ of this system; 0 is next-token loss only.
+        lambda_align: λ of this system; 0 trains no head.
+        lambda_start: Weight of L_start of this system; with both at 0 it is next-token loss only.
         seed: Seed of the adapter, the head and the order of rows.
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
@@ -78,6 +80,8 @@ def fit(
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),
         lambda_align=lambda_align,
+        lambda_start=lambda_start,
+        refusal_start_id=refusal_start_id(renderer, settings.refusal_target),
         head_learning_rate=settings.head_learning_rate,
         max_steps=settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
@@ -116,7 +120,12 @@ def fit(
     if lambda_align > 0:  # at 0 the head is trained on nothing, and decides nothing
         save_head(trainer.model, folder)
     history = [
-        HistoryPoint(step=entry["step"], nll=entry["sft_loss"], bce=entry["align_loss"] if lambda_align > 0 else None)
+        HistoryPoint(
+            step=entry["step"],
+            nll=entry["sft_loss"],
+            bce=entry["align_loss"] if lambda_align > 0 else None,
+            start_bce=entry.get("start_loss"),
+        )
         for entry in trainer.state.log_history
         if "sft_loss" in entry
     ]

@@ -131,7 +131,8 @@ def _row(renderer: Renderer, number: int, lesson: Lesson) -> AlignmentRow:
         input_ids=prompt.ids + completion,
         labels=[-100] * len(prompt.ids) + completion,
         decision_index=prompt.decision_index,
-        signal=0.0,  # λ = 0: not read
+        start_index=prompt.decision_index,
+        signal=0.0,  # λ = 0: neither is read
     )
 
 

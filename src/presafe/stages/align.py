@@ -1,7 +1,7 @@
 """Stage 3: train every aligned system of the recipe, each seed, into `alignment/<system>/`.
 
 sft             next-token loss only (λ = 0): the same rows, order and steps
-presafe         L_SFT + λ · L_align with the classifier's p'
+presafe         L_SFT + λ · L_align with the classifier's p', and λ_start · L_start where the recipe asks for it
 random_labels   the same with p' replaced by fair coins: the control
 """
 
@@ -43,6 +43,7 @@ def align(run: RunFolder) -> None:
             rows,
             settings,
             lambda_align=0.0 if system.name == "sft" else settings.lambda_align,
+            lambda_start=0.0 if system.name == "sft" else settings.lambda_start,
             seed=system.seed,
             folder=folder,
             label=folder.name,
