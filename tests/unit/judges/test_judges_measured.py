@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import KEY, JudgeServer
+from judge_server import KEY, JudgeServer
 from typer.testing import CliRunner
 
 from presafe.cli.main import app

@@ -7,13 +7,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from conftest import KEY, JudgeServer
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
+from judge_server import KEY, JudgeServer
 
 from presafe.errors import JudgeError
 from presafe.judges.agreement import load_labelled
