@@ -23,8 +23,6 @@ Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer"]
 Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
 """What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
-ATTACKED: tuple[Verdict, ...] = ("comply", "unsafe")
-"""Verdicts on an answer to a harmful request by which the attack succeeded."""
 
 
 class Record(BaseModel):

@@ -7,13 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
+from inspect_ai import score
+from inspect_ai.log import read_eval_log, write_eval_log
 from judge_server import KEY, JudgeServer
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.errors import JudgeError
 from presafe.judges.description import descriptions
+from presafe.judges.scorers import judge
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import logged_suites
+from presafe.recipe import load_recipe
+from presafe.stages.run import run_stages
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +112,16 @@ def test_a_judge_of_harm_gives_attack_success_and_leaves_refusals_to_the_strings
     assert found["smolthink_benign", "over_refusal_rate"]["judge"] == "refusal_strings"
     assert judge_server.calls["good"] == 2
 
+    # A second judge reads the same answers from the log, with Inspect's own `score`.
+    folder = out / "evaluation" / "vanilla-off"
+    (path,) = folder.glob("*smolthink-harmful*.eval")
+    other = "xstest=openai-api/loopback/good"
+    log = score(read_eval_log(str(path)), judge(other), action="overwrite", display="none")
+    write_eval_log(log, str(path))
+    logged = logged_suites(folder, "off")["smolthink_harmful"]
+    assert logged.judge == other
+    assert {response.verdict for response in logged.responses.values()} == {"comply"}
+
 
 def test_a_judge_that_fails_leaves_a_table_of_unjudged(judge_server: JudgeServer, tiny: Path, tmp_path: Path) -> None:
     out, name = tmp_path / "out", "strong_reject_rubric=openai-api/loopback/high"
@@ -117,11 +133,24 @@ def test_a_judge_that_fails_leaves_a_table_of_unjudged(judge_server: JudgeServer
     assert ("smolthink_harmful", "strong_reject_score") not in found
 
 
+def test_a_recipe_names_a_judge_and_a_run_fails_early_where_there_is_none(tmp_path: Path) -> None:
+    text = """extends = "smolthink-135m"
+[evaluate]
+judge = "oracle"
+"""
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert recipe.evaluate.judge == "oracle"
+    with pytest.raises(JudgeError, match="no judge 'oracle'"):
+        run_stages(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_judges_are_listed_with_what_people_need_to_choose() -> None:
     printed = invoke("list", "judges")
-    for name, judge in descriptions().items():
+    for name, each in descriptions().items():
         line = next(line for line in printed.splitlines() if line.startswith(name + " "))
-        assert all(part in line for part in (judge.reads, judge.says, str(judge.model), judge.source, judge.agreement))
+        assert all(part in line for part in (each.reads, each.says, str(each.model), each.source, each.agreement))
     assert "paper_panel " in printed
 
 
