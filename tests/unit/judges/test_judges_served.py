@@ -48,7 +48,7 @@ def run(outputs: list[ModelOutput], scorers: list[Scorer], folder: Path) -> Eval
 
 def said(log: EvalLog) -> list[list[tuple[str, float | None]]]:
     """Verdict and score of each sample, scorer by scorer."""
-    samples = sorted(log.samples or [], key=lambda sample: int(sample.id))
+    samples = sorted(log.samples or [], key=lambda sample: str(sample.id))
     found = [[(str(s.value), (s.metadata or {})["score"]) for s in (each.scores or {}).values()] for each in samples]
     return [list(of_scorer) for of_scorer in zip(*found, strict=True)]
 
