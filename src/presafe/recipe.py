@@ -188,6 +188,9 @@ class EvaluateSettings(Settings):
     """Rows sampled together."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
+    judge: str | None = None
+    """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); the refusal
+    strings where none is named. Stage 1 always reads the strings."""
 
 
 class Recipe(Settings):

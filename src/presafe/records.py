@@ -21,8 +21,8 @@ from presafe.errors import PromptError, RunError
 
 Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer"]
-Verdict = Literal["refuse", "comply", "right", "wrong", "unjudged"]
-"""What a judge says of an answer: refuse or comply, right or wrong, or that it could not say."""
+Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
+"""What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
 
 
 class Record(BaseModel):
@@ -51,7 +51,8 @@ class Response(Record):
     """One sampled answer to a prompt, its thought apart from its answer.
 
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
-    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought.
+    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought. `score`, in
+    [0, 1], is a graded judge's.
     """
 
     prompt_id: str
@@ -62,6 +63,7 @@ class Response(Record):
     complete: bool
     num_tokens: int
     verdict: Verdict
+    score: float | None = None
 
 
 class Signal(Record):

@@ -1,4 +1,4 @@
-"""Wilson's interval, against values worked out by hand and its defining equation."""
+"""Wilson's interval, against values worked out by hand and its defining equation; and the bootstrap of a mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presafe.intervals import Interval, wilson
+from presafe.intervals import Interval, bootstrap, wilson
 
 
 def test_eight_of_ten() -> None:
@@ -59,3 +59,16 @@ def test_counting_the_opposite_mirrors_the_interval(counts: tuple[int, int]) -> 
     hits, n = counts
     one, other = wilson(hits, n), wilson(n - hits, n)
     assert (one.low, one.high) == (pytest.approx(1 - other.high), pytest.approx(1 - other.low))
+
+
+def test_the_bootstrap_of_a_mean_is_near_the_normal_interval_and_never_a_point() -> None:
+    # mean 0.5, standard deviation 0.5, n = 400: 0.5 ± 1.96 · 0.5 / 20 = 0.5 ± 0.049
+    found = bootstrap([0.0, 1.0] * 200)
+    assert (found.value, found.n) == (0.5, 400)
+    assert found.low == pytest.approx(0.451, abs=0.01)
+    assert found.high == pytest.approx(0.549, abs=0.01)
+    alike = bootstrap([1.0] * 10)
+    assert (alike.value, alike.high) == (1.0, 1.0)
+    assert alike.low is not None
+    assert alike.low < 1.0
+    assert bootstrap([]) == Interval(None, None, None, 0)

@@ -28,6 +28,7 @@ def evaluate(
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
+    judge: options.Judge = None,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
@@ -44,17 +45,19 @@ def evaluate(
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     modes = options.read_modes(thinking)
+    judged = (judge,) if judge else ()
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
         out
         or options.folder_for(
-            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype
+            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype, *judged
         ),
         adapter=adapter,
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        judge=judge,
     )
 
 

@@ -21,6 +21,9 @@ Suites = Annotated[
 ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts of each suite only.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
+]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32 or bfloat16.")]

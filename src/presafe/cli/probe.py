@@ -13,6 +13,7 @@ def probe(
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
+    judge: options.Judge = None,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
@@ -22,11 +23,13 @@ def probe(
 
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
     modes = options.read_modes(thinking)
+    judged = (judge,) if judge else ()
     measure_and_print(
         options.read_model(model, family, dtype),
         suites,
-        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype),
+        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype, *judged),
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        judge=judge,
     )

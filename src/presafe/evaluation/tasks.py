@@ -13,21 +13,23 @@ import inspect_ai
 from inspect_ai import Task
 
 from presafe.evaluation.suites import load_suite, suite_names
-from presafe.judges.scorers import scorer_for
+from presafe.judges.scorers import check_judge, scorer_for
 from presafe.models.sampling import make_task
 
 
 def _define(suite: str) -> None:
     @inspect_ai.task(name=suite)
-    def task(data_dir: str | None = None, seed: int = 0) -> Task:
+    def task(data_dir: str | None = None, seed: int = 0, judge: str | None = None) -> Task:
         """One suite.
 
         Args:
             data_dir: Folder of the published files; not needed for the project's own suites.
             seed: Seed of generated arithmetic.
+            judge: Judge of refusals or harm, as `presafe list judges` names them.
         """
         prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
-        return make_task(suite, prompts, scorer_for(prompts[0].expect))
+        check_judge(judge, [prompts[0].expect])
+        return make_task(suite, prompts, scorer_for(prompts[0].expect, judge))
 
 
 for _suite in suite_names():

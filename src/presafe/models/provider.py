@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from presafe.errors import ModelError
 from presafe.models.family import Sampling
-from presafe.models.loading import LoadedModel, shared_model
+from presafe.models.loading import LoadedModel, load_model, shared_model
 from presafe.records import Thinking
 
 _GATHER_S = 0.05
@@ -58,6 +59,7 @@ class PreSafeAPI(ModelAPI):
         family: Name of a chat family or the TOML text of one; None detects it.
         dtype: "float32" or "bfloat16".
         batch_size: Rows decoded together.
+        keep: Whether to hold these weights beside those of the model that is sampled, as a judge does.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PreSafeAPI(ModelAPI):
         family: str | None = None,
         dtype: str = "float32",
         batch_size: int = 64,
+        keep: bool = False,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         if isinstance(thinking, bool):  # Inspect reads `-M thinking=off` as YAML, in which off is False
@@ -79,9 +82,10 @@ class PreSafeAPI(ModelAPI):
             raise ModelError(f"thinking must be on or off, got {thinking!r}.")
         self._thinking: Thinking = thinking
         self.batch_size = batch_size
-        self.load: Callable[[], LoadedModel] = lambda: shared_model(
-            model_name, Path(adapter) if adapter else None, family, dtype
-        )
+        where = Path(adapter) if adapter else None
+        self.load: Callable[[], LoadedModel] = lambda: shared_model(model_name, where, family, dtype)
+        if keep:
+            self.load = cache(lambda: load_model(model_name, adapter=where, family=family, dtype=dtype))
         self._waiting: list[_Request] = []
         self._pump: asyncio.Task[None] | None = None
         self.on_finished: Callable[[int], None] | None = None

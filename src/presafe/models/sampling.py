@@ -157,7 +157,7 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
                 expect=cast(Expect, samples[0].metadata["expect"]),
                 texts={str(sample.id): str(sample.input) for sample in samples},
                 responses={str(sample.id): _response(sample, thinking) for sample in samples},
-                judge=", ".join(scorer.name for scorer in log.eval.scorers or []),
+                judge=", ".join((scorer.options or {}).get("name", scorer.name) for scorer in log.eval.scorers or []),
                 decoding=log.plan.config.model_dump(exclude_none=True)
                 | {"dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
@@ -193,6 +193,7 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
         complete=bool((sample.output.metadata or {}).get("complete")),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
         verdict=cast(Verdict, scores[0].value),
+        score=(scores[0].metadata or {}).get("score"),
     )
 
 

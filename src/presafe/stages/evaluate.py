@@ -12,7 +12,7 @@ import gc
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start_id
-from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
+from presafe.evaluation.comparison import AnsweredSuites, differences, kind_of, outcomes
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
@@ -48,7 +48,7 @@ def evaluate(run: RunFolder) -> None:
                 thinking=system.thinking,
                 suite=suite,
                 seed=system.seed,
-                judge=judge_name(prompts[0].expect),
+                judge=judge_name(prompts[0].expect, run.recipe.evaluate.judge),
             )
         if system.thinking == "on":
             scores += auroc_scores(_read_positions(run, system))
@@ -62,14 +62,12 @@ def _differences(
     answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]], kinds: dict[str, Expect]
 ) -> list[Difference]:
     """PreSafe against every other system."""
-    systems = [
-        AnsweredSuites(
-            name,
-            thinking,
-            {suite: (kinds[suite], outcomes([said[suite] for said in seeds], kinds[suite])) for suite in kinds},
-        )
-        for (name, thinking), seeds in answers.items()
-    ]
+    systems = []
+    for (name, thinking), seeds in answers.items():
+        suites = {suite: [said[suite] for said in seeds] for suite in kinds}
+        of = {suite: kind_of(said, kinds[suite]) for suite, said in suites.items()}
+        compared = {suite: (of[suite], outcomes(said, of[suite])) for suite, said in suites.items()}
+        systems.append(AnsweredSuites(name, thinking, compared))
     ours = [system for system in systems if system.system == "presafe"]
     return differences([(other, our) for our in ours for other in systems if other is not our])
 
@@ -90,7 +88,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     return sample_responses(
         label_of(run, system),
         suites,
-        {suite: scorer_for(prompts[0].expect) for suite, prompts in suites.items()},
+        {suite: scorer_for(prompts[0].expect, recipe.evaluate.judge) for suite, prompts in suites.items()},
         Sampler(
             model=recipe.model,
             thinking=system.thinking,

@@ -8,7 +8,7 @@ from typing import Any
 
 from presafe.errors import PromptError, RunError
 from presafe.evaluation.metrics import suite_scores
-from presafe.judges.scorers import judge_name, scorer_for
+from presafe.judges.scorers import check_judge, judge_name, scorer_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings
@@ -28,6 +28,7 @@ def measure(
     max_tokens: int = 160,
     batch_size: int = 64,
     seed: int = 0,
+    judge: str | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
@@ -40,14 +41,18 @@ def measure(
         max_tokens: Token budget of thought and answer.
         batch_size: Rows sampled together.
         seed: Seed of sampling.
+        judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
+            with their reference, and where it judges harm the strings still judge harmless prompts.
 
     Raises:
+        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
         PromptError: no suite, or an empty one.
         RunError: the folder holds a run, or a measurement with other settings or prompts.
         PresafeError: as `sample_responses`.
     """
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
+    check_judge(judge, [prompts[0].expect for prompts in suites.values()])
     system = "adapted" if adapter else "vanilla"
     settings = {
         "model": {**model.model_dump(), "adapter": _fingerprint(adapter) if adapter else None},
@@ -55,6 +60,7 @@ def measure(
         "thinking": list(thinking),
         "max_tokens": max_tokens,
         "seed": seed,
+        **({"judge": judge} if judge else {}),
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
@@ -65,7 +71,7 @@ def measure(
                 said = sample_responses(
                     f"{model.address} CoT {mode}",
                     suites,
-                    {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
+                    {name: scorer_for(prompts[0].expect, judge) for name, prompts in suites.items()},
                     Sampler(model, mode, adapter, batch_size, max_tokens, seed),
                     out / "evaluation" / f"{system}-{mode}",
                 )
@@ -78,7 +84,7 @@ def measure(
                     thinking=mode,
                     suite=name,
                     seed=None,
-                    judge=judge_name(expect),
+                    judge=judge_name(expect, judge),
                 )
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,

@@ -10,7 +10,7 @@ from pathlib import Path
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import check_prompts
+from presafe.stages.systems import check_prompts, evaluation_suites
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
@@ -25,9 +25,14 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         The run folder.
 
     Raises:
+        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
         PresafeError: as the stages; what is done is kept.
     """
     prompts_sha256 = check_prompts(recipe)
+    if recipe.evaluate.judge:
+        from presafe.judges.scorers import check_judge  # it brings Inspect with it
+
+        check_judge(recipe.evaluate.judge, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
