@@ -19,7 +19,9 @@ _LAUNCHERS = ("ddp", "fsdp2", "zero2", "zero3")
 
 def plan(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")],
-    device: Annotated[str, typer.Option("--device", help="GPU; a wrong name lists those that are known.")] = "h100-80gb",
+    device: Annotated[
+        str, typer.Option("--device", help="GPU; a wrong name lists those that are known.")
+    ] = "h100-80gb",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs that train together.")] = 1,
     launcher: Annotated[str, typer.Option("--launcher", help="ddp, fsdp2, zero2 or zero3.")] = "ddp",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -37,9 +39,7 @@ def plan(
     print(json.dumps(said, indent=2) if as_json else _as_text(said))
 
 
-def _as_json(
-    name: str, recipe: Recipe, found: Plan, device: str, gpus: int, launcher: Launcher
-) -> dict[str, Any]:
+def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:
     from presafe.planning.commands import copies_over, serving_commands, training_commands
     from presafe.planning.devices import assumptions, find_device
     from presafe.planning.estimate import GIB

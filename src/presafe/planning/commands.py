@@ -68,7 +68,7 @@ def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> 
 
 
 def copies_over(plan: Plan, memory_gib: float, num_gpus: int) -> int:
-    """GPUs that one copy of the model must be cut over so that its weights take at most half of each: a power of two."""
+    """GPUs to cut one copy of the model over, a power of two: its weights then take at most half of each."""
     split = 1
     while split < num_gpus and plan.memory.sampling_weights / split / GIB > memory_gib / 2:
         split *= 2

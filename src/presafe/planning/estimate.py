@@ -1,8 +1,8 @@
 """What a recipe would take on a device: memory, tokens, hours.
 
-    training   operations of all rows / (operations a second · utilisation · GPUs)
-    decoding   a step of a batch reads the weights and its cache once, and costs 2 operations a weight and row:
-               the slower of the two / efficiency
+training   operations of all rows / (operations a second · utilisation · GPUs)
+decoding   a step of a batch reads the weights and its cache once, and costs 2 operations a weight and row:
+           the slower of the two / efficiency
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ def _decoding(shape: ModelShape, dtype: str, work: Sampling, device: Device, ass
         gpu_hours=expected
         * seconds_a_token(shape, dtype, work.batch_size, work.max_tokens * assumed.answer_share, device, assumed)
         / 3600,
-        most_gpu_hours=most
-        * seconds_a_token(shape, dtype, work.batch_size, work.max_tokens, device, assumed)
-        / 3600,
+        most_gpu_hours=most * seconds_a_token(shape, dtype, work.batch_size, work.max_tokens, device, assumed) / 3600,
         guessed=work.guessed,
     )
 
@@ -160,7 +158,7 @@ def _decoding(shape: ModelShape, dtype: str, work: Sampling, device: Device, ass
 def seconds_a_token(
     shape: ModelShape, dtype: str, batch_size: int, num_tokens: float, device: Device, assumed: Assumptions
 ) -> float:
-    """Seconds of one GPU for one token of a batch whose answers grow to `num_tokens`; half of them are cached on average."""
+    """Seconds of one GPU a token, for a batch whose answers grow to `num_tokens`: half of that is cached on average."""
     weights = shape.num_layer_weights() + shape.hidden_size * shape.vocab_size
     cached = batch_size * (assumed.prompt_tokens + num_tokens / 2) * cache_bytes(shape, dtype)
     reading = (BYTES[dtype] * weights + cached) / (device.bandwidth_gbs * 1e9)

@@ -114,7 +114,7 @@ def _rows(source: Source) -> list[dict[str, Any]]:
 
 
 def _folder(source: Source) -> Path:
-    """The data set's files: the folder that `hub` names, or a snapshot in the Hugging Face cache, fetched if need be."""
+    """The data set's files: the folder that `hub` names, or the Hugging Face cache, into which they may be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -131,5 +131,5 @@ def _folder(source: Source) -> Path:
             f"cannot fetch the data set {source.hub} ({source.licence}) from the Hugging Face hub: "
             f"{str(error).strip().splitlines()[0]}",
             f"Where a network is at hand, accept its terms on its page, `hf auth login`, and `{fetch}`; or add "
-            "`--local-dir DIR` to that command, copy DIR here, and write hub = \"DIR\" in the recipe.",
+            '`--local-dir DIR` to that command, copy DIR here, and write hub = "DIR" in the recipe.',
         ) from error

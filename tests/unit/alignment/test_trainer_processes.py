@@ -91,7 +91,9 @@ def together(request, align, tmp_path_factory):
 
 
 def assert_same_training(left, right):
-    for one, two in zip(read_jsonl(left / HISTORY, HistoryPoint), read_jsonl(right / HISTORY, HistoryPoint), strict=True):
+    for one, two in zip(
+        read_jsonl(left / HISTORY, HistoryPoint), read_jsonl(right / HISTORY, HistoryPoint), strict=True
+    ):
         assert (one.step, one.nll, one.bce) == pytest.approx((two.step, two.nll, two.bce), rel=TOLERANCE)
     for name in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
         ours, theirs = load_file(left / name), load_file(right / name)
@@ -146,7 +148,9 @@ def test_a_stage_alone_does_not_see_the_launcher(monkeypatch):
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")]
+)
 def test_every_launcher_is_one_that_accelerate_reads(name, kind):
     from accelerate.commands.config.config_args import load_config_from_file
 

@@ -66,9 +66,7 @@ def step_loss(model):
     """The next-token loss of the last `SCORED` columns of a batch without padding."""
     ids = torch.randint(0, VOCABULARY, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     columns = torch.arange(TOKENS - SCORED, TOKENS)
-    logits = model(
-        input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=columns, use_cache=False
-    ).logits
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=columns, use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, columns].flatten())
 
 
@@ -134,7 +132,8 @@ def test_activations_are_the_bytes_that_autograd_keeps(tiny):
 def test_bytes_of_weights_optimiser_and_checkpointed_activations(tiny):
     model, shape = tiny
     adapter = shape.num_adapter_parameters(RANK, TARGETS)
-    settings = dict(dtype="float32", rank=RANK, targets=TARGETS, num_rows=ROWS, num_tokens=TOKENS, num_logits=0)
+    settings = {"dtype": "float32", "rank": RANK, "targets": TARGETS}
+    settings |= {"num_rows": ROWS, "num_tokens": TOKENS, "num_logits": 0}
     found = training_bytes(shape, adapter, checkpointing=True, **settings)
     base = [p for name, p in model.named_parameters() if not p.requires_grad]
     assert found.weights == sum(p.numel() * p.element_size() for p in base)

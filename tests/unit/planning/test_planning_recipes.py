@@ -13,7 +13,7 @@ from presafe.cli.main import app
 from presafe.errors import RecipeError
 from presafe.planning.commands import MAX_LORA_RANKS, max_lora_rank
 from presafe.planning.compute import Row, training_flops
-from presafe.planning.devices import assumptions, find_device
+from presafe.planning.devices import assumptions
 from presafe.planning.shapes import shape_of
 from presafe.recipe import load_recipe, shipped_recipes
 from presafe.stages.plan import plan_recipe
@@ -29,7 +29,7 @@ def test_every_shipped_recipe_has_a_plan_without_a_network(name):
 
 def test_the_hours_of_training_by_hand():
     """R1-Distill-Qwen-7B: 3 systems × 500 steps × 32 rows, 5,000 of 8,000 refused."""
-    recipe, assumed, device = load_recipe("deepseek-r1-distill-qwen-7b"), assumptions(), find_device("h100-80gb")
+    recipe, assumed = load_recipe("deepseek-r1-distill-qwen-7b"), assumptions()
     shape = shape_of(recipe.model.address)
     adapter = shape.num_adapter_parameters(32, recipe.align.lora_targets)
     answer = 4096 * assumed.answer_share
@@ -65,7 +65,9 @@ def test_gpus_that_cannot_share_a_step_are_refused():
 
 
 def test_the_command_prints_a_plan_and_how_to_launch_it():
-    done = CliRunner().invoke(app, ["plan", "deepseek-r1-distill-qwen-14b", "--gpus", "4", "--launcher", "fsdp2", "--json"])
+    done = CliRunner().invoke(
+        app, ["plan", "deepseek-r1-distill-qwen-14b", "--gpus", "4", "--launcher", "fsdp2", "--json"]
+    )
     assert done.exit_code == 0, done.output
     said = json.loads(done.output)
     assert said["parameters"] == 14_770_033_664

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -176,4 +177,4 @@ def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
         ranges.setdefault(key, []).append((source.skip, source.skip + (source.n or 0)))
     for taken in ranges.values():
         ordered = sorted(taken)
-        assert all(left[1] <= right[0] for left, right in zip(ordered, ordered[1:], strict=False)), taken
+        assert all(left[1] <= right[0] for left, right in pairwise(ordered)), taken
