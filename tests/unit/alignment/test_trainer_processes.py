@@ -19,6 +19,7 @@ import presafe.alignment.fit as fit_module
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.order import share_of_step
 from presafe.errors import RecipeError
+from presafe.models.loading import load_weights
 from presafe.processes import alone, is_main_process, num_processes
 from presafe.records import HistoryPoint, read_jsonl
 
@@ -46,14 +47,18 @@ class Begun(TrainerCallback):
 
 
 @pytest.fixture(scope="module")
-def align(libraries, make_model, renderer):
+def align(libraries, make_model, renderer, tmp_path_factory):
+    """`fit` on a tiny model that is loaded as a run loads one."""
+    model = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(model)
+
     def run(folder, callback=None):
         random.seed()
         with pytest.MonkeyPatch.context() as patch:
             if callback is not None:
                 patch.setattr(fit_module, "bar_callback", lambda bar: callback)
             fit(
-                make_model(),
+                load_weights(str(model), "float32"),
                 renderer,
                 alignment_rows(),
                 SETTINGS,
