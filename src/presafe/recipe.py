@@ -48,20 +48,31 @@ class ModelSettings(Settings):
 
 
 class Source(Settings):
-    """Where some prompts come from: a set of the project, generated arithmetic, or a local file."""
+    """Where some prompts come from: a set of the project, generated arithmetic, a local file, or a set on the hub."""
 
     set: Literal["harmful", "benign", "borderline", "arithmetic"] | None = None
     """A prompt set of the project."""
     file: Path | None = None
     """A CSV, JSON or JSONL file of the user."""
+    hub: str | None = None
+    """A data set on the Hugging Face hub, "org/name", or a local folder with the same files. Its rows are drawn in an
+    order that the seed decides, and those that stand in an evaluation suite, exactly or nearly, are passed over."""
+    revision: str | None = None
+    """Branch, tag or full commit of the data set on the hub; None takes its main branch."""
+    config: str | None = None
+    """Configuration of the data set on the hub, where it has several."""
+    where: dict[str, tuple[str, ...]] = {}
+    """Keep the data set's rows whose column has one of some values."""
+    licence: str | None = None
+    """Licence of the data set, as its publisher states it, and what access to it needs."""
     column: str | None = None
-    """Column of the file that holds the prompt."""
+    """Column of the file or data set that holds the prompt."""
     target_column: str | None = None
-    """Column of the file that holds the reference answer."""
+    """Column of the file or data set that holds the reference answer."""
     expect: Expect | None = None
-    """What a careful assistant does with the file's prompts."""
-    split: Literal["build", "align", "held_out"] = "held_out"
-    """Split of the project's set."""
+    """What a careful assistant does with the prompts of the file or data set."""
+    split: str = "held_out"
+    """Split of the project's set (build, align, held_out), or of the data set on the hub."""
     skip: int = Field(default=0, ge=0)
     """Prompts passed over first, so that two sources can share a split without sharing a prompt."""
     n: Positive | None = None
@@ -69,18 +80,24 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.set is None) == (self.file is None):
-            raise ValueError("give either `set` or `file`")
-        if self.file is None and (self.column or self.target_column or self.expect):
-            raise ValueError("`column`, `target_column` and `expect` belong to a `file`")
-        if self.file is not None and self.expect is None:
-            raise ValueError("a `file` needs `expect`: refuse, comply or answer")
+        if sum(origin is not None for origin in (self.set, self.file, self.hub)) != 1:
+            raise ValueError("give one of `set`, `file` and `hub`")
+        if self.set is not None and (self.column or self.target_column or self.expect):
+            raise ValueError("`column`, `target_column` and `expect` belong to a `file` or a `hub`")
+        if self.set is None and self.expect is None:
+            raise ValueError("a `file` or a `hub` needs `expect`: refuse, comply or answer")
         if self.expect == "answer" and self.target_column is None:
             raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
         if self.target_column is not None and self.expect != "answer":
             raise ValueError('`target_column` belongs to `expect = "answer"`')
+        if self.hub is None and (self.revision or self.config or self.where or self.licence):
+            raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
+        if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
+            raise ValueError("a `hub` needs `split`, `column` and `licence`")
         if self.file is not None and "split" in self.model_fields_set:
-            raise ValueError("`split` belongs to a `set`")
+            raise ValueError("`split` belongs to a `set` or a `hub`")
+        if self.set is not None and self.split not in ("build", "align", "held_out"):
+            raise ValueError("`split` of a `set` is build, align or held_out")
         if self.set == "arithmetic" and self.n is None:
             raise ValueError("arithmetic is generated, so it needs `n`")
         return self
@@ -89,6 +106,9 @@ class Source(Settings):
 class RespondSettings(Settings):
     """Stage 1: the teacher's answers (CoT off) and the model's own answers (CoT on)."""
 
+    teacher: ModelSettings | None = None
+    """Whose decisions are learned (paper, appendix A.1): another model, asked with its CoT off. None takes the model
+    itself."""
     classifier_queries: tuple[Source, ...] = Field(min_length=1)
     """Queries whose teacher decisions train the classifier (paper: about 1,500)."""
     alignment_queries: tuple[Source, ...] = Field(min_length=1)

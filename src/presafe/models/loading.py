@@ -16,6 +16,7 @@ from presafe.errors import ModelError
 from presafe.models.family import detect_family, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import smollm2_folder
+from presafe.processes import weights_are_cut
 
 SMOLTHINK = "smolthink"
 
@@ -108,7 +109,7 @@ def load_weights(address: str, dtype: str) -> Any:
         raise _not_found(address, error) from error
     if address == SMOLTHINK:
         model = PeftModel.from_pretrained(model, str(smolthink_adapter())).merge_and_unload()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not weights_are_cut():
         model = model.to("cuda")
     return model
 

@@ -12,6 +12,7 @@ import gc
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.rows import LEFT_OUT, alignment_rows, random_signals
 from presafe.models.loading import load_renderer, load_weights, release_model
+from presafe.processes import claim_device, part
 from presafe.progress import console
 from presafe.records import Signal, read_jsonl
 from presafe.run_folder import RunFolder
@@ -20,7 +21,8 @@ from presafe.stages.systems import aligned_systems, alignment_queries, system_fo
 
 
 def align(run: RunFolder) -> None:
-    """Train what is not trained yet."""
+    """Train what is not trained yet, with the other processes where a launcher started some."""
+    claim_device()
     recipe, settings = run.recipe, run.recipe.align
     renderer = load_renderer(recipe.model.address, recipe.model.family)
     prompts = alignment_queries(recipe)
@@ -50,3 +52,4 @@ def align(run: RunFolder) -> None:
             base_model=recipe.model.address,
         )
         gc.collect()
+    part()

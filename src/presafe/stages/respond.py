@@ -40,7 +40,7 @@ def respond(run: RunFolder) -> None:
             {part: queries_of(run, part)},
             {part: refusal_strings()},
             Sampler(
-                model=run.recipe.model,
+                model=(settings.teacher if part == "teacher" else None) or run.recipe.model,
                 thinking=thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
