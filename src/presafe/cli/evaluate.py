@@ -28,7 +28,9 @@ def evaluate(
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -45,16 +47,17 @@ def evaluate(
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     modes = options.read_modes(thinking)
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
         out
         or options.folder_for(
-            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype
+            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, tokenizer, dtype
         ),
         adapter=adapter,
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
     )
 
 

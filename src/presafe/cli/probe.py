@@ -13,7 +13,9 @@ def probe(
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -23,10 +25,11 @@ def probe(
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
     modes = options.read_modes(thinking)
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
-        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype),
+        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, tokenizer, dtype),
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
     )

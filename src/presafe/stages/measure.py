@@ -27,6 +27,7 @@ def measure(
     thinking: Sequence[Thinking] = ("on", "off"),
     max_tokens: int = 160,
     batch_size: int = 64,
+    batch_tokens: int = 65_536,
     seed: int = 0,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
@@ -38,7 +39,8 @@ def measure(
         adapter: Folder of a PEFT adapter.
         thinking: Modes to measure.
         max_tokens: Token budget of thought and answer.
-        batch_size: Rows sampled together.
+        batch_size: Rows sampled together, at most; of a served model, requests in flight.
+        batch_tokens: Rows × (longest prompt + token budget) of what is sampled together, at most.
         seed: Seed of sampling.
 
     Raises:
@@ -66,7 +68,7 @@ def measure(
                     f"{model.address} CoT {mode}",
                     suites,
                     {name: scorer_for(prompts[0].expect) for name, prompts in suites.items()},
-                    Sampler(model, mode, adapter, batch_size, max_tokens, seed),
+                    Sampler(model, mode, adapter, batch_size, batch_tokens, max_tokens, seed),
                     out / "evaluation" / f"{system}-{mode}",
                 )
             for name, prompts in suites.items():

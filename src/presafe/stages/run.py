@@ -7,10 +7,11 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from presafe.models.address import need_weights
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import check_prompts
+from presafe.stages.systems import aligned_systems, check_prompts
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
@@ -27,6 +28,12 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
     Raises:
         PresafeError: as the stages; what is done is kept.
     """
+    if STAGES.index(until) >= STAGES.index("align") and aligned_systems(recipe):
+        need_weights(
+            recipe.model.address,
+            "training an adapter",
+            "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
+        )
     prompts_sha256 = check_prompts(recipe)
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256)
