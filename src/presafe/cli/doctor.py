@@ -47,16 +47,15 @@ def doctor(
 
 def _server(address: str, renderer: Renderer) -> dict[str, str]:
     """How a served model takes its prompts; nothing for a model without a server."""
-    import asyncio
-
     from presafe.models.address import served_model
     from presafe.models.served import ServedEngine
 
     served = served_model(address)
     if served is None:
         return {}
-    _, dialect = asyncio.run(ServedEngine(served, lambda: renderer, batch_size=1).meet())
-    return {"server": dialect.value}
+    engine = ServedEngine(served, lambda: renderer, batch_size=1)
+    engine.ready()
+    return {"server": str(engine.dialect)}
 
 
 def _machine() -> dict[str, str]:

@@ -39,7 +39,7 @@ class LocalEngine:
         self._waiting: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
 
-    async def ready(self) -> Renderer:
+    def ready(self) -> Renderer:
         return self._load().renderer
 
     def in_flight(self) -> int:

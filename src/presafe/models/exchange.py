@@ -37,7 +37,7 @@ class Engine(Protocol):
     on_finished: Callable[[int], None]
     """Told how many prompts have just been finished; may be called from another thread."""
 
-    async def ready(self) -> Renderer:
+    def ready(self) -> Renderer:
         """Load the model or meet its server; again, it costs nothing.
 
         Raises:

@@ -90,7 +90,7 @@ class PreSafeAPI(ModelAPI):
         return self.engine.in_flight()
 
     async def count_text_tokens(self, text: str) -> int:
-        return len((await self.engine.ready()).text_ids(text))
+        return len(self.engine.ready().text_ids(text))
 
     async def aclose(self) -> None:
         await self.engine.close()
@@ -112,7 +112,7 @@ class PreSafeAPI(ModelAPI):
             raise
 
     async def _generate(self, text: str, config: GenerateConfig) -> ModelOutput:
-        renderer = await self.engine.ready()
+        renderer = self.engine.ready()
         family = renderer.family
         published = family.sampling_on if self._thinking == "on" else family.sampling_off
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}

@@ -6,7 +6,6 @@ missing; a finished set makes no model call.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -106,7 +105,7 @@ def sample_responses(
         # No arguments of the model: with other sizes it goes on with the same log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if logged < total:
-            asyncio.run(engine.ready())  # here, so that a model that cannot be had is one error and not one a sample
+            engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
         success, logs = eval_set(
             tasks,
             log_dir=str(log_dir),

@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, get_args
 
@@ -91,32 +92,36 @@ class ServedEngine:
         self.served, self.batch_size, self.batch_tokens = served, batch_size, 0
         self.on_finished: Callable[[int], None] = lambda _: None
         self._load, self._patience = load, Patience.from_environment()
-        self._met: tuple[Renderer, Dialect] | None = None
-        self._meeting = asyncio.Lock()
+        self._renderer: Renderer | None = None
         self._client: httpx.AsyncClient | None = None
+        self.dialect: Dialect | None = None
+        """How the server takes prompts; None before it was met."""
 
-    async def ready(self) -> Renderer:
-        return (await self.meet())[0]
-
-    async def meet(self) -> tuple[Renderer, Dialect]:
-        """Find out how the server takes prompts, with one token of an answer to a greeting.
+    def ready(self) -> Renderer:
+        """Meet the server: find out how it takes prompts, with one token of an answer to a greeting.
 
         Raises:
             ModelError: no server, no such model there, or none of the dialects works.
         """
-        async with self._meeting:
-            if self._met is None:
-                renderer = self._load()
-                async with httpx.AsyncClient(**self._settings()) as client:
-                    self._met = renderer, await self._dialect(client, renderer)
-        return self._met
+        if self._renderer is None:
+            renderer = self._load()
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self.dialect = asyncio.run(self._meet(renderer))
+            else:  # Inspect's own command line, or a notebook: this loop waits, as it does while a model is loaded
+                with ThreadPoolExecutor(max_workers=1) as apart:
+                    self.dialect = apart.submit(asyncio.run, self._meet(renderer)).result()
+            self._renderer = renderer
+        return self._renderer
 
     def in_flight(self) -> int:
         return self.batch_size
 
     async def complete(self, request: Request) -> Completion:
-        renderer, dialect = await self.meet()
-        body = request_body(dialect, self.served.name, request, renderer)
+        renderer = self.ready()
+        assert self.dialect is not None
+        body = request_body(self.dialect, self.served.name, request, renderer)
         if self._client is None:
             self._client = httpx.AsyncClient(**self._settings())
         try:
@@ -131,26 +136,23 @@ class ServedEngine:
             await self._client.aclose()
             self._client = None
 
-    async def _dialect(self, client: httpx.AsyncClient, renderer: Renderer) -> Dialect:
-        offered = await self._offered(client)
-        ids = renderer.render("Hello.", "on").ids
-        greeting = Request(ids, max_tokens=1, sampling=Sampling(), seed=0)
-        problem = ""
-        for dialect in Dialect:
-            try:
-                # A name that is not offered may be the reason of a server's error: that is no reason to wait.
-                await self._ask(
-                    client,
-                    request_body(dialect, self.served.name, greeting, renderer),
-                    unknown=self.served.name not in offered,
-                )
-            except _Refused as error:
-                problem = f"{error}."
-            except UnaskableError as error:
-                problem = error.problem
-            else:
-                self._warn(renderer, dialect)
-                return dialect
+    async def _meet(self, renderer: Renderer) -> Dialect:
+        async with httpx.AsyncClient(**self._settings()) as client:
+            offered = await self._offered(client)
+            greeting = Request(renderer.render("Hello.", "on").ids, max_tokens=1, sampling=Sampling(), seed=0)
+            problem = ""
+            for dialect in Dialect:
+                try:
+                    body = request_body(dialect, self.served.name, greeting, renderer)
+                    # A name that is not offered may be the reason of a server's error: that is no reason to wait.
+                    await self._ask(client, body, unknown=self.served.name not in offered)
+                except _Refused as error:
+                    problem = f"{error}."
+                except UnaskableError as error:
+                    problem = error.problem
+                else:
+                    _warn(renderer, dialect)
+                    return dialect
         raise ModelError(
             f"{self.served.url} does not serve {self.served.name!r}: {problem}",
             f"It offers: {', '.join(offered)}." if offered else "It does not say what it offers.",
@@ -248,14 +250,14 @@ class ServedEngine:
         if state.attempt_number == _SAY_AT and state.outcome is not None:
             console.print(f"  {self.served.url}: {state.outcome.exception()}; trying again")
 
-    def _warn(self, renderer: Renderer, dialect: Dialect) -> None:
-        if dialect is not Dialect.IDS and not all(
-            is_exact(renderer, renderer.render("Hello.", mode).ids) for mode in get_args(Thinking)
-        ):
-            console.print(
-                "  this server takes text, and cuts the prompt into other tokens than presafe does (see the traps "
-                "fuses_tokens of `presafe doctor`)."
-            )
+
+def _warn(renderer: Renderer, dialect: Dialect) -> None:
+    prompts = [renderer.render("Hello.", mode).ids for mode in get_args(Thinking)]
+    if dialect is not Dialect.IDS and not all(is_exact(renderer, ids) for ids in prompts):
+        console.print(
+            "  this server takes text, and cuts the prompt into other tokens than presafe does (see the traps "
+            "fuses_tokens of `presafe doctor`)."
+        )
 
 
 def _wait(state: RetryCallState) -> float:
