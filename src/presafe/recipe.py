@@ -23,9 +23,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def is_served(address: str) -> bool:
+    """Whether an address is that of a model behind a server, whose weights are not here."""
+    return address.startswith(("http://", "https://"))
+
+
 class ModelSettings(Settings):
     address: str
-    """Hub id, local folder, or `smolthink`."""
+    """Hub id, local folder, GGUF file or a folder with one, `smolthink`, or a served model: http://host:port#name."""
+    tokenizer: str | None = None
+    """Of a served model: hub id or folder of its tokenizer, or `smolthink`; if not named, the name it has there."""
     family: str | None = None
     """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
     Detected from the tokenizer's template where it is not named."""
@@ -45,6 +52,15 @@ class ModelSettings(Settings):
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"it is not TOML: {error}") from error
         return text.strip() + "\n"
+
+    @model_validator(mode="after")
+    def _of_a_server(self) -> Self:
+        if is_served(self.address):
+            if self.dtype != "float32":
+                raise ValueError("`dtype` belongs to weights that are loaded here; a server has its own")
+        elif self.tokenizer is not None:
+            raise ValueError("`tokenizer` belongs to a served model; other models bring their own")
+        return self
 
 
 class Source(Settings):
@@ -118,7 +134,9 @@ class RespondSettings(Settings):
     max_tokens: Positive = 160
     """Token budget of thought and answer with CoT on."""
     batch_size: Positive = 64
-    """Rows sampled together."""
+    """Rows sampled together, at most; of a served model, requests in flight."""
+    batch_tokens: Positive = 65_536
+    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
 
@@ -205,7 +223,9 @@ class EvaluateSettings(Settings):
     max_tokens: Positive = 160
     """Token budget of thought and answer."""
     batch_size: Positive = 64
-    """Rows sampled together."""
+    """Rows sampled together, at most; of a served model, requests in flight."""
+    batch_tokens: Positive = 65_536
+    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
     judge: str | None = None

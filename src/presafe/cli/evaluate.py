@@ -29,7 +29,9 @@ def evaluate(
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
     judge: options.Judge = None,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -47,16 +49,28 @@ def evaluate(
     modes = options.read_modes(thinking)
     judged = (judge,) if judge else ()
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
         out
         or options.folder_for(
-            "evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, expect, family, dtype, *judged
+            "evaluate",
+            model,
+            adapter,
+            sorted(suites),
+            limit,
+            modes,
+            max_tokens,
+            expect,
+            family,
+            tokenizer,
+            dtype,
+            *judged,
         ),
         adapter=adapter,
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         judge=judge,
     )
 

@@ -14,7 +14,9 @@ def probe(
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
     judge: options.Judge = None,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -25,11 +27,15 @@ def probe(
     modes = options.read_modes(thinking)
     judged = (judge,) if judge else ()
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
-        out or options.folder_for("probe", model, sorted(suites), limit, modes, max_tokens, family, dtype, *judged),
+        out
+        or options.folder_for(
+            "probe", model, sorted(suites), limit, modes, max_tokens, family, tokenizer, dtype, *judged
+        ),
         thinking=modes,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         judge=judge,
     )

@@ -34,6 +34,7 @@ class Sampler(NamedTuple):
     thinking: Thinking
     adapter: Path | None
     batch_size: int
+    batch_tokens: int
     max_tokens: int
     seed: int
 
@@ -47,6 +48,7 @@ class Sampler(NamedTuple):
             thinking=self.thinking,
             adapter=str(self.adapter.resolve()) if self.adapter else None,
             family=self.model.family,
+            tokenizer=self.model.tokenizer,
             dtype=self.model.dtype,
         )
 
@@ -87,7 +89,7 @@ def sample_responses(
     Raises:
         RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
             decoding is raised as it is.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or its server does not answer.
     """
     model = sampler.inspect_model()
     tasks = [make_task(name, prompts, scorers[name]) for name, prompts in suites.items()]
@@ -98,10 +100,12 @@ def sample_responses(
         logged = _num_logged(log_dir)
         bar.advance(logged)
         api = cast(PreSafeAPI, model.api)
-        api.on_finished = bar.advance
-        api.batch_size = sampler.batch_size  # not an argument of the model: another size goes on with the same log
+        engine = api.engine
+        engine.on_finished = bar.advance
+        # No arguments of the model: with other sizes it goes on with the same log.
+        engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if logged < total:
-            api.load()  # here, so that a model that cannot be loaded is one error and not one a sample
+            engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
         success, logs = eval_set(
             tasks,
             log_dir=str(log_dir),
@@ -114,7 +118,8 @@ def sample_responses(
             retry_immediate=False,
             fail_on_error=True,
             max_tasks=len(tasks),
-            max_samples=sampler.batch_size * 8,
+            max_samples=engine.in_flight(),
+            adaptive_connections=False,  # Inspect would start with a few requests, too few to fill a batch
             log_buffer=1,
             log_realtime=False,
             log_dir_allow_dirty=True,
@@ -158,7 +163,7 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
                 texts={str(sample.id): str(sample.input) for sample in samples},
                 responses={str(sample.id): _response(sample, thinking) for sample in samples},
                 judge=", ".join((scorer.options or {}).get("name", scorer.name) for scorer in log.eval.scorers or []),
-                decoding=log.plan.config.model_dump(exclude_none=True)
+                decoding=log.plan.config.model_dump(exclude_none=True, exclude={"adaptive_connections"})
                 | {"dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
             )

@@ -24,7 +24,7 @@ def align(run: RunFolder) -> None:
     """Train what is not trained yet, with the other processes where a launcher started some."""
     claim_device()
     recipe, settings = run.recipe, run.recipe.align
-    renderer = load_renderer(recipe.model.address, recipe.model.family)
+    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     prompts = alignment_queries(recipe)
     own = {response.prompt_id: response for response in responses_of(run, "own")}
     signals = {each.prompt_id: each for each in read_jsonl(run.path / "signals" / "signals.jsonl", Signal)}

@@ -3,7 +3,7 @@
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
-evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on
+evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on; none of a served model
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from presafe.judges.scorers import judge_name, scorer_for
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.progress import progress_bar
+from presafe.progress import console, progress_bar
+from presafe.recipe import is_served
 from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
@@ -94,6 +95,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             thinking=system.thinking,
             adapter=adapter_of(run, system),
             batch_size=recipe.evaluate.batch_size,
+            batch_tokens=recipe.evaluate.batch_tokens,
             max_tokens=recipe.evaluate.max_tokens,
             seed=recipe.evaluate.seed,
         ),
@@ -116,6 +118,10 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     if file.exists():
         return read_jsonl(file, PositionScore)
     model, adapter = run.recipe.model, adapter_of(run, system)
+    if is_served(model.address):
+        console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
+        write_jsonl(file, [])
+        return []
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None

@@ -27,6 +27,7 @@ def measure(
     thinking: Sequence[Thinking] = ("on", "off"),
     max_tokens: int = 160,
     batch_size: int = 64,
+    batch_tokens: int = 65_536,
     seed: int = 0,
     judge: str | None = None,
 ) -> ReportData:
@@ -39,7 +40,8 @@ def measure(
         adapter: Folder of a PEFT adapter.
         thinking: Modes to measure.
         max_tokens: Token budget of thought and answer.
-        batch_size: Rows sampled together.
+        batch_size: Rows sampled together, at most; of a served model, requests in flight.
+        batch_tokens: Rows × (longest prompt + token budget) of what is sampled together, at most.
         seed: Seed of sampling.
         judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
             with their reference, and where it judges harm the strings still judge harmless prompts.
@@ -72,7 +74,7 @@ def measure(
                     f"{model.address} CoT {mode}",
                     suites,
                     {name: scorer_for(prompts[0].expect, judge) for name, prompts in suites.items()},
-                    Sampler(model, mode, adapter, batch_size, max_tokens, seed),
+                    Sampler(model, mode, adapter, batch_size, batch_tokens, max_tokens, seed),
                     out / "evaluation" / f"{system}-{mode}",
                 )
             for name, prompts in suites.items():

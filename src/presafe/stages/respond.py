@@ -44,6 +44,7 @@ def respond(run: RunFolder) -> None:
                 thinking=thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
+                batch_tokens=settings.batch_tokens,
                 max_tokens=settings.teacher_max_tokens if thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
             ),

@@ -13,11 +13,12 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
+from presafe.models.address import need_weights
 from presafe.processes import alone, is_main_process
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import check_prompts, evaluation_suites
+from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
@@ -39,6 +40,12 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
     """
     if not is_main_process():
         return _help_align(RunFolder(out, recipe), until)
+    if STAGES.index(until) >= STAGES.index("align") and aligned_systems(recipe):
+        need_weights(
+            recipe.model.address,
+            "training an adapter",
+            "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
+        )
     prompts_sha256 = check_prompts(recipe)
     if recipe.evaluate.judge:
         from presafe.judges.scorers import check_judge  # it brings Inspect with it
