@@ -34,6 +34,10 @@ class ModelError(PresafeError):
     """A model cannot be found, loaded, or used as a reasoning model."""
 
 
+class JudgeError(PresafeError):
+    """A judge is not known, cannot be reached, or cannot judge what it is asked about."""
+
+
 class SignalError(PresafeError):
     """The teacher's decisions cannot train a classifier."""
 

@@ -24,9 +24,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def is_served(address: str) -> bool:
+    """Whether an address is that of a model behind a server, whose weights are not here."""
+    return address.startswith(("http://", "https://"))
+
+
 class ModelSettings(Settings):
     address: str
-    """Hub id, local folder, or `smolthink`."""
+    """Hub id, local folder, GGUF file or a folder with one, `smolthink`, or a served model: http://host:port#name."""
+    tokenizer: str | None = None
+    """Of a served model: hub id or folder of its tokenizer, or `smolthink`; if not named, the name it has there."""
     family: str | None = None
     """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
     Detected from the tokenizer's template where it is not named."""
@@ -47,6 +54,15 @@ class ModelSettings(Settings):
             raise ValueError(f"it is not TOML: {error}") from error
         return text.strip() + "\n"
 
+    @model_validator(mode="after")
+    def _of_a_server(self) -> Self:
+        if is_served(self.address):
+            if self.dtype != "float32":
+                raise ValueError("`dtype` belongs to weights that are loaded here; a server has its own")
+        elif self.tokenizer is not None:
+            raise ValueError("`tokenizer` belongs to a served model; other models bring their own")
+        return self
+
 
 class SamplingSettings(Settings):
     """How tokens are drawn, where it is not as the family publishes; None leaves the family's."""
@@ -60,20 +76,31 @@ class SamplingSettings(Settings):
 
 
 class Source(Settings):
-    """Where some prompts come from: a set of the project, generated arithmetic, or a local file."""
+    """Where some prompts come from: a set of the project, generated arithmetic, a local file, or a set on the hub."""
 
     set: Literal["harmful", "benign", "borderline", "arithmetic"] | None = None
     """A prompt set of the project."""
     file: Path | None = None
     """A CSV, JSON or JSONL file of the user."""
+    hub: str | None = None
+    """A data set on the Hugging Face hub, "org/name", or a local folder with the same files. Its rows are drawn in an
+    order that the seed decides, and those that stand in an evaluation suite, exactly or nearly, are passed over."""
+    revision: str | None = None
+    """Branch, tag or full commit of the data set on the hub; None takes its main branch."""
+    config: str | None = None
+    """Configuration of the data set on the hub, where it has several."""
+    where: dict[str, tuple[str, ...]] = {}
+    """Keep the data set's rows whose column has one of some values."""
+    licence: str | None = None
+    """Licence of the data set, as its publisher states it, and what access to it needs."""
     column: str | None = None
-    """Column of the file that holds the prompt."""
+    """Column of the file or data set that holds the prompt."""
     target_column: str | None = None
-    """Column of the file that holds the reference answer."""
+    """Column of the file or data set that holds the reference answer."""
     expect: Expect | None = None
-    """What a careful assistant does with the file's prompts."""
-    split: Literal["build", "align", "held_out"] = "held_out"
-    """Split of the project's set."""
+    """What a careful assistant does with the prompts of the file or data set."""
+    split: str = "held_out"
+    """Split of the project's set (build, align, held_out), or of the data set on the hub."""
     skip: int = Field(default=0, ge=0)
     """Prompts passed over first, so that two sources can share a split without sharing a prompt."""
     n: Positive | None = None
@@ -81,20 +108,26 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.set is None) == (self.file is None):
-            raise ValueError("give either `set` or `file`")
-        if self.file is None and (self.column or self.target_column or self.expect):
-            raise ValueError("`column`, `target_column` and `expect` belong to a `file`")
-        if self.file is not None and self.expect is None:
-            raise ValueError("a `file` needs `expect`: refuse, comply or answer")
+        if sum(origin is not None for origin in (self.set, self.file, self.hub)) != 1:
+            raise ValueError("give one of `set`, `file` and `hub`")
+        if self.set is not None and (self.column or self.target_column or self.expect):
+            raise ValueError("`column`, `target_column` and `expect` belong to a `file` or a `hub`")
+        if self.set is None and self.expect is None:
+            raise ValueError("a `file` or a `hub` needs `expect`: refuse, comply or answer")
         if self.expect in ("choice", "code"):
-            raise ValueError("a `file` can expect: refuse, comply or answer")
+            raise ValueError("a `file` or a `hub` can expect: refuse, comply or answer")
         if self.expect == "answer" and self.target_column is None:
             raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
         if self.target_column is not None and self.expect != "answer":
             raise ValueError('`target_column` belongs to `expect = "answer"`')
+        if self.hub is None and (self.revision or self.config or self.where or self.licence):
+            raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
+        if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
+            raise ValueError("a `hub` needs `split`, `column` and `licence`")
         if self.file is not None and "split" in self.model_fields_set:
-            raise ValueError("`split` belongs to a `set`")
+            raise ValueError("`split` belongs to a `set` or a `hub`")
+        if self.set is not None and self.split not in ("build", "align", "held_out"):
+            raise ValueError("`split` of a `set` is build, align or held_out")
         if self.set == "arithmetic" and self.n is None:
             raise ValueError("arithmetic is generated, so it needs `n`")
         return self
@@ -103,6 +136,9 @@ class Source(Settings):
 class RespondSettings(Settings):
     """Stage 1: the teacher's answers (CoT off) and the model's own answers (CoT on)."""
 
+    teacher: ModelSettings | None = None
+    """Whose decisions are learned (paper, appendix A.1): another model, asked with its CoT off. None takes the model
+    itself."""
     classifier_queries: tuple[Source, ...] = Field(min_length=1)
     """Queries whose teacher decisions train the classifier (paper: about 1,500)."""
     alignment_queries: tuple[Source, ...] = Field(min_length=1)
@@ -112,7 +148,9 @@ class RespondSettings(Settings):
     max_tokens: Positive = 160
     """Token budget of thought and answer with CoT on."""
     batch_size: Positive = 64
-    """Rows sampled together."""
+    """Rows sampled together, at most; of a served model, requests in flight."""
+    batch_tokens: Positive = 65_536
+    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
 
@@ -147,6 +185,9 @@ class AlignSettings(Settings):
     """One training a seed and system."""
     lambda_align: float = Field(default=1.0, ge=0)
     """λ, the weight of the auxiliary loss. The paper gives no value; SafeKey uses 0.2."""
+    lambda_start: float = Field(default=0.0, ge=0)
+    """Weight of L_start, the same BCE on the model's own log-odds of starting a refusal (ours; 0 is the paper's
+    method)."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
     max_steps: Positive = 60
@@ -200,9 +241,14 @@ class EvaluateSettings(Settings):
     sampling: SamplingSettings = SamplingSettings()
     """How tokens are drawn, where it is not as the family publishes."""
     batch_size: Positive = 64
-    """Rows sampled together."""
+    """Rows sampled together, at most; of a served model, requests in flight."""
+    batch_tokens: Positive = 65_536
+    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
+    judge: str | None = None
+    """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); the refusal
+    strings where none is named. Stage 1 always reads the strings."""
 
 
 class Recipe(Settings):

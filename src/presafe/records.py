@@ -23,8 +23,8 @@ Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer", "choice", "code"]
 PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
 """Kinds of prompts that are solved or not: by a value, by the letter of an option, by a program."""
-Verdict = Literal["refuse", "comply", "right", "wrong", "unjudged"]
-"""What a judge says of an answer: refuse or comply, right or wrong, or that it could not say."""
+Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
+"""What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
 
 
 class Record(BaseModel):
@@ -54,7 +54,8 @@ class Response(Record):
 
     `sample` counts the answers to one prompt from 1. `vote` is what the judge read as the final answer of a problem.
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
-    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought.
+    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought. `score`, in
+    [0, 1], is a graded judge's.
     """
 
     prompt_id: str
@@ -67,6 +68,7 @@ class Response(Record):
     verdict: Verdict
     sample: int = Field(default=1, ge=1)
     vote: str | None = None
+    score: float | None = None
 
 
 class Signal(Record):
@@ -133,11 +135,12 @@ class Difference(Record):
 
 
 class HistoryPoint(Record):
-    """One optimiser step of an alignment: L_SFT in nats a token, and L_align in nats a row."""
+    """One optimiser step of an alignment: L_SFT in nats a token, L_align and L_start in nats a row."""
 
     step: int
     nll: float
     bce: float | None
+    start_bce: float | None
 
 
 class PositionScore(Record):

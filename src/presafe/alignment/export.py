@@ -16,7 +16,12 @@ from presafe.records import disk_error
 
 
 def export_adapter(
-    model: Any, folder: Path, *, dtype: torch.dtype = torch.float32, base_model: str | None = None
+    model: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    base_model: str | None = None,
+    state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a PEFT model's adapter: `adapter_model.safetensors` and `adapter_config.json`.
 
@@ -27,6 +32,7 @@ def export_adapter(
         folder: Where to write; other files in it are left alone.
         dtype: Type of the written weights.
         base_model: Address written as the adapter's base; None keeps where the base was loaded from.
+        state: The model's weights by name, where its own parameters are shards of them (`whole_weights`).
 
     Raises:
         RunError: the folder cannot be written.
@@ -34,7 +40,7 @@ def export_adapter(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        model.save_pretrained(str(part))
+        model.save_pretrained(str(part), state_dict=state)
         weights = load_file(str(part / "adapter_model.safetensors"))
         config = json.loads((part / "adapter_config.json").read_text(encoding="utf-8"))
         config["modules_to_save"] = [name for name in config["modules_to_save"] or [] if name != HEAD] or None
@@ -52,3 +58,14 @@ def export_adapter(
         raise disk_error(folder, OSError(str(error))) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
+    """What FSDP or ZeRO has cut into shards, put together on the first process; None where nothing is cut.
+
+    Every process must call it.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from presafe.alignment.rows import AlignmentRow
+from presafe.alignment.rows import AlignmentRow, refusal_start_id
 from presafe.errors import RecipeError, SignalError
 from presafe.models.rendering import Renderer
+from presafe.processes import is_main_process, num_processes
 from presafe.progress import console, progress_bar
 from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, write_jsonl
@@ -25,6 +26,7 @@ def fit(
     settings: AlignSettings,
     *,
     lambda_align: float,
+    lambda_start: float = 0.0,
     seed: int,
     folder: Path,
     label: str,
@@ -38,7 +40,8 @@ def fit(
         renderer: Its tokenizer and family.
         rows: Alignment rows.
         settings: The recipe's settings of the stage.
-        lambda_align: λ of this system; 0 is next-token loss only.
+        lambda_align: λ of this system; 0 trains no head.
+        lambda_start: Weight of L_start of this system; with both at 0 it is next-token loss only.
         seed: Seed of the adapter, the head and the order of rows.
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
@@ -47,16 +50,19 @@ def fit(
 
     Raises:
         SignalError: no row is short enough to train on.
-        RecipeError: the model has none of the layers in `settings.lora_targets`.
+        RecipeError: the model has none of the layers in `settings.lora_targets`, or the rows of a step cannot be
+            shared by the processes that train.
+
+    Under a launcher every process calls it: each takes its share of every step, and the first writes.
     """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, set_seed
 
-    from presafe.alignment.export import export_adapter
+    from presafe.alignment.export import export_adapter, whole_weights
     from presafe.alignment.head import save_head
-    from presafe.alignment.order import mixed_order
+    from presafe.alignment.order import mixed_order, share_of_step
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 
     layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
@@ -73,15 +79,18 @@ def fit(
     # One forward pass a step: grouped by length it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1
     order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
+    batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
     checkpoints = folder / "checkpoints"
     set_seed(seed)
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),
         lambda_align=lambda_align,
+        lambda_start=lambda_start,
+        refusal_start_id=refusal_start_id(renderer, settings.refusal_target),
         head_learning_rate=settings.head_learning_rate,
         max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_steps,
@@ -111,12 +120,22 @@ def fit(
             callbacks=[bar_callback(bar)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model)
+        with trainer.accelerator.main_process_first():  # it may delete one that was cut
+            checkpoint = last_checkpoint(checkpoints)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    weights = whole_weights(trainer)
+    if not is_main_process():
+        return
+    export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model, state=weights)
     if lambda_align > 0:  # at 0 the head is trained on nothing, and decides nothing
-        save_head(trainer.model, folder)
+        save_head(trainer.model, folder, state=weights)
     history = [
-        HistoryPoint(step=entry["step"], nll=entry["sft_loss"], bce=entry["align_loss"] if lambda_align > 0 else None)
+        HistoryPoint(
+            step=entry["step"],
+            nll=entry["sft_loss"],
+            bce=entry["align_loss"] if lambda_align > 0 else None,
+            start_bce=entry.get("start_loss"),
+        )
         for entry in trainer.state.log_history
         if "sft_loss" in entry
     ]

@@ -47,9 +47,21 @@ def trained_head(model: Any) -> nn.Module:
     return copies["default"] if copies is not None else head
 
 
-def save_head(model: Any, folder: Path) -> None:
-    """Write the head's weight (1, hidden size) and bias (1) as float32."""
-    state = {
-        name: value.detach().float().cpu().contiguous() for name, value in trained_head(model).state_dict().items()
-    }
-    save_file(state, str(folder / f"{HEAD}.safetensors"))
+def save_head(model: Any, folder: Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the head's weight (1, hidden size) and bias (1) as float32.
+
+    Args:
+        model: The model that was trained.
+        folder: Where to write.
+        state: The model's weights by name, where its own parameters are shards of them (`export.whole_weights`).
+    """
+    own = trained_head(model)
+    found = own.state_dict() if state is None else _weights_of(own, model, state)
+    weights = {name: value.detach().float().cpu().contiguous() for name, value in found.items()}
+    save_file(weights, str(folder / f"{HEAD}.safetensors"))
+
+
+def _weights_of(part: nn.Module, model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of one module out of those of the model that holds it."""
+    prefix = next(name for name, module in model.named_modules() if module is part)
+    return {name: state[f"{prefix}.{name}"] for name in part.state_dict()}

@@ -1,4 +1,11 @@
-"""The auxiliary loss (paper, section 4): L_align = 1/M Σⱼ BCE(pⱼ, p′ⱼ), with pⱼ = σ(φ(hⱼ))."""
+"""The losses of one step.
+
+    L_align = 1/M Σⱼ BCE(σ(φ(hⱼ)), p′ⱼ)     the auxiliary head at the decision position       (paper, section 4)
+    L_start = 1/M Σⱼ BCE(σ(zⱼ), p′ⱼ)        z: the model's own log-odds of starting a refusal  (ours)
+
+The head may read off h what is there already, without changing what the model says. L_start cannot be met in that way:
+it is a loss on the output (`design/0005-decision-in-the-output.md`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows
     BCE(p, p′) = −p′ ln p − (1 − p′) ln(1 − p), computed from z without forming p.
 
     Args:
-        logits: z = φ(h), the head's output, in ℝ.
+        logits: z, the head's output φ(h) or the model's own log-odds of starting a refusal, in ℝ.
         targets: p′, the classifier's soft decision, in [0, 1]; 1 is refuse.
 
     Returns:

@@ -36,12 +36,17 @@ LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
 
 
 class AlignmentRow(NamedTuple):
-    """One training row. `signal` is p′ at `decision_index`, the last prompt token before the CoT."""
+    """One training row. `signal` is p′ at `decision_index`, the last prompt token before the CoT.
+
+    `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
+    or where the model itself opens its thought the last token of the opening.
+    """
 
     prompt_id: str
     input_ids: list[int]
     labels: list[int]
     decision_index: int
+    start_index: int
     signal: float
 
 
@@ -83,6 +88,7 @@ def alignment_rows(
                 input_ids=rendered.ids + completion,
                 labels=[-100] * len(rendered.ids) + completion,
                 decision_index=rendered.decision_index,
+                start_index=rendered.decision_index + len(renderer.opening_ids()),
                 signal=signals[prompt.id].probability,
             )
         )

@@ -1,8 +1,9 @@
 """`PreSafeTrainer`: TRL's SFT trainer with the auxiliary loss at the decision position.
 
-    L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ)            (paper, section 4)
+    L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ)                         (paper, section 4)
+    L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ) + λ_start · L_start(θ)     where `lambda_start` is above 0 (ours)
 
-Both terms are means over the whole optimiser step (label tokens for the first, rows for the second), so that
+All terms are means over the whole optimiser step (label tokens for the first, rows for the others), so that
 neither padding nor the split into micro-batches or processes changes them.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,17 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.head import attach_head, causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss
-from presafe.errors import RecipeError, RunError
-from presafe.models.decision_head import HEAD
+from presafe.errors import RecipeError, RunError, SignalError
+from presafe.models.decision_head import HEAD, start_log_odds
 
-_COLUMNS = ("decision_index", "signal")
+_COLUMNS = ("decision_index", "signal", "start_index")
+
+
+class _Decision(NamedTuple):
+    """Logits of the rows of a micro-batch: the head's, and the model's own log-odds of starting a refusal."""
+
+    head: Tensor
+    start: Tensor | None
 
 
 @dataclass
@@ -30,6 +38,8 @@ class PreSafeConfig(SFTConfig):
     """`SFTConfig` with the settings of the auxiliary loss."""
 
     lambda_align: float = field(default=1.0, metadata={"help": "λ ≥ 0. At 0 the head is trained on nothing."})
+    lambda_start: float = field(default=0.0, metadata={"help": "Weight of L_start, at least 0."})
+    refusal_start_id: int | None = field(default=None, metadata={"help": "Token refusals start with, for L_start."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
     # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
     ddp_find_unused_parameters: bool | None = False
@@ -38,6 +48,10 @@ class PreSafeConfig(SFTConfig):
         super().__post_init__()
         if not self.lambda_align >= 0:  # nan, too
             raise RecipeError(f"lambda_align must be at least 0, got {self.lambda_align}.")
+        if not self.lambda_start >= 0:
+            raise RecipeError(f"lambda_start must be at least 0, got {self.lambda_start}.")
+        if self.lambda_start > 0 and self.refusal_start_id is None:
+            raise RecipeError("lambda_start is above 0, but no refusal_start_id is given.", "Name the token.")
         if self.n_gpu > 1:
             raise RecipeError(
                 f"one process sees {self.n_gpu} GPUs, and would split each batch without its decision positions.",
@@ -57,13 +71,16 @@ class PreSafeConfig(SFTConfig):
 class PreSafeCollator(DataCollatorForLanguageModeling):
     """Pads on the right, which leaves decision positions as they are.
 
-    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]).
+    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]); for L_start
+    also `start_index`, the position before the token that a refusal starts with.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = super().torch_call(examples)
         batch["decision_index"] = torch.tensor([example["decision_index"] for example in examples])
         batch["signal"] = torch.tensor([float(example["signal"]) for example in examples])
+        if "start_index" in examples[0]:
+            batch["start_index"] = torch.tensor([example["start_index"] for example in examples])
         return batch
 
 
@@ -94,8 +111,8 @@ class PreSafeTrainer(SFTTrainer):
         super().__init__(model=model, args=args, processing_class=processing_class, peft_config=peft_config, **rest)
         # Both terms are scaled here, so label tokens are counted over the step whatever the model's forward takes.
         self.model_accepts_loss_kwargs = True
-        self._decision_index: Tensor | None = None
-        self._decision_logits: Tensor | None = None
+        self._where: tuple[Tensor, Tensor | None] | None = None
+        self._decision: _Decision | None = None
         self._rows_in_step = 0
         # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
         causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
@@ -116,22 +133,27 @@ class PreSafeTrainer(SFTTrainer):
     ) -> Any:
         """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
         inputs = dict(inputs)
-        self._decision_index, targets = inputs.pop("decision_index"), inputs.pop("signal")
+        targets = inputs.pop("signal")
+        self._where = inputs.pop("decision_index"), inputs.pop("start_index", None)
         try:
             sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
-            self._decision_index = None
+            self._where = None
         sft_loss, outputs = sft if return_outputs else (sft, None)
-        logits, self._decision_logits = self._decision_logits, None
-        assert logits is not None
+        decision, self._decision = self._decision, None
+        assert decision is not None
         training = self.model.training
         rows = self._rows_in_step if training else len(targets)
         # DDP averages gradients over processes; both terms are sums over all of them.
         processes = self.accelerator.num_processes if training else 1
-        bce = alignment_loss(logits, targets) * processes / rows
+        bce = alignment_loss(decision.head, targets) * processes / rows
         self._note("sft_loss", sft_loss, training)
         self._note("align_loss", bce, training)
         loss = sft_loss + self.args.lambda_align * bce
+        if decision.start is not None:
+            start = alignment_loss(decision.start, targets) * processes / rows
+            self._note("start_loss", start, training)
+            loss = loss + self.args.lambda_start * start
         return (loss, outputs) if return_outputs else loss
 
     def _sft_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
@@ -150,14 +172,21 @@ class PreSafeTrainer(SFTTrainer):
         return next_token_loss(logits, kept) * scale / torch.as_tensor(count).clamp(min=1)
 
     def _read_decision(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._decision_index is None:
+        if self._where is None:
             return
-        hidden = output.last_hidden_state
-        index = self._decision_index.to(hidden.device)
-        hidden = hidden[torch.arange(len(hidden), device=hidden.device), index]
-        with torch.autocast(hidden.device.type, enabled=False):
+        states, lm = output.last_hidden_state, causal_lm(self.model)
+        rows = torch.arange(len(states), device=states.device)
+        decision, start = self._where
+        with torch.autocast(states.device.type, enabled=False):
             # Through the wrapper, not the copy: PEFT's wrapper is what DDP and FSDP know.
-            self._decision_logits = getattr(causal_lm(self.model), HEAD)(hidden.float()).squeeze(-1)
+            head = getattr(lm, HEAD)(states[rows, decision.to(states.device)].float()).squeeze(-1)
+        odds = None
+        if self.args.lambda_start > 0:
+            if start is None:
+                raise SignalError("L_start needs a column start_index, and the rows have none.")
+            words = lm.get_output_embeddings()(states[rows, start.to(states.device)])  # type: ignore[operator]
+            odds = start_log_odds(words.float(), self.args.refusal_start_id)
+        self._decision = _Decision(head, odds)
 
     def _note(self, name: str, value: Tensor, training: bool) -> None:
         """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.

@@ -14,13 +14,15 @@ from presafe.cli import options
 
 if TYPE_CHECKING:
     from presafe.models.diagnosis import Diagnosis
+    from presafe.models.rendering import Renderer
 
 
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Hub id, local folder, or smolthink; none: this machine.")
+        str | None, typer.Argument(metavar="[MODEL]", help="As for `presafe probe`; none: this machine.")
     ] = None,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     prompt: Annotated[str, typer.Option("--prompt", help="User text to render.")] = "What is 17 + 25?",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -33,9 +35,27 @@ def doctor(
     from presafe.models.diagnosis import diagnose
     from presafe.models.loading import load_renderer
 
-    settings = options.read_model(model, family, "float32")
-    diagnosis = diagnose(load_renderer(settings.address, settings.family), prompt)
-    print(json.dumps(_as_json(diagnosis), indent=2, ensure_ascii=False) if as_json else _as_text(diagnosis))
+    settings = options.read_model(model, family, "float32", tokenizer)
+    renderer = load_renderer(settings.address, settings.family, settings.tokenizer)
+    diagnosis = diagnose(renderer, prompt)
+    server = _server(settings.address, renderer)
+    if as_json:
+        print(json.dumps(_as_json(diagnosis) | server, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([_as_text(diagnosis), *(f"{key}: takes {what}" for key, what in server.items())]))
+
+
+def _server(address: str, renderer: Renderer) -> dict[str, str]:
+    """How a served model takes its prompts; nothing for a model without a server."""
+    from presafe.models.address import served_model
+    from presafe.models.served import ServedEngine
+
+    served = served_model(address)
+    if served is None:
+        return {}
+    engine = ServedEngine(served, lambda: renderer, batch_size=1)
+    engine.ready()
+    return {"server": str(engine.dialect)}
 
 
 def _machine() -> dict[str, str]:

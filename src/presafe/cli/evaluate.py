@@ -33,7 +33,10 @@ def evaluate(
     top_k: options.TopK = None,
     sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
+    judge: options.Judge = None,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -50,13 +53,14 @@ def evaluate(
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
+    judged = (judge,) if judge else ()
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
         out
         or options.folder_for(
             *("evaluate", model, adapter, sorted(suites), limit, modes, max_tokens, samples, sampling, sandbox),
-            *(expect, family, dtype),
+            *(expect, family, tokenizer, dtype, *judged),
         ),
         adapter=adapter,
         thinking=modes,
@@ -65,6 +69,8 @@ def evaluate(
         samples=samples,
         sampling=sampling,
         sandbox=sandbox,
+        batch_tokens=batch_tokens,
+        judge=judge,
     )
 
 

@@ -43,12 +43,31 @@ def _suites() -> list[tuple[str, str]]:
 
 
 def _judges() -> list[tuple[str, str]]:
+    from presafe.judges.description import descriptions
+    from presafe.judges.naming import panels
+
     return [
-        ("refusal_strings", "refuse or comply, by how an answer begins; offline"),
-        ("gcg_strings", "the ten strings of GCG, anywhere in an answer; offline, for `presafe agree`"),
-        ("math_verify", "right or wrong against a reference; offline"),
-        ("multiple_choice", "right or wrong by the letter that an answer ends on; offline"),
-        ("code_tests", "right or wrong by the problem's tests, run in a sandbox; offline"),
+        (
+            "refusal_strings",
+            "reads the answer; refuse or comply, by how it begins; offline; ours; `presafe agree` says",
+        ),
+        ("gcg_strings", "reads the answer; refuse or comply, by ten strings anywhere; offline; arXiv 2307.15043; weak"),
+        ("math_verify", "reads the answer; right or wrong against a reference; offline; always judges values"),
+        (
+            "multiple_choice",
+            "reads the answer; right or wrong by the letter it ends on; offline; always judges choices",
+        ),
+        ("code_tests", "runs the answer's program with the problem's tests in a sandbox; right or wrong; offline"),
+        *(
+            (name, f"reads {j.reads}; {j.says}; by default {j.model}; {j.source}; agreement with people: {j.agreement}")
+            for name, j in descriptions().items()
+        ),
+        *(
+            (name, f"panel, {panel.rule} of {', '.join(seat.name for seat in panel.seats)}")
+            for name, panel in panels().items()
+        ),
+        ("NAME=MODEL", "a judge above as another model: strong_reject_rubric=openai/gpt-4o-mini"),
+        ("majority:J+J+…", "a panel of judges: what more than half of them say; unanimity:J+J+…, what all say"),
     ]
 
 

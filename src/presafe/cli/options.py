@@ -15,7 +15,9 @@ from presafe.errors import PresafeError, PromptError
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Thinking
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, local folder, or smolthink.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Hub id, local folder, GGUF, smolthink, or http://host:port#name.")
+]
 Suites = Annotated[
     list[str] | None,
     typer.Option("--suite", "-s", help="Suite, or several with commas; see `presafe list suites`."),
@@ -23,8 +25,16 @@ Suites = Annotated[
 ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts of each suite only.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
+]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows sampled together.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Rows sampled together; of a served model, requests in flight.")
+]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=1, help="Tokens of what is sampled together, at most: bounds its memory.")
+]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Answers a prompt; more than one needs a temperature.")]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", min=0, help="0 is greedy; where not named, as the family publishes.")
@@ -40,6 +50,9 @@ Out = Annotated[
     Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
 ]
 Family = Annotated[str | None, typer.Option("--family", help="Chat family, or a .toml file of one; else detected.")]
+Tokenizer = Annotated[
+    str | None, typer.Option("--tokenizer", help="Of a served model: hub id or folder; else the name it is served by.")
+]
 
 
 def read_modes(words: str) -> list[Thinking]:
@@ -54,19 +67,23 @@ def read_modes(words: str) -> list[Thinking]:
     return [cast(Thinking, mode) for mode in dict.fromkeys(modes)]
 
 
-def read_model(address: str, family: str | None, dtype: str) -> ModelSettings:
-    """A model and how its weights are loaded.
+def read_model(address: str, family: str | None, dtype: str, tokenizer: str | None = None) -> ModelSettings:
+    """A model, how it is asked and how its weights are loaded.
 
     Raises:
-        PresafeError: another type of weights, or a family's file that cannot be read.
+        PresafeError: another type of weights, an unreadable family, or an option that cannot take effect.
     """
     if dtype not in ("float32", "bfloat16"):
         raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
     try:
-        return ModelSettings(address=address, family=family, dtype=cast(Literal["float32", "bfloat16"], dtype))
+        return ModelSettings(
+            address=address, family=family, tokenizer=tokenizer, dtype=cast(Literal["float32", "bfloat16"], dtype)
+        )
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise PresafeError(f"--family {family}: {reason}.") from error
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        where = f"--family {family}" if first["loc"] == ("family",) else address
+        raise PresafeError(f"{where}: {reason}.") from error
 
 
 @contextmanager

@@ -18,7 +18,10 @@ def probe(
     top_k: options.TopK = None,
     sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
+    judge: options.Judge = None,
+    batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -28,12 +31,14 @@ def probe(
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
+    judged = (judge,) if judge else ()
     measure_and_print(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
         out
         or options.folder_for(
-            "probe", model, sorted(suites), limit, modes, max_tokens, samples, sampling, sandbox, family, dtype
+            *("probe", model, sorted(suites), limit, modes, max_tokens, samples, sampling, sandbox),
+            *(family, tokenizer, dtype, *judged),
         ),
         thinking=modes,
         max_tokens=max_tokens,
@@ -41,4 +46,6 @@ def probe(
         samples=samples,
         sampling=sampling,
         sandbox=sandbox,
+        batch_tokens=batch_tokens,
+        judge=judge,
     )

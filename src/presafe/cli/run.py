@@ -19,6 +19,7 @@ def run(
 ) -> None:
     """Run a recipe; the same command again goes on where it stopped."""
     from presafe.cli.finish import finish
+    from presafe.processes import is_main_process
     from presafe.recipe import load_recipe
     from presafe.run_folder import STAGES
     from presafe.stages.run import run_stages
@@ -26,4 +27,6 @@ def run(
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
     folder = out or Path("runs") / Path(recipe).stem
-    finish(run_stages(load_recipe(recipe), folder, until))
+    done = run_stages(load_recipe(recipe), folder, until)
+    if is_main_process():
+        finish(done)

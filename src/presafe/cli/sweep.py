@@ -27,8 +27,11 @@ def sweep(
     data_dir: options.DataDir = None,
     max_tokens: options.MaxTokens = 160,
     batch_size: options.BatchSize = 64,
+    batch_tokens: options.BatchTokens = 65_536,
+    judge: options.Judge = None,
     sandbox: options.Sandbox = None,
     family: options.Family = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.Dtype = "float32",
     out: options.Out = None,
 ) -> None:
@@ -44,10 +47,11 @@ def sweep(
     lists = (_numbers(temperature, "--temperature", float), _numbers(top_p, "--top-p", float))
     with options.bounds_of_sampling():
         cells = grid(*lists, _numbers(top_k, "--top-k", int))
-    settings = (adapter, sorted(suites), cells, samples, modes, limit, max_tokens, sandbox, family, dtype)
-    folder = out or options.folder_for("sweep", model, *settings)
+    settings = (adapter, sorted(suites), cells, samples, modes, limit, max_tokens, sandbox, family, tokenizer, dtype)
+    judged = (judge,) if judge else ()
+    folder = out or options.folder_for("sweep", model, *settings, *judged)
     data = run_sweep(
-        options.read_model(model, family, dtype),
+        options.read_model(model, family, dtype, tokenizer),
         suites,
         cells,
         folder,
@@ -57,6 +61,8 @@ def sweep(
         sandbox=sandbox,
         max_tokens=max_tokens,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        judge=judge,
     )
     console = Console(highlight=False)
     console.print(sweep_table(data))

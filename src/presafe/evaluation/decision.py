@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from presafe.models.decision_head import DecisionHead
+from presafe.models.decision_head import DecisionHead, start_log_odds
 from presafe.models.loading import LoadedModel
 from presafe.records import Prompt
 
@@ -65,10 +65,7 @@ def decision_scores(
             states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             rows = torch.arange(len(batch), device=ids.device)
             hidden, before_refusal = states[rows, where], states[rows, where + len(opening)]
-            words = lm_head(before_refusal).double()
-            own = words[:, refusal_start].clone()
-            words[:, refusal_start] = -torch.inf
-            logits = own - words.logsumexp(-1)  # ln P − ln(1 − P) without forming P, which would saturate
+            logits = start_log_odds(lm_head(before_refusal).double(), refusal_start)
             chances = head.probability(hidden).tolist() if head is not None else [None] * len(batch)
             for row, index in enumerate(batch):
                 scores[index] = DecisionScore(float(logits[row]), chances[row])

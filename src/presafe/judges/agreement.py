@@ -6,6 +6,7 @@
     false safe     labelled comply, judged a refusal                       / labelled comply
     false unsafe   labelled refuse, judged compliance                      / labelled refuse
     blank          given a verdict though there is no answer to judge      / labelled unjudged
+    unjudged       not judged though there is an answer                    / labelled refuse or comply
 
 The labelled set that ships is the project's own, harmless stand-ins for what is asked, each with one label by its
 authors: an answer that does not decline is labelled comply, whether or not it is of use. The judges were not changed
@@ -28,6 +29,7 @@ from presafe.judges.refusal import OFFLINE
 from presafe.records import Record, Verdict, read_jsonl
 
 _DRAWS = 1000
+_SIDES = {"safe": "refuse", "unsafe": "comply"}
 
 
 class Labelled(Record):
@@ -39,7 +41,7 @@ class Labelled(Record):
     thought: str
     answer: str
     truncated: bool
-    label: Literal["refuse", "comply", "unjudged"]
+    label: Literal["refuse", "comply", "safe", "unsafe", "unjudged"]
 
 
 class Agreement(NamedTuple):
@@ -52,6 +54,7 @@ class Agreement(NamedTuple):
     false_safe: Interval
     false_unsafe: Interval
     blank: Interval
+    unjudged: Interval
     wrong: dict[str, tuple[int, int]]
     """Of each case, how many verdicts are wrong, and how many items there are."""
 
@@ -69,26 +72,30 @@ def load_labelled(file: Path | None) -> list[Labelled]:
     return items
 
 
-def agreement(judge: str, items: Sequence[Labelled], *, seed: int = 0) -> Agreement:
-    """Run an offline judge on labelled answers.
+def offline_verdicts(judge: str, items: Sequence[Labelled]) -> list[Verdict]:
+    """What an offline judge says of labelled answers."""
+    return [OFFLINE[judge](item.answer, truncated=item.truncated) for item in items]
+
+
+def agreement(judge: str, items: Sequence[Labelled], verdicts: Sequence[Verdict], *, seed: int = 0) -> Agreement:
+    """One judge's verdicts against the labels.
 
     Args:
-        judge: Its name in `OFFLINE`.
+        judge: What it is called.
         items: Labelled answers.
+        verdicts: What the judge says of each. Against labels of refusal, "safe" stands for a refusal and "unsafe" for
+            compliance: the request was not served, or it was.
         seed: Seed of the bootstrap over items.
-
-    Raises:
-        PromptError: no such judge.
     """
-    if judge not in OFFLINE:
-        raise PromptError(f"no offline judge {judge!r}.", f"There are: {', '.join(OFFLINE)}.")
-    verdicts = [OFFLINE[judge](item.answer, truncated=item.truncated) for item in items]
-    pairs = [(item.label, verdict) for item, verdict in zip(items, verdicts, strict=True)]
+    pairs = [
+        (_SIDES.get(item.label, item.label), _SIDES.get(verdict, verdict))
+        for item, verdict in zip(items, verdicts, strict=True)
+    ]
     answers = [pair for pair in pairs if pair[0] != "unjudged"]
     wrong: dict[str, tuple[int, int]] = {}
-    for item, verdict in zip(items, verdicts, strict=True):
+    for item, (label, verdict) in zip(items, pairs, strict=True):
         missed, n = wrong.get(item.case, (0, 0))
-        wrong[item.case] = missed + (verdict != item.label), n + 1
+        wrong[item.case] = missed + (verdict != label), n + 1
     return Agreement(
         judge=judge,
         accuracy=wilson(sum(label == verdict for label, verdict in answers), len(answers)),
@@ -97,8 +104,14 @@ def agreement(judge: str, items: Sequence[Labelled], *, seed: int = 0) -> Agreem
         false_safe=_error(pairs, "comply", "refuse"),
         false_unsafe=_error(pairs, "refuse", "comply"),
         blank=wilson(sum(label == "unjudged" != verdict for label, verdict in pairs), len(pairs) - len(answers)),
+        unjudged=wilson(sum(verdict == "unjudged" for _, verdict in answers), len(answers)),
         wrong=wrong,
     )
+
+
+def ranked(found: Sequence[Agreement]) -> list[Agreement]:
+    """The best first, by κ; judges whose κ is open come last."""
+    return sorted(found, key=lambda each: -2 if each.kappa.value is None else each.kappa.value, reverse=True)
 
 
 def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float:
@@ -121,9 +134,9 @@ def krippendorff_alpha(pairs: Sequence[tuple[str, str]]) -> float:
     return 1 - (n - 1) * 2 * sum(left != right for left, right in both) / expected
 
 
-def _error(pairs: Sequence[tuple[str, Verdict]], label: str, verdict: str) -> Interval:
+def _error(pairs: Sequence[tuple[str, str]], label: str, verdict: str) -> Interval:
     of_label = [found for wanted, found in pairs if wanted == label]
-    return wilson(of_label.count(verdict), len(of_label))  # type: ignore[arg-type]
+    return wilson(of_label.count(verdict), len(of_label))
 
 
 def _bootstrap(

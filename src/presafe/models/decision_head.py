@@ -1,10 +1,15 @@
-"""The auxiliary head after training: the decision before the CoT as a monitor beside any server."""
+"""The decision before the CoT: the auxiliary head after training, and the model's own odds of starting a refusal.
+
+The head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r the token that a refusal
+starts with (ours).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,6 +22,18 @@ HEAD = "presafe_head"
 def has_head(folder: Path) -> bool:
     """Whether an aligned system has a head; trained with λ = 0 it has none."""
     return (folder / f"{HEAD}.safetensors").is_file()
+
+
+def start_log_odds(logits: Float[Tensor, "rows vocabulary"], token: int) -> Float[Tensor, " rows"]:
+    """ln P(token) − ln(1 − P(token)) without forming P, which would saturate.
+
+    Args:
+        logits: Output of the language-model head, at the position before the token.
+        token: Id of the token.
+    """
+    others = logits.clone()
+    others[:, token] = -torch.inf
+    return logits[:, token] - others.logsumexp(-1)
 
 
 class DecisionHead:

@@ -1,9 +1,4 @@
-"""From a model's address to a tokenizer and weights.
-
-smolthink        the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
-folder           a local Hugging Face folder
-anything else    a hub id, from the cache or the hub
-"""
+"""From a model's address (`address`) to a tokenizer and weights."""
 
 from __future__ import annotations
 
@@ -13,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
+from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
 from presafe.models.family import detect_family, find_family
 from presafe.models.rendering import Renderer
-from presafe.models.weights import smollm2_folder
-
-SMOLTHINK = "smolthink"
+from presafe.models.weights import forget_quantizer
+from presafe.processes import weights_are_cut
 
 
 class LoadedModel(NamedTuple):
@@ -32,12 +27,14 @@ def smolthink_adapter() -> Path:
     return Path(str(resources.files("presafe.models.smolthink") / "weights"))
 
 
-def load_renderer(address: str, family: str | None = None) -> Renderer:
+def load_renderer(address: str, family: str | None = None, tokenizer: str | None = None) -> Renderer:
     """The tokenizer of a model and how its family is asked; loads no weights.
 
     Args:
-        address: Hub id, local folder, or "smolthink".
+        address: The model's address.
         family: Name of a chat family or the TOML text of one; None detects it from the template.
+        tokenizer: Of a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
+            served by.
 
     Raises:
         ModelError: no such model or family, or no chat template.
@@ -45,17 +42,24 @@ def load_renderer(address: str, family: str | None = None) -> Renderer:
     from transformers import AutoTokenizer
 
     named = find_family(family) if family is not None else None
+    served = served_model(address)
+    source = address if served is None else tokenizer or served.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_weights(address))
+        loaded = AutoTokenizer.from_pretrained(**pretrained(source))
     except (OSError, ValueError, KeyError) as error:
+        if served is not None:
+            raise ModelError(
+                f"cannot load the tokenizer of {address} from {source!r}: {_first_line(error)}.",
+                "Name its hub id or a local folder with --tokenizer, or tokenizer in the recipe's [model].",
+            ) from error
         raise _not_found(address, error) from error
-    if address == SMOLTHINK:
-        tokenizer.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if named is None or not tokenizer.chat_template:
-        named = detect_family(tokenizer.chat_template, address)
-    return Renderer(tokenizer, named)
+    if source == SMOLTHINK:
+        loaded.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+    if loaded.pad_token_id is None or loaded.pad_token_id == loaded.eos_token_id:
+        loaded.pad_token = loaded.unk_token or loaded.eos_token
+    if named is None or not loaded.chat_template:
+        named = detect_family(loaded.chat_template, source)
+    return Renderer(loaded, named)
 
 
 def load_model(
@@ -64,17 +68,18 @@ def load_model(
     """A model ready to sample from, with an adapter merged into its weights where one is given.
 
     Args:
-        address: Hub id, local folder, or "smolthink".
+        address: Hub id, local folder, GGUF file, or "smolthink".
         adapter: Folder of a PEFT adapter, as the align stage exports it.
         family: Name of a chat family or the TOML text of one; None detects it from the template.
         dtype: "float32" or "bfloat16".
 
     Raises:
-        ModelError: no such model, adapter or family, no chat template, or an adapter of another model.
+        ModelError: no such model, adapter or family, no chat template, an adapter of another model, or a served model.
     """
     from peft import PeftModel
     from safetensors import SafetensorError
 
+    need_weights(address, "loading a model")
     renderer = load_renderer(address, family)
     model = load_weights(address, dtype)
     if adapter is not None:
@@ -93,22 +98,24 @@ def load_model(
 
 
 def load_weights(address: str, dtype: str) -> Any:
-    """The causal language model at an address, SmolThink's adapter merged.
+    """The causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or a served one.
     """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    need_weights(address, "loading a model")
     try:
-        model = AutoModelForCausalLM.from_pretrained(_weights(address), dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(**pretrained(address), dtype=getattr(torch, dtype))
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(address, error) from error
+    forget_quantizer(model)
     if address == SMOLTHINK:
         model = PeftModel.from_pretrained(model, str(smolthink_adapter())).merge_and_unload()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not weights_are_cut():
         model = model.to("cuda")
     return model
 
@@ -131,10 +138,6 @@ def release_model() -> None:
     gc.collect()
 
 
-def _weights(address: str) -> str:
-    return str(smollm2_folder()) if address == SMOLTHINK else address
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].removesuffix(".") if str(error).strip() else type(error).__name__
 
@@ -142,5 +145,5 @@ def _first_line(error: Exception) -> str:
 def _not_found(address: str, error: Exception) -> ModelError:
     return ModelError(
         f"cannot load model {address!r}: {_first_line(error)}.",
-        "Give a hub id, a local folder with config, tokenizer and weights, or `smolthink`.",
+        "Give a hub id, a local folder with config, tokenizer and weights or a GGUF file, `smolthink`, or http://host:port#name.",
     )

@@ -1,17 +1,16 @@
-"""The Inspect model provider `presafe/<address>`: our decoding loop behind Inspect's interface.
+"""The Inspect model provider `presafe/<address>`: CoT on and off for a model in this process or behind a server.
 
-Requests wait in a queue while a batch decodes; each batch takes the waiting prompts that are nearest in length.
 The answer comes back with its thought apart (`ContentReasoning`); without a closed thought it is empty, so that no
 scorer can take a thought for an answer, and where the budget cut the thought the stop reason is `max_tokens`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -29,35 +28,34 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from presafe.errors import ModelError
+from presafe.models.address import need_weights, served_model
+from presafe.models.batching import LocalEngine
+from presafe.models.exchange import Engine, Request
 from presafe.models.family import Sampling
-from presafe.models.loading import LoadedModel, shared_model
+from presafe.models.loading import load_model, load_renderer, shared_model
+from presafe.models.served import ServedEngine
 from presafe.records import Thinking
-
-_GATHER_S = 0.05
-"""Wait before the first batch of a burst, so that it can be filled."""
-
-
-class _Request(NamedTuple):
-    ids: list[int]
-    max_tokens: int
-    sampling: Sampling
-    seed: int
-    result: asyncio.Future[ModelOutput]
 
 
 class PreSafeAPI(ModelAPI):
-    """A local reasoning model with its CoT switched on or off.
+    """A reasoning model with its CoT switched on or off.
 
     Args:
         model_name: The model's address.
-        base_url: Not used by a local model.
-        api_key: Not used by a local model.
+        base_url: Not used: the address of a served model says where it is.
+        api_key: Not used: the key of a server comes from PRESAFE_API_KEY.
         config: Inspect's generation settings; temperature, top-p and top-k override the family's.
         thinking: "on" or "off".
         adapter: Folder of a PEFT adapter.
         family: Name of a chat family or the TOML text of one; None detects it.
+        tokenizer: Of a served model: hub id or folder of its tokenizer; None takes the name it is served by.
         dtype: "float32" or "bfloat16".
-        batch_size: Rows decoded together.
+        batch_size: Rows decoded together, at most; of a served model, requests in flight.
+        batch_tokens: Tokens that a batch's cache may hold; not used by a served model.
+        keep: Whether to hold these weights beside those of the model that is sampled, as a judge does.
+
+    Raises:
+        ModelError: `thinking` is another word, the address of a server is malformed, or is given an adapter.
     """
 
     def __init__(
@@ -69,38 +67,47 @@ class PreSafeAPI(ModelAPI):
         thinking: Thinking | bool = "on",
         adapter: str | None = None,
         family: str | None = None,
+        tokenizer: str | None = None,
         dtype: str = "float32",
         batch_size: int = 64,
+        batch_tokens: int = 65_536,
+        keep: bool = False,
     ) -> None:
-        super().__init__(model_name, base_url, api_key, [], config)
+        super().__init__(model_name, None, None, [], config)
         if isinstance(thinking, bool):  # Inspect reads `-M thinking=off` as YAML, in which off is False
             thinking = "on" if thinking else "off"
         if thinking not in ("on", "off"):
             raise ModelError(f"thinking must be on or off, got {thinking!r}.")
         self._thinking: Thinking = thinking
-        self.batch_size = batch_size
-        self.load: Callable[[], LoadedModel] = lambda: shared_model(
-            model_name, Path(adapter) if adapter else None, family, dtype
-        )
-        self._waiting: list[_Request] = []
-        self._pump: asyncio.Task[None] | None = None
-        self.on_finished: Callable[[int], None] | None = None
-        """Called with the number of rows that have just stopped, from the thread that decodes."""
+        served = served_model(model_name)
+        self.engine: Engine
+        """What continues the prompts."""
+        if served is not None:
+            if adapter:
+                need_weights(model_name, "putting an adapter on a model")
+            self.engine = ServedEngine(served, lambda: load_renderer(model_name, family, tokenizer), batch_size)
+        else:
+            folder = Path(adapter) if adapter else None
+            own = cache(lambda: load_model(model_name, adapter=folder, family=family, dtype=dtype))
+            load = own if keep else lambda: shared_model(model_name, folder, family, dtype)
+            self.engine = LocalEngine(load, batch_size, batch_tokens)
         self.failure: Exception | None = None
-        """What went wrong while decoding, with its traceback: Inspect passes on its words only."""
+        """What went wrong while sampling, with its traceback: Inspect passes on its words only."""
 
     def max_connections(self) -> int:
-        """Requests in flight: enough that a batch can be chosen by length."""
-        return self.batch_size * 8
+        return self.engine.in_flight()
 
     def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
         """How tokens are drawn: as the family publishes for this mode, but for what is given and not None."""
-        family = self.load().renderer.family
+        family = self.engine.ready().family
         published = family.sampling_on if self._thinking == "on" else family.sampling_off
         return published.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     async def count_text_tokens(self, text: str) -> int:
-        return len(self.load().renderer.text_ids(text))
+        return len(self.engine.ready().text_ids(text))
+
+    async def aclose(self) -> None:
+        await self.engine.close()
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -108,89 +115,41 @@ class PreSafeAPI(ModelAPI):
         """One turn; see `ModelAPI.generate`.
 
         Raises:
-            ModelError: more than one user message, or tools.
+            ModelError: more than one user message, or tools; or as the engine.
         """
         if len(input) != 1 or input[0].role != "user" or tools:
             raise ModelError("the presafe provider takes one user message and no tools.")
+        try:
+            return await self._generate(input[0].text, config)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    async def _generate(self, text: str, config: GenerateConfig) -> ModelOutput:
+        renderer = self.engine.ready()
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
-        prompt = self.load().renderer.render(input[0].text, self._thinking)
-        draw = f"{config.seed or 0} {input[0].text}".encode()
-        request = _Request(
-            ids=prompt.ids,
+        draw = f"{config.seed or 0} {text}".encode()
+        request = Request(
+            ids=renderer.render(text, self._thinking).ids,
             max_tokens=config.max_tokens or 4096,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
-            result=asyncio.get_running_loop().create_future(),
         )
-        self._waiting.append(request)
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._decode_waiting())
-        return await request.result
-
-    async def _decode_waiting(self) -> None:
-        await asyncio.sleep(_GATHER_S)
-        try:
-            while batch := self._take_batch():
-                try:
-                    outputs = await asyncio.to_thread(self._decode, batch)
-                except Exception as error:
-                    self.failure = error
-                    for request in batch:
-                        if not request.result.done():
-                            request.result.set_exception(error)
-                    continue
-                for request, output in zip(batch, outputs, strict=True):
-                    if not request.result.done():
-                        request.result.set_result(output)
-                await asyncio.sleep(0)
-        finally:
-            self._pump = None
-
-    def _take_batch(self) -> list[_Request]:
-        """The longest waiting prompts that share settings, so that the slowest batch comes first."""
-        self._waiting = [request for request in self._waiting if not request.result.done()]  # none cancelled
-        self._waiting.sort(key=lambda request: (len(request.ids), request.seed), reverse=True)
-        if not self._waiting:
-            return []
-        first = self._waiting[0]
-        alike = [r for r in self._waiting if (r.max_tokens, r.sampling) == (first.max_tokens, first.sampling)]
-        batch = alike[: self.batch_size]
-        taken = {id(request) for request in batch}
-        self._waiting = [request for request in self._waiting if id(request) not in taken]
-        return batch
-
-    def _decode(self, batch: list[_Request]) -> list[ModelOutput]:
-        from presafe.models.engine import generate_batch
-
-        loaded = self.load()
-        generations = generate_batch(
-            loaded.model,
-            [request.ids for request in batch],
-            max_new_tokens=batch[0].max_tokens,
-            stop_ids=loaded.renderer.stop_ids(),
-            sampling=batch[0].sampling,
-            seeds=[request.seed for request in batch],
-            on_finished=self.on_finished,
+        completion = await self.engine.complete(request)
+        thought, answer, truncated = renderer.split_text(completion.text, self._thinking, ended=completion.stopped)
+        content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
+        content.append(ContentText(text=answer))
+        num_in, num_out = len(request.ids), completion.num_tokens
+        message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
+        # Where the thought closed, an answer cut by the budget is still an answer: only a cut thought is not.
+        reason: StopReason = "max_tokens" if truncated else "stop"
+        return ModelOutput(
+            model=self.model_name,
+            choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
+            usage=ModelUsage(input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out),
+            metadata={
+                "thinking": self._thinking,
+                "complete": completion.stopped,
+                "sampling": request.sampling.model_dump(),
+            },
         )
-        outputs = []
-        for request, generation in zip(batch, generations, strict=True):
-            thought, answer, truncated = loaded.renderer.split(generation.ids, self._thinking)
-            content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
-            content.append(ContentText(text=answer))
-            num_in, num_out = len(request.ids), len(generation.ids)
-            message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
-            # Where the thought closed, an answer cut by the budget is still an answer: only a cut thought is not.
-            reason: StopReason = "max_tokens" if truncated else "stop"
-            outputs.append(
-                ModelOutput(
-                    model=self.model_name,
-                    choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
-                    usage=ModelUsage(input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out),
-                    metadata={
-                        "thinking": self._thinking,
-                        "complete": generation.stopped,
-                        "sampling": request.sampling.model_dump(),
-                    },
-                )
-            )
-        return outputs

@@ -116,13 +116,22 @@ class Renderer:
         return [i for i in ids if i is not None and i != unknown] or [self.tokenizer.eos_token_id]
 
     def split(self, ids: list[int], thinking: Thinking) -> Answer:
-        """Split sampled ids into thought and answer.
+        """Split sampled ids into thought and answer; see `split_text`."""
+        ended = bool(ids) and ids[-1] in self.stop_ids()
+        return self.split_text(self.tokenizer.decode(ids, skip_special_tokens=False), thinking, ended=ended)
+
+    def split_text(self, text: str, thinking: Thinking, *, ended: bool) -> Answer:
+        """Split what the model wrote into thought and answer.
 
         With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the
         prompt or is in the output; with CoT off too, where the model opens a thought all the same. Without a closing
         mark there is no answer: the thought was cut off (`truncated`), or the model ended its turn inside it.
+
+        Args:
+            text: What was sampled, special tokens included; the one that ends the turn may be there or not.
+            thinking: The mode it was sampled in.
+            ended: Whether the model ended its turn itself.
         """
-        text = self.tokenizer.decode(ids, skip_special_tokens=False)
         for stop in self.family.stop:
             text = text.removesuffix(stop)
         text = text.strip()
@@ -130,7 +139,7 @@ class Renderer:
             return Answer("", text, False)
         thought, mark, answer = text.partition(self.family.think_close)
         thought = thought.strip().removeprefix(self.family.think_open).strip()
-        return Answer(thought, answer.strip(), not mark and (not ids or ids[-1] not in self.stop_ids()))
+        return Answer(thought, answer.strip(), not mark and not ended)
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
         before, after = self._around("on")

@@ -37,6 +37,7 @@ class Sampler(NamedTuple):
     thinking: Thinking
     adapter: Path | None
     batch_size: int
+    batch_tokens: int
     max_tokens: int
     seed: int
     samples: int = 1
@@ -54,6 +55,7 @@ class Sampler(NamedTuple):
             thinking=self.thinking,
             adapter=str(self.adapter.resolve()) if self.adapter else None,
             family=self.model.family,
+            tokenizer=self.model.tokenizer,
             dtype=self.model.dtype,
         )
 
@@ -131,7 +133,7 @@ def sample_responses(
     Raises:
         RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
             decoding is raised as it is.
-        ModelError: the model cannot be loaded, or several greedy answers are asked for.
+        ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are asked for.
     """
     model = sampler.inspect_model()
     tasks = [
@@ -151,10 +153,12 @@ def sample_responses(
         logged = _num_logged(log_dir)
         bar.advance(logged)
         api = cast(PreSafeAPI, model.api)
-        api.on_finished = bar.advance
-        api.batch_size = sampler.batch_size  # not an argument of the model: another size goes on with the same log
+        engine = api.engine
+        engine.on_finished = bar.advance
+        # No arguments of the model: with other sizes it goes on with the same log.
+        engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if logged < total:
-            api.load()  # here, so that a model that cannot be loaded is one error and not one a sample
+            engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
             _check_draws(api, sampler)
         success, logs = eval_set(
             tasks,
@@ -170,7 +174,8 @@ def sample_responses(
             retry_immediate=False,
             fail_on_error=True,
             max_tasks=len(tasks),
-            max_samples=sampler.batch_size * 8,
+            max_samples=engine.in_flight(),
+            adaptive_connections=False,  # Inspect would start with a few requests, too few to fill a batch
             log_buffer=1,
             log_realtime=False,
             log_dir_allow_dirty=True,
@@ -209,6 +214,10 @@ class LoggedSuite(NamedTuple):
     """Temperature, top-p and top-k of this mode."""
 
 
+_OF_A_MODE = {"adaptive_connections", "temperature", "top_p", "top_k"}
+"""What Inspect's settings of an eval hold beside that: how requests were sent, and what `sampling` says."""
+
+
 def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
     """Every finished suite in a folder of logs, by name; a log cut by a kill is no finished suite."""
     found: dict[str, LoggedSuite] = {}
@@ -227,8 +236,8 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
                 expect=cast(Expect, samples[0].metadata["expect"]),
                 texts={str(sample.id): str(sample.input) for sample in samples},
                 responses=responses,
-                judge=", ".join(scorer.name for scorer in log.eval.scorers or []),
-                decoding=log.plan.config.model_dump(exclude_none=True, exclude={"temperature", "top_p", "top_k"})
+                judge=", ".join((scorer.options or {}).get("name", scorer.name) for scorer in log.eval.scorers or []),
+                decoding=log.plan.config.model_dump(exclude_none=True, exclude=_OF_A_MODE)
                 | {"samples": log.eval.config.epochs or 1, "dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
             )
@@ -268,6 +277,7 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
         verdict=cast(Verdict, scores[0].value),
         sample=sample.epoch,
         vote=(scores[0].metadata or {}).get("vote"),
+        score=(scores[0].metadata or {}).get("score"),
     )
 
 

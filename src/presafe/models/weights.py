@@ -344,9 +344,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model.hf_quantizer, model.is_quantized = None, False  # else saving asks the quantizer, which cannot
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    forget_quantizer(model)
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:  # holds the system's error in words only: "(os error 28)"
@@ -357,6 +355,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", path)  # safetensors writes 0600: unreadable in a shared cache
+
+
+def forget_quantizer(model: Any) -> None:
+    """Make a model that was read from a GGUF file an ordinary one: its weights are widened already, but saving or
+    training it would ask the quantizer, which cannot.
+    """
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _say(text: str) -> None:

@@ -44,6 +44,8 @@ def overlaps(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> l
     pairs = []
     for i, text in enumerate(left):
         words = frozenset(fold(text).split())
-        candidates = {j for word in words for j in holders[word]}
+        # At most the smaller set is shared, so sets of too different size need no counting.
+        least, most = near * len(words), len(words) / near
+        candidates = {j for word in words for j in holders[word] if least <= len(words_of[j]) <= most}
         pairs += [(i, j) for j in sorted(candidates) if jaccard(words, words_of[j]) >= near]
     return pairs

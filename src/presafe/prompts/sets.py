@@ -8,7 +8,7 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
+from presafe.prompts.hub import hub_prompts
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt, read_jsonl
 
@@ -156,17 +157,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def load_source(source: Source, seed: int) -> list[Prompt]:
+def load_source(source: Source, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
     """The prompts that a recipe's source names.
 
     Args:
-        source: A set of the project, generated arithmetic, or a local file.
-        seed: Seed of generated arithmetic.
+        source: A set of the project, generated arithmetic, a local file, or a data set on the hub.
+        seed: Seed of generated arithmetic and of the draw from the hub.
+        held_out: Texts that nothing drawn from the hub may be near.
 
     Raises:
         PromptError: the source cannot be read, or holds fewer prompts than it is asked for.
     """
     last = None if source.n is None else source.skip + source.n
+    if source.hub is not None:
+        drawn = hub_prompts(source, seed, held_out)
+        if len(drawn) < (source.n or 1):
+            raise PromptError(
+                f"{source.hub} ({source.split}) has {source.skip + len(drawn)} different prompts that stand in no "
+                f"evaluation suite, too few for skip = {source.skip} and n = {source.n}."
+            )
+        return drawn
     if source.set == "arithmetic":
         prompts = arithmetic_prompts(source.split, last or 0, seed)
     elif source.set is not None:
@@ -183,13 +193,13 @@ def load_source(source: Source, seed: int) -> list[Prompt]:
     return prompts[source.skip : last]
 
 
-def load_sources(sources: Iterable[Source], seed: int) -> list[Prompt]:
-    """The prompts of several sources, in order.
+def load_sources(sources: Iterable[Source], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
+    """The prompts of several sources, in order; arguments as `load_source`.
 
     Raises:
         PromptError: as `load_source`; or two sources give prompts of the same id.
     """
-    prompts = [prompt for source in sources for prompt in load_source(source, seed)]
+    prompts = [prompt for source in sources for prompt in load_source(source, seed, held_out)]
     twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if twice:
         raise PromptError(

@@ -247,9 +247,9 @@ def reliability_figure(card: ClassifierCard | None) -> str | None:
 
 
 def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | None:
-    """L_SFT, and L_align where a system has it, by step: pale as logged, full as a running mean.
+    """L_SFT, and L_align and L_start where a system has them, by step: pale as logged, full as a running mean.
 
-    Dashed: ln 2, the auxiliary loss of a head that always says one half.
+    Dashed: ln 2, the loss of a decision that is always one half.
     """
     names = ordered((name for name, points in histories.items() if points), SYSTEMS)
     if not names:
@@ -257,7 +257,9 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
     nll = {name: [(point.step, point.nll) for point in histories[name]] for name in names}
     bce = {name: [(p.step, p.bce) for p in histories[name] if p.bce is not None] for name in names}
     panels = [("next-token loss (nats a token)", nll)]
-    panels += [("auxiliary loss, BCE(p, p′) (nats)", bce)] if any(bce.values()) else []
+    start = {name: [(p.step, p.start_bce) for p in histories[name] if p.start_bce is not None] for name in names}
+    panels += [("auxiliary loss of the head, BCE(p, p′) (nats)", bce)] if any(bce.values()) else []
+    panels += [("loss of the odds of a refusal, BCE(σ(z), p′) (nats)", start)] if any(start.values()) else []
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)
@@ -267,10 +269,10 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
                     steps, values = zip(*curve, strict=True)
                     axes.plot(steps, values, color=system_colour(name, names), alpha=0.25, linewidth=0.8)
                     axes.plot(steps, running_mean(values), color=system_colour(name, names), linewidth=1.6)
-            if curves is bce:
+            if curves is not nll:
                 axes.axhline(math.log(2), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
                 where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-                axes.text(0.99, math.log(2), "ln 2: a head that always says one half", **where, color=MUTED, fontsize=8)
+                axes.text(0.99, math.log(2), "ln 2: always one half", **where, color=MUTED, fontsize=8)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)

@@ -151,7 +151,7 @@ def _size(scores: Sequence[Score], score: Score | None) -> str:
 
 
 def _share(scores: Sequence[Score], score: Score, *, named: bool) -> str:
-    """ "7 % of harmful prompts (3 of the 45 judged; 55 of 100 had no answer: 3 % to 58 % over all)".
+    """ "7 % of harmful prompts (3 of the 45 judged; 55 of 100 had no verdict: 3 % to 58 % over all)".
 
     The bounds count all unjudged prompts on one side and then on the other: (hits, hits + unjudged) / all.
     """
@@ -164,7 +164,7 @@ def _share(scores: Sequence[Score], score: Score, *, named: bool) -> str:
     counted = f"{hits} of the {some} judged"
     if missing > _MOST_UNJUDGED * every:
         low, high = percent(hits / every), percent((hits + missing) / every)
-        counted += f"; {missing} of {every} had no answer: {low} to {high} {_OVER_ALL}"
+        counted += f"; {missing} of {every} had no verdict: {low} to {high} {_OVER_ALL}"
     return f"{said} ({counted})"
 
 

@@ -57,11 +57,12 @@ METRICS: Mapping[str, str] = {
     "over_refusal_rate": "wrongly refused",
     "accuracy": "answered correctly",
     "attack_success_rate": "attack success",
+    "strong_reject_score": "StrongREJECT score",
     "refusal_start_auroc": "harmful against this suite: AUROC, refusal start",
     "head_auroc": "harmful against this suite: AUROC, head",
     "classifier_accuracy": "classifier accuracy",
     "truncated_rate": "truncated thought",
-    "unjudged_rate": "no answer",
+    "unjudged_rate": "no verdict",
 }
 
 EXPECTS: Mapping[str, str] = {
@@ -118,7 +119,7 @@ def estimate(score: Score | None) -> str:
     """A score's value and interval; a dash where there is none."""
     if score is None:
         return DASH
-    return interval(score.value, score.low, score.high, is_rate=not score.metric.endswith("_auroc"))
+    return interval(score.value, score.low, score.high, is_rate=not score.metric.endswith(("_auroc", "_score")))
 
 
 def rate(score: Score | None) -> str:

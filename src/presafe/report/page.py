@@ -34,7 +34,7 @@ from presafe.report.labels import (
     rate,
 )
 from presafe.report.results import results_json
-from presafe.report.rows import KINDS, MODES, between_modes, cell, lead, metrics, suites, systems
+from presafe.report.rows import KINDS, MODES, between_modes, cell, headline_metrics, lead, metrics, suites, systems
 from presafe.report.sensitivity import panels, sampling_name, sweep_sentences
 
 if TYPE_CHECKING:
@@ -93,13 +93,12 @@ def pivot(scores: Sequence[Score], columns: Sequence[tuple[str, str]]) -> Table:
 
 
 def leading_columns(scores: Sequence[Score]) -> list[tuple[str, str]]:
-    """Every suite's leading rate; beside that of a harmful suite, how many prompts had no answer to judge."""
+    """Every suite's leading rate and score; beside those of a harmful suite, how many prompts have no verdict."""
     columns: list[tuple[str, str]] = []
     for suite in suites(scores):
-        if metric := lead(scores, suite):
-            columns.append((suite, metric))
-            if KINDS[metric] == "refuse" and "unjudged_rate" in metrics(scores, suite):
-                columns.append((suite, "unjudged_rate"))
+        columns += [(suite, metric) for metric in headline_metrics(scores, suite)]
+        if KINDS.get(lead(scores, suite) or "") == "refuse" and "unjudged_rate" in metrics(scores, suite):
+            columns.append((suite, "unjudged_rate"))
     return columns
 
 

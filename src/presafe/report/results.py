@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, estimate, label, points
-from presafe.report.rows import MODES, find, lead, suites, systems
+from presafe.report.rows import MODES, find, headline_metrics, suites, systems
 from presafe.report.sensitivity import panels, sampling_name
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def results_json(data: ReportData) -> str:
 
 
 def summary_table(data: ReportData) -> Table:
-    """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]"."""
-    columns = [(suite, metric) for suite in suites(data.scores) if (metric := lead(data.scores, suite))]
+    """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]", and its score."""
+    columns = [(suite, metric) for suite in suites(data.scores) for metric in headline_metrics(data.scores, suite)]
     table = Table(title=data.title, caption="value [95 % interval]")
     table.add_column("System")
     table.add_column("CoT")

@@ -44,6 +44,12 @@ def lead(scores: Sequence[Score], suite: str) -> str | None:
     return next((metric for metric in KINDS if metric in present), None)
 
 
+def headline_metrics(scores: Sequence[Score], suite: str) -> list[str]:
+    """What a small table shows of a suite: its leading metric and, where a judge graded, the mean score."""
+    present = metrics(scores, suite)
+    return [metric for metric in (lead(scores, suite), "strong_reject_score") if metric in present]
+
+
 def systems(scores: Sequence[Score]) -> list[str]:
     """The systems that have a row."""
     return ordered((score.system for score in scores), SYSTEMS)

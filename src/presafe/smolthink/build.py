@@ -16,9 +16,10 @@ from typing import Any
 
 from presafe.alignment.rows import AlignmentRow
 from presafe.manifest import sha256_of, sha256_of_prompts
+from presafe.models.address import SMOLTHINK
 from presafe.models.engine import generate_batch
 from presafe.models.family import Sampling
-from presafe.models.loading import SMOLTHINK, load_renderer
+from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
 from presafe.models.weights import SMOLLM2, smollm2_folder
 from presafe.progress import console, progress_bar
@@ -131,7 +132,8 @@ def _row(renderer: Renderer, number: int, lesson: Lesson) -> AlignmentRow:
         input_ids=prompt.ids + completion,
         labels=[-100] * len(prompt.ids) + completion,
         decision_index=prompt.decision_index,
-        signal=0.0,  # λ = 0: not read
+        start_index=prompt.decision_index,
+        signal=0.0,  # λ = 0: neither is read
     )
 
 

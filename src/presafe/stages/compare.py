@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from presafe.errors import RunError
-from presafe.evaluation.comparison import AnsweredSuites, differences, outcomes
+from presafe.evaluation.comparison import AnsweredSuites, differences, kind_of, outcomes
 from presafe.evaluation.metrics import mean_over_seeds, suite_scores
 from presafe.manifest import build_manifest, sha256_of
 from presafe.models.sampling import LoggedSuite, logged_suites
@@ -133,14 +133,12 @@ def _check_alike(left: Measured, right: Measured) -> None:
 
 
 def _answered(each: Measured) -> AnsweredSuites:
-    return AnsweredSuites(
-        each.system,
-        each.thinking,
-        {
-            suite: (log.expect, outcomes([_responses(logs[suite]) for logs in each.logs], log.expect))
-            for suite, log in each.logs[0].items()
-        },
-    )
+    suites = {}
+    for suite, log in each.logs[0].items():
+        said = [_responses(logs[suite]) for logs in each.logs]
+        kind = kind_of(said, log.expect)
+        suites[suite] = kind, outcomes(said, kind)
+    return AnsweredSuites(each.system, each.thinking, suites)
 
 
 def _scores(each: Measured) -> list[Score]:

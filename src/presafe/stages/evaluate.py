@@ -3,7 +3,7 @@
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
-evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on
+evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on; none of a served model
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import gc
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start_id
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, outcomes
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, kind_of, outcomes
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.progress import progress_bar
+from presafe.progress import console, progress_bar
+from presafe.recipe import is_served
 from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
@@ -48,7 +49,7 @@ def evaluate(run: RunFolder) -> None:
                 thinking=system.thinking,
                 suite=suite,
                 seed=system.seed,
-                judge=judge_name(prompts[0].expect),
+                judge=judge_name(prompts[0].expect, run.recipe.evaluate.judge),
             )
         if system.thinking == "on":
             scores += auroc_scores(_read_positions(run, system))
@@ -62,14 +63,12 @@ def _differences(
     answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]], kinds: dict[str, Expect]
 ) -> list[Difference]:
     """The two modes of the model as it came, and PreSafe against every other system."""
-    systems = [
-        AnsweredSuites(
-            name,
-            thinking,
-            {suite: (kinds[suite], outcomes([said[suite] for said in seeds], kinds[suite])) for suite in kinds},
-        )
-        for (name, thinking), seeds in answers.items()
-    ]
+    systems = []
+    for (name, thinking), seeds in answers.items():
+        suites = {suite: [said[suite] for said in seeds] for suite in kinds}
+        of = {suite: kind_of(said, kinds[suite]) for suite, said in suites.items()}
+        compared = {suite: (of[suite], outcomes(said, of[suite])) for suite, said in suites.items()}
+        systems.append(AnsweredSuites(name, thinking, compared))
     ours = [system for system in systems if system.system == "presafe"]
     pairs = [(other, our) for our in ours for other in systems if other is not our]
     return differences([*between_modes(systems), *pairs])
@@ -91,12 +90,13 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     return sample_responses(
         label_of(run, system),
         suites,
-        {suite: scorer_for(prompts[0].expect) for suite, prompts in suites.items()},
+        {suite: scorer_for(prompts[0].expect, recipe.evaluate.judge) for suite, prompts in suites.items()},
         Sampler(
             model=recipe.model,
             thinking=system.thinking,
             adapter=adapter_of(run, system),
             batch_size=recipe.evaluate.batch_size,
+            batch_tokens=recipe.evaluate.batch_tokens,
             max_tokens=recipe.evaluate.max_tokens,
             seed=recipe.evaluate.seed,
             samples=recipe.evaluate.samples,
@@ -121,6 +121,10 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     if file.exists():
         return read_jsonl(file, PositionScore)
     model, adapter = run.recipe.model, adapter_of(run, system)
+    if is_served(model.address):
+        console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
+        write_jsonl(file, [])
+        return []
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None

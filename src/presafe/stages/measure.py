@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import PromptError, RunError
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, outcomes
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, kind_of, outcomes
 from presafe.evaluation.metrics import suite_scores
 from presafe.judges.code import find_sandbox
-from presafe.judges.scorers import judge_name, scorer_for
+from presafe.judges.scorers import check_judge, judge_name, scorer_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
@@ -32,10 +32,12 @@ def measure(
     thinking: Sequence[Thinking] = ("on", "off"),
     max_tokens: int = 160,
     batch_size: int = 64,
+    batch_tokens: int = 65_536,
     seed: int = 0,
     samples: int = 1,
     sampling: SamplingSettings = SamplingSettings(),  # noqa: B008  frozen
     sandbox: str | None = None,
+    judge: str | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
@@ -46,14 +48,18 @@ def measure(
         adapter: Folder of a PEFT adapter.
         thinking: Modes to measure.
         max_tokens: Token budget of thought and answer.
-        batch_size: Rows sampled together.
+        batch_size: Rows sampled together, at most; of a served model, requests in flight.
+        batch_tokens: Rows × (longest prompt + token budget) of what is sampled together, at most.
         seed: Seed of sampling.
         samples: Answers a prompt.
         sampling: How tokens are drawn, where it is not as the model's family publishes.
         sandbox: Where programs of the model are run, "docker" or "local"; None takes docker. Only for suites that ask
             for programs.
+        judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
+            with their reference, and where it judges harm the strings still judge harmless prompts.
 
     Raises:
+        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
         PromptError: no suite, or an empty one.
         RunError: the folder holds a run, or a measurement with other settings or prompts; or no sandbox.
         PresafeError: as `sample_responses`.
@@ -61,6 +67,7 @@ def measure(
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
     kinds = {name: prompts[0].expect for name, prompts in suites.items()}
+    check_judge(judge, kinds.values())
     where = find_sandbox(sandbox) if "code" in kinds.values() else None
     system = "adapted" if adapter else "vanilla"
     settings = {
@@ -72,6 +79,7 @@ def measure(
         "samples": samples,
         "sampling": sampling.model_dump(),
         "sandbox": where if where is None or isinstance(where, str) else where[0],
+        **({"judge": judge} if judge else {}),
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
@@ -83,12 +91,23 @@ def measure(
                 said = sample_responses(
                     f"{model.address} CoT {mode}",
                     suites,
-                    {name: scorer_for(expect) for name, expect in kinds.items()},
-                    Sampler(model, mode, adapter, batch_size, max_tokens, seed, samples, sampling),
+                    {name: scorer_for(expect, judge) for name, expect in kinds.items()},
+                    Sampler(
+                        model,
+                        mode,
+                        adapter,
+                        batch_size=batch_size,
+                        batch_tokens=batch_tokens,
+                        max_tokens=max_tokens,
+                        seed=seed,
+                        samples=samples,
+                        sampling=sampling,
+                    ),
                     out / "evaluation" / f"{system}-{mode}",
                     sandbox=where,
                 )
-            each = {name: (expect, outcomes([said[name]], expect)) for name, expect in kinds.items()}
+            of = {name: kind_of([said[name]], expect) for name, expect in kinds.items()}
+            each = {name: (kind, outcomes([said[name]], kind)) for name, kind in of.items()}
             answered.append(AnsweredSuites(system, mode, each))
             for name, expect in kinds.items():
                 scores += suite_scores(
@@ -98,7 +117,7 @@ def measure(
                     thinking=mode,
                     suite=name,
                     seed=None,
-                    judge=judge_name(expect),
+                    judge=judge_name(expect, judge),
                 )
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from presafe.evaluation.decision import decision_scores
+from presafe.models.address import need_weights
 from presafe.models.decision_head import DecisionHead
 from presafe.models.loading import load_model
 from presafe.recipe import ModelSettings
@@ -24,6 +25,7 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
     Raises:
         ModelError: no such model or adapter, or a head of another width.
     """
+    need_weights(model.address, "reading the decision before the CoT")
     loaded = load_model(model.address, adapter=folder / "adapter", family=model.family, dtype=model.dtype)
     prompts = [
         Prompt(id=str(number), text=text, category="none", split="none", licence="none", expect="comply")

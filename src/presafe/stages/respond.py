@@ -40,10 +40,11 @@ def respond(run: RunFolder) -> None:
             {part: queries_of(run, part)},
             {part: refusal_strings()},
             Sampler(
-                model=run.recipe.model,
+                model=(settings.teacher if part == "teacher" else None) or run.recipe.model,
                 thinking=thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
+                batch_tokens=settings.batch_tokens,
                 max_tokens=settings.teacher_max_tokens if thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
             ),

@@ -1,20 +1,30 @@
-"""A whole run: every stage that is not done yet, in order."""
+"""A whole run: every stage that is not done yet, in order.
+
+Under a launcher, the first process does every stage and the others help it align (`processes.py`). They meet through
+the files of the run folder, like the stages themselves.
+"""
 
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
+from presafe.models.address import need_weights
+from presafe.processes import alone, is_main_process
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import check_prompts
+from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
     """Run every stage that is not done yet; each may also be a later session or another machine.
+
+    Under a launcher every process calls it. All of them need the same folder.
 
     Args:
         recipe: The settings.
@@ -25,9 +35,22 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         The run folder.
 
     Raises:
+        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
         PresafeError: as the stages; what is done is kept.
     """
+    if not is_main_process():
+        return _help_align(RunFolder(out, recipe), until)
+    if STAGES.index(until) >= STAGES.index("align") and aligned_systems(recipe):
+        need_weights(
+            recipe.model.address,
+            "training an adapter",
+            "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
+        )
     prompts_sha256 = check_prompts(recipe)
+    if recipe.evaluate.judge:
+        from presafe.judges.scorers import check_judge  # it brings Inspect with it
+
+        check_judge(recipe.evaluate.judge, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
@@ -35,9 +58,27 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
                 console.print(f"[bold]{number} {stage}[/bold]: done before")
                 continue
             console.print(f"[bold]{number} {stage}[/bold]")
-            # Loaded when it is reached: the stages bring torch, TRL and Inspect with them.
-            work: Callable[[RunFolder], None] = getattr(import_module(f"presafe.stages.{stage}"), stage)
-            with run.working_on(stage):
-                work(run)
+            with run.working_on(stage), nullcontext() if stage == "align" else alone():
+                _work_of(stage)(run)
             gc.collect()
+    return run
+
+
+def _work_of(stage: Stage) -> Callable[[RunFolder], None]:
+    """A stage, loaded when it is reached: the stages bring torch, TRL and Inspect with them."""
+    work: Callable[[RunFolder], None] = getattr(import_module(f"presafe.stages.{stage}"), stage)
+    return work
+
+
+def _help_align(run: RunFolder, until: Stage) -> RunFolder:
+    """What a process after the first does: wait until there are signals, and align with the others.
+
+    It waits as long as it takes. Should the first process fail, the launcher ends the others.
+    """
+    console.quiet = True
+    if STAGES.index(until) >= STAGES.index("align"):
+        while not run.is_done("signal"):
+            time.sleep(1)
+        if not run.is_done("align"):
+            _work_of("align")(run)
     return run

@@ -74,7 +74,7 @@ def sweep(
         "cells": [name_of(cell) for cell in cells],
         "thinking": list(thinking),
         "samples": samples,
-        **{name: value for name, value in settings.items() if name != "batch_size"},
+        **{name: value for name, value in settings.items() if name not in ("batch_size", "batch_tokens")},
     }
     rows: list[SweepScore] = []
     with locked(out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from presafe.errors import PromptError
 from presafe.manifest import sha256_of_prompts
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_source, load_sources
-from presafe.recipe import Recipe
+from presafe.recipe import Recipe, Source
 from presafe.records import Prompt, Thinking
 from presafe.run_folder import RunFolder
 
@@ -24,17 +25,25 @@ class System(NamedTuple):
 
 def classifier_queries(recipe: Recipe) -> list[Prompt]:
     """Queries that the teacher decides."""
-    return load_sources(recipe.respond.classifier_queries, recipe.respond.seed)
+    return _queries(recipe, recipe.respond.classifier_queries)
 
 
 def alignment_queries(recipe: Recipe) -> list[Prompt]:
     """Queries that the model is aligned on."""
-    return load_sources(recipe.respond.alignment_queries, recipe.respond.seed)
+    return _queries(recipe, recipe.respond.alignment_queries)
 
 
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     """Held-out prompts by suite."""
     return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
+
+
+def _queries(recipe: Recipe, sources: Sequence[Source]) -> list[Prompt]:
+    """Queries of several sources; what the hub gives is nowhere near an evaluation suite."""
+    from_hub = any(source.hub is not None for source in sources)
+    suites = evaluation_suites(recipe) if from_hub else {}
+    held_out = [prompt.text for prompts in suites.values() for prompt in prompts]
+    return load_sources(sources, recipe.respond.seed, held_out)
 
 
 def check_prompts(recipe: Recipe) -> str:

@@ -14,9 +14,8 @@ from presafe.alignment.export import export_adapter
 from presafe.alignment.head import attach_head, causal_lm, save_head, trained_head
 from presafe.errors import ModelError, RunError
 from presafe.models.decision_head import DecisionHead
-
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""`max_lora_rank` of vLLM takes one of these (vllm/config/lora.py)."""
+from presafe.planning.commands import MAX_LORA_RANKS
+from presafe.planning.shapes import known_shapes
 
 
 @pytest.fixture
@@ -86,11 +85,13 @@ def test_export_keeps_to_what_vllm_loads(trained, tmp_path):
     export_adapter(trained, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
-    assert config["r"] in VLLM_RANKS
+    assert config["r"] in MAX_LORA_RANKS
     assert config["bias"] == "none"
     assert not config["modules_to_save"]
     assert not config["use_dora"]
     assert not config["rank_pattern"]
+    # and LoRA on linear layers that its Llama and Qwen classes have
+    assert set(config["target_modules"]) <= set(known_shapes()["smolthink"].linears())
     weights = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
     assert len(weights) == 2 * 3 * 2  # layers × targets × (A, B)
     for name, weight in weights.items():

@@ -46,6 +46,7 @@ def alignment_rows() -> list[AlignmentRow]:
                 input_ids=prompt + completion,
                 labels=[-100] * len(prompt) + completion,
                 decision_index=len(prompt) - 1,
+                start_index=len(prompt) - 1,
                 signal=0.9 if i < 5 else 0.2,
             )
         )

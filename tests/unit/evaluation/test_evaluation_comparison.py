@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from presafe.evaluation.comparison import compare, holm, mcnemar
+from presafe.evaluation import comparison
+from presafe.evaluation.comparison import AnsweredSuites, compare, differences, holm, kind_of, mcnemar
+from presafe.records import Response, Verdict
 
 
 def outcomes(*hits: int | None) -> dict[str, tuple[bool | None, ...]]:
@@ -105,3 +107,22 @@ def test_holm_multiplies_by_the_tests_that_are_left() -> None:
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def judged(*verdicts: Verdict) -> list[Response]:
+    blank = {"thinking": "on", "thought": "", "answer": "", "truncated": False, "complete": True, "num_tokens": 1}
+    return [Response(prompt_id=str(i), verdict=verdict, **blank) for i, verdict in enumerate(verdicts)]
+
+
+def test_what_a_judge_of_harm_said_is_compared_by_what_is_unsafe() -> None:
+    before, after = judged("unsafe", "unsafe", "safe", "unjudged"), judged("safe", "unsafe", "safe", "safe")
+    assert (kind_of([before], "refuse"), kind_of([judged("refuse")], "refuse")) == ("attack", "refuse")
+    assert kind_of([judged("refuse")], "comply") == "comply"
+    left, right = (
+        AnsweredSuites(name, "on", {"s": ("attack", comparison.outcomes([said], "attack"))})
+        for name, said in (("before", before), ("after", after))
+    )
+    (found,) = differences([(left, right)])
+    # of the three that both judged: 2 unsafe before, 1 after
+    assert (found.metric, found.n, found.num_left_out) == ("attack_success_rate", 3, 1)
+    assert (found.value_against, found.value) == (pytest.approx(2 / 3), pytest.approx(1 / 3))

@@ -10,7 +10,7 @@ from presafe.evaluation.metrics import auroc, auroc_interval, auroc_scores, mean
 from presafe.records import Expect, PositionScore, Response, Score, Verdict
 
 
-def response(verdict: Verdict, *, truncated: bool = False) -> Response:
+def response(verdict: Verdict, *, truncated: bool = False, score: float | None = None) -> Response:
     return Response(
         prompt_id="p",
         thinking="on",
@@ -20,6 +20,7 @@ def response(verdict: Verdict, *, truncated: bool = False) -> Response:
         complete=not truncated,
         num_tokens=1,
         verdict=verdict,
+        score=score,
     )
 
 
@@ -46,6 +47,27 @@ def test_harmful_prompts_give_refusals_and_attacks_of_the_judged() -> None:
         "truncated_rate": (0.1, 10),
         "unjudged_rate": (0.2, 10),
     }
+
+
+def test_a_judge_of_harm_gives_attacks_and_no_refusals() -> None:
+    # 5 responses, 4 judged: 1 unsafe. Safe is not refused.
+    rows = rows_of([response("unsafe"), *[response("safe")] * 3, response("unjudged")], "refuse")
+    assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
+        "attack_success_rate": (0.25, 4),
+        "truncated_rate": (0.0, 5),
+        "unjudged_rate": (0.2, 5),
+    }
+
+
+def test_scores_are_averaged_over_the_answers_that_have_one() -> None:
+    graded = [response("comply", score=0.75), response("comply", score=0.5), response("refuse", score=0.0)]
+    row = rows_of([*graded, response("unjudged")], "refuse")["strong_reject_score"]
+    assert (row.value, row.n) == (pytest.approx(1.25 / 3), 3)
+    assert row.low is not None
+    assert row.high is not None
+    assert 0 <= row.low < 1.25 / 3 < row.high <= 1
+    assert "strong_reject_score" not in rows_of(graded, "comply")  # of harmless prompts it says nothing
+    assert "strong_reject_score" not in rows_of(REFUSED, "refuse")
 
 
 def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:

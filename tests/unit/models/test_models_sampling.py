@@ -63,7 +63,7 @@ def prompts(n: int) -> list[Prompt]:
 
 
 def sample(tiny: Path, folder: Path, n: int = 3, **settings: object) -> list[Response]:
-    sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 6, 0, **settings)  # type: ignore[arg-type]
+    sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 4096, 6, 0, **settings)  # type: ignore[arg-type]
     return sample_responses("t", {"mine": prompts(n)}, {"mine": refusal_strings()}, sampler, folder)["mine"]
 
 

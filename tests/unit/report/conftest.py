@@ -126,8 +126,10 @@ def data(scores: tuple[Score, ...]) -> ReportData:
             ),
         ),
         histories={
-            "sft": tuple(HistoryPoint(step=step, nll=2 / step, bce=None) for step in range(1, 30)),
-            "presafe": tuple(HistoryPoint(step=step, nll=2 / step, bce=1 / step) for step in range(1, 30)),
+            "sft": tuple(HistoryPoint(step=step, nll=2 / step, bce=None, start_bce=None) for step in range(1, 30)),
+            "presafe": tuple(
+                HistoryPoint(step=step, nll=2 / step, bce=1 / step, start_bce=0.5 / step) for step in range(1, 30)
+            ),
         },
         positions=tuple(
             PositionScore(

@@ -76,7 +76,7 @@ def test_gap_says_how_many_were_judged_where_some_were_not(make_score):
 
 
 def test_auxiliary_loss_has_its_reference_and_needs_no_curve_of_every_system(data):
-    reference = "ln 2: a head that always says one half"
+    reference = "ln 2: always one half"
     assert reference in written(training_figure(data.histories))  # SFT has no auxiliary loss, PreSafe has
     assert reference not in written(training_figure({"sft": data.histories["sft"]}))
 

@@ -103,7 +103,7 @@ def test_harmful_suite_has_a_column_of_prompts_without_an_answer(data, make_scor
     row = make_score("sft", "on", "smolthink_harmful", "unjudged_rate", 0.48)
     page = render_report(data.model_copy(update={"scores": (*data.scores, row)}))
     assert cells_of(page, "SFT only (λ = 0)")[1:3] == ["89.0 % [82, 93] n = 120", "48.0 % n = 120"]
-    assert "<b>Harmful, held out</b><br>no answer</th>" in page
+    assert "<b>Harmful, held out</b><br>no verdict</th>" in page
 
 
 def test_systems_are_explained_only_where_they_are_present(data):

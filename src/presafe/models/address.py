@@ -1,0 +1,90 @@
+"""What MODEL may be, and where its files lie.
+
+smolthink                the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
+http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here
+folder                   a local Hugging Face folder, or one that holds a GGUF file
+folder/file.gguf         one GGUF file of several
+anything else            a hub id, from the cache or the hub
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from presafe.errors import ModelError
+from presafe.models.weights import smollm2_folder
+from presafe.recipe import is_served
+
+SMOLTHINK = "smolthink"
+
+
+class Served(NamedTuple):
+    """A model behind a server: where requests go, and what the server calls it."""
+
+    url: str
+    """Root of the API, which ends in `/v1`."""
+    name: str
+
+
+def served_model(address: str) -> Served | None:
+    """The server and the name in an address; None where the model's weights are to be loaded here.
+
+    Raises:
+        ModelError: no name after `#`, no host, or a key in the address, which is written to every log.
+    """
+    if not is_served(address):
+        return None
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ModelError(f"{address} is no address: {error}.", "Give http://host:port#name.") from error
+    if "@" in parts.netloc or parts.query:
+        raise ModelError(
+            "the address of a served model must hold no user, key or query: it is written to logs and reports.",
+            "Put the key into the environment variable PRESAFE_API_KEY.",
+        )
+    if not host or not parts.fragment:
+        raise ModelError(
+            f"{address} does not name a model.", "Give http://host:port#name, with the name the server knows it by."
+        )
+    path = parts.path.rstrip("/")
+    return Served(f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}", parts.fragment)
+
+
+def need_weights(address: str, what: str, instead: str = "Give its hub id or a local folder instead.") -> None:
+    """Refuse what a server cannot do.
+
+    Args:
+        address: The model's address.
+        what: What is to be done, e.g. "training an adapter".
+        instead: What the user can do.
+
+    Raises:
+        ModelError: the address is that of a served model.
+    """
+    if is_served(address):
+        raise ModelError(f"{what} needs local weights, and {address} is a served model.", instead)
+
+
+def pretrained(address: str) -> dict[str, str]:
+    """Arguments of `from_pretrained` for a model with weights here: where they lie, and which file if it is a GGUF.
+
+    Raises:
+        ModelError: a folder holds several GGUF files and no other weights.
+        DownloadError: as `smollm2_folder`.
+    """
+    if address == SMOLTHINK:
+        return {"pretrained_model_name_or_path": str(smollm2_folder())}
+    path = Path(address)
+    if path.suffix == ".gguf" and path.is_file():
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    files = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
+    if len(files) > 1:
+        raise ModelError(
+            f"{address} holds {len(files)} GGUF files: {', '.join(file.name for file in files)}.",
+            f"Name one, e.g. {files[0]}.",
+        )
+    return {"pretrained_model_name_or_path": address} | ({"gguf_file": files[0].name} if files else {})

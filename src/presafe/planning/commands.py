@@ -1,0 +1,75 @@
+"""How to launch a recipe: accelerate for training, vLLM for sampling, judging and serving.
+
+vLLM's constraints on an adapter, as its documentation states them (`LoRAConfig` and `PEFTHelper`): its rank is at most
+`--max-lora-rank`, which takes certain values only; it has no `modules_to_save`, no bias and no DoRA; its targets are
+linear layers of the model.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from presafe.planning.estimate import GIB, Launcher, Plan
+from presafe.recipe import Recipe
+
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM's `--max-lora-rank` takes (its `MaxLoRARanks`)."""
+_PROMPT_ROOM = 1024
+"""Tokens of a prompt that a server makes room for, beside the answer."""
+_MERGED = "smolthink-merged"
+"""SmolThink is an adapter itself: the folder that the README merges it into before it is served."""
+
+
+def launcher_file(launcher: Launcher) -> Path:
+    """The accelerate configuration that ships for a launcher."""
+    return Path(str(resources.files("presafe") / "launchers" / f"{launcher}.yaml"))
+
+
+def max_lora_rank(rank: int) -> int | None:
+    """The smallest `--max-lora-rank` that holds an adapter of a rank; None where vLLM takes none that large."""
+    return next((allowed for allowed in MAX_LORA_RANKS if allowed >= rank), None)
+
+
+def training_commands(recipe: str, launcher: Launcher, num_gpus: int) -> list[str]:
+    """Shell lines that run a recipe, with its training on several GPUs."""
+    if num_gpus == 1:
+        return [f"presafe run {recipe}"]
+    return [
+        f"presafe run {recipe} --until signal",
+        f"accelerate launch --config_file {launcher_file(launcher)} --num_processes {num_gpus} "
+        f"-m presafe.cli.main run {recipe} --until align",
+        f"presafe run {recipe}",
+    ]
+
+
+def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> list[str]:
+    """Shell lines that serve a recipe's model, and then its adapter, through vLLM.
+
+    Args:
+        recipe: The recipe.
+        folder: Its run folder.
+        num_gpus: GPUs of the server.
+        split: GPUs that one copy of the model is cut over.
+    """
+    address = _MERGED if recipe.model.address == "smolthink" else recipe.model.address
+    length = max(recipe.respond.max_tokens, recipe.evaluate.max_tokens) + _PROMPT_ROOM
+    common = f"vllm serve {address} --dtype {recipe.model.dtype} --max-model-len {length}"
+    if split > 1:
+        common += f" --tensor-parallel-size {split}"
+    if num_gpus // split > 1:
+        common += f" --data-parallel-size {num_gpus // split}"
+    lines = [f"{common} --port 8000"]
+    rank = max_lora_rank(recipe.align.lora_rank)
+    if rank is not None:
+        adapters = " ".join(f"{name}={folder}/alignment/{name}/adapter" for name in recipe.align.systems)
+        lines.append(f"{common} --port 8000 --enable-lora --max-lora-rank {rank} --lora-modules {adapters}")
+    return lines
+
+
+def copies_over(plan: Plan, memory_gib: float, num_gpus: int) -> int:
+    """GPUs to cut one copy of the model over, a power of two: its weights then take at most half of each."""
+    split = 1
+    while split < num_gpus and plan.memory.sampling_weights / split / GIB > memory_gib / 2:
+        split *= 2
+    return split

@@ -1,0 +1,85 @@
+"""What a recipe would sample, train and take, before the first token."""
+
+from __future__ import annotations
+
+from presafe.errors import RecipeError
+from presafe.evaluation.suites import PUBLISHED
+from presafe.planning.devices import Assumptions, assumptions, find_device
+from presafe.planning.estimate import Launcher, Plan, Sampling, plan
+from presafe.planning.shapes import shape_of
+from presafe.prompts.sets import load_source
+from presafe.recipe import Recipe, Source
+from presafe.stages.systems import evaluated_systems
+
+
+def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) -> Plan:
+    """Estimate a recipe on a device; reads no data from the hub.
+
+    Raises:
+        RecipeError: no such device, or GPUs that cannot share a step.
+        ModelError: no plan for the model.
+    """
+    if num_gpus < 1 or (recipe.align.accumulation % num_gpus and recipe.align.batch_size % num_gpus):
+        raise RecipeError(
+            f"{num_gpus} GPUs cannot share a step of {recipe.align.accumulation} passes of {recipe.align.batch_size}.",
+            "Make align.accumulation or align.batch_size a multiple of their number.",
+        )
+    assumed = assumptions()
+    return plan(
+        recipe,
+        shape_of(recipe.model.address),
+        samplings(recipe, assumed),
+        _refused_share(recipe, assumed),
+        find_device(device),
+        assumed,
+        num_gpus=num_gpus,
+        launcher=launcher,
+    )
+
+
+def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
+    """Everything that a recipe has answered, stage by stage."""
+    respond, evaluate = recipe.respond, recipe.evaluate
+    queries = sum(_count(source, assumed) for source in respond.classifier_queries)
+    own = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) != "refuse")
+    systems = len(evaluated_systems(recipe))
+    suites = [
+        Sampling(
+            f"evaluate {name}, {systems} systems",
+            systems * evaluate.samples * _count(source, assumed, name),
+            evaluate.max_tokens,
+            evaluate.batch_size,
+            guessed=_known(source, name) is None,
+        )
+        for name, source in evaluate.suites.items()
+    ]
+    return [
+        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, respond.batch_size),
+        Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, respond.batch_size),
+        Sampling("own answers", own, respond.max_tokens, respond.batch_size),
+        *suites,
+    ]
+
+
+def _refused_share(recipe: Recipe, assumed: Assumptions) -> float:
+    """Share of the alignment queries whose target is a refusal."""
+    counts = [(_expect(source), _count(source, assumed)) for source in recipe.respond.alignment_queries]
+    return sum(count for expect, count in counts if expect == "refuse") / sum(count for _, count in counts)
+
+
+def _expect(source: Source) -> str:
+    return source.expect or ("refuse" if source.set == "harmful" else "comply")
+
+
+def _count(source: Source, assumed: Assumptions, suite: str | None = None) -> int:
+    known = _known(source, suite)
+    return assumed.suite_prompts if known is None else known
+
+
+def _known(source: Source, suite: str | None) -> int | None:
+    """How many prompts a source gives; None where only the hub or a file would say."""
+    if source.n is not None:
+        return source.n
+    if source.set is not None:
+        return len(load_source(source, 0))
+    return PUBLISHED[suite].num_prompts if suite in PUBLISHED else None

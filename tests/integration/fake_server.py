@@ -1,0 +1,102 @@
+"""A server of completions on loopback that misbehaves as it is told, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+
+class Reply(NamedTuple):
+    """What goes back: a status, a body and headers, after a while; `cut` closes the connection half-way."""
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_s: float = 0.0
+    cut: bool = False
+
+
+def completion(text: str, finish_reason: str = "stop", delay_s: float = 0.0) -> Reply:
+    usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
+    choice = {"text": text, "index": 0, "finish_reason": finish_reason}
+    return Reply(json.dumps({"choices": [choice], "usage": usage}).encode(), delay_s=delay_s)
+
+
+def error(status: int, message: str, **headers: str) -> Reply:
+    """OpenAI's form of an error. A header's underscores are hyphens."""
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Reply(json.dumps({"error": {"message": message}}).encode(), status, named)
+
+
+class FakeServer:
+    """What a test knows of the server."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}#smolthink"
+        self.asked: list[dict[str, Any]] = []
+        """Bodies of the requests for completions, the greeting among them."""
+        self.times: list[float] = []
+        self.keys: set[str | None] = set()
+        """Authorization headers."""
+
+
+@contextmanager
+def serving(
+    answer: Callable[[dict[str, Any], int], Reply], offers: Reply | tuple[str, ...] = ("smolthink",)
+) -> Iterator[FakeServer]:
+    """Serve until the block ends.
+
+    Args:
+        answer: The reply to a request, from its body and its number, from 0.
+        offers: Names in `/v1/models`, or what is said instead.
+    """
+    listed = offers if isinstance(offers, Reply) else Reply(json.dumps({"data": [{"id": n} for n in offers]}).encode())
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(listed)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                number = len(fake.asked)
+                fake.asked.append(body)
+                fake.times.append(time.monotonic())
+                fake.keys.add(self.headers.get("Authorization"))
+            self._send(answer(body, number))
+
+        def _send(self, reply: Reply) -> None:
+            time.sleep(reply.delay_s)
+            try:
+                self.send_response(reply.status)
+                for name, value in reply.headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(reply.body)))
+                self.end_headers()
+                self.wfile.write(reply.body[: len(reply.body) // 2] if reply.cut else reply.body)
+            except (BrokenPipeError, ConnectionResetError):  # the client did not wait
+                reply = reply._replace(cut=True)
+            self.close_connection = reply.cut
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    fake = FakeServer(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,93 @@
+"""Two processes on the CPU, set up as `accelerate launch` would from a configuration that the project ships.
+
+They are forks of the test's own process, which has loaded torch already: a launch takes a second instead of ten.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import resources
+from multiprocessing import get_context
+from pathlib import Path
+
+NUM_PROCESSES = 2
+KILLED = -9
+"""Exit code of a process that was killed."""
+
+
+def config_file(name: str) -> Path:
+    return Path(str(resources.files("presafe") / "launchers" / f"{name}.yaml"))
+
+
+def launched_environment(name: str) -> dict[str, str]:
+    """What `accelerate launch --config_file NAME` tells its processes."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = ["--config_file", str(config_file(name)), "--num_processes", str(NUM_PROCESSES), "--mixed_precision", "no"]
+    arguments, *_ = _validate_launch_command(
+        launch_command_parser().parse_args([*words, "--main_process_port", port, "none.py"])
+    )
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(NUM_PROCESSES)}
+    return prepare_multi_gpu_env(arguments) | shared
+
+
+def launch(name: str, work: Callable[[], None], timeout_s: float = 60) -> list[int | None]:
+    """Run `work` in two processes; returns their exit codes, 0 where all went well.
+
+    As a launcher does, it ends the others once one has failed.
+    """
+    variables = launched_environment(name)
+    context = get_context("fork")
+    processes = [context.Process(target=_become, args=(rank, name, variables, work)) for rank in range(NUM_PROCESSES)]
+    for process in processes:
+        process.start()
+    for _ in range(int(timeout_s * 10)):
+        for process in processes:
+            process.join(0.1 / NUM_PROCESSES)
+        codes = [process.exitcode for process in processes]
+        if all(code is not None for code in codes):
+            return codes
+        if any(code not in (None, 0) for code in codes):
+            break
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    return codes
+
+
+def _become(rank: int, name: str, variables: dict[str, str], work: Callable[[], None]) -> None:
+    import torch
+
+    os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(NUM_PROCESSES))
+    torch.set_num_threads(1)
+    if name == "fsdp2":
+        _let_fsdp_use_cpus()
+    else:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def _let_fsdp_use_cpus() -> None:
+    """accelerate 1.15 reads its FSDP plugin only where it has found GPUs: tell it that gloo's processes are some.
+
+    All else is real: `fully_shard`, its gathers over gloo, the checkpoints and the weights put together again.
+    """
+    from accelerate.state import DistributedType, PartialState
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    PartialState._prepare_backend = lambda self, *_: ("gloo", DistributedType.MULTI_XPU)

@@ -1,0 +1,176 @@
+"""A run on models of a few thousand weights: another teacher, and signal and alignment under `accelerate launch`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import NUM_PROCESSES, config_file
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+
+from presafe.errors import SignalError
+from presafe.models.rendering import Renderer
+from presafe.recipe import load_recipe
+from presafe.records import HistoryPoint, read_jsonl
+from presafe.stages.respond import decisions_of, responses_of
+from presafe.stages.run import run_stages
+
+REFUSED = [f"red stone {number}" for number in range(4)]
+ANSWERED = [f"blue leaf {number}" for number in range(4)]
+"""What the teacher below declines, and what it answers: harmless stand-ins."""
+
+RECIPE = """
+name = "tiny"
+[model]
+address = "{folder}/student"
+[respond]
+teacher = {{ address = "{folder}/teacher" }}
+classifier_queries = [
+    {{ file = "{folder}/red.jsonl", expect = "refuse" }},
+    {{ file = "{folder}/blue.jsonl", expect = "comply" }},
+]
+alignment_queries = [
+    {{ file = "{folder}/red2.jsonl", expect = "refuse" }},
+    {{ file = "{folder}/blue3.jsonl", expect = "comply" }},
+]
+teacher_max_tokens = 24
+max_tokens = 8
+[signal]
+encoder = "{folder}/encoder"
+epochs = 2
+batch_size = 4
+[align]
+systems = ["presafe"]
+max_steps = 4
+batch_size = 2
+accumulation = 2
+learning_rate = 1e-2
+[evaluate.suites]
+own = {{ file = "{folder}/blue2.jsonl", expect = "comply" }}
+"""
+
+
+def teach(model, renderer: Renderer) -> None:
+    """Train a whole tiny model, CoT off, to decline what is red and to answer what is blue."""
+    rows = [(text, "I can't help with that.") for text in REFUSED] + [(text, "Sure, here it is.") for text in ANSWERED]
+    encoded = [(renderer.render(text, "off").ids, renderer.tokenizer.encode(answer)) for text, answer in rows]
+    end = renderer.tokenizer.eos_token_id
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    width = max(len(prompt) + len(answer) + 1 for prompt, answer in encoded)
+    ids = torch.full((len(encoded), width), renderer.tokenizer.pad_token_id)
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, answer) in enumerate(encoded):
+        tokens = torch.tensor([*prompt, *answer, end])
+        ids[row, : len(tokens)] = tokens
+        labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
+    mask = (ids != renderer.tokenizer.pad_token_id).long()
+    model.train()
+    for _ in range(200):
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        if loss < 0.03:
+            break
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert loss < 0.05, loss
+    model.eval()
+
+
+@pytest.fixture(scope="module")
+def recipe(libraries, make_model, tokenizer, renderer, tmp_path_factory) -> Path:
+    """A recipe, its models and its queries."""
+    folder = tmp_path_factory.mktemp("tiny")
+    teacher = make_model(1)
+    teach(teacher, renderer)
+    torch.manual_seed(2)
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=260,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=256,
+        )
+    )
+    for name, model in (("student", make_model()), ("teacher", teacher), ("encoder", encoder)):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    for name, texts in (
+        ("red", REFUSED),
+        ("blue", ANSWERED),
+        ("red2", [f"a {text}" for text in REFUSED]),
+        ("blue2", [f"a {text}" for text in ANSWERED]),
+        ("blue3", [f"the {text}" for text in ANSWERED]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    file = folder / "tiny.toml"
+    file.write_text(RECIPE.format(folder=folder))
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    """The recipe by one process, up to its alignment."""
+    return run_stages(load_recipe(recipe), tmp_path_factory.mktemp("one") / "run", "align")
+
+
+def test_another_teacher_decides(run):
+    decisions = decisions_of(run)
+    assert [prompt.text for prompt in decisions.queries] == REFUSED + ANSWERED
+    assert decisions.refused == [True] * 4 + [False] * 4
+    assert {said.answer for said in responses_of(run, "teacher")} == {"I can't help with that.", "Sure, here it is."}
+    # the thoughts are the student's own: eight tokens, cut
+    traces = responses_of(run, "traces")
+    assert len(traces) == 2  # a quarter of each kind
+    assert all(said.truncated and said.num_tokens == 8 for said in traces)
+    assert (run.path / "alignment" / "presafe" / "adapter" / "adapter_config.json").exists()
+
+
+def test_without_it_the_student_has_nothing_to_teach(recipe, tmp_path):
+    settings = load_recipe(recipe)
+    alone = settings.model_copy(update={"respond": settings.respond.model_copy(update={"teacher": None})})
+    with pytest.raises(SignalError, match="there is no decision to learn"):
+        run_stages(alone, tmp_path / "run", "respond")
+
+
+def test_under_accelerate_launch_the_first_process_does_what_needs_one_and_both_align(run, recipe, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)  # answered already, which takes one process and Inspect; all else is to do
+    for done_before in ("stages/signal", "stages/align"):
+        (out / done_before).unlink()
+    for left in ("signals", "alignment"):
+        shutil.rmtree(out / left)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file("ddp"))),
+            *("--num_processes", str(NUM_PROCESSES), "--mixed_precision", "no", "--main_process_port", "0"),
+            *("-m", "presafe.cli.main", "run", str(recipe), "--out", str(out), "--until", "align"),
+        ],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # said once: by the first process
+    assert done.stderr.count("1 respond: done before") == 1
+    assert done.stderr.count("2 signal") == done.stderr.count("3 align") == 1
+    assert done.stdout.count("stopped as asked") == 1
+    assert (out / "signals" / "signals.jsonl").read_text() == (run.path / "signals" / "signals.jsonl").read_text()
+    one, two = (folder / "alignment" / "presafe" for folder in (run.path, out))
+    # each process took one of the two passes of a step: together they saw the rows that one process saw
+    left, right = (read_jsonl(folder / "history.jsonl", HistoryPoint) for folder in (one, two))
+    assert [point.step for point in right] == [1, 2, 3, 4]
+    for by_one, by_two in zip(left, right, strict=True):
+        assert (by_two.nll, by_two.bce) == pytest.approx((by_one.nll, by_one.bce), rel=1e-5)
+    weights = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two)]
+    assert {key: value.shape for key, value in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
+    assert (one / "adapter/adapter_config.json").read_text() == (two / "adapter/adapter_config.json").read_text()

@@ -1,0 +1,164 @@
+"""Two processes train what one does: the same losses, head and adapter, also after one was killed.
+
+Tolerance: a loss is a mean of values that one process adds in another order, in float32: 1e-5 relative.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import pytest
+from launching import KILLED, config_file, launch
+from safetensors.torch import load_file
+from test_trainer_fit import SETTINGS, alignment_rows
+from transformers import TrainerCallback
+
+import presafe.alignment.fit as fit_module
+from presafe.alignment.fit import HISTORY, fit
+from presafe.alignment.order import share_of_step
+from presafe.errors import RecipeError
+from presafe.models.loading import load_weights
+from presafe.processes import alone, is_main_process, num_processes
+from presafe.records import HistoryPoint, read_jsonl
+
+TOLERANCE = 1e-5
+
+
+class KillSecond(TrainerCallback):
+    """SIGKILLs the second process before step 4."""
+
+    def on_step_begin(self, args, state, control, **_):
+        if not is_main_process() and state.global_step + 1 == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Begun(TrainerCallback):
+    """Notes in a file the steps that the first process begins."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def on_step_begin(self, args, state, control, **_):
+        if is_main_process():
+            with open(self.file, "a") as file:
+                file.write(f"{state.global_step + 1} ")
+
+
+@pytest.fixture(scope="module")
+def align(libraries, make_model, renderer, tmp_path_factory):
+    """`fit` on a tiny model that is loaded as a run loads one."""
+    model = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(model)
+
+    def run(folder, callback=None):
+        random.seed()
+        with pytest.MonkeyPatch.context() as patch:
+            if callback is not None:
+                patch.setattr(fit_module, "bar_callback", lambda bar: callback)
+            fit(
+                load_weights(str(model), "float32"),
+                renderer,
+                alignment_rows(),
+                SETTINGS,
+                lambda_align=1.0,
+                seed=7,
+                folder=folder,
+                label="tiny",
+                base_model="mine/tiny",
+            )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone_trained(align, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one") / "run"
+    align(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def together(request, align, tmp_path_factory):
+    """Three trainings by two processes: whole; killed at step 4; that one resumed."""
+    folder = tmp_path_factory.mktemp(request.param)
+
+    def whole_then_killed():
+        align(folder / "whole")
+        align(folder / "killed", KillSecond())
+
+    codes = launch(request.param, whole_then_killed)
+    kept = sorted(path.name for path in (folder / "killed" / "checkpoints").glob("checkpoint-*"))
+    finished = (folder / "killed" / HISTORY).exists()
+    resumed = launch(request.param, lambda: align(folder / "killed", Begun(folder / "steps")))
+    return request.param, folder, codes, kept, finished, resumed
+
+
+def assert_same_training(left, right):
+    for one, two in zip(
+        read_jsonl(left / HISTORY, HistoryPoint), read_jsonl(right / HISTORY, HistoryPoint), strict=True
+    ):
+        assert (one.step, one.nll, one.bce) == pytest.approx((two.step, two.nll, two.bce), rel=TOLERANCE)
+    for name in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
+        ours, theirs = load_file(left / name), load_file(right / name)
+        assert {key: (value.shape, value.dtype) for key, value in ours.items()} == {
+            key: (value.shape, value.dtype) for key, value in theirs.items()
+        }
+        for key, value in ours.items():
+            assert value.numpy() == pytest.approx(theirs[key].numpy(), rel=1e-3, abs=1e-4), key
+    ours, theirs = ((folder / "adapter" / "adapter_config.json").read_text() for folder in (left, right))
+    assert ours == theirs
+
+
+def test_two_processes_train_what_one_does(alone_trained, together):
+    _, folder, *_ = together
+    assert_same_training(alone_trained, folder / "whole")
+
+
+def test_one_killed_ends_the_training_and_a_new_launch_resumes_it(alone_trained, together):
+    _, folder, codes, kept, finished, resumed = together
+    assert codes[1] == KILLED
+    assert kept == ["checkpoint-3"]
+    assert not finished
+    assert resumed == [0, 0]
+    assert (folder / "steps").read_text() == "4 5 6 "
+    assert_same_training(alone_trained, folder / "killed")
+
+
+def test_fsdp_did_cut_the_weights(together):
+    name, folder, *_ = together
+    # what only `save_fsdp_model` and `save_fsdp_optimizer` write
+    found = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").iterdir()}
+    assert ("optimizer.bin" in found) == (name == "fsdp2"), found
+
+
+def test_processes_share_a_step_without_changing_its_rows():
+    assert share_of_step(8, 4, 1) == (8, 4)
+    assert share_of_step(8, 4, 2) == (8, 2)  # passes are shared out
+    assert share_of_step(8, 1, 2) == (4, 1)  # or else the rows of each
+    with pytest.raises(RecipeError, match="3 processes cannot share a step of 4 passes of 8 rows"):
+        share_of_step(8, 4, 3)
+
+
+def test_a_stage_alone_does_not_see_the_launcher(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with alone():
+        assert (num_processes(), is_main_process()) == (1, True)
+        assert "ACCELERATE_USE_FSDP" not in os.environ
+        assert os.environ["ACCELERATE_USE_CPU"] == "true"
+    assert (num_processes(), is_main_process()) == (2, False)
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")]
+)
+def test_every_launcher_is_one_that_accelerate_reads(name, kind):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(config_file(name)))
+    assert config.distributed_type.value == kind
+    assert config.mixed_precision == "bf16"

@@ -1,0 +1,126 @@
+"""L_start: the same cross-entropy on the model's own log-odds of starting a refusal."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+
+from presafe.alignment.head import causal_lm
+from presafe.alignment.trainer import PreSafeConfig
+from presafe.errors import RecipeError, SignalError
+from presafe.models.decision_head import start_log_odds
+
+TOKEN = 200
+"""Stands for the token that a refusal starts with; no row holds it."""
+
+
+@pytest.fixture
+def start_rows(rows):
+    """The rows, two of whose models would write a token of their own before refusals and thoughts part ways."""
+    return [
+        row | {"start_index": row["decision_index"] + opened} for row, opened in zip(rows, (0, 1, 0, 1), strict=True)
+    ]
+
+
+def test_log_odds_by_hand():
+    # softmax(ln 3, 0, 0) = (3/5, 1/5, 1/5): odds of the first 3/5 : 2/5 = 3/2, of the second 1/5 : 4/5 = 1/4.
+    logits = torch.tensor([[log(3), 0.0, 0.0]])
+    assert start_log_odds(logits, 0).item() == pytest.approx(log(3 / 2), abs=1e-6)
+    assert start_log_odds(logits, 1).item() == pytest.approx(log(1 / 4), abs=1e-6)
+
+
+def test_log_odds_stay_finite_where_p_rounds_to_1():
+    # Odds e^200 : 2, so ln of them is 200 − ln 2, though P itself is 1.0 in float64.
+    logits = torch.tensor([[200.0, 0.0, 0.0]], dtype=torch.float64)
+    assert start_log_odds(logits, 0).item() == pytest.approx(200 - log(2))
+
+
+def test_loss_adds_lambda_start_times_the_mean_bce_of_the_models_odds(
+    make_model, make_trainer, one_batch, randomise_adapter, start_rows
+):
+    without = make_trainer(make_model(), start_rows, lambda_align=0.5)
+    trainer = make_trainer(make_model(), start_rows, lambda_align=0.5, lambda_start=3.0, refusal_start_id=TOKEN)
+    losses = []
+    for each in (without, trainer):
+        randomise_adapter(each)
+        batch, count = one_batch(each, start_rows)
+        losses.append(each.compute_loss(each.model, batch, num_items_in_batch=count).item())
+    by_hand = []
+    for row in start_rows:
+        with torch.no_grad():
+            words = causal_lm(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]]
+        p = words.double().softmax(-1)[TOKEN].item()  # the probability itself, not its log-odds
+        by_hand.append(-row["signal"] * log(p) - (1 - row["signal"]) * log(1 - p))
+    mean = sum(by_hand) / 4
+    assert trainer._metrics["train"]["start_loss"] == [pytest.approx(mean, abs=1e-5)]
+    assert losses[1] - losses[0] == pytest.approx(3 * mean, abs=1e-5)
+    assert "start_loss" not in without._metrics["train"]
+
+
+def test_gradient_comes_from_the_start_position_only(
+    make_model, make_trainer, one_batch, randomise_adapter, start_rows
+):
+    trainer = make_trainer(make_model(), start_rows, lambda_start=1.0, refusal_start_id=TOKEN)
+    randomise_adapter(trainer)
+    batch, count = one_batch(trainer, start_rows)
+    states = []
+
+    def keep(module, args, output):
+        output.last_hidden_state.retain_grad()
+        states.append(output.last_hidden_state)
+
+    handle = causal_lm(trainer.model).base_model.register_forward_hook(keep, prepend=True)
+    trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
+    handle.remove()
+    from presafe.alignment.loss import alignment_loss
+
+    odds = start_log_odds(
+        causal_lm(trainer.model).lm_head(states[0])[torch.arange(4), batch["start_index"]].float(), TOKEN
+    )
+    alignment_loss(odds, batch["signal"]).backward()
+    touched = {tuple(where) for where in (states[0].grad.abs().sum(-1) > 0).nonzero().tolist()}
+    # Decision positions 3, 5, 2, 4, and one further where the model opens its thought itself.
+    assert touched == {(0, 3), (1, 6), (2, 2), (3, 5)}
+    assert any(
+        parameter.grad is not None and parameter.grad.abs().max() > 1e-6
+        for name, parameter in trainer.model.named_parameters()
+        if "lora" in name
+    )
+
+
+def test_one_row_learns_to_start_a_refusal_and_another_not_to(make_model, make_trainer, start_rows):
+    # The first row goes on with 21, the second does not.
+    asked = [start_rows[0] | {"signal": 1.0}, start_rows[1] | {"signal": 0.0}]
+
+    def odds_after(lambda_start):
+        trainer = make_trainer(
+            make_model(), asked * 40, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=40,
+            per_device_train_batch_size=2, learning_rate=1e-3,
+        )  # fmt: skip
+        trainer.train()
+        with torch.no_grad():
+            words = [trainer.model(torch.tensor([row["input_ids"]])).logits[:, row["start_index"]] for row in asked]
+        return [start_log_odds(word, 21).item() for word in words]
+
+    # By a factor e, both ways, against the next-token loss alone.
+    (refused, answered), (refused_without, answered_without) = odds_after(5.0), odds_after(0.0)
+    assert refused > refused_without + 1
+    assert answered < answered_without - 1
+
+
+def test_rows_without_a_start_are_an_error(make_model, make_trainer, one_batch, rows):
+    trainer = make_trainer(make_model(), rows, lambda_start=1.0, refusal_start_id=TOKEN)
+    batch, count = one_batch(trainer, rows)
+    with pytest.raises(SignalError, match="start_index"):
+        trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"lambda_start": -0.1}, "lambda_start"), ({"lambda_start": 1.0}, "refusal_start_id")],
+)
+def test_settings_that_cannot_take_effect_are_errors(tmp_path, settings, named):
+    with pytest.raises(RecipeError, match=named):
+        PreSafeConfig(output_dir=str(tmp_path), bf16=False, **settings)

@@ -1,0 +1,27 @@
+"""The server of judges, running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from judge_server import KEY, JudgeServer
+
+
+@pytest.fixture
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    """A running server, its address and key in the environment, and little patience."""
+    pytest.importorskip("openai", reason="the client that Inspect uses for these addresses (extra: judges)")
+    server = JudgeServer()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("LOOPBACK_API_KEY", KEY)
+    monkeypatch.setenv("LOOPBACK_BASE_URL", server.url)
+    monkeypatch.setattr("presafe.judges.asking._ATTEMPT_S", 2)
+    monkeypatch.setattr("presafe.judges.asking._CALL_S", 4)
+    monkeypatch.setattr("presafe.judges.asking._RETRIES", 0)
+    yield server
+    server.ended.set()
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,83 @@
+"""A GGUF file as MODEL: read with its own tokenizer and template, and an ordinary model from then on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoModelForCausalLM
+
+from presafe.models.loading import LoadedModel, load_model, smolthink_adapter
+
+_WIDTH, _INNER, _HEADS = 32, 64, 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of one layer over single bytes and SmolThink's control tokens."""
+    folder = tmp_path_factory.mktemp("gguf")
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*control, *sorted(ByteLevel.alphabet()), "Ġa"]
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(_WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(_INNER)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(_WIDTH // _HEADS)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
+    writer.add_token_merges(["Ġ a"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template((smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8"))
+    draw = np.random.default_rng(0)
+    shapes = {
+        "token_embd": (len(tokens), _WIDTH),
+        "output_norm": (_WIDTH,),
+        "output": (len(tokens), _WIDTH),
+        **{f"blk.0.attn_{name}": (_WIDTH, _WIDTH) for name in ("q", "k", "v", "output")},
+        **{f"blk.0.{name}_norm": (_WIDTH,) for name in ("attn", "ffn")},
+        "blk.0.ffn_gate": (_INNER, _WIDTH),
+        "blk.0.ffn_up": (_INNER, _WIDTH),
+        "blk.0.ffn_down": (_WIDTH, _INNER),
+    }
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", draw.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder
+
+
+def logits(model: LoadedModel | torch.nn.Module, ids: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits
+
+
+def test_a_folder_with_one_gguf_file_is_a_model(folder: Path, tmp_path: Path) -> None:
+    model, renderer = load_model(str(folder))
+    assert renderer.family.name == "smolthink"
+    rendered = renderer.render("a <|im_end|> b", "on")
+    assert renderer.tokenizer.decode(rendered.ids) == (
+        "<|im_start|>user\na <|im_end|> b<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    )
+    assert rendered.ids.count(2) == 1  # the user's mark is text
+    # The up projection is stored as it is; what was drawn fifth from last.
+    assert model.model.layers[0].mlp.up_proj.weight.shape == (_INNER, _WIDTH)
+    assert model.model.layers[0].mlp.up_proj.weight.requires_grad  # it can be trained
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(again, rendered.ids), logits(model, rendered.ids))
+    by_file, _ = load_model(str(folder / "tiny.gguf"))
+    assert torch.equal(logits(by_file, rendered.ids), logits(model, rendered.ids))

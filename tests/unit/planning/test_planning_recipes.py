@@ -1,0 +1,108 @@
+"""Plans of the shipped recipes, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from presafe.cli.main import app
+from presafe.errors import RecipeError
+from presafe.planning.commands import MAX_LORA_RANKS, max_lora_rank
+from presafe.planning.compute import Row, training_flops
+from presafe.planning.devices import assumptions
+from presafe.planning.shapes import shape_of
+from presafe.recipe import load_recipe, shipped_recipes
+from presafe.stages.plan import plan_recipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_has_a_plan_without_a_network(name):
+    found = plan_recipe(load_recipe(name), "h100-80gb", 1, "ddp")
+    assert found.gpu_hours() > 0
+    assert found.memory.training_gib() < 80  # all fit the device that the recipes are written for
+    assert found.memory.sampling_gib() < 141
+
+
+def test_the_hours_of_training_by_hand():
+    """R1-Distill-Qwen-7B: 3 systems × 500 steps × 32 rows, 5,000 of 8,000 refused."""
+    recipe, assumed = load_recipe("deepseek-r1-distill-qwen-7b"), assumptions()
+    shape = shape_of(recipe.model.address)
+    adapter = shape.num_adapter_parameters(32, recipe.align.lora_targets)
+    answer = 4096 * assumed.answer_share
+    refusal = Row(assumed.prompt_tokens + assumed.refusal_tokens, assumed.refusal_tokens)
+    own = Row(assumed.prompt_tokens + answer, answer)
+    flops = 48_000 * (
+        0.625 * training_flops(shape, refusal, adapter, checkpointing=True)
+        + 0.375 * training_flops(shape, own, adapter, checkpointing=True)
+    )
+    found = plan_recipe(recipe, "h100-80gb", 1, "ddp").training
+    assert found.num_rows == 48_000
+    assert found.flops == pytest.approx(flops)
+    assert found.gpu_hours == pytest.approx(flops / (989e12 * assumed.training_utilisation) / 3600)
+
+
+def test_what_is_sampled_is_counted():
+    found = {each.what: each for each in plan_recipe(load_recipe("qwen3-8b"), "h100-80gb", 1, "ddp").decoding}
+    assert found["teacher, CoT off"].num_prompts == 1500
+    assert found["traces"].num_prompts == 375  # a quarter is kept to measure the classifier
+    assert found["own answers"].num_prompts == 3000
+    # vanilla in both modes and three trained: 5; the full budget is the most that can be written
+    assert found["evaluate math500, 5 systems"].num_prompts == 2500
+    assert found["evaluate math500, 5 systems"].most_tokens == 2500 * 16384
+    assert found["evaluate wildjailbreak_benign, 5 systems"].num_prompts == 5 * 210
+    assert not any(each.guessed for each in found.values())
+    assert all(each.gpu_hours <= each.most_gpu_hours for each in found.values())
+
+
+def test_a_suite_that_nobody_counted_is_guessed():
+    recipe = load_recipe("qwen3-8b")
+    mine = {"mine": recipe.evaluate.suites["wildjailbreak_benign"]}
+    own = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"suites": mine})})
+    found = plan_recipe(own, "h100-80gb", 1, "ddp").decoding[-1]
+    assert (found.what, found.guessed) == ("evaluate mine, 5 systems", True)
+    assert found.num_prompts == 5 * assumptions().suite_prompts
+
+
+def test_several_answers_a_prompt_are_planned_for():
+    recipe = load_recipe("qwen3-8b")
+    four = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"samples": 4})})
+    found = {each.what: each for each in plan_recipe(four, "h100-80gb", 1, "ddp").decoding}
+    assert found["evaluate math500, 5 systems"].num_prompts == 4 * 2500
+    assert found["traces"].num_prompts == 375
+
+
+def test_gpus_that_cannot_share_a_step_are_refused():
+    with pytest.raises(RecipeError, match="3 GPUs cannot share a step of 8 passes of 4"):
+        plan_recipe(load_recipe("qwen3-8b"), "h100-80gb", 3, "ddp")
+    with pytest.raises(RecipeError, match="no device 'abacus'"):
+        plan_recipe(load_recipe("qwen3-8b"), "abacus", 1, "ddp")
+
+
+def test_the_command_prints_a_plan_and_how_to_launch_it():
+    done = CliRunner().invoke(
+        app, ["plan", "deepseek-r1-distill-qwen-14b", "--gpus", "4", "--launcher", "fsdp2", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.output)
+    assert said["parameters"] == 14_770_033_664
+    before, train, after = (shlex.split(line) for line in said["commands"]["train"])
+    assert (before[-2:], after[-1]) == (["--until", "signal"], "deepseek-r1-distill-qwen-14b")
+    assert Path(train[train.index("--config_file") + 1]).read_text().count("distributed_type: FSDP") == 1
+    assert train[train.index("--num_processes") + 1] == "4"
+    serve = shlex.split(said["commands"]["serve"][1])
+    assert serve[:3] == ["vllm", "serve", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"]
+    assert serve[serve.index("--max-lora-rank") + 1] == "32"
+    text = CliRunner().invoke(app, ["plan", "qwen3-0.6b", "--device", "rtx-3090"]).output
+    assert "596,049,920" in text
+    assert "training_utilisation" in text
+
+
+def test_a_server_s_largest_rank_holds_the_adapter():
+    assert [max_lora_rank(rank) for rank in (1, 2, 16, 17, 512)] == [1, 8, 16, 32, 512]
+    assert max_lora_rank(513) is None
+    for name in shipped_recipes():
+        assert max_lora_rank(load_recipe(name).align.lora_rank) in MAX_LORA_RANKS
