@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import finish, start
+from command_line import start
 from fake_server import FakeServer, Reply, completion, error, serving
 from tenacity import wait_none
 
@@ -28,6 +28,7 @@ from presafe.models.sampling import logged_suites
 from presafe.models.served import ServedEngine
 
 ANSWER = completion("7 + 5 = 12.\n</think>\n\n12")
+KEY = "sk-never-to-be-written-4711"
 Answer = Callable[[dict[str, Any], int], Reply]
 
 
@@ -100,11 +101,14 @@ def test_a_server_that_hangs_is_asked_again(renderer: Renderer, monkeypatch: pyt
     assert 0.4 < fake.times[2] - fake.times[1] < 1.9  # not before the time-out, and not after the late answer
 
 
-@pytest.mark.parametrize("value", ["1", "date"])
-def test_retry_after_is_honoured(renderer: Renderer, value: str) -> None:
-    # A date has whole seconds: two from now is at least one.
-    said = formatdate(time.time() + 2, usegmt=True) if value == "date" else value
-    with serving(after(1, error(429, "slow down", Retry_After=said))) as fake:
+@pytest.mark.parametrize("kind", ["seconds", "date"])
+def test_retry_after_is_honoured(renderer: Renderer, kind: str) -> None:
+    def answer(_: dict[str, Any], number: int) -> Reply:
+        # A date has whole seconds: two from now is at least one. It is of the moment of the reply, however slow we are.
+        said = "1" if kind == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return error(429, "slow down", Retry_After=said) if number == 1 else ANSWER
+
+    with serving(answer) as fake:
         ask(fake, renderer)
     assert fake.times[2] - fake.times[1] >= 0.95
 
@@ -164,6 +168,16 @@ def test_a_refused_request_is_an_error_at_once_without_what_was_asked(renderer: 
         ask(fake, renderer)
     assert len(fake.asked) == 2
     assert "7 + 5" not in str(caught.value)
+
+
+def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESAFE_API_KEY", KEY)
+    with (
+        serving(after(1, error(400, f"{KEY} may not ask this"))) as fake,
+        pytest.raises(ModelError, match=r"it answered 400 \(\*\*\* may not ask this\)") as caught,
+    ):
+        ask(fake, renderer)
+    assert KEY not in str(caught.value)
 
 
 def test_a_server_that_takes_only_text_is_asked_in_text(renderer: Renderer) -> None:
@@ -243,11 +257,8 @@ def finished(log_dir: Path) -> set[str]:
     }
 
 
-KEY = "sk-never-to-be-written-4711"
-
-
 def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, log_dir = tmp_path / "out", tmp_path / "out" / "evaluation" / "vanilla-on"
     words = (
@@ -278,8 +289,8 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
         time.sleep(0.4)  # what was in flight
         before, num_asked = finished(log_dir), len(fake.asked)
         assert 1 <= len(before) < 8, said
-        done = finish("probe", fake.address, *words, "--out", str(out), PRESAFE_API_KEY=KEY)
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setenv("PRESAFE_API_KEY", KEY)
+        probe(fake, out, limit=8, batch_size=2)  # the same command, without the wait for another process to start
     asked_again = [json.dumps(body["prompt"]) for body in fake.asked[num_asked:] if body["max_tokens"] > 1]
     assert len(set(asked_again)) == 8 - len(before)
 
@@ -290,7 +301,6 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
         (said,) = suite.responses[prompt_id]
         assert (said.thought, said.answer) == ("so", expected)
 
-    monkeypatch.setenv("PRESAFE_API_KEY", KEY)
     with (
         serving(lambda *_: error(401, f"{KEY} is not valid")) as deaf,
         pytest.raises(ModelError, match="refuses the key") as refused,
@@ -299,7 +309,7 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
     assert refused.value.hint == "Set the environment variable PRESAFE_API_KEY."
 
     assert fake.keys == {f"Bearer {KEY}"}  # it was sent
-    assert KEY not in said + done.stdout + done.stderr + str(refused.value)
+    assert KEY not in said + str(refused.value) + "".join(capfd.readouterr())
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(path.suffix == ".eval" for path in written)
     for path, content in written.items():

@@ -71,19 +71,19 @@ def cli(*words: str) -> str:
 def test_a_probe_of_the_served_model_equals_that_of_the_local_one(address: str, tmp_path: Path) -> None:
     rows = {}
     for name, model in (("served", address), ("local", "smolthink")):
-        options = ("--suite", "smolthink_harmful,arithmetic", "--limit", "2", "--max-tokens", "14")
+        options = ("--suite", "smolthink_harmful", "--limit", "3", "--max-tokens", "12")
         cli("probe", model, *options, "--out", str(tmp_path / name))
         rows[name] = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))["rows"]
     assert rows["served"] == rows["local"]
     for mode in ("on", "off"):
         said = [logged_suites(tmp_path / name / "evaluation" / f"vanilla-{mode}", mode) for name in rows]
-        for suite in ("smolthink_harmful", "arithmetic"):
-            served, local = (each[suite].responses for each in said)
-            # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ.
-            assert {i: r.model_copy(update={"complete": True}) for i, r in served.items()} == {
-                i: r.model_copy(update={"complete": True}) for i, r in local.items()
-            }
-            assert all(response.num_tokens > 5 for response in served.values())
+        served, local = (each["smolthink_harmful"].responses for each in said)
+        assert len(served) == 3
+        # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ.
+        assert {i: r.model_copy(update={"complete": True}) for i, r in served.items()} == {
+            i: r.model_copy(update={"complete": True}) for i, r in local.items()
+        }
+        assert all(response.num_tokens > 5 for response in served.values())
 
 
 def test_doctor_says_how_the_server_takes_prompts(address: str) -> None:

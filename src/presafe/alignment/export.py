@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from presafe.errors import ModelError
 from presafe.models.decision_head import HEAD
 from presafe.records import disk_error
 
@@ -69,3 +70,13 @@ def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
         return None
     state: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return state
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Give a PEFT model the weights of an exported adapter of the same shape, to train them further."""
+    weights = load_file(str(folder / "adapter_model.safetensors"))
+    # peft's own loader would miss the head, which an exported adapter does not hold.
+    own = {name.replace(".weight", ".default.weight"): value for name, value in weights.items()}
+    strange = model.load_state_dict(own, strict=False).unexpected_keys
+    if strange:
+        raise ModelError(f"the adapter in {folder} has weights that the model lacks (first: {strange[0]}).")

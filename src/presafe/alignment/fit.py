@@ -31,6 +31,7 @@ def fit(
     folder: Path,
     label: str,
     base_model: str,
+    start: Path | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
     """Align a model; writes `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
@@ -46,6 +47,7 @@ def fit(
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
         base_model: The model's address, written as the adapter's base.
+        start: Folder of an adapter to go on from; None begins a new one.
         dtype: Type of the written adapter.
 
     Raises:
@@ -60,7 +62,7 @@ def fit(
     from peft import LoraConfig
     from transformers import PrinterCallback, set_seed
 
-    from presafe.alignment.export import export_adapter, whole_weights
+    from presafe.alignment.export import export_adapter, load_adapter, whole_weights
     from presafe.alignment.head import save_head
     from presafe.alignment.order import mixed_order, share_of_step
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
@@ -120,6 +122,8 @@ def fit(
             callbacks=[bar_callback(bar)],
         )
         trainer.remove_callback(PrinterCallback)
+        if start is not None:
+            load_adapter(trainer.model, start)
         with trainer.accelerator.main_process_first():  # it may delete one that was cut
             checkpoint = last_checkpoint(checkpoints)
         trainer.train(resume_from_checkpoint=checkpoint)

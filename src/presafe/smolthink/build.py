@@ -3,7 +3,9 @@
 1. SmolLM2 answers the harmless build prompts in its own words, once as it likes and once begun with `rows.OPENING`
    (greedy, `answers-off.json` and `answers-on.json`).
 2. LoRA on `rows.lessons`, all kinds mixed within every step (design/0002), with `alignment.fit` and no auxiliary loss.
-3. The adapter is written as float16.
+3. A short second training of the same adapter on `rows.settling_lessons`, at a lower rate, in which harmful requests
+   with CoT off weigh more.
+4. The adapter is written as float16.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from presafe.prompts.sets import BUILT_IN, built_in
 from presafe.recipe import AlignSettings
 from presafe.records import Prompt, write_text
 from presafe.run_folder import check_same, locked, read_json, write_json
-from presafe.smolthink.rows import OPENING, Lesson, lessons
+from presafe.smolthink.rows import OPENING, Lesson, lessons, settling_lessons
 
 _ANSWER_TOKENS = 56
 """Budget of the base model's own answers; `first_sentences` cuts them shorter."""
@@ -38,6 +40,8 @@ _LEARNING_RATE = 6e-4
 """Peak learning rate."""
 _PASSES = 1.4
 """How often each lesson is seen."""
+_SETTLING_STEPS, _SETTLING_RATE = 60, 3e-4
+"""Steps and peak learning rate of the second training."""
 _PROBLEMS_ON, _PROBLEMS_OFF = 2400, 300
 """Problems with working (CoT on), and answered at once (CoT off)."""
 
@@ -72,8 +76,6 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from presafe.alignment.fit import HISTORY, fit
-
     tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
     model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
     benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
@@ -83,42 +85,79 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
 
     renderer = load_renderer(SMOLTHINK)
     problems = generate_problems("build", _PROBLEMS_ON + _PROBLEMS_OFF, seed=1)
-    taught = lessons(
-        harmful=built_in("harmful", "build"),
-        benign=benign,
-        borderline=borderline,
-        answers_on=answers_on,
-        answers_off=answers_off,
-        problems_on=problems[:_PROBLEMS_ON],
-        problems_off=problems[_PROBLEMS_ON:],
-        seed=seed,
-    )
+    prompts: dict[str, Any] = {
+        "harmful": built_in("harmful", "build"),
+        "benign": benign,
+        "borderline": borderline,
+        "answers_on": answers_on,
+        "answers_off": answers_off,
+        "problems_on": problems[:_PROBLEMS_ON],
+        "seed": seed,
+    }
+    taught = lessons(**prompts, problems_off=problems[_PROBLEMS_ON:])
     num_steps = max_steps if max_steps > 0 else math.ceil(_PASSES * len(taught) / (_GROUP * _GROUPS))
-    _keep(work / "lessons.json", {"sha256": sha256_of(taught), "steps": num_steps, "learning_rate": _LEARNING_RATE})
-    console.print(f"{len(taught)} lessons, {num_steps} steps of {_GROUP * _GROUPS} rows")
-    if not (work / HISTORY).exists():
-        fit(
-            model,
-            renderer,
-            [_row(renderer, number, lesson) for number, lesson in enumerate(taught)],
-            AlignSettings(
-                max_steps=num_steps,
-                batch_size=_GROUP,
-                accumulation=_GROUPS,
-                learning_rate=_LEARNING_RATE,
-                warmup_steps=20,
-                save_steps=25,
-            ),
-            lambda_align=0.0,
-            seed=seed,
-            folder=work,
-            label="SmolThink",
-            base_model=SMOLLM2.hub_id,
-            dtype="float16",
-        )
+    _train(model, renderer, taught, work, "SmolThink", seed, num_steps, _LEARNING_RATE, warmup_steps=20)
+    # PEFT has wrapped the model's layers in place: the second training begins with fresh ones.
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
+    num_steps = max_steps if max_steps > 0 else _SETTLING_STEPS
+    settled = work / "settled"
+    _train(
+        model,
+        renderer,
+        settling_lessons(**prompts),
+        settled,
+        "SmolThink, settled",
+        seed,
+        num_steps,
+        _SETTLING_RATE,
+        warmup_steps=5,
+        start=work / "adapter",
+    )
     out.mkdir(parents=True, exist_ok=True)
-    for file in (work / "adapter").iterdir():
+    for file in (settled / "adapter").iterdir():
         shutil.copyfile(file, out / file.name)
+
+
+def _train(
+    model: Any,
+    renderer: Renderer,
+    taught: list[Lesson],
+    work: Path,
+    label: str,
+    seed: int,
+    num_steps: int,
+    learning_rate: float,
+    *,
+    warmup_steps: int,
+    start: Path | None = None,
+) -> None:
+    """One training, into `work`; resumed there, and passed over where it is finished."""
+    from presafe.alignment.fit import HISTORY, fit
+
+    _keep(work / "lessons.json", {"sha256": sha256_of(taught), "steps": num_steps, "learning_rate": learning_rate})
+    console.print(f"{label}: {len(taught)} lessons, {num_steps} steps of {_GROUP * _GROUPS} rows")
+    if (work / HISTORY).exists():
+        return
+    fit(
+        model,
+        renderer,
+        [_row(renderer, number, lesson) for number, lesson in enumerate(taught)],
+        AlignSettings(
+            max_steps=num_steps,
+            batch_size=_GROUP,
+            accumulation=_GROUPS,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            save_steps=25,
+        ),
+        lambda_align=0.0,
+        seed=seed,
+        folder=work,
+        label=label,
+        base_model=SMOLLM2.hub_id,
+        start=start,
+        dtype="float16",
+    )
 
 
 def _row(renderer: Renderer, number: int, lesson: Lesson) -> AlignmentRow:

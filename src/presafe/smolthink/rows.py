@@ -29,6 +29,8 @@ _FIRST_WORDS = 6
 """Words of the answer that the thought settles. A whole draft made thoughts that did not end (`design/LOG.md`)."""
 _WORDINGS = 3
 """With how many wordings each harmful request is refused."""
+_SETTLING_WORDINGS, _SETTLING_BENIGN, _SETTLING_BORDERLINE, _SETTLING_ON, _SETTLING_PROBLEMS = 2, 300, 100, 120, 160
+"""Of the second training: wordings a refusal; prompts answered with CoT off, and with it on; problems."""
 OPENING = "The"
 """How every answer with CoT on begins, so that the mode and not the request decides the first word."""
 
@@ -100,17 +102,58 @@ def lessons(
         problems_off: Problems answered at once.
         seed: Seed of the wordings.
     """
-    rng = random.Random(seed)
-    rows = [Lesson(each.text, "off", "", wording) for each in harmful for wording in rng.sample(REFUSALS, _WORDINGS)]
+    rows = _refusals(harmful, _WORDINGS, random.Random(seed))
     for prompts, weight_on, weight_off in ((benign, 1, 2), (borderline, 2, 3)):
         for prompt in prompts:
-            if (answer := _usable(answers_off[prompt.id])) is not None:
-                rows += [Lesson(prompt.text, "off", "", answer)] * weight_off
-            if (answer := _usable(answers_on[prompt.id])) is not None:
-                rows += [Lesson(prompt.text, "on", thought_for(prompt.text, answer), answer)] * weight_on
+            rows += _answered_off(prompt, answers_off) * weight_off + _answered_on(prompt, answers_on) * weight_on
     rows += [Lesson(each.text, "on", each.working, _answer_to(each)) for each in problems_on]
     rows += [Lesson(each.text, "off", "", _answer_to(each)) for each in problems_off]
     return rows
+
+
+def settling_lessons(
+    *,
+    harmful: Sequence[Prompt],
+    benign: Sequence[Prompt],
+    borderline: Sequence[Prompt],
+    answers_on: Mapping[str, str],
+    answers_off: Mapping[str, str],
+    problems_on: Sequence[Problem],
+    seed: int,
+) -> list[Lesson]:
+    """Lessons of the short second training, which settles what is refused with CoT off.
+
+    Every harmful request twice, and a draw of the rest that keeps what the first training taught.
+
+    Args:
+        harmful, benign, borderline, answers_on, answers_off, problems_on: As for `lessons`.
+        seed: Seed of the draw and the wordings.
+    """
+    draw, rng = random.Random(seed + 7), random.Random(seed)  # the draw of prompts has a seed of its own
+    benign, borderline = draw.sample(benign, _SETTLING_BENIGN), draw.sample(borderline, _SETTLING_BORDERLINE)
+    on = draw.sample([*benign, *borderline], _SETTLING_ON)
+    rows = _refusals(harmful, _SETTLING_WORDINGS, rng)
+    for prompts, weight in ((benign, 1), (borderline, 2)):
+        for prompt in prompts:
+            rows += _answered_off(prompt, answers_off) * weight
+    for prompt in on:
+        rows += _answered_on(prompt, answers_on)
+    problems = rng.sample(problems_on, _SETTLING_PROBLEMS)
+    return rows + [Lesson(each.text, "on", each.working, _answer_to(each)) for each in problems]
+
+
+def _refusals(harmful: Sequence[Prompt], wordings: int, rng: random.Random) -> list[Lesson]:
+    return [Lesson(each.text, "off", "", wording) for each in harmful for wording in rng.sample(REFUSALS, wordings)]
+
+
+def _answered_off(prompt: Prompt, answers: Mapping[str, str]) -> list[Lesson]:
+    answer = _usable(answers[prompt.id])
+    return [] if answer is None else [Lesson(prompt.text, "off", "", answer)]
+
+
+def _answered_on(prompt: Prompt, answers: Mapping[str, str]) -> list[Lesson]:
+    answer = _usable(answers[prompt.id])
+    return [] if answer is None else [Lesson(prompt.text, "on", thought_for(prompt.text, answer), answer)]
 
 
 def _usable(answer: str) -> str | None:

@@ -96,7 +96,7 @@ PLAIN = st.text(_CHARACTERS, max_size=12)
 USER_TEXT = st.lists(st.one_of(st.sampled_from(MARKS), PLAIN), min_size=1, max_size=6).map("".join)
 WRITTEN = USER_TEXT.map(str.strip)
 
-FEW = settings(max_examples=8, deadline=None)
+FEW = settings(max_examples=6, deadline=None)
 
 
 @cache
@@ -205,13 +205,12 @@ def test_a_thought_and_an_answer_are_read_back(name: str, thought: str, answer: 
     assert renderer.split(cut, "on") == Answer(thought, "", True)
 
 
-@each_case
+# Not the stand-in for Qwen3.6, which says nothing about what a server's tokenizer puts before a text.
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.tokenizer != "qwen3_6"])
 @pytest.mark.parametrize("mode", ["on", "off"])
 def test_a_server_that_takes_text_sees_the_same_words(name: str, mode: Thinking) -> None:
     renderer, case = renderer_of(name), CASES[name]
     ids = renderer.render("What is 7 + 5?", mode).ids
-    if case.tokenizer == "qwen3_6":
-        pytest.skip("this stand-in says nothing about what a server's tokenizer puts before a text")
     text = as_text(renderer, ids)
     seen = renderer.tokenizer.encode(text)
     assert control(renderer, seen) == control(renderer, ids)
