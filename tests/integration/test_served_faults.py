@@ -298,8 +298,8 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
     renderer = load_renderer("smolthink")
     for prompt_id, text in suite.texts.items():
         expected = f"answer {sum(renderer.render(text, 'on').ids)}"
-        (said,) = suite.responses[prompt_id]
-        assert (said.thought, said.answer) == ("so", expected)
+        (response,) = suite.responses[prompt_id]
+        assert (response.thought, response.answer) == ("so", expected)
 
     with (
         serving(lambda *_: error(401, f"{KEY} is not valid")) as deaf,

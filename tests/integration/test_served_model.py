@@ -80,10 +80,10 @@ def test_a_probe_of_the_served_model_equals_that_of_the_local_one(address: str, 
         served, local = (each["smolthink_harmful"].responses for each in said)
         assert len(served) == 3
         # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ.
-        assert {i: r.model_copy(update={"complete": True}) for i, r in served.items()} == {
-            i: r.model_copy(update={"complete": True}) for i, r in local.items()
+        assert {i: r.model_copy(update={"complete": True}) for i, (r,) in served.items()} == {
+            i: r.model_copy(update={"complete": True}) for i, (r,) in local.items()
         }
-        assert all(response.num_tokens > 5 for response in served.values())
+        assert all(response.num_tokens > 5 for (response,) in served.values())
 
 
 def test_doctor_says_how_the_server_takes_prompts(address: str) -> None:
