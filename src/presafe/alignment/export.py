@@ -73,7 +73,15 @@ def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Give a PEFT model the weights of an exported adapter of the same shape, to train them further."""
+    """Give a PEFT model the weights of an exported adapter of the same shape, to train them further.
+
+    Args:
+        model: The PEFT model; its head keeps its own weights.
+        folder: Folder of the adapter.
+
+    Raises:
+        ModelError: the adapter has weights that the model lacks.
+    """
     weights = load_file(str(folder / "adapter_model.safetensors"))
     # peft's own loader would miss the head, which an exported adapter does not hold.
     own = {name.replace(".weight", ".default.weight"): value for name, value in weights.items()}
