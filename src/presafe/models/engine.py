@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache
 
+from presafe.models.cache import growing_cache
 from presafe.models.family import Sampling
 
 _RELEASE = 8
@@ -65,7 +65,7 @@ def generate_batch(
     stopped = [False] * len(prompts)
     alive = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     for step in range(max_new_tokens):
         logits = model(
