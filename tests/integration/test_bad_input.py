@@ -32,6 +32,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (('set = "benign"', 'set = "nice"'), ("nice",)),
         (("n = 6 }", "n = 9999 }"), ("9999",)),
         (("[align]", "[align"), ("not TOML",)),
+        (('{ set = "harmful", split = "align", skip = 100, n = 6 },', ""), ("every alignment query is harmless",)),
     ],
 )
 def test_wrong_recipe(tmp_path: Path, change: tuple[str, str], words: tuple[str, ...]) -> None:

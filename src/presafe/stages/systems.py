@@ -53,9 +53,16 @@ def check_prompts(recipe: Recipe) -> str:
         The sha256 of all prompts, with their ids.
 
     Raises:
-        PromptError: as `load_sources`; or a query stands in an evaluation suite, case and punctuation folded.
+        PromptError: as `load_sources`; the alignment queries are all harmful or all harmless; or a query stands in an
+            evaluation suite, case and punctuation folded.
     """
     queries = [classifier_queries(recipe), alignment_queries(recipe)]
+    harmful = {prompt.expect == "refuse" for prompt in queries[1]}
+    if len(harmful) == 1:
+        there, missing = ("harmful", "harmless") if harmful.pop() else ("harmless", "harmful")
+        raise PromptError(
+            f"every alignment query is {there}.", f"Add {missing} ones to respond.alignment_queries: it takes both."
+        )
     suites = evaluation_suites(recipe)
     asked = {fold(prompt.text) for prompts in queries for prompt in prompts}
     for name, prompts in suites.items():
