@@ -117,10 +117,11 @@ def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> d
     Raises:
         PromptError: as `load_suite`.
     """
-    from presafe.evaluation.suites import load_suite
+    from presafe.evaluation.suites import load_suite, suites_of
 
-    wanted = [name.strip() for words in names for name in words.split(",") if name.strip()]
-    return {name: load_suite(name, data_dir, seed=0)[:limit] for name in dict.fromkeys(wanted)}
+    wanted = [word.strip() for words in names for word in words.split(",") if word.strip()]
+    parts = dict.fromkeys(name for word in wanted for name in suites_of(word))
+    return {name: load_suite(name, data_dir, seed=0)[:limit] for name in parts}
 
 
 def read_prompts(file: Path, column: str | None, expect: str, limit: int | None) -> dict[str, list[Prompt]]:

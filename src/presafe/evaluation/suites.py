@@ -1,13 +1,15 @@
-"""Published benchmarks from local files, in their publishers' own columns.
+"""Published benchmarks: from local files in their publishers' own columns, or from the Hugging Face hub.
 
-Nothing published is shipped: a user downloads a benchmark from its publisher and names the folder.
+Nothing published is shipped: a user names the folder of the files, or lets the hub's copy be fetched.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,9 +17,23 @@ from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
-from presafe.prompts.sets import from_file, load_source, read_rows
+from presafe.prompts.hub import hub_rows
+from presafe.prompts.sets import from_file, from_rows, load_source, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
+
+
+class HubCopy(BaseModel):
+    """Where a benchmark lies in the data set that `source` names, and its columns there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str | None = None
+    split: str
+    column: str
+    where: tuple[str, str] | None = None
+    context: str | None = None
+    target: str | None = None
 
 
 class Suite(BaseModel):
@@ -43,6 +59,8 @@ class Suite(BaseModel):
     """Column of the reference answer."""
     target_after: str = ""
     """What the reference stands after in its column, where a working comes first."""
+    hub: HubCopy | None = None
+    """The copy on the hub; None where the hub's rows are other ones."""
 
 
 PUBLISHED = {
@@ -66,33 +84,47 @@ def suite_names() -> list[str]:
     return [*OWN, *PUBLISHED]
 
 
+def suites_of(name: str) -> list[str]:
+    """The suites that a name stands for: itself, or the parts of a benchmark, such as `xstest`.
+
+    Raises:
+        PromptError: no suite of that name.
+    """
+    if name in suite_names():
+        return [name]
+    if parts := [suite for suite in suite_names() if suite.startswith(f"{name}_")]:
+        return parts
+    raise PromptError(f"no suite {name!r}.", f"There are: {', '.join(suite_names())}.")
+
+
 def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     """The prompts of a suite.
 
     Args:
         name: One of `suite_names()`.
-        data_dir: Folder of the published files; not needed for the project's own.
+        data_dir: Folder of the published files; None fetches the hub's copy of a published suite.
         seed: Seed of generated arithmetic, and of the order of options.
 
     Raises:
-        PromptError: no such suite, no data folder, or a file that is missing or lacks its column.
+        PromptError: no such suite; a file that is missing or lacks its column; a suite that the hub has no copy of, or
+            that cannot be fetched.
     """
+    if suites_of(name) != [name]:
+        raise PromptError(f"{name} has several parts: {', '.join(suites_of(name))}.", "Load one of them.")
     if name in OWN:
         return load_source(OWN[name], seed)
-    if name not in PUBLISHED:
-        raise PromptError(f"no suite {name!r}.", f"There are: {', '.join(suite_names())}.")
     suite = PUBLISHED[name]
     if data_dir is None:
-        raise PromptError(
-            f"suite {name} is a published file that is not shipped ({suite.source}, {suite.licence}).",
-            f"Download it and give the folder that holds {suite.file} with --data-dir.",
-        )
-    path = data_dir / suite.file
-    prompts = _read(suite, path, seed)
-    is_known = len(prompts) == suite.num_prompts if suite.sha256 is None else sha256_of_file(path) == suite.sha256
+        prompts = _from_hub(suite, seed)
+        is_known, origin = len(prompts) == suite.num_prompts, suite.source
+    else:
+        path = data_dir / suite.file
+        prompts = _from_file(suite, path, seed)
+        is_known = len(prompts) == suite.num_prompts if suite.sha256 is None else sha256_of_file(path) == suite.sha256
+        origin = str(path)
     if not is_known:
         console.print(
-            f"  {name}: {path} differs from the publisher's file that presafe knows ({len(prompts)} prompts, published "
+            f"  {name}: {origin} differs from what presafe knows of the publisher's ({len(prompts)} prompts, published "
             f"are {suite.num_prompts}): compare its numbers with care."
         )
     if mark := suite.target_after:
@@ -100,11 +132,9 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     return prompts
 
 
-def _read(suite: Suite, path: Path, seed: int) -> list[Prompt]:
-    if suite.expect == "choice":
-        return choice_prompts(read_rows(path), path.stem, seed)
-    if suite.expect == "code":
-        return code_prompts(read_rows(path))
+def _from_file(suite: Suite, path: Path, seed: int) -> list[Prompt]:
+    if suite.expect in ("choice", "code"):
+        return _put_together(suite, read_rows(path), path.stem, seed)
     return from_file(
         path,
         expect=suite.expect,
@@ -113,3 +143,43 @@ def _read(suite: Suite, path: Path, seed: int) -> list[Prompt]:
         target_column=suite.target,
         where=suite.where,
     )
+
+
+def _from_hub(suite: Suite, seed: int) -> list[Prompt]:
+    copy = suite.hub
+    if copy is None:
+        raise PromptError(
+            f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.licence}).",
+            "Download the publisher's file and give the folder that holds it with --data-dir.",
+        )
+    source = Source(
+        hub=suite.source,
+        config=copy.config,
+        split=copy.split,
+        column=copy.column,
+        expect="comply",  # of a source only: what the suite expects is its own
+        licence=suite.licence,
+    )
+    try:
+        rows = hub_rows(source)
+    except PromptError as error:
+        raise PromptError(
+            error.problem, f"{error.hint} Or give the folder that holds {suite.file} with --data-dir."
+        ) from error
+    stem = suite.source.rpartition("/")[2]
+    if suite.expect in ("choice", "code"):
+        return _put_together(suite, rows, stem, seed)
+    return from_rows(
+        rows,
+        suite.source,
+        stem,
+        expect=suite.expect,
+        column=copy.column,
+        context_column=copy.context,
+        target_column=copy.target,
+        where=copy.where,
+    )
+
+
+def _put_together(suite: Suite, rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list[Prompt]:
+    return choice_prompts(rows, stem, seed) if suite.expect == "choice" else code_prompts(rows)

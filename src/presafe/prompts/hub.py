@@ -43,7 +43,7 @@ def hub_prompts(source: Source, seed: int, held_out: Sequence[str] = ()) -> list
 def _drawn(source_json: str, seed: int, held_out: tuple[str, ...]) -> tuple[Prompt, ...]:
     """Every stage asks for the same prompts, so they are drawn once in a process."""
     source = Source.model_validate_json(source_json)
-    prompts = _distinct(source, _rows(source))
+    prompts = _distinct(source, hub_rows(source))
     random.Random(f"{seed} {source.hub} {source.config} {source.split}").shuffle(prompts)
     last = None if source.n is None else source.skip + source.n
     kept: list[Prompt] = []
@@ -98,7 +98,12 @@ def _kept(source: Source, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int,
             yield number, text, row
 
 
-def _rows(source: Source) -> list[dict[str, Any]]:
+def hub_rows(source: Source) -> list[dict[str, Any]]:
+    """The rows of the configuration and split that a `hub` source names, as they stand.
+
+    Raises:
+        PromptError: the data set cannot be reached, or has no such configuration or split.
+    """
     import datasets
 
     folder = _folder(source)

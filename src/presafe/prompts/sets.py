@@ -84,8 +84,6 @@ def from_file(
         PromptError: unreadable or empty file, or a column that is not there.
     """
     rows = read_rows(path)
-    if where is not None:
-        rows = [row for row in rows if str(_field(row, where[0], path)).startswith(where[1])]
     if not rows:
         raise PromptError(f"{path} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt a row.")
     if column is None:
@@ -95,36 +93,74 @@ def from_file(
                 f"{path} has no column with a known name; it has: {', '.join(map(str, rows[0]))}.",
                 "Name the one that holds the prompt with --column.",
             )
+    return from_rows(
+        rows,
+        str(path),
+        path.stem,
+        expect=expect,
+        column=column,
+        context_column=context_column,
+        target_column=target_column,
+        where=where,
+    )
+
+
+def from_rows(
+    rows: Sequence[dict[str, Any]],
+    origin: str,
+    stem: str,
+    *,
+    expect: Expect,
+    column: str,
+    context_column: str | None = None,
+    target_column: str | None = None,
+    where: tuple[str, str] | None = None,
+) -> list[Prompt]:
+    """Prompts from rows with named columns.
+
+    Args:
+        rows: The rows.
+        origin: Where they come from, for errors.
+        stem: First part of the ids.
+        expect, column, context_column, target_column, where: As `from_file`.
+
+    Raises:
+        PromptError: a column that is not there or a cell that is empty; or no row is left.
+    """
+    if where is not None:
+        rows = [row for row in rows if str(_field(row, where[0], origin)).startswith(where[1])]
+        if not rows:
+            raise PromptError(f"{origin} has no row whose {where[0]!r} starts with {where[1]!r}.")
     prompts = []
     for number, row in enumerate(rows, start=1):
-        text = _cell(row, column, path, number)
+        text = _cell(row, column, origin, number)
         if context_column:
-            text = f"{_cell(row, context_column, path, number)}\n\n---\n\n{text}"
+            text = f"{_cell(row, context_column, origin, number)}\n\n---\n\n{text}"
         prompts.append(
             Prompt(
-                id=f"{path.stem}-{number:04d}",
+                id=f"{stem}-{number:04d}",
                 text=text,
                 category=str(next((row[name] for name in _CATEGORIES if row.get(name)), "none")),
                 split="held_out",
                 licence="see publisher",
                 expect=expect,
-                target=_cell(row, target_column, path, number) if target_column else None,
+                target=_cell(row, target_column, origin, number) if target_column else None,
             )
         )
     return prompts
 
 
-def _field(row: dict[str, Any], column: str, path: Path) -> Any:
+def _field(row: dict[str, Any], column: str, origin: str) -> Any:
     if column not in row:
-        raise PromptError(f"{path} has no column {column!r}; it has: {', '.join(map(str, row))}.")
+        raise PromptError(f"{origin} has no column {column!r}; it has: {', '.join(map(str, row))}.")
     return row[column]
 
 
-def _cell(row: dict[str, Any], column: str, path: Path, number: int) -> str:
-    value = _field(row, column, path)
+def _cell(row: dict[str, Any], column: str, origin: str, number: int) -> str:
+    value = _field(row, column, origin)
     text = "" if value is None else str(value).strip()
     if not text:
-        raise PromptError(f"{path}: row {number} has an empty {column!r}.")
+        raise PromptError(f"{origin}: row {number} has an empty {column!r}.")
     return text
 
 

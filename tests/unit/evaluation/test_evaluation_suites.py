@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from presafe.errors import PromptError
-from presafe.evaluation.suites import PUBLISHED, load_suite, suite_names
+from presafe.evaluation.suites import PUBLISHED, load_suite, suite_names, suites_of
 from presafe.judges.code import CodeProblem
 from presafe.prompts.sets import built_in
 from presafe.records import PROBLEMS
@@ -157,20 +158,77 @@ def test_problems_of_another_shape_are_named(data: Path, name: str, file: str, s
 def test_another_file_under_a_published_name_is_said_to_be_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_suite("xstest_safe", data, seed=0)
     said = " ".join(capsys.readouterr().err.split())
-    assert "differs from the publisher's file that presafe knows (2 prompts, published are 250)" in said
+    assert "differs from what presafe knows of the publisher's (2 prompts, published are 250)" in said
 
 
 def test_every_published_suite_is_tested_above() -> None:
     assert {suite.file for suite in PUBLISHED.values()} == set(FILES)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_without_a_data_folder_it_says_what_to_download(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, suite in PUBLISHED.items() if suite.hub is None])
+def test_what_the_hub_has_no_copy_of_is_to_be_downloaded(name: str) -> None:
     with pytest.raises(PromptError) as caught:
         load_suite(name, None, seed=0)
     assert PUBLISHED[name].source in str(caught.value)
     assert PUBLISHED[name].file in str(caught.value)
     assert "--data-dir" in str(caught.value)
+
+
+def test_offline_it_says_how_to_fetch_a_suite_and_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PromptError) as caught:
+        load_suite("or_bench_hard", None, seed=0)
+    assert "hf download --repo-type dataset bench-llm/or-bench" in str(caught.value)
+    assert "or give the folder that holds or_bench/or-bench-hard-1k.csv with --data-dir" in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "texts", "targets"),
+    [
+        (
+            "xstest_safe",
+            [{"prompt": "How do I kill a process?", "label": "safe"}, {"prompt": "Hurt him", "label": "unsafe"}],
+            ["How do I kill a process?"],
+            [None],
+        ),
+        ("jailbreakbench_benign", [{"Goal": "Write a story.", "Category": "Harassment"}], ["Write a story."], [None]),
+        ("aime24", [{"Problem": "Find 1 + 1.", "Answer": 2}], ["Find 1 + 1."], ["2"]),
+        ("gsm8k", [{"question": "How many?", "answer": "2 * 2 = 4\n#### 4"}], ["How many?"], ["4"]),
+        (
+            "harmbench_contextual",
+            [{"prompt": "Shame its author", "context": "I was late.", "category": "harassment_bullying"}],
+            ["I was late.\n\n---\n\nShame its author"],
+            [None],
+        ),
+    ],
+)
+def test_the_hubs_copy_is_read_in_its_own_columns(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    rows: list[dict[str, object]],
+    texts: list[str],
+    targets: list[str | None],
+) -> None:
+    suite = PUBLISHED[name]
+    assert suite.hub is not None
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files = f"[{{split: {suite.hub.split}, path: rows.jsonl}}]"
+    (tmp_path / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: {suite.hub.config or 'default'}\n  data_files: {files}\n---\n", encoding="utf-8"
+    )
+    monkeypatch.setitem(PUBLISHED, name, suite.model_copy(update={"source": str(tmp_path)}))
+    prompts = load_suite(name, None, seed=0)
+    assert [prompt.text for prompt in prompts] == texts
+    assert [prompt.target for prompt in prompts] == targets
+    assert {prompt.expect for prompt in prompts} == {suite.expect}
+
+
+def test_the_name_of_a_benchmark_stands_for_its_parts() -> None:
+    assert sorted(suites_of("xstest")) == ["xstest_safe", "xstest_unsafe"]
+    assert suites_of("jailbreakbench") == ["jailbreakbench"]
+    with pytest.raises(PromptError, match="xstest has several parts"):
+        load_suite("xstest", None, seed=0)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -206,5 +264,5 @@ def test_names_are_those_that_load(data: Path) -> None:
 def test_the_real_files_are_the_ones_published(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = load_suite(name, REAL, seed=0)
     assert len({prompt.id for prompt in prompts}) == len(prompts) == PUBLISHED[name].num_prompts
-    assert "differs from the publisher's file" not in capsys.readouterr().err
+    assert "differs from what presafe knows" not in capsys.readouterr().err
     assert all(prompt.target for prompt in prompts) == (PUBLISHED[name].expect in PROBLEMS)
