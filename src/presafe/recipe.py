@@ -217,7 +217,7 @@ class AlignSettings(Settings):
     )
     """Linear layers that carry the adapter."""
     max_length: Positive = 1024
-    """Rows with more tokens are left out, and counted."""
+    """Rows with more tokens are cut there, and counted; those whose prompt alone has as many are left out."""
     save_steps: Positive = 1
     """Steps between checkpoints: what a kill can lose."""
 

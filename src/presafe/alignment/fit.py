@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from presafe.alignment.rows import AlignmentRow, refusal_start_id
+from presafe.alignment.rows import AlignmentRow, cut, refusal_start_id
 from presafe.errors import RecipeError, SignalError
 from presafe.models.rendering import Renderer
 from presafe.processes import is_main_process, num_processes
@@ -51,7 +51,7 @@ def fit(
         dtype: Type of the written adapter.
 
     Raises:
-        SignalError: no row is short enough to train on.
+        SignalError: no row has a prompt that is short enough to train on.
         RecipeError: the model has none of the layers in `settings.lora_targets`, or the rows of a step cannot be
             shared by the processes that train.
 
@@ -72,11 +72,14 @@ def fit(
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
-    kept = [row for row in rows if len(row.input_ids) <= settings.max_length]
+    longest = settings.max_length
+    kept = [cut(row, longest) for row in rows if row.start_index + 1 < longest]
     if not kept:
-        raise SignalError(f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length.")
+        raise SignalError(f"no alignment row has a prompt of less than {longest} tokens.", "Raise align.max_length.")
+    if num_cut := sum(len(row.input_ids) > longest for row in rows):
+        console.print(f"  {label}: cut {num_cut} of {len(rows)} rows to {longest} tokens")
     if len(kept) < len(rows):
-        console.print(f"  {label}: left out {len(rows) - len(kept)} rows of over {settings.max_length} tokens")
+        console.print(f"  {label}: left out {len(rows) - len(kept)} rows whose prompt fills {longest} tokens")
     needed = settings.max_steps * settings.batch_size * settings.accumulation
     # One forward pass a step: grouped by length it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1

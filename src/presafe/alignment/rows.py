@@ -95,6 +95,11 @@ def alignment_rows(
     return rows
 
 
+def cut(row: AlignmentRow, max_length: int) -> AlignmentRow:
+    """The row's first tokens; one that is cut does not learn to end there."""
+    return row._replace(input_ids=row.input_ids[:max_length], labels=row.labels[:max_length])
+
+
 def random_signals(signals: Mapping[str, Signal], seed: int) -> dict[str, Signal]:
     """The control that would settle the claim: p′ replaced by fair coins, whatever the query."""
     rng = random.Random(seed)

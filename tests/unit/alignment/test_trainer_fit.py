@@ -236,20 +236,25 @@ def test_the_adapter_names_its_base(whole):
     assert config["base_model_name_or_path"] == "mine/tiny"
 
 
-def test_rows_that_are_too_long_are_left_out(align, tmp_path):
-    # Rows have 6 to 15 tokens; with at most 8, only some are left, and they come round again.
+def test_long_rows_are_cut_and_rows_without_room_for_an_answer_left_out(align, tmp_path):
     rows = alignment_rows()
-    short = [row for row in rows if len(row.input_ids) <= 8]
-    assert 0 < len(short) < len(rows)
-    align(tmp_path / "cut", settings=SETTINGS.model_copy(update={"max_length": 8, "max_steps": 2}))
-    align(tmp_path / "short", rows=short, settings=SETTINGS.model_copy(update={"max_steps": 2}))
-    assert (tmp_path / "cut" / HISTORY).read_text() == (tmp_path / "short" / HISTORY).read_text()
+    longest = 9  # prompts have 4 to 8 tokens
+    assert any(len(row.input_ids) > longest for row in rows)
+    assert any(len(row.input_ids) <= longest for row in rows)
+    crowded = rows[0]._replace(
+        input_ids=[7] * 12, labels=[-100] * 9 + [7] * 3, decision_index=longest - 1, start_index=longest - 1
+    )
+    by_hand = [row._replace(input_ids=row.input_ids[:longest], labels=row.labels[:longest]) for row in rows]
+    settings = SETTINGS.model_copy(update={"max_steps": 2})
+    align(tmp_path / "cut", rows=[*rows, crowded], settings=settings.model_copy(update={"max_length": longest}))
+    align(tmp_path / "hand", rows=by_hand, settings=settings)
+    assert (tmp_path / "cut" / HISTORY).read_text() == (tmp_path / "hand" / HISTORY).read_text()
 
 
 @pytest.mark.parametrize("rows", [None, []])
 def test_no_row_to_train_on_is_a_signal_error(align, tmp_path, rows):
-    with pytest.raises(SignalError, match="5 tokens"):
-        align(tmp_path / "run", rows=rows, settings=SETTINGS.model_copy(update={"max_length": 5}))
+    with pytest.raises(SignalError, match="2 tokens"):
+        align(tmp_path / "run", rows=rows, settings=SETTINGS.model_copy(update={"max_length": 2}))
     assert not (tmp_path / "run").exists()
 
 
