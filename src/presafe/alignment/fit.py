@@ -77,7 +77,8 @@ def fit(
         raise SignalError(f"no alignment row has at most {settings.max_length} tokens.", "Raise align.max_length.")
     if len(kept) < len(rows):
         console.print(f"  {label}: left out {len(rows) - len(kept)} rows of over {settings.max_length} tokens")
-    needed = settings.max_steps * settings.batch_size * settings.accumulation
+    a_step = settings.batch_size * settings.accumulation
+    needed = settings.max_steps * a_step
     # One forward pass a step: grouped by length it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1
     order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
@@ -139,6 +140,7 @@ def fit(
             nll=entry["sft_loss"],
             bce=entry["align_loss"] if lambda_align > 0 else None,
             start_bce=entry.get("start_loss"),
+            num_tokens=sum(len(kept[row].input_ids) for row in order[a_step * (entry["step"] - 1) :][:a_step]),
         )
         for entry in trainer.state.log_history
         if "sft_loss" in entry
