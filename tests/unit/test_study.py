@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,16 @@ def test_every_shipped_study_makes_valid_recipes(name: str) -> None:
     study = load_study(name)
     runs = study_runs(study)
     assert len({run.name for run in runs}) == len(runs) >= len(study.condition)
+
+
+def test_the_study_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (each for each in re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL) if "[[condition]]" in each)
+    runs = study_runs(load_study(write(tmp_path, block)))
+    assert [(run.name, run.recipe.align.lambda_align) for run in runs[:2]] == [
+        ("sft-seed0", 0.1),
+        ("lambda_1-seed0", 1.0),
+    ]
 
 
 def test_the_shipped_methods_have_five_seeds_for_the_claim_and_three_for_the_ablations() -> None:

@@ -16,10 +16,12 @@ def study(
     ] = False,
 ) -> None:
     """Run every condition with every seed; the same command again does what is missing."""
-    from presafe.stages.study import run_study, standing
-    from presafe.study import load_study
+    from presafe.study import load_study, study_runs
 
     settings, folder = load_study(file), out or Path("studies") / Path(file).stem
+    study_runs(settings)  # a mistake in it is said at once, before torch is loaded
+    from presafe.stages.study import run_study, standing
+
     if show:
         runs = standing(settings, folder)
         for run, result in runs:

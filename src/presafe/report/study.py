@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
@@ -47,7 +47,7 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
         "## Conditions",
         "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged. With one "
         "seed, and for the model as it came, the interval is over prompts.",
-        _scores_table(summary, leading, with_cost=True),
+        _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
         *([f"![Conditions](figures/{FIGURE}.svg)"] if with_figure else []),
     ]
     if summary.differences:
@@ -65,26 +65,31 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
         ]
     parts.append("## Every number")
     for suite in names:
-        columns = [(suite, metric) for metric in metrics(summary.scores, suite)]
+        columns = {label(metric, METRICS): (suite, metric) for metric in metrics(summary.scores, suite)}
         parts += [f"### {label(suite, SUITES)}", _scores_table(summary, columns)]
     return "\n\n".join(parts) + "\n"
 
 
-def _scores_table(summary: StudySummary, columns: Sequence[tuple[str, str]], *, with_cost: bool = False) -> str:
-    """One line a condition and CoT mode, one column a suite and metric."""
+def _name(suite: str, metric: str) -> str:
+    return f"{label(suite, SUITES)}: {label(metric, METRICS)}"
+
+
+def _scores_table(summary: StudySummary, columns: Mapping[str, tuple[str, str]], *, with_cost: bool = False) -> str:
+    """One line a condition and CoT mode, one column a suite and metric, by its head."""
     cells = {(each.system, each.thinking, each.suite, each.metric): each for each in summary.scores}
     costs = {cost.condition: cost for cost in summary.costs}
-    heads = [f"{label(suite, SUITES)}: {label(metric, METRICS)}" for suite, metric in columns]
     lines = []
     for name in ("vanilla", *summary.conditions):
         for mode in MODES:
-            found = [cells.get((name, mode, *column)) for column in columns]
+            found = [cells.get((name, mode, *column)) for column in columns.values()]
             there = [score for score in found if score is not None]
             if there:
                 seeds = max(score.num_seeds for score in there)
                 cost = _cost(costs.get(name)) if with_cost else ()
                 lines.append([name, mode, str(seeds or DASH), *map(_cell, found), *cost])
-    return _table(["condition", "CoT", "seeds", *heads, *(("training", "tokens trained") if with_cost else ())], lines)
+    return _table(
+        ["condition", "CoT", "seeds", *columns, *(("training", "tokens trained") if with_cost else ())], lines
+    )
 
 
 def _cell(score: StudyScore | None) -> str:
@@ -109,7 +114,7 @@ def _differences_table(summary: StudySummary) -> str:
         heads,
         (
             [
-                f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
+                _name(each.suite, each.metric),
                 *(each.system, each.thinking),
                 *(f"{100 * rate:.1f} %" for rate in (each.value, each.value_against)),
                 f"{points(each.difference)} [{points(each.low)}, {points(each.high)}]",
@@ -125,7 +130,7 @@ def _seed_differences_table(summary: StudySummary) -> str:
         ["suite", "condition", "CoT", "difference", "seeds"],
         (
             [
-                f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
+                _name(each.suite, each.metric),
                 *(each.condition, each.thinking),
                 f"{each.difference:+z.3f}"
                 + ("" if each.low is None or each.high is None else f" [{each.low:+z.3f}, {each.high:+z.3f}]"),
