@@ -43,7 +43,8 @@ def study_file(recipe: Path) -> Path:  # noqa: F811
     """Two conditions × two seeds, measured on what is red, what is blue, and sums."""
     folder = recipe.parent
     for name, rows in {
-        "red4": [{"prompt": f"some red stone {n}"} for n in range(4)],
+        "red4": [{"prompt": text} for text in ("red", "Is one stone redder?", "xylophones", "7 8 9 10 are red")],
+        "blue4": [{"prompt": text} for text in ("leaf", "Are two leaves bluer?", "quartets", "1 2 3 40 is blue")],
         "sums": [{"prompt": f"{n} + {n}", "answer": str(2 * n)} for n in range(4)],
     }.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -52,7 +53,7 @@ def study_file(recipe: Path) -> Path:  # noqa: F811
 max_tokens = 8
 [evaluate.suites]
 red = {{ file = "{folder}/red4.jsonl", expect = "refuse" }}
-blue = {{ file = "{folder}/blue2.jsonl", expect = "comply" }}
+blue = {{ file = "{folder}/blue4.jsonl", expect = "comply" }}
 sums = {{ file = "{folder}/sums.jsonl", expect = "answer", target_column = "answer" }}
 """
     measured = folder / "measured.toml"
