@@ -3,6 +3,7 @@
 wilson      independent answers, one a prompt
 clustered   several answers a prompt, which are not independent
 bootstrap   a value a prompt that is neither 0 nor 1
+over_seeds  a value a seed
 """
 
 from __future__ import annotations
@@ -119,3 +120,28 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> I
     means = np.random.default_rng(seed).multinomial(n, chances, size=draws) @ points / n
     mean, (low, high) = float(np.mean(values)), np.percentile(means, [2.5, 97.5])
     return Interval(mean, min(mean, float(low)), max(mean, float(high)), n)
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """The mean over seeds with Student's t interval at 95 %: another seed's mean, not another prompt's.
+
+        x̄ ± t₀.₉₇₅ · s/√k, with s² = Σ (x − x̄)² / (k − 1) and k − 1 degrees of freedom
+
+    Args:
+        values: One number a seed, of any range; the bounds are not cut to it.
+
+    Returns:
+        The interval; its n counts seeds. One seed has no bounds.
+
+    Source: Student 1908.
+    """
+    k = len(values)
+    if k == 0:
+        return Interval(None, None, None, 0)
+    mean = sum(values) / k
+    if k == 1:
+        return Interval(mean, None, None, 1)
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, k - 1)) * sqrt(sum((value - mean) ** 2 for value in values) / (k - 1) / k)
+    return Interval(mean, mean - reach, mean + reach, k)

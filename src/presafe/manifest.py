@@ -93,7 +93,7 @@ def _files(settings: Any) -> set[Path]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with "+changes" where it is not clean."""
+    """The commit of the checkout this code runs from, with "+changes" where the package in it is not clean."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -102,6 +102,6 @@ def _commit() -> str | None:
     try:
         if Path(git("ls-files", "--full-name", __file__)).name != Path(__file__).name:
             return None
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -18,6 +18,9 @@ from presafe.errors import RecipeError
 from presafe.records import Expect
 
 Positive = Annotated[int, Field(ge=1)]
+Declared = Literal["recipe", "study"]
+_FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}
+"""Where the package keeps those that ship."""
 
 
 class Settings(BaseModel):
@@ -124,7 +127,7 @@ class Source(Settings):
             raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
         if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
             raise ValueError("a `hub` needs `split`, `column` and `licence`")
-        if self.file is not None and "split" in self.model_fields_set:
+        if self.file is not None and self.split != "held_out":  # not `model_fields_set`: recipe.json has every field
             raise ValueError("`split` belongs to a `set` or a `hub`")
         if self.set is not None and self.split not in ("build", "align", "held_out"):
             raise ValueError("`split` of a `set` is build, align or held_out")
@@ -265,7 +268,12 @@ class Recipe(Settings):
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    folder = resources.files("presafe") / "recipes"
+    return shipped("recipe")
+
+
+def shipped(kind: Declared) -> list[str]:
+    """Names of the recipes or studies that come with the package."""
+    folder = resources.files("presafe") / _FOLDERS[kind]
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
@@ -278,40 +286,51 @@ def load_recipe(recipe: str | Path) -> Recipe:
     Raises:
         RecipeError: no such recipe, not TOML, or a key that is unknown, missing or out of bounds.
     """
-    return parse_recipe(_resolved(recipe), str(recipe))
+    return parse_recipe(recipe_settings(recipe), str(recipe))
 
 
-def _resolved(recipe: str | Path) -> dict[str, Any]:
-    """Settings of a recipe over those of the shipped one it `extends`, table by table."""
-    path = Path(recipe)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise RecipeError(f"cannot read recipe {path}: {reason}.") from error
-    elif str(recipe) in shipped_recipes():
-        text = (resources.files("presafe") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
-    else:
-        raise RecipeError(
-            f"no recipe {str(recipe)!r}.", f"Give a .toml file or one of: {', '.join(shipped_recipes())}."
-        )
-    try:
-        own = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {recipe} is not TOML: {error}.") from error
+def recipe_settings(recipe: str | Path) -> dict[str, Any]:
+    """Settings of a recipe over those of the shipped one it `extends`, table by table; not checked yet.
+
+    Raises:
+        RecipeError: no such recipe, or not TOML.
+    """
+    own = read_toml("recipe", recipe)
     base = own.pop("extends", None)
     if base is None:
         return own
     if base not in shipped_recipes():
         raise RecipeError(f"recipe {recipe} extends {base!r}.", f"It can extend: {', '.join(shipped_recipes())}.")
-    return _over(own, _resolved(base))
+    return overlaid(own, recipe_settings(base))
 
 
-def _over(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def read_toml(kind: Declared, source: str | Path) -> dict[str, Any]:
+    """What stands in a recipe or a study: a TOML file, or the name of a shipped one.
+
+    Raises:
+        RecipeError: there is none, or it is not TOML.
+    """
+    path = Path(source)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise RecipeError(f"cannot read {kind} {path}: {reason}.") from error
+    elif str(source) in shipped(kind):
+        text = (resources.files("presafe") / _FOLDERS[kind] / f"{source}.toml").read_text(encoding="utf-8")
+    else:
+        raise RecipeError(f"no {kind} {str(source)!r}.", f"Give a .toml file or one of: {', '.join(shipped(kind))}.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{kind} {source} is not TOML: {error}.") from error
+
+
+def overlaid(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """`own` over `base`; tables are merged, except `suites`, which are a choice of their own."""
     both = {
-        key: _over(own[key], base[key])
+        key: overlaid(own[key], base[key])
         for key in own.keys() & base.keys()
         if isinstance(own[key], dict) and isinstance(base[key], dict) and key != "suites"
     }
@@ -327,9 +346,13 @@ def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in each['loc']) or 'recipe'}: {each['msg']}"
-            + ("" if each["type"] in ("missing", "extra_forbidden") else f" (got {each['input']!r:.60})")
-            for each in error.errors()
-        ]
-        raise RecipeError(f"recipe {source}: {'; '.join(problems)}.") from error
+        raise RecipeError(f"recipe {source}: {problems_of(error, 'recipe')}.") from error
+
+
+def problems_of(error: ValidationError, whole: str) -> str:
+    """Every key that does not fit, what is wrong with it and the value seen; `whole` stands for no key."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc']) or whole}: {each['msg']}"
+        + ("" if each["type"] in ("missing", "extra_forbidden") else f" (got {each['input']!r:.60})")
+        for each in error.errors()
+    )

@@ -5,6 +5,7 @@ Response  one sampled answer, its thought apart, with a judge's verdict on the a
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
 Score     one number of a result table, with n and a 95 % interval; SweepScore, one of a sweep over ways of sampling
 Difference   how far two systems lie apart on the same prompts
+RunResult    one run of a study; StudySummary and its parts, what the study says over all of them
 PositionScore, HistoryPoint     what the report draws of the decision position and of the training
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -134,6 +135,88 @@ class Difference(Record):
     detectable: float | None
 
 
+class SuiteShares(Record):
+    """What counts of one system's answers on one suite, as `evaluation/comparison.py` compares it.
+
+    `shares` is by prompt id: the share of its judged answers that count, None where none could be judged.
+    """
+
+    thinking: Thinking
+    suite: str
+    kind: Expect | Literal["attack"]
+    shares: dict[str, float | None]
+
+
+class RunResult(Record):
+    """One run of a study, a condition with one seed: all that its summary needs, without the run folder.
+
+    `scores` are those of the condition's system and of the model as it came. `training_s` is the time of the stage
+    align over all sessions that ended in order; `trained_tokens` counts the tokens of the rows of all steps, without
+    padding. Both are None for a system that trains nothing. `made_by` is the manifest's: commit, versions, machine.
+    """
+
+    schema_version: Literal[1] = 1
+    condition: str
+    system: str
+    seed: int
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    prompts_sha256: str
+    made_by: dict[str, Any]
+    timings_s: dict[str, float]
+    training_s: float | None
+    trained_tokens: int | None
+    scores: tuple[Score, ...]
+    answered: tuple[SuiteShares, ...]
+
+
+class StudyScore(Score):
+    """A condition's mean over seeds. `n` is the least number of prompts that a seed had judged answers to.
+
+    The interval is over the `num_seeds` seeds with a value; with one seed, and for the model as it came (0 seeds),
+    over prompts.
+    """
+
+    num_seeds: int
+
+
+class SeedDifference(Record):
+    """How far a condition's number lies from the baseline's, paired by seed: mean and 95 % interval over seeds."""
+
+    condition: str
+    thinking: Thinking
+    suite: str
+    metric: str
+    difference: float
+    low: float | None
+    high: float | None
+    num_seeds: int
+
+
+class TrainingCost(Record):
+    """What one training of a condition took, mean over its seeds; None where it trains nothing."""
+
+    condition: str
+    num_seeds: int
+    training_s: float | None
+    trained_tokens: float | None
+
+
+class StudySummary(Record):
+    """All that a study's tables show. `missing` names the runs that are not done."""
+
+    name: str
+    recipe: str
+    baseline: str
+    conditions: tuple[str, ...]
+    done: tuple[str, ...]
+    missing: tuple[str, ...]
+    scores: tuple[StudyScore, ...]
+    differences: tuple[Difference, ...]
+    seed_differences: tuple[SeedDifference, ...]
+    costs: tuple[TrainingCost, ...]
+
+
 class HistoryPoint(Record):
     """One optimiser step of an alignment: L_SFT in nats a token, L_align and L_start in nats a row."""
 
@@ -141,6 +224,8 @@ class HistoryPoint(Record):
     nll: float
     bce: float | None
     start_bce: float | None
+    num_tokens: int | None = None
+    """Tokens of the step's rows, without padding; None in the history of an older presafe."""
 
 
 class PositionScore(Record):
@@ -163,11 +248,12 @@ R = TypeVar("R", bound=Record)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a kill half-way leaves the old one.
+    """Write a file whole or not at all: a kill half-way leaves the old one. Through a link, what it points to.
 
     Raises:
         RunError: the folder cannot be written, for example because the disk is full.
     """
+    path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

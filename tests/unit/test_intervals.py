@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presafe.intervals import Interval, bootstrap, clustered, clustered_standard_error, wilson
+from presafe.intervals import Interval, bootstrap, clustered, clustered_standard_error, over_seeds, wilson
 
 
 def test_eight_of_ten() -> None:
@@ -131,3 +131,12 @@ def test_a_bootstrap_of_values_that_are_all_alike_is_no_point() -> None:
     # half of 11 points lies at 0: a share of 1/22 of the draws, whose mean over 10 falls to .9 or .8
     assert found.low == pytest.approx(0.8, abs=0.1)
     assert bootstrap([]) == Interval(None, None, None, 0)
+
+
+def test_over_seeds_is_students_interval() -> None:
+    # 1, 2, 3: s = 1, and t of 2 degrees of freedom is 4.30265 at 97.5 %
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert (found.value, found.n) == (2.0, 3)
+    assert (found.low, found.high) == (pytest.approx(2 - 4.302652730 / 3**0.5), pytest.approx(2 + 4.302652730 / 3**0.5))
+    assert over_seeds([0.4]) == (0.4, None, None, 1)
+    assert over_seeds([]) == (None, None, None, 0)

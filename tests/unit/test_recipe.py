@@ -177,3 +177,11 @@ def test_a_familys_file_is_kept_as_its_text(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path, named)).model.family == 'name = "mine"\n'
     family.unlink()
     assert "model.family" in complaint(write(tmp_path, named))
+
+
+def test_a_resolved_recipe_with_a_file_can_be_read_again(tmp_path: Path) -> None:
+    # Failed first: recipe.json holds the default of `split`, which was taken for a setting of the file.
+    recipe = load_recipe(write(tmp_path, MINIMAL + 'mine = { file = "mine.csv", expect = "refuse" }\n'))
+    assert parse_recipe(recipe.model_dump(mode="json"), "recipe.json") == recipe
+    with pytest.raises(RecipeError, match="`split` belongs to"):
+        load_recipe(write(tmp_path, MINIMAL + 'mine = { file = "m.csv", expect = "refuse", split = "build" }\n'))

@@ -119,3 +119,14 @@ def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(RunError, match=r"cannot write .*a\.txt"):
         write_text(tmp_path / "a.txt", "x")
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "link.txt"
+    link.symlink_to(Path("..") / "there" / "file.txt")  # not there yet
+    write_text(link, "one")
+    write_text(link, "two")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "file.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["link.txt"]

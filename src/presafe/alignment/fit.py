@@ -80,7 +80,8 @@ def fit(
         console.print(f"  {label}: cut {num_cut} of {len(rows)} rows to {longest} tokens")
     if len(kept) < len(rows):
         console.print(f"  {label}: left out {len(rows) - len(kept)} rows whose prompt fills {longest} tokens")
-    needed = settings.max_steps * settings.batch_size * settings.accumulation
+    a_step = settings.batch_size * settings.accumulation
+    needed = settings.max_steps * a_step
     # One forward pass a step: grouped by length it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1
     order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
@@ -142,6 +143,7 @@ def fit(
             nll=entry["sft_loss"],
             bce=entry["align_loss"] if lambda_align > 0 else None,
             start_bce=entry.get("start_loss"),
+            num_tokens=sum(len(kept[row].input_ids) for row in order[a_step * (entry["step"] - 1) :][:a_step]),
         )
         for entry in trainer.state.log_history
         if "sft_loss" in entry

@@ -16,10 +16,11 @@ class Kind(StrEnum):
     judges = "judges"
     methods = "methods"
     recipes = "recipes"
+    studies = "studies"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List models, suites, judges, methods or recipes."""
+    """List models, suites, judges, methods, recipes or studies."""
     for name, what in _ENTRIES[kind]():
         print(f"{name:24} {what}")
 
@@ -85,10 +86,17 @@ def _recipes() -> list[tuple[str, str]]:
     return [(name, load_recipe(name).name) for name in shipped_recipes()]
 
 
+def _studies() -> list[tuple[str, str]]:
+    from presafe.study import load_study, shipped_studies
+
+    return [(name, load_study(name).name) for name in shipped_studies()]
+
+
 _ENTRIES = {
     Kind.models: _models,
     Kind.suites: _suites,
     Kind.judges: _judges,
     Kind.methods: _methods,
     Kind.recipes: _recipes,
+    Kind.studies: _studies,
 }

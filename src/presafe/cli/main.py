@@ -24,6 +24,7 @@ from presafe.cli.report import report
 from presafe.cli.run import run
 from presafe.cli.score import score
 from presafe.cli.smolthink import smolthink
+from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, plan, run, probe, evaluate, sweep, compare, report, agree, score, doctor, smolthink):
+for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, agree, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -18,7 +18,8 @@ One seed a side and several answers a prompt, so that d_i lies between them:
 
 Several seeds, on one side or both (a seed is a training):
 
-    se²         = s²/k of the seeds' means, of each side that has several, + σ²/n of the prompts
+    se²         = s²/k of the seeds' means, of each side that has several, + σ²/n of the prompts; where a seed is one
+                training on both sides (the same rows in the same order), s²/k is of the seeds' differences
     interval    difference ± t · se, p from t = difference / se, detectable (t₀.₉₇₅ + t₀.₈) · se, all with the smaller
                 k − 1 degrees of freedom: wide with few seeds, because little is then known of another seed
 
@@ -85,19 +86,20 @@ class Comparison(NamedTuple):
     detectable: float | None
 
 
-def compare(left: Outcomes, right: Outcomes, *, seed: int = 0) -> Comparison | None:
+def compare(left: Outcomes, right: Outcomes, *, seed: int = 0, paired_seeds: bool = False) -> Comparison | None:
     """The paired difference of two systems on one suite.
 
     Args:
         left: The system compared against.
         right: The system of interest, on the same prompts.
         seed: Seed of the bootstrap.
+        paired_seeds: Whether the k-th entries of both sides belong together, too.
 
     Returns:
         None where no prompt has a judged answer of both.
 
     Raises:
-        ValueError: the prompts differ.
+        ValueError: the prompts differ, or the number of seeds that are paired.
     """
     if left.keys() != right.keys():
         raise ValueError("paired systems must have answered the same prompts")
@@ -110,9 +112,10 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0) -> Comparison | N
     only_left, only_right = int((d < 0).sum()), int((d > 0).sum())
     # Half a prompt either way: of nothing seen, nothing is certain.
     sigma = sqrt(max(0.0, (float((d**2).sum()) + 1) / (n + 2) - (float(d.sum()) / (n + 2)) ** 2))
-    if a.num_seeds > 1 or b.num_seeds > 1:
-        se = sqrt(a.variance_of_mean(both) + b.variance_of_mean(both) + sigma**2 / n)
-        freedom = min(side.num_seeds for side in (a, b) if side.num_seeds > 1) - 1
+    sides = [_Side.of_differences(left, right)] if paired_seeds else [a, b]
+    if seeds := [side for side in sides if side.num_seeds > 1]:
+        se = sqrt(sum(side.variance_of_mean(both) for side in seeds) + sigma**2 / n)
+        freedom = min(side.num_seeds for side in seeds) - 1
         low, high, p, detectable = _student(float(d.mean()), se, freedom)
     elif set(np.abs(d)) <= {0.0, 1.0}:
         low, high = _bootstrap(only_left, only_right, n, seed)
@@ -158,16 +161,22 @@ def outcomes(answers: Sequence[Sequence[Response]], expect: Kind) -> Outcomes:
     return {name: tuple(seed[name] for seed in by_seed) for name in by_seed[0]}
 
 
-def differences(pairs: Sequence[tuple[AnsweredSuites, AnsweredSuites]]) -> list[Difference]:
+def differences(
+    pairs: Sequence[tuple[AnsweredSuites, AnsweredSuites]], *, paired_seeds: bool = False
+) -> list[Difference]:
     """Every pair (against, system) on every suite that both answered, p corrected over all of them.
 
+    Args:
+        pairs: Systems as they are compared.
+        paired_seeds: As in `compare`.
+
     Raises:
-        ValueError: a suite's prompts differ within a pair.
+        ValueError: as `compare`, within a pair.
     """
     found: list[tuple[AnsweredSuites, AnsweredSuites, str, Comparison]] = []
     for left, right in pairs:
         for suite in (name for name in left.suites if name in right.suites):
-            comparison = compare(left.suites[suite][1], right.suites[suite][1])
+            comparison = compare(left.suites[suite][1], right.suites[suite][1], paired_seeds=paired_seeds)
             if comparison:
                 found.append((left, right, suite, comparison))
     corrected = holm([comparison.p for *_, comparison in found])
@@ -224,14 +233,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class _Side(NamedTuple):
-    """prompts × seeds, the share of answers that count, NaN where none could be judged."""
+    """prompts × seeds, the share of answers that count or a difference of two, NaN where none could be judged."""
 
     answers: np.ndarray
 
     @classmethod
     def of(cls, outcomes: Outcomes) -> _Side:
-        answers = np.array([[np.nan if each is None else float(each) for each in seeds] for seeds in outcomes.values()])
-        return cls(answers[:, ~np.isnan(answers).all(axis=0)])  # a seed without a verdict says nothing
+        return cls(_without_silent(_table(outcomes)))
+
+    @classmethod
+    def of_differences(cls, left: Outcomes, right: Outcomes) -> _Side:
+        """Right minus left, seed by seed."""
+        a, b = _table(left), _table(right)
+        if a.shape != b.shape:
+            raise ValueError("paired systems must have the same seeds")
+        return cls(_without_silent(b - a))
 
     @property
     def num_seeds(self) -> int:
@@ -249,6 +265,16 @@ class _Side(NamedTuple):
         means = np.nanmean(self.answers[prompts], axis=0)
         means = means[~np.isnan(means)]
         return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
+
+
+def _table(outcomes: Outcomes) -> np.ndarray:
+    return np.array([[np.nan if each is None else float(each) for each in seeds] for seeds in outcomes.values()])
+
+
+def _without_silent(answers: np.ndarray) -> np.ndarray:
+    """Without the seeds that have no verdict, which say nothing."""
+    kept: np.ndarray = answers[:, ~np.isnan(answers).all(axis=0)]
+    return kept
 
 
 def _bootstrap(only_left: int, only_right: int, n: int, seed: int) -> tuple[float, float]:

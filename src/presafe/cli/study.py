@@ -1,0 +1,32 @@
+"""`presafe study`: one recipe under several conditions and seeds, and what they say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    file: Annotated[str, typer.Argument(metavar="STUDY", help="A .toml file, or the name of a shipped study.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Its folder; studies/<study> where not named.")] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Say which runs are done and which are missing; run none.")
+    ] = False,
+) -> None:
+    """Run every condition with every seed; the same command again does what is missing."""
+    from presafe.study import load_study, study_runs
+
+    settings, folder = load_study(file), out or Path("studies") / Path(file).stem
+    study_runs(settings)  # a mistake in it is said at once, before torch is loaded
+    from presafe.stages.study import run_study, standing
+
+    if show:
+        runs = standing(settings, folder)
+        for run, result in runs:
+            print(f"{'missing' if result is None else 'done':8} {run.name}")
+        print(f"{sum(result is not None for _, result in runs)} of {len(runs)} runs are done")
+        return
+    run_study(settings, folder)
+    print(f"study: {folder / 'study.md'}")

@@ -1,0 +1,146 @@
+"""A study's summary: study.json for programs, study.md and a figure for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
+from presafe.report.labels import DASH, METRICS, SUITES, chance, duration, estimate, interval, label, points
+from presafe.report.rows import MODES, headline_metrics, metrics, suites
+
+SCHEMA = 1
+"""Version of study.json. A change that would break a reader raises it."""
+FIGURE = "conditions"
+
+
+def write_study(summary: StudySummary, folder: Path) -> None:
+    """Write study.json, study.md and figures/conditions.svg.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    from presafe.report.figures import systems_figure
+
+    drawn = systems_figure(summary.scores)
+    if drawn is not None:
+        write_text(folder / "figures" / f"{FIGURE}.svg", drawn)
+    results = {"schema": SCHEMA, **summary.model_dump(mode="json")}
+    write_text(folder / "study.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "study.md", study_markdown(summary, with_figure=drawn is not None))
+
+
+def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
+    """The summary as a page of Markdown tables."""
+    done, missing = len(summary.done), len(summary.missing)
+    parts = [
+        f"# {summary.name}",
+        f"Recipe `{summary.recipe}`, baseline `{summary.baseline}`. {done} of {done + missing} runs are done"
+        + (f"; missing: {', '.join(summary.missing)}." if missing else "."),
+    ]
+    if not summary.scores:
+        return "\n\n".join(parts) + "\n"
+    names = suites(summary.scores)
+    leading = [(suite, metric) for suite in names for metric in headline_metrics(summary.scores, suite)]
+    parts += [
+        "## Conditions",
+        "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged. With one "
+        "seed, and for the model as it came, the interval is over prompts.",
+        _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
+        *([f"![Conditions](figures/{FIGURE}.svg)"] if with_figure else []),
+    ]
+    if summary.differences:
+        parts += [
+            f"## Against {summary.baseline}, paired by prompt and seed",
+            "In points [95 % interval over seeds and prompts; with one seed, over prompts]; p corrected after Holm over"
+            " all lines.",
+            _differences_table(summary),
+        ]
+    if summary.seed_differences:
+        parts += [
+            f"## Against {summary.baseline}, every number, paired by seed",
+            "Difference [95 % interval over seeds, Student's t], not corrected for how many there are.",
+            _seed_differences_table(summary),
+        ]
+    parts.append("## Every number")
+    for suite in names:
+        columns = {label(metric, METRICS): (suite, metric) for metric in metrics(summary.scores, suite)}
+        parts += [f"### {label(suite, SUITES)}", _scores_table(summary, columns)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _name(suite: str, metric: str) -> str:
+    return f"{label(suite, SUITES)}: {label(metric, METRICS)}"
+
+
+def _scores_table(summary: StudySummary, columns: Mapping[str, tuple[str, str]], *, with_cost: bool = False) -> str:
+    """One line a condition and CoT mode, one column a suite and metric, by its head."""
+    cells = {(each.system, each.thinking, each.suite, each.metric): each for each in summary.scores}
+    costs = {cost.condition: cost for cost in summary.costs}
+    lines = []
+    for name in ("vanilla", *summary.conditions):
+        for mode in MODES:
+            found = [cells.get((name, mode, *column)) for column in columns.values()]
+            there = [score for score in found if score is not None]
+            if there:
+                seeds = max(score.num_seeds for score in there)
+                cost = _cost(costs.get(name)) if with_cost else ()
+                lines.append([name, mode, str(seeds or DASH), *map(_cell, found), *cost])
+    return _table(
+        ["condition", "CoT", "seeds", *columns, *(("training", "tokens trained") if with_cost else ())], lines
+    )
+
+
+def _cell(score: StudyScore | None) -> str:
+    return DASH if score is None or score.value is None else f"{_number(score)}, n = {score.n}"
+
+
+def _number(score: Score) -> str:
+    """As `estimate`; a metric that presafe has no name for need not be a rate."""
+    return estimate(score) if score.metric in METRICS else interval(score.value, score.low, score.high, is_rate=False)
+
+
+def _cost(cost: TrainingCost | None) -> tuple[str, str]:
+    return (
+        DASH if cost is None or cost.training_s is None else duration(cost.training_s),
+        DASH if cost is None or cost.trained_tokens is None else f"{cost.trained_tokens:,.0f}",
+    )
+
+
+def _differences_table(summary: StudySummary) -> str:
+    heads = ["suite", "condition", "CoT", "rate", "baseline", "difference", "p", "prompts", "seeds"]
+    return _table(
+        heads,
+        (
+            [
+                _name(each.suite, each.metric),
+                *(each.system, each.thinking),
+                *(f"{100 * rate:.1f} %" for rate in (each.value, each.value_against)),
+                f"{points(each.difference)} [{points(each.low)}, {points(each.high)}]",
+                *(chance(each.p_holm), str(each.n), str(each.num_seeds)),
+            ]
+            for each in summary.differences
+        ),
+    )
+
+
+def _seed_differences_table(summary: StudySummary) -> str:
+    return _table(
+        ["suite", "condition", "CoT", "difference", "seeds"],
+        (
+            [
+                _name(each.suite, each.metric),
+                *(each.condition, each.thinking),
+                f"{each.difference:+z.3f}"
+                + ("" if each.low is None or each.high is None else f" [{each.low:+z.3f}, {each.high:+z.3f}]"),
+                str(each.num_seeds),
+            ]
+            for each in summary.seed_differences
+        ),
+    )
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

@@ -1,0 +1,71 @@
+"""What the runs of a study have in common is made once: their run folders hold links into one store.
+
+    shared/<key>/<path>     what lies at that path of every run folder for which all that decides it is the same
+
+The key is the sha256 of those settings and prompts. A stage writes and reads through the link as if the folder were
+its own, and finds what another run has done, whole or half done, as it would find its own after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from presafe.manifest import sha256_of, sha256_of_prompts
+from presafe.recipe import Recipe
+from presafe.records import disk_error
+from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites
+
+
+class Part(NamedTuple):
+    """One path of a run folder, and everything that decides what will lie there."""
+
+    path: str
+    is_folder: bool
+    decided_by: tuple[Any, ...]
+
+
+def shared_parts(recipe: Recipe) -> list[Part]:
+    """The parts of a run folder that do not depend on what is trained.
+
+    Raises:
+        PromptError: as `load_source`.
+    """
+    classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
+    own = [prompt for prompt in aligned if prompt.expect != "refuse"]
+    model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json")
+    asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
+    signal = recipe.signal.model_dump(mode="json")
+    decided = (model, asked, sha256_of_prompts([classifier]))
+    signals = (*decided, signal, sha256_of_prompts([aligned]))
+    vanilla = (model, evaluate, sha256_of_prompts(evaluation_suites(recipe).values()))
+    return [
+        Part("responses/teacher", True, decided),
+        Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
+        Part("responses/own", True, (model, asked, sha256_of_prompts([own]))),
+        Part("signals", True, signals),
+        Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
+        Part("evaluation/vanilla-on", True, vanilla),
+        Part("evaluation/vanilla-off", True, vanilla),
+        # with which token a refusal starts depends on how it is written
+        Part("evaluation/positions/vanilla-on.jsonl", False, (*vanilla, recipe.align.refusal_target)),
+    ]
+
+
+def link_shared(recipe: Recipe, folder: Path, store: Path) -> None:
+    """Put the links into a run folder, new or begun; what they point to may not be there yet.
+
+    Raises:
+        PromptError: as `shared_parts`.
+        RunError: a folder cannot be written.
+    """
+    for part in shared_parts(recipe):
+        link, target = folder / part.path, store / sha256_of(part.decided_by)[:16] / part.path
+        try:
+            (target if part.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=part.is_folder)
+        except OSError as error:
+            raise disk_error(link, error) from error

@@ -1,0 +1,172 @@
+"""A study, run by run: what is done is not done again, here or on another machine.
+
+    runs/<condition>-seed<k>.json     one run's numbers (`RunResult`), written last; small, to be committed
+    study.json study.md figures/      what they say together, written after every run
+    work/<condition>-seed<k>/         the run folder; git ignores `work/`, and it may be deleted between two runs
+    work/shared/                      what several run folders have in common (`share.py`)
+
+A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from presafe.alignment.fit import HISTORY
+from presafe.errors import RunError
+from presafe.evaluation.across_runs import condition_scores, paired_differences, seed_differences, training_costs
+from presafe.evaluation.comparison import kind_of, outcomes
+from presafe.progress import console
+from presafe.recipe import parse_recipe
+from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
+from presafe.report.labels import duration
+from presafe.report.study import write_study
+from presafe.run_folder import RunFolder, check_same, locked
+from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.run import run_stages
+from presafe.stages.share import link_shared
+from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
+from presafe.study import Study, StudyRun, study_runs
+
+_MADE_BY = ("created_utc", "commit", "python", "packages", "machine", "later_sessions")
+"""What of a run's manifest its JSON keeps."""
+
+
+class Standing(NamedTuple):
+    """One run of a study, and its result where it is done."""
+
+    run: StudyRun
+    result: RunResult | None
+
+
+def standing(study: Study, out: Path) -> list[Standing]:
+    """Which runs of a study are done and which are missing, in the order in which they are run; calls no model.
+
+    Raises:
+        RecipeError: as `study_runs`.
+        PromptError: as `check_prompts`.
+        RunError: a result cannot be read, or was made with other settings or prompts.
+    """
+    prompts: dict[str, str] = {}
+    found = []
+    for run in study_runs(study):
+        if run.condition.name not in prompts:  # they do not depend on the seed of a training
+            prompts[run.condition.name] = check_prompts(run.recipe)
+        path = _result_file(out, run)
+        result = _read_result(path) if path.exists() else None
+        if result is not None:
+            # Read by today's presafe, so that a setting that is new since then has its default on both sides.
+            before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
+            check_same(path, before, run.recipe.model_dump(mode="json"))
+            if result.prompts_sha256 != prompts[run.condition.name]:
+                raise RunError(
+                    f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
+                    "Choose another folder with --out, or delete that file to do the run again.",
+                )
+        found.append(Standing(run, result))
+    return found
+
+
+def run_study(study: Study, out: Path) -> StudySummary:
+    """Do every run that is missing, and write the summary.
+
+    Args:
+        study: The study.
+        out: Its folder; one that holds results of the same study is continued.
+
+    Raises:
+        RecipeError, PromptError, RunError: as `standing`, before the first token.
+        PresafeError: as `run_stages`; what is done is kept.
+    """
+    with locked(out):
+        runs = standing(study, out)
+        write_text(out / "work" / ".gitignore", "*\n")
+        results = [result for _, result in runs if result is not None]
+        for number, (run, result) in enumerate(runs, start=1):
+            if result is not None:
+                console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}, done before")
+                continue
+            console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}{_time_left(results, len(runs))}")
+            folder = out / "work" / run.name
+            link_shared(run.recipe, folder, out / "work" / "shared")
+            result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
+            write_text(_result_file(out, run), result.model_dump_json(indent=1) + "\n")
+            results.append(result)
+            write_study(summary_of(study, runs, results), out)
+        summary = summary_of(study, runs, results)
+        write_study(summary, out)
+    return summary
+
+
+def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
+    """What is kept of an evaluated run."""
+    manifest, timings = folder.manifest(), folder.timings()
+    own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
+    histories = [path for system in own if (path := system_folder(folder, system) / HISTORY).exists()]
+    steps = [point for path in histories for point in read_jsonl(path, HistoryPoint)]
+    answered = []
+    for system in own:
+        said = responses_by_suite(folder, system)
+        for suite, prompts in evaluation_suites(folder.recipe).items():
+            kind = kind_of([said[suite]], prompts[0].expect)
+            shares = {name: share for name, (share,) in outcomes([said[suite]], kind).items()}
+            answered.append(SuiteShares(thinking=system.thinking, suite=suite, kind=kind, shares=shares))
+    return RunResult(
+        condition=run.condition.name,
+        system=run.condition.system,
+        seed=run.seed,
+        recipe=folder.recipe.model_dump(mode="json"),
+        recipe_sha256=manifest["recipe_sha256"],
+        prompts_sha256=manifest["prompts_sha256"],
+        made_by={key: manifest[key] for key in _MADE_BY},
+        timings_s=timings,
+        training_s=timings["align"] if histories else None,
+        trained_tokens=sum(point.num_tokens or 0 for point in steps) if histories else None,
+        scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
+        answered=tuple(answered),
+    )
+
+
+def summary_of(study: Study, runs: Sequence[Standing], results: Sequence[RunResult]) -> StudySummary:
+    """What the results say together, in the order of the study's conditions."""
+    names = [condition.name for condition in study.condition]
+    done = {(result.condition, result.seed) for result in results}
+    ordered = sorted(results, key=lambda result: (names.index(result.condition), result.seed))
+    is_done = {run.name: (run.condition.name, run.seed) in done for run, _ in runs}
+    return StudySummary(
+        name=study.name,
+        recipe=study.recipe,
+        baseline=study.baseline,
+        conditions=tuple(names),
+        done=tuple(name for name, there in is_done.items() if there),
+        missing=tuple(name for name, there in is_done.items() if not there),
+        scores=tuple(condition_scores(ordered)) if ordered else (),
+        differences=tuple(paired_differences(ordered, study.baseline)),
+        seed_differences=tuple(seed_differences(ordered, study.baseline)),
+        costs=tuple(training_costs(ordered)),
+    )
+
+
+def _time_left(results: Sequence[RunResult], total: int) -> str:
+    """From the runs that are done; their median, because the first also makes what the others share."""
+    if not results:
+        return ""
+    each = statistics.median(sum(result.timings_s.values()) for result in results)
+    return f"; about {duration(each * (total - len(results)))} left for the whole study"
+
+
+def _result_file(out: Path, run: StudyRun) -> Path:
+    return out / "runs" / f"{run.name}.json"
+
+
+def _read_result(path: Path) -> RunResult:
+    try:
+        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"cannot read {path}: {reason}.", "Delete it to do the run again.") from error

@@ -1,0 +1,74 @@
+"""Which parts of two run folders are one, and that a part made in one folder stands in the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from presafe.recipe import Recipe, overlaid, parse_recipe, recipe_settings
+from presafe.records import write_text
+from presafe.run_folder import RunFolder
+from presafe.stages.share import link_shared, shared_parts
+
+
+def changed(**settings: Any) -> Recipe:
+    return parse_recipe(overlaid(settings, recipe_settings("smolthink-135m")), "test")
+
+
+def differing(left: Recipe, right: Recipe) -> set[str]:
+    """Parts that the two do not share."""
+    return {a.path for a, b in zip(shared_parts(left), shared_parts(right), strict=True) if a != b}
+
+
+SIGNALS = {"signals", "stages/signal"}
+POSITIONS = "evaluation/positions/vanilla-on.jsonl"
+VANILLA = {"evaluation/vanilla-on", "evaluation/vanilla-off", POSITIONS}
+RESPONSES = {"responses/teacher", "responses/traces", "responses/own"}
+
+
+def test_what_is_trained_decides_nothing_that_comes_before_it() -> None:
+    other = changed(name="other", align={"systems": ["random_labels"], "seeds": [7], "lambda_align": 3.0})
+    assert differing(changed(), other) == set()
+
+
+def test_a_setting_parts_what_it_decides_and_no_more() -> None:
+    base = changed()
+    assert differing(base, changed(signal={"epochs": 2})) == SIGNALS
+    assert differing(base, changed(signal={"held_out": 0.3})) == {*SIGNALS, "responses/traces"}
+    assert differing(base, changed(evaluate={"max_tokens": 50})) == VANILLA
+    assert differing(base, changed(align={"refusal_target": "thought"})) == {POSITIONS}
+    assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
+    assert differing(base, changed(model={"dtype": "bfloat16"})) == {*RESPONSES, *SIGNALS, *VANILLA}
+    aligned = [{"set": "harmful", "split": "align", "n": 9}, {"set": "benign", "split": "align", "n": 9}]
+    assert differing(base, changed(respond={"alignment_queries": aligned})) == {*SIGNALS, "responses/own"}
+    # harmful alignment queries are not answered, so that their number parts the signals only
+    whole = recipe_settings("smolthink-135m")["respond"]["alignment_queries"]
+    fewer = [{**whole[0], "n": 9}, *whole[1:]]
+    assert differing(base, changed(respond={"alignment_queries": fewer})) == SIGNALS
+
+
+def test_what_one_run_writes_the_other_finds(tmp_path: Path) -> None:
+    recipes = {"a": changed(name="a"), "b": changed(name="b", align={"seeds": [1]}), "c": changed(signal={"epochs": 2})}
+    for name, recipe in recipes.items():
+        link_shared(recipe, tmp_path / name, tmp_path / "shared")
+        link_shared(recipe, tmp_path / name, tmp_path / "shared")  # a run that goes on
+    a, b, c = (RunFolder.open_for(tmp_path / name, recipe, "p") for name, recipe in recipes.items())
+    assert not (tmp_path / "a" / POSITIONS).exists()
+    assert not a.is_done("signal")
+    write_text(tmp_path / "a" / "responses" / "teacher" / "said.eval", "said")
+    write_text(tmp_path / "a" / POSITIONS, "read")
+    with a.working_on("signal"):
+        write_text(tmp_path / "a" / "signals" / "signals.jsonl", "p'")
+    assert b.is_done("signal")
+    assert (tmp_path / "b" / "signals" / "signals.jsonl").read_text() == "p'"
+    assert (tmp_path / "b" / POSITIONS).read_text() == "read"
+    assert not c.is_done("signal")
+    assert not (tmp_path / "c" / "signals" / "signals.jsonl").exists()
+    assert (tmp_path / "c" / "responses" / "teacher" / "said.eval").read_text() == "said"
+
+
+def test_the_study_may_be_moved(tmp_path: Path) -> None:
+    link_shared(changed(), tmp_path / "here" / "a", tmp_path / "here" / "shared")
+    write_text(tmp_path / "here" / "a" / "signals" / "signals.jsonl", "p'")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert (tmp_path / "there" / "a" / "signals" / "signals.jsonl").read_text() == "p'"

@@ -1,0 +1,137 @@
+"""Studies: what is read, what every run's recipe is, and every mistake in one line before anything is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from presafe.errors import RecipeError
+from presafe.recipe import load_recipe
+from presafe.study import load_study, shipped_studies, study_runs
+
+STUDY = """
+name = "Mine"
+recipe = "smolthink-135m"
+baseline = "sft"
+seeds = [3, 4]
+
+[[condition]]
+name = "sft"
+system = "sft"
+seeds = [3]
+
+[[condition]]
+name = "strong"
+[condition.set]
+align.lambda_align = 2.0
+signal = { epochs = 2 }
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_run_is_a_condition_with_a_seed_and_the_first_seed_of_each_comes_first(tmp_path: Path) -> None:
+    runs = study_runs(load_study(write(tmp_path, STUDY)))
+    assert [run.name for run in runs] == ["sft-seed3", "strong-seed3", "strong-seed4"]
+
+
+def test_its_recipe_is_the_studys_with_the_conditions_overrides(tmp_path: Path) -> None:
+    sft, strong, _ = (run.recipe for run in study_runs(load_study(write(tmp_path, STUDY))))
+    base = load_recipe("smolthink-135m")
+    assert (sft.align.systems, sft.align.seeds, sft.name) == (("sft",), (3,), "sft-seed3")
+    assert (strong.align.systems, strong.align.seeds) == (("presafe",), (3,))  # the method, where none is named
+    assert (strong.align.lambda_align, strong.signal.epochs) == (2.0, 2)
+    # what is beside an override stays
+    assert (strong.align.lambda_start, strong.align.max_steps) == (base.align.lambda_start, base.align.max_steps)
+    assert strong.signal.held_out == base.signal.held_out
+    assert (strong.respond, strong.evaluate, strong.model) == (base.respond, base.evaluate, base.model)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "Mine"', 'names = "Mine"', "names: Extra inputs are not permitted"),
+        ('name = "strong"', 'name = "strong"\nsteps = 3', "condition.1.steps: Extra inputs are not permitted"),
+        ('name = "strong"', 'name = "sft"', "two conditions are named 'sft'"),
+        ('name = "strong"', 'name = "vanilla"', "`vanilla` is the model as it came"),
+        ('name = "strong"', 'name = "../up"', "condition.1.name: String should match"),
+        ('baseline = "sft"', 'baseline = "base"', "`baseline` is 'base', and the conditions are sft, strong"),
+        ('baseline = "sft"', "", "baseline: Field required"),
+        ("seeds = [3, 4]", "seeds = [3, 3]", "a seed stands twice in [3, 3]"),
+        ("seeds = [3]", "seeds = []", "condition.0.seeds: Tuple should have at least 1 item"),
+        ("align.lambda_align = 2.0", "align.seeds = [1]", "`align.seeds` are the condition's own"),
+        ("align.lambda_align = 2.0", 'align.systems = ["sft"]', "`align.systems` and"),
+        ("align.lambda_align = 2.0", "align = 2.0", "`align` is a table of settings"),
+        ("align.lambda_align = 2.0", "evaluate.max_tokens = 5", "`evaluate` belongs to the study"),
+        ("[[condition]]", "[condition]", "is not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_study(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in STUDY
+    path = write(tmp_path, STUDY.replace(old, new))
+    with pytest.raises(RecipeError) as caught:
+        load_study(path)
+    message = str(caught.value)
+    assert said in message
+    assert f"study {path}" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("align.lambda_align = 2.0", "align.lambda_align = -1", "align.lambda_align: Input should be greater than or"),
+        ("align.lambda_align = 2.0", "align.lamda = 2", "align.lamda: Extra inputs are not permitted"),
+        ('name = "strong"', 'name = "strong"\nsystem = "none_such"', "align.systems.0: Input should be"),
+    ],
+)
+def test_overrides_that_make_no_valid_recipe_name_the_condition(tmp_path: Path, old: str, new: str, said: str) -> None:
+    study = load_study(write(tmp_path, STUDY.replace(old, new)))
+    with pytest.raises(RecipeError) as caught:
+        study_runs(study)
+    assert said in str(caught.value)
+    assert "condition 'strong'" in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_not_a_conditions_mistake(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, STUDY.replace("smolthink-135m", "none-such")))
+    with pytest.raises(RecipeError, match="no recipe 'none-such'"):
+        study_runs(study)
+
+
+def test_a_study_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(RecipeError, match=r"no study 'none-such'\. Give a \.toml file or one of: .*methods"):
+        load_study("none-such")
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_every_shipped_study_makes_valid_recipes(name: str) -> None:
+    study = load_study(name)
+    runs = study_runs(study)
+    assert len({run.name for run in runs}) == len(runs) >= len(study.condition)
+
+
+def test_the_study_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (each for each in re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL) if "[[condition]]" in each)
+    runs = study_runs(load_study(write(tmp_path, block)))
+    assert [(run.name, run.recipe.align.lambda_align) for run in runs[:2]] == [
+        ("sft-seed0", 0.1),
+        ("lambda_1-seed0", 1.0),
+    ]
+
+
+def test_the_shipped_methods_have_five_seeds_for_the_claim_and_three_for_the_ablations() -> None:
+    study = load_study("methods")
+    seeds = {condition.name: condition.seeds or study.seeds for condition in study.condition}
+    assert all(seeds.pop(name) == (0, 1, 2, 3, 4) for name in ("sft", "presafe", "random_labels"))
+    assert set(seeds.values()) == {(0, 1, 2)}
+    # the ablations differ from the recipe and from one another
+    first = [run.recipe.align for run in study_runs(study) if run.seed == 0]
+    assert len({(each.systems, each.lambda_align, each.lambda_start) for each in first}) == len(first)
