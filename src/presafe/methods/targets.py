@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from itertools import pairwise
 
 from presafe.methods.method import Case, Target
 from presafe.records import Verdict
@@ -29,7 +28,7 @@ SAFE_THOUGHT = "This request could lead to harm, so the right thing is to declin
 LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
 """Own answers to harmless queries with these verdicts are no rows: there is nothing there to keep."""
 
-_SENTENCE_END = re.compile(r"[.!?]\s+|\n+")
+_SENTENCE = re.compile(r".+?(?:[.!?]\s+|\n+|\Z)", re.DOTALL)
 
 
 def refusal_for(prompt_id: str) -> str:
@@ -62,6 +61,4 @@ def own_words(case: Case) -> Target | None:
 
 def sentences(text: str) -> list[str]:
     """A text cut behind the ends of its sentences and lines; joined again they are the text."""
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    cuts = [0, *ends, *([len(text)] if not ends or ends[-1] < len(text) else [])]
-    return [text[start:end] for start, end in pairwise(cuts)]
+    return _SENTENCE.findall(text)
