@@ -147,7 +147,8 @@ def test_extending_an_unknown_recipe_lists_the_known_ones(tmp_path: Path) -> Non
 
 def test_settings_come_back_from_json_as_they_were(tmp_path: Path) -> None:
     # A run folder keeps its recipe as JSON and compares the next one with it.
-    recipe = load_recipe(write(tmp_path, MINIMAL))
+    own = MINIMAL.replace('{ set = "harmful", n = 4 }', '{ file = "mine.csv", expect = "refuse" }')
+    recipe = load_recipe(write(tmp_path, own))
     stored = json.loads(json.dumps(recipe.model_dump(mode="json")))
     assert parse_recipe(stored, "recipe.json") == recipe
 
