@@ -94,7 +94,7 @@ def pooled_states(
 ) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]]:
     """What SafeKey's two heads read: the means over query and first sentences (X, U), and over the sentences alone (U).
 
-    Source: SafeKey, arXiv 2505.16186, section 4 (dual-path safety head). X is the whole rendered prompt here.
+    Source: SafeKey, arXiv 2505.16186, dual-path safety head. X is the whole rendered prompt here.
 
     Args:
         states: Hidden states after the final norm, padded on the right.

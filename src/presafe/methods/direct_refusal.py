@@ -6,7 +6,7 @@ from presafe.methods.method import Case, Method, Target, Training
 from presafe.methods.targets import own_words, refuse_after
 
 THOUGHT = "I should not answer this question!"
-"""As the paper's data set has it."""
+"""As others quote it from the paper's data set."""
 
 
 def _refuse(case: Case) -> Target:

@@ -1,11 +1,11 @@
-"""LessThink: one short thought, the same for every prompt (SafeChain, section 5)."""
+"""LessThink: one short thought, the same for every prompt."""
 
 from __future__ import annotations
 
 from presafe.methods.method import Method, Prefill
 
 THOUGHT = "Okay, the user ask for this, I can answer it without thinking much."
-"""As the paper prints it."""
+"""As others quote it from the paper."""
 
 METHOD = Method(
     title="LessThink",

@@ -1,6 +1,6 @@
 """SafeKey: two heads learn from the first sentences of the thought whether the query is harmful.
 
-    L = L_SFT − λ · Σ over both heads of (y ln S + (1 − y) ln(1 − S))              (SafeKey, section 4; λ = 0.2)
+    L = L_SFT − λ · Σ over both heads of (y ln S + (1 − y) ln(1 − S))              (SafeKey; λ = 0.2)
     S₁ reads the mean state over query and first sentences (X, U), S₂ that over the sentences alone (U)
 
 U is the model's understanding of the query, before the key sentence in which it turns to safety or does not. Here U is

@@ -1,4 +1,4 @@
-"""ZeroThink: the thought is closed before it begins (SafeChain, section 5)."""
+"""ZeroThink: the thought is closed before it begins."""
 
 from __future__ import annotations
 
