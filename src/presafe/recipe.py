@@ -12,15 +12,26 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from presafe.errors import RecipeError
+from presafe.methods.registry import methods
 from presafe.records import Expect
 
 Positive = Annotated[int, Field(ge=1)]
 Declared = Literal["recipe", "study"]
 _FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}
 """Where the package keeps those that ship."""
+
+
+def _known(name: str) -> str:
+    if name not in methods():
+        raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_known)]
+"""Name of a method: `presafe list methods`."""
 
 
 class Settings(BaseModel):
@@ -179,11 +190,28 @@ class SignalSettings(Settings):
     """Seed of the split, the new layer and the order."""
 
 
-class AlignSettings(Settings):
-    """Stage 3: LoRA with L = L_SFT + λ · L_align (paper, section 4)."""
+class SafetyData(Settings):
+    """Safe thoughts and answers that someone published, in a file on this machine."""
 
-    systems: tuple[Literal["sft", "presafe", "random_labels"], ...] = ("sft", "presafe")
-    """Which to train: next-token loss only (λ = 0), the method, the control whose p' are random."""
+    file: Path
+    """A CSV, TSV, JSON or JSONL file, gzipped or not; one question a row."""
+    prompt_column: str | None = None
+    """Column of the question; None takes the first of the usual names."""
+    response_column: str = "response"
+    """Column of the answer, or of thought and answer with the thought between <think> and </think>."""
+    thought_column: str | None = None
+    """Column of the thought, where it has its own."""
+    n: Positive | None = None
+    """How many rows, from the top; None takes all."""
+
+
+class AlignSettings(Settings):
+    """Stage 3: LoRA with L = L_SFT + λ · L_align (paper, section 4), and what it is compared with."""
+
+    systems: tuple[MethodName, ...] = ("sft", "presafe")
+    """Methods to train, and to sample where they are a prefill of the thought (`presafe list methods`)."""
+    data: dict[MethodName, SafetyData] = {}
+    """The file of each method that learns from one."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """One training a seed and system."""
     lambda_align: float = Field(default=1.0, ge=0)
@@ -230,6 +258,18 @@ class AlignSettings(Settings):
         if len(set(values)) < len(values):
             raise ValueError("each may stand once")
         return values
+
+    @model_validator(mode="after")
+    def _takes_effect(self) -> Self:
+        trainings = {name: training for name in self.systems if (training := methods()[name].training)}
+        needed = {name for name, training in trainings.items() if training.needs_data}
+        if missing := sorted(needed - self.data.keys()):
+            raise ValueError(f"{missing[0]} learns from a file: name it in [align.data.{missing[0]}]")
+        if idle := sorted(self.data.keys() - needed):
+            raise ValueError(f"`data.{idle[0]}` has no effect: {idle[0]} is none of `systems` that learn from a file")
+        if self.lambda_start == 0 and "presafe_start" in self.systems:
+            raise ValueError("presafe_start is `sft` by another name where `lambda_start` is 0")
+        return self
 
 
 class EvaluateSettings(Settings):

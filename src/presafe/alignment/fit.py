@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, cut, refusal_start_id
 from presafe.errors import RecipeError, SignalError
+from presafe.methods.method import Head
 from presafe.models.rendering import Renderer
 from presafe.processes import is_main_process, num_processes
 from presafe.progress import console, progress_bar
@@ -27,6 +28,8 @@ def fit(
     *,
     lambda_align: float,
     lambda_start: float = 0.0,
+    head: Head = "decision",
+    start_ids: tuple[int, int | None] | None = None,
     seed: int,
     folder: Path,
     label: str,
@@ -43,6 +46,9 @@ def fit(
         settings: The recipe's settings of the stage.
         lambda_align: λ of this system; 0 trains no head.
         lambda_start: Weight of L_start of this system; with both at 0 it is next-token loss only.
+        head: What the head of L_align reads. Only one that reads the decision position is written.
+        start_ids: The token whose odds L_start reads, and the one it is set against, None being all others; without
+            them it reads where refusals of the recipe's form start.
         seed: Seed of the adapter, the head and the order of rows.
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.
@@ -73,7 +79,7 @@ def fit(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
     longest = settings.max_length
-    kept = [cut(row, longest) for row in rows if row.start_index + 1 < longest]
+    kept = [cut(row, longest) for row in rows if max(row.start_index + 1, row.pool_index) < longest]
     if not kept:
         raise SignalError(f"no alignment row has a prompt of less than {longest} tokens.", "Raise align.max_length.")
     if num_cut := sum(len(row.input_ids) > longest for row in rows):
@@ -86,13 +92,16 @@ def fit(
     group = settings.batch_size if settings.accumulation > 1 else 1
     order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
     batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
+    first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
     checkpoints = folder / "checkpoints"
     set_seed(seed)
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),
         lambda_align=lambda_align,
         lambda_start=lambda_start,
-        refusal_start_id=refusal_start_id(renderer, settings.refusal_target),
+        head=head,
+        refusal_start_id=first,
+        contrast_id=against,
         head_learning_rate=settings.head_learning_rate,
         max_steps=settings.max_steps,
         per_device_train_batch_size=batch_size,
@@ -135,7 +144,7 @@ def fit(
     if not is_main_process():
         return
     export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model, state=weights)
-    if lambda_align > 0:  # at 0 the head is trained on nothing, and decides nothing
+    if lambda_align > 0 and head != "pooled":  # at 0 the head is trained on nothing, and decides nothing
         save_head(trainer.model, folder, state=weights)
     history = [
         HistoryPoint(

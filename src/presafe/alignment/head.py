@@ -26,15 +26,16 @@ def causal_lm(model: Any) -> nn.Module:
     return inner
 
 
-def attach_head(model: nn.Module, seed: int) -> None:
+def attach_head(model: nn.Module, seed: int, num_outputs: int = 1) -> None:
     """Give a causal language model its auxiliary head, in float32; call it before PEFT wraps the model.
 
     Args:
         model: A Hugging Face causal language model.
         seed: Seed of the initial weights; the bias starts at 0.
+        num_outputs: Heads in one: SafeKey has two.
     """
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    head = nn.Linear(config.hidden_size, 1, dtype=torch.float32)
+    head = nn.Linear(config.hidden_size, num_outputs, dtype=torch.float32)
     nn.init.normal_(head.weight, std=_INIT_STD, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(head.bias)
     setattr(model, HEAD, head.to(next(model.parameters()).device))

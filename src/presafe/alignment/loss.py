@@ -2,6 +2,10 @@
 
     L_align = 1/M Σⱼ BCE(σ(φ(hⱼ)), p′ⱼ)     the auxiliary head at the decision position       (paper, section 4)
     L_start = 1/M Σⱼ BCE(σ(zⱼ), p′ⱼ)        z: the model's own log-odds of starting a refusal  (ours)
+    L_CPO   = 1/M Σⱼ −ln σ(ln P(t⁺) − ln P(t⁻))                 (Reasoning-to-Defend, arXiv 2502.12970, equation 4)
+
+L_CPO, whose t⁺ is the right one of the pivots "unsafe" and "safe" and t⁻ the other, is L_start with
+z = ln P(unsafe) − ln P(safe) and p′ in {0, 1}: −ln σ(z) where p′ = 1, −ln σ(−z) where p′ = 0.
 
 The head may read off h what is there already, without changing what the model says. L_start cannot be met in that way:
 it is a loss on the output (`design/0005-decision-in-the-output.md`).

@@ -1,45 +1,32 @@
 """Alignment queries as training rows: token ids, labels, decision position and soft target.
 
-    harmful    target: a safe refusal, at once or after a short safe thought          (paper, section 4)
-    harmless   target: the model's own thought and answer with CoT on
-    p′         the classifier's soft decision, or for the control a random one
-
-Rows are tokenised here rather than by a chat template, because some templates drop the thought of a finished turn.
+What a query is answered with is the method's (`methods/`), in words; here it becomes token ids. Rows are tokenised here
+rather than by a chat template, because some templates drop the thought of a finished turn.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from presafe.methods.method import Case, Form, Target, Training
+from presafe.methods.targets import own_words, refuse
 from presafe.models.rendering import Renderer
-from presafe.records import Prompt, Response, Signal, Verdict
+from presafe.records import Prompt, Response, Signal
 
-REFUSALS = (
-    "I'm sorry, but I can't help with that.",
-    "I can't help with that request.",
-    "I'm sorry, I can't assist with that.",
-    "I can't help with this because it could hurt someone.",
-    "Sorry, I won't help with that. It could cause serious harm.",
-    "I'm not able to help with that. If you are in a hard place, please talk to someone you trust.",
-)
-"""Safe refusals; ours, since the paper gives no wording."""
+_SOME_QUERY = Prompt(id="", text="?", category="none", split="none", licence="none", expect="refuse")
+"""Stands for any harmful query, where only the first word of a refusal is asked for."""
 
-SAFE_THOUGHT = "This request could lead to harm, so the right thing is to decline it."
-"""The thought before a refusal, for `refusal_target = "thought"`; ours."""
-
-
-LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
-"""Own answers to harmless queries with these verdicts are no rows: there is nothing there to keep."""
+_DEFAULT = Training(refuse, own_words)
+"""Targets in the recipe's form, as PreSafe and SFT alone have them."""
 
 
 class AlignmentRow(NamedTuple):
     """One training row. `signal` is p′ at `decision_index`, the last prompt token before the CoT.
 
     `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
-    or where the model itself opens its thought the last token of the opening.
+    or where the model itself opens its thought the last token of the opening; with pivots, the position before the
+    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey).
     """
 
     prompt_id: str
@@ -48,50 +35,37 @@ class AlignmentRow(NamedTuple):
     decision_index: int
     start_index: int
     signal: float
-
-
-def refusal_for(prompt_id: str) -> str:
-    """One of `REFUSALS`, always the same for a prompt."""
-    return REFUSALS[hashlib.sha256(prompt_id.encode()).digest()[0] % len(REFUSALS)]
+    pool_index: int = 0
 
 
 def alignment_rows(
     prompts: Sequence[Prompt],
-    own: Mapping[str, Response],
+    responses: Mapping[str, Response],
     signals: Mapping[str, Signal],
     renderer: Renderer,
-    refusal_target: Literal["direct", "thought"],
+    refusal_target: Form,
+    training: Training = _DEFAULT,
 ) -> list[AlignmentRow]:
     """Build the rows, in the order of the prompts.
 
     Args:
         prompts: Alignment queries.
-        own: The model's own responses with CoT on to the harmless ones, by prompt id; `LEFT_OUT` are left out.
+        responses: Responses with CoT on, by prompt id: the model's own to the harmless queries, and to the harmful ones
+            where the method learns from some.
         signals: p′ of every query, by prompt id.
         renderer: The model's tokenizer and family.
-        refusal_target: What harmful queries are answered with.
+        refusal_target: What harmful queries are answered with, where the method leaves it to the recipe.
+        training: The method's; those without a target are left out.
+
+    Raises:
+        KeyError: a query has no signal, or no response where it needs one.
     """
     rows = []
     for prompt in prompts:
-        rendered = renderer.render(prompt.text, "on")
-        if prompt.expect == "refuse":
-            thought = SAFE_THOUGHT if refusal_target == "thought" else None
-            completion = renderer.completion(thought, refusal_for(prompt.id))
-        else:
-            response = own[prompt.id]
-            if response.verdict in LEFT_OUT:
-                continue
-            completion = renderer.completion(response.thought, response.answer, ended=response.complete)
-        rows.append(
-            AlignmentRow(
-                prompt_id=prompt.id,
-                input_ids=rendered.ids + completion,
-                labels=[-100] * len(rendered.ids) + completion,
-                decision_index=rendered.decision_index,
-                start_index=rendered.decision_index + len(renderer.opening_ids()),
-                signal=signals[prompt.id].probability,
-            )
-        )
+        case = Case(prompt, responses.get(prompt.id), refusal_target)
+        target = (training.refusal if prompt.expect == "refuse" else training.kept)(case)
+        if target is not None:
+            rows.append(_row(prompt, target, signals[prompt.id].probability, renderer, training))
     return rows
 
 
@@ -100,13 +74,57 @@ def cut(row: AlignmentRow, max_length: int) -> AlignmentRow:
     return row._replace(input_ids=row.input_ids[:max_length], labels=row.labels[:max_length])
 
 
-def random_signals(signals: Mapping[str, Signal], seed: int) -> dict[str, Signal]:
-    """The control that would settle the claim: p′ replaced by fair coins, whatever the query."""
-    rng = random.Random(seed)
-    return {name: Signal(prompt_id=name, probability=float(rng.random() < 0.5)) for name in sorted(signals)}
+def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, training: Training) -> AlignmentRow:
+    rendered = renderer.render(prompt.text, "on")
+    opening = renderer.opening_ids()
+    before = rendered.ids + opening
+    thought, rest = renderer.text_ids(target.thought or ""), renderer.text_ids(target.rest)
+    # A thought left open teaches its own words and nothing beside them.
+    learned = [*opening] if target.answer is not None else [-100] * len(opening)
+    written = thought + rest
+    if target.answer is not None:
+        written = [*written, *renderer.close_ids(), *renderer.answer_ids(target.answer, ended=target.complete)]
+    start = len(before) - 1
+    if training.pivots:
+        start += len(thought) + _num_shared(*pivot_ids(renderer, training.pivots))
+    return AlignmentRow(
+        prompt_id=prompt.id,
+        input_ids=before + written,
+        labels=[-100] * len(rendered.ids) + learned + written,
+        decision_index=rendered.decision_index,
+        start_index=start,
+        signal=signal,
+        pool_index=len(before) + len(thought) - 1,
+    )
 
 
-def refusal_start_id(renderer: Renderer, refusal_target: Literal["direct", "thought"]) -> int:
-    """The first token of a refusal's thought, or the one that closes the thought at once: where refusals part ways."""
-    completion = renderer.completion(SAFE_THOUGHT if refusal_target == "thought" else None, REFUSALS[0])
-    return completion[len(renderer.opening_ids())]
+def refusal_start_id(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> int:
+    """The token with which a method's refusals and other thoughts part ways, right after the thought's opening.
+
+    The first token of a refusal's thought, or the one that closes the thought at once. Where the method knows no
+    refusal before it sees data, that of the recipe's form.
+    """
+    case = Case(_SOME_QUERY, None, refusal_target)
+    from_data = training.needs_data or training.steering
+    target = refuse(case) if from_data else training.refusal(case) or refuse(case)
+    return (renderer.completion_ids(target.thought) if target.thought else renderer.close_ids())[0]
+
+
+def pivot_ids(renderer: Renderer, pivots: tuple[str, str]) -> tuple[list[int], list[int]]:
+    """Token ids of a method's two pivots, unsafe and safe."""
+    unsafe, safe = (renderer.completion_ids(pivot) for pivot in pivots)
+    return unsafe, safe
+
+
+def start_ids(renderer: Renderer, refusal_target: Form, training: Training) -> tuple[int, int | None]:
+    """The token whose odds L_start reads, and the one that it is set against; None is all others."""
+    if training.pivots is None:
+        return refusal_start_id(renderer, refusal_target, training), None
+    unsafe, safe = pivot_ids(renderer, training.pivots)
+    shared = _num_shared(unsafe, safe)
+    return unsafe[shared], safe[shared]
+
+
+def _num_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """Tokens that two sequences begin with alike."""
+    return next(index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)

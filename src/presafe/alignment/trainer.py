@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -23,11 +24,12 @@ from presafe.alignment.loss import alignment_loss, next_token_loss
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.models.decision_head import HEAD, start_log_odds
 
-_COLUMNS = ("decision_index", "signal", "start_index")
+_POSITIONS = ("decision_index", "start_index", "pool_index")
+"""Columns that name a position in the row."""
 
 
 class _Decision(NamedTuple):
-    """Logits of the rows of a micro-batch: the head's, and the model's own log-odds of starting a refusal."""
+    """Logits of the rows of a micro-batch: the head's, one or two a row, and the model's own of starting a refusal."""
 
     head: Tensor
     start: Tensor | None
@@ -40,6 +42,8 @@ class PreSafeConfig(SFTConfig):
     lambda_align: float = field(default=1.0, metadata={"help": "λ ≥ 0. At 0 the head is trained on nothing."})
     lambda_start: float = field(default=0.0, metadata={"help": "Weight of L_start, at least 0."})
     refusal_start_id: int | None = field(default=None, metadata={"help": "Token refusals start with, for L_start."})
+    contrast_id: int | None = field(default=None, metadata={"help": "Token L_start sets it against; None: all others."})
+    head: str = field(default="decision", metadata={"help": "What it reads: decision, detached or pooled (SafeKey)."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
     # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
     ddp_find_unused_parameters: bool | None = False
@@ -72,16 +76,37 @@ class PreSafeCollator(DataCollatorForLanguageModeling):
     """Pads on the right, which leaves decision positions as they are.
 
     Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]); for L_start
-    also `start_index`, the position before the token that a refusal starts with.
+    also `start_index`, the position before the token that a refusal starts with, and for SafeKey's heads `pool_index`,
+    the last token of the sentences that they read.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = super().torch_call(examples)
-        batch["decision_index"] = torch.tensor([example["decision_index"] for example in examples])
         batch["signal"] = torch.tensor([float(example["signal"]) for example in examples])
-        if "start_index" in examples[0]:
-            batch["start_index"] = torch.tensor([example["start_index"] for example in examples])
+        for name in _POSITIONS:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
         return batch
+
+
+def pooled_states(
+    states: Float[Tensor, "rows positions hidden"], decision: Int[Tensor, " rows"], end: Int[Tensor, " rows"]
+) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]]:
+    """What SafeKey's two heads read: the means over query and first sentences (X, U), and over the sentences alone (U).
+
+    Source: SafeKey, arXiv 2505.16186, dual-path safety head. X is the whole rendered prompt here.
+
+    Args:
+        states: Hidden states after the final norm, padded on the right.
+        decision: Position of the last prompt token.
+        end: Position of the last token of U; where U has none, both read the decision position alone for U.
+    """
+    positions = torch.arange(states.shape[1], device=states.device)[None]
+    through = positions <= end[:, None]
+    thought = through & (positions > decision[:, None])
+    thought = torch.where(thought.any(-1, keepdim=True), thought, positions == decision[:, None])
+    means = [(states * kept[..., None]).sum(1) / kept.sum(-1, keepdim=True) for kept in (through, thought)]
+    return means[0], means[1]
 
 
 class PreSafeTrainer(SFTTrainer):
@@ -104,14 +129,14 @@ class PreSafeTrainer(SFTTrainer):
                     "a model that carries an adapter already has no place for the head in its checkpoints.",
                     "Give the bare model and a peft_config, or attach_head before PEFT wraps the model.",
                 )
-            attach_head(causal_lm(model), args.seed)
+            attach_head(causal_lm(model), args.seed, 2 if args.head == "pooled" else 1)
         if peft_config is not None:
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
         rest.setdefault("data_collator", PreSafeCollator(pad_token_id=processing_class.pad_token_id))
         super().__init__(model=model, args=args, processing_class=processing_class, peft_config=peft_config, **rest)
         # Both terms are scaled here, so label tokens are counted over the step whatever the model's forward takes.
         self.model_accepts_loss_kwargs = True
-        self._where: tuple[Tensor, Tensor | None] | None = None
+        self._where: dict[str, Tensor] | None = None
         self._decision: _Decision | None = None
         self._rows_in_step = 0
         # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
@@ -134,7 +159,7 @@ class PreSafeTrainer(SFTTrainer):
         """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
         inputs = dict(inputs)
         targets = inputs.pop("signal")
-        self._where = inputs.pop("decision_index"), inputs.pop("start_index", None)
+        self._where = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
         try:
             sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
@@ -146,7 +171,8 @@ class PreSafeTrainer(SFTTrainer):
         rows = self._rows_in_step if training else len(targets)
         # DDP averages gradients over processes; both terms are sums over all of them.
         processes = self.accelerator.num_processes if training else 1
-        bce = alignment_loss(decision.head, targets) * processes / rows
+        each = targets.repeat_interleave(decision.head.shape[-1])  # SafeKey's two heads learn the same
+        bce = alignment_loss(decision.head.flatten(), each) * processes / rows
         self._note("sft_loss", sft_loss, training)
         self._note("align_loss", bce, training)
         loss = sft_loss + self.args.lambda_align * bce
@@ -176,17 +202,23 @@ class PreSafeTrainer(SFTTrainer):
             return
         states, lm = output.last_hidden_state, causal_lm(self.model)
         rows = torch.arange(len(states), device=states.device)
-        decision, start = self._where
+        where = {name: position.to(states.device) for name, position in self._where.items()}
         with torch.autocast(states.device.type, enabled=False):
             # Through the wrapper, not the copy: PEFT's wrapper is what DDP and FSDP know.
-            head = getattr(lm, HEAD)(states[rows, decision.to(states.device)].float()).squeeze(-1)
+            head = getattr(lm, HEAD)
+            if self.args.head == "pooled":
+                means = pooled_states(states.float(), where["decision_index"], where["pool_index"])
+                logits = head(torch.stack(means, dim=1)).diagonal(dim1=1, dim2=2)  # each head reads its own mean
+            else:
+                read = states[rows, where["decision_index"]].float()
+                logits = head(read.detach() if self.args.head == "detached" else read)
         odds = None
         if self.args.lambda_start > 0:
-            if start is None:
+            if "start_index" not in where:
                 raise SignalError("L_start needs a column start_index, and the rows have none.")
-            words = lm.get_output_embeddings()(states[rows, start.to(states.device)])  # type: ignore[operator]
-            odds = start_log_odds(words.float(), self.args.refusal_start_id)
-        self._decision = _Decision(head, odds)
+            words = lm.get_output_embeddings()(states[rows, where["start_index"]])  # type: ignore[operator]
+            odds = start_log_odds(words.float(), self.args.refusal_start_id, self.args.contrast_id)
+        self._decision = _Decision(logits, odds)
 
     def _note(self, name: str, value: Tensor, training: bool) -> None:
         """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.
@@ -206,7 +238,7 @@ class PreSafeTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         known: list[str] = self._signature_columns  # type: ignore[has-type]
-        self._signature_columns = [*dict.fromkeys([*known, *_COLUMNS])]
+        self._signature_columns = [*dict.fromkeys([*known, "signal", *_POSITIONS])]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The adapter's optimiser; the head gets a group of its own where it has a learning rate of its own."""

@@ -73,11 +73,9 @@ def _judges() -> list[tuple[str, str]]:
 
 
 def _methods() -> list[tuple[str, str]]:
-    return [
-        ("sft", "next-token loss only (λ = 0)"),
-        ("presafe", "next-token loss + λ · BCE of a head at the decision position (arXiv 2603.17368)"),
-        ("random_labels", "the same with random labels: the control"),
-    ]
+    from presafe.methods.registry import methods
+
+    return [(name, f"{method.title}: {method.description} ({method.source})") for name, method in methods().items()]
 
 
 def _recipes() -> list[tuple[str, str]]:

@@ -24,13 +24,18 @@ def has_head(folder: Path) -> bool:
     return (folder / f"{HEAD}.safetensors").is_file()
 
 
-def start_log_odds(logits: Float[Tensor, "rows vocabulary"], token: int) -> Float[Tensor, " rows"]:
-    """ln P(token) − ln(1 − P(token)) without forming P, which would saturate.
+def start_log_odds(
+    logits: Float[Tensor, "rows vocabulary"], token: int, against: int | None = None
+) -> Float[Tensor, " rows"]:
+    """ln P(token) − ln(1 − P(token)) without forming P, which would saturate; or − ln P(against).
 
     Args:
         logits: Output of the language-model head, at the position before the token.
         token: Id of the token.
+        against: Id of another; None is all others.
     """
+    if against is not None:
+        return logits[:, token] - logits[:, against]
     others = logits.clone()
     others[:, token] = -torch.inf
     return logits[:, token] - others.logsumexp(-1)

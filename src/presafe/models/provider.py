@@ -28,6 +28,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from presafe.errors import ModelError
+from presafe.methods.registry import is_prefill, methods
 from presafe.models.address import need_weights, served_model
 from presafe.models.batching import LocalEngine
 from presafe.models.exchange import Engine, Request
@@ -52,10 +53,12 @@ class PreSafeAPI(ModelAPI):
         dtype: "float32" or "bfloat16".
         batch_size: Rows decoded together, at most; of a served model, requests in flight.
         batch_tokens: Tokens that a batch's cache may hold; not used by a served model.
+        method: Name of a method that prefills the thought with CoT on; None prefills none.
         keep: Whether to hold these weights beside those of the model that is sampled, as a judge does.
 
     Raises:
-        ModelError: `thinking` is another word, the address of a server is malformed, or is given an adapter.
+        ModelError: `thinking` is another word, `method` none that prefills, the address of a server is malformed, or
+            is given an adapter.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PreSafeAPI(ModelAPI):
         dtype: str = "float32",
         batch_size: int = 64,
         batch_tokens: int = 65_536,
+        method: str | None = None,
         keep: bool = False,
     ) -> None:
         super().__init__(model_name, None, None, [], config)
@@ -79,6 +83,12 @@ class PreSafeAPI(ModelAPI):
         if thinking not in ("on", "off"):
             raise ModelError(f"thinking must be on or off, got {thinking!r}.")
         self._thinking: Thinking = thinking
+        if method is not None and not (is_prefill(method) and thinking == "on"):
+            raise ModelError(
+                f"there is no prefilled thought {method!r} with CoT {thinking}.",
+                f"With CoT on there are: {', '.join(filter(is_prefill, methods()))}.",
+            )
+        self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
         self.engine: Engine
         """What continues the prompts."""
@@ -129,14 +139,16 @@ class PreSafeAPI(ModelAPI):
         renderer = self.engine.ready()
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
         draw = f"{config.seed or 0} {text}".encode()
+        prefill = renderer.prefill_ids(self._prefill) if self._prefill else []
         request = Request(
-            ids=renderer.render(text, self._thinking).ids,
+            ids=renderer.render(text, self._thinking).ids + prefill,
             max_tokens=config.max_tokens or 4096,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
         )
         completion = await self.engine.complete(request)
-        thought, answer, truncated = renderer.split_text(completion.text, self._thinking, ended=completion.stopped)
+        said = renderer.tokenizer.decode(prefill) + completion.text
+        thought, answer, truncated = renderer.split_text(said, self._thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
         num_in, num_out = len(request.ids), completion.num_tokens

@@ -13,6 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
+from presafe.methods.method import Prefill
 from presafe.models.family import Family
 from presafe.records import Thinking
 
@@ -93,17 +94,28 @@ class Renderer:
             answer: The answer after it.
             ended: Whether the turn is complete; False leaves out the end-of-turn token.
         """
-        close = f"\n{self.family.think_close}\n\n"
         return [
             *self.opening_ids(),
             *(self.completion_ids(thought) if thought else []),
-            *self.completion_ids(close),
+            *self.close_ids(),
             *self.answer_ids(answer, ended=ended),
         ]
 
     def opening_ids(self) -> list[int]:
         """Token ids with which the model itself opens a thought; none where the prompt with CoT on does."""
         return self.completion_ids(self.family.model_opens) if self.family.model_opens else []
+
+    def close_ids(self) -> list[int]:
+        """Token ids that end a thought."""
+        return self.completion_ids(f"\n{self.family.think_close}\n\n")
+
+    def prefill_ids(self, prefill: Prefill) -> list[int]:
+        """Token ids after a prompt with CoT on that begin the model's thought for it, and close it where it says so."""
+        return [
+            *self.opening_ids(),
+            *(self.completion_ids(prefill.thought) if prefill.thought else []),
+            *(self.close_ids() if prefill.closed else []),
+        ]
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
         """Token ids of a turn after a prompt with CoT off: the answer and, where it is complete, the end."""

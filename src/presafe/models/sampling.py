@@ -44,20 +44,23 @@ class Sampler(NamedTuple):
     """Answers a prompt."""
     sampling: SamplingSettings = SamplingSettings()
     """How tokens are drawn, where it is not as the family publishes."""
+    method: str | None = None
+    """A method that prefills the thought."""
 
     def inspect_model(self) -> Model:
         """The model as Inspect knows it."""
         from presafe.models import registry  # noqa: F401  registers the provider
 
-        return get_model(
-            f"presafe/{self.model.address}",
-            memoize=False,
-            thinking=self.thinking,
-            adapter=str(self.adapter.resolve()) if self.adapter else None,
-            family=self.model.family,
-            tokenizer=self.model.tokenizer,
-            dtype=self.model.dtype,
-        )
+        arguments: dict[str, Any] = {
+            "thinking": self.thinking,
+            "adapter": str(self.adapter.resolve()) if self.adapter else None,
+            "family": self.model.family,
+            "tokenizer": self.model.tokenizer,
+            "dtype": self.model.dtype,
+        }
+        if self.method:  # what a model is given belongs to a log's identity: without one it stays as it was
+            arguments["method"] = self.method
+        return get_model(f"presafe/{self.model.address}", memoize=False, **arguments)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from presafe.methods.registry import trained
 from presafe.planning.estimate import GIB, Launcher, Plan
 from presafe.recipe import Recipe
 
@@ -62,7 +63,7 @@ def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> 
     lines = [f"{common} --port 8000"]
     rank = max_lora_rank(recipe.align.lora_rank)
     if rank is not None:
-        adapters = " ".join(f"{name}={folder}/alignment/{name}/adapter" for name in recipe.align.systems)
+        adapters = " ".join(f"{name}={folder}/alignment/{name}/adapter" for name in trained(recipe.align.systems))
         lines.append(f"{common} --port 8000 --enable-lora --max-lora-rank {rank} --lora-modules {adapters}")
     return lines
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from presafe.methods.registry import trained
 from presafe.planning.compute import BYTES, Row, TrainingBytes, cache_bytes, training_bytes, training_flops
 from presafe.planning.devices import Assumptions, Device
 from presafe.planning.shapes import ModelShape
@@ -181,7 +182,7 @@ def _training(
         (refused_share, Row(assumed.prompt_tokens + assumed.refusal_tokens, assumed.refusal_tokens)),
         (1 - refused_share, Row(assumed.prompt_tokens + answer, answer)),
     ]
-    trainings = len(align.systems) * len(align.seeds)
+    trainings = len(trained(align.systems)) * len(align.seeds)
     rows = trainings * align.max_steps * align.batch_size * align.accumulation
     flops = rows * sum(share * training_flops(shape, row, adapter, checkpointing=True) for share, row in kinds)
     return Training(

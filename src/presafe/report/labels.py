@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from presafe.methods.registry import methods
+
 if TYPE_CHECKING:
     from presafe.records import Score
 
@@ -13,9 +15,7 @@ DASH = "–"
 
 SYSTEMS: Mapping[str, str] = {
     "vanilla": "Vanilla",
-    "sft": "SFT only (λ = 0)",
-    "presafe": "PreSafe",
-    "random_labels": "Random labels (control)",
+    **{name: method.title for name, method in methods().items()},
     "adapted": "Adapted",
 }
 

@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from presafe.alignment.rows import REFUSALS
 from presafe.judges.refusal import is_refusal
+from presafe.methods.targets import REFUSALS
 from presafe.prompts.arithmetic import Problem
 from presafe.records import Prompt, Thinking
 

@@ -1,23 +1,31 @@
-"""Stage 3: train every aligned system of the recipe, each seed, into `alignment/<system>/`.
+"""Stage 3: train every method of the recipe that trains, each seed, into `alignment/<system>/`.
 
-sft             next-token loss only (λ = 0): the same rows, order and steps
-presafe         L_SFT + λ · L_align with the classifier's p', and λ_start · L_start where the recipe asks for it
-random_labels   the same with p' replaced by fair coins: the control
+What differs between them stands in `methods/`: what queries are answered with, where p′ is from, which terms of
+
+    L = L_SFT + λ · L_align + λ_start · L_start
+
+are on. Base, rows, order, steps and export are the same.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 from presafe.alignment.fit import HISTORY, fit
-from presafe.alignment.rows import LEFT_OUT, alignment_rows, random_signals
+from presafe.alignment.labels import labels_of
+from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids
+from presafe.errors import SignalError
+from presafe.methods.registry import training_of
+from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
+from presafe.models.rendering import Renderer
 from presafe.processes import claim_device, part
 from presafe.progress import console
-from presafe.records import Signal, read_jsonl
+from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.respond import responses_of
-from presafe.stages.systems import aligned_systems, alignment_queries, system_folder
+from presafe.stages.systems import System, aligned_systems, alignment_queries, safety_data, system_folder
 
 
 def align(run: RunFolder) -> None:
@@ -25,10 +33,9 @@ def align(run: RunFolder) -> None:
     claim_device()
     recipe, settings = run.recipe, run.recipe.align
     renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
-    prompts = alignment_queries(recipe)
-    own = {response.prompt_id: response for response in responses_of(run, "own")}
-    signals = {each.prompt_id: each for each in read_jsonl(run.path / "signals" / "signals.jsonl", Signal)}
-    lost = sum(response.verdict in LEFT_OUT for response in own.values())
+    own = responses_of(run, "own")
+    signals = read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
+    lost = sum(response.verdict in LEFT_OUT for response in own)
     if lost:
         console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
     for system in aligned_systems(recipe):
@@ -36,16 +43,19 @@ def align(run: RunFolder) -> None:
         if (folder / HISTORY).exists():
             continue
         assert system.seed is not None
-        used = random_signals(signals, system.seed) if system.name == "random_labels" else signals
-        rows = alignment_rows(prompts, own, used, renderer, settings.refusal_target)
+        training = training_of(system.name)
+        rows = system_rows(run, system, renderer, own, signals)
+        own_align, own_start = training.lambda_align, training.lambda_start
         release_model()
         fit(
             load_weights(recipe.model.address, recipe.model.dtype),
             renderer,
             rows,
             settings,
-            lambda_align=0.0 if system.name == "sft" else settings.lambda_align,
-            lambda_start=0.0 if system.name == "sft" else settings.lambda_start,
+            lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
+            lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
+            head=training.head or "decision",
+            start_ids=start_ids(renderer, settings.refusal_target, training),
             seed=system.seed,
             folder=folder,
             label=folder.name,
@@ -53,3 +63,48 @@ def align(run: RunFolder) -> None:
         )
         gc.collect()
     part()
+
+
+def system_rows(
+    run: RunFolder, system: System, renderer: Renderer, own: Sequence[Response], signals: Sequence[Signal]
+) -> list[AlignmentRow]:
+    """The rows that a system is trained on.
+
+    Args:
+        run: The run; what the method needs beside own answers and signals is read from it.
+        system: A trained system.
+        renderer: The model's tokenizer and family.
+        own: The model's own answers to the harmless queries.
+        signals: The classifier's p′ of every query.
+
+    Raises:
+        SignalError: none of the harmful queries has a target.
+        RunError: responses that the method learns from were not sampled.
+        PromptError: the file that it learns from cannot be read.
+    """
+    recipe, training = run.recipe, training_of(system.name)
+    prompts, responses = alignment_queries(recipe), list(own)
+    if training.steering:
+        responses += responses_of(run, system.name)
+    if training.needs_data:
+        traces = safety_data(recipe, system.name)
+        prompts = [*(trace.prompt for trace in traces), *(each for each in prompts if each.expect != "refuse")]
+        responses += [trace.response for trace in traces]
+    rows = alignment_rows(
+        prompts,
+        {response.prompt_id: response for response in responses},
+        labels_of(prompts, {each.prompt_id: each for each in signals}, training.labels, system.seed or 0),
+        renderer,
+        recipe.align.refusal_target,
+        training,
+    )
+    asked = {prompt.id for prompt in prompts if prompt.expect == "refuse"}
+    taught = sum(row.prompt_id in asked for row in rows)
+    if asked and not taught:
+        raise SignalError(
+            f"{system.name} has no target for any of the {len(asked)} harmful queries.",
+            "Take it out of align.systems: the model did not refuse when it was told to.",
+        )
+    if taught < len(asked):
+        console.print(f"  {system.name}: {taught} of {len(asked)} harmful queries have a target")
+    return rows

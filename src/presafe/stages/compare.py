@@ -14,6 +14,7 @@ from presafe.errors import RunError
 from presafe.evaluation.comparison import AnsweredSuites, differences, kind_of, outcomes
 from presafe.evaluation.metrics import mean_over_seeds, suite_scores
 from presafe.manifest import build_manifest, sha256_of
+from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
 from presafe.records import Response, Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
@@ -90,7 +91,8 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
     for path in sorted((folder / "evaluation").glob("*")):
         match = _FOLDER.fullmatch(path.name)
         if match and path.is_dir() and (logs := logged_suites(path, cast(Thinking, match["thinking"]))):
-            seed = int(match["seed"]) if match["seed"] else None if match["system"] == "vanilla" else first
+            as_it_came = match["system"] == "vanilla" or is_prefill(match["system"])
+            seed = int(match["seed"]) if match["seed"] else None if as_it_came else first
             seeds.setdefault((match["system"], match["thinking"]), {})[seed] = logs
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")

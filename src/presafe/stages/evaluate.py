@@ -1,9 +1,12 @@
-"""Stage 4: the model as it came with CoT on and off, and every aligned system with CoT on, on held-out prompts.
+"""Stage 4: the model as it came with CoT on and off, with its thought prefilled, and every aligned system with CoT on.
+
+All on held-out prompts.
 
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
-evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on; none of a served model
+evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on; none of a served model, and none
+                                        of a prefilled thought, whose decision position is that of the model as it came
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from presafe.evaluation.comparison import AnsweredSuites, between_modes, differe
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
 from presafe.judges.scorers import judge_name, scorer_for
+from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
@@ -101,6 +105,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             seed=recipe.evaluate.seed,
             samples=recipe.evaluate.samples,
             sampling=recipe.evaluate.sampling,
+            method=system.name if is_prefill(system.name) else None,
         ),
         run.path / "evaluation" / label_of(run, system),
     )
@@ -121,6 +126,9 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     if file.exists():
         return read_jsonl(file, PositionScore)
     model, adapter = run.recipe.model, adapter_of(run, system)
+    if is_prefill(system.name):
+        write_jsonl(file, [])
+        return []
     if is_served(model.address):
         console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
         write_jsonl(file, [])
@@ -128,7 +136,10 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
-    start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target)
+    method = (
+        system.name if system.seed is not None else "sft"
+    )  # the model as it came: where the recipe's refusals start
+    start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
     asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
         found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)

@@ -9,6 +9,7 @@ from presafe.planning.estimate import Launcher, Plan, Sampling, plan
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.recipe import Recipe, Source
+from presafe.stages.respond import steered_methods
 from presafe.stages.systems import evaluated_systems
 
 
@@ -42,6 +43,7 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
     respond, evaluate = recipe.respond, recipe.evaluate
     queries = sum(_count(source, assumed) for source in respond.classifier_queries)
     own = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) != "refuse")
+    harmful = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) == "refuse")
     systems = len(evaluated_systems(recipe))
     suites = [
         Sampling(
@@ -57,6 +59,10 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
         Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, respond.batch_size),
         Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, respond.batch_size),
         Sampling("own answers", own, respond.max_tokens, respond.batch_size),
+        *(
+            Sampling(f"refusals of {name}", harmful, respond.max_tokens, respond.batch_size)
+            for name in steered_methods(recipe)
+        ),
         *suites,
     ]
 

@@ -3,23 +3,24 @@
 responses/teacher   classifier queries, CoT off: their verdicts are the teacher's decisions
 responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
 responses/own       harmless alignment queries, CoT on: what the model is to keep
+responses/<method>  harmful alignment queries after the method's instruction to refuse, CoT on (ThinkSafe)
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from presafe.judges.scorers import refusal_strings
+from presafe.methods.registry import trained, training_of
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.progress import console
+from presafe.recipe import Recipe
 from presafe.records import Prompt, Response, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.classifier import DecisionSplit, split_decisions
-from presafe.stages.systems import alignment_queries, classifier_queries
+from presafe.stages.systems import alignment_queries, classifier_queries, steered_queries
 
-Part = Literal["teacher", "traces", "own"]
-
-_THINKING: dict[Part, Thinking] = {"teacher": "off", "traces": "on", "own": "on"}
+_PARTS = ("teacher", "traces", "own")
 
 
 class Decisions(NamedTuple):
@@ -32,9 +33,10 @@ class Decisions(NamedTuple):
 
 
 def respond(run: RunFolder) -> None:
-    """Sample all three parts."""
+    """Sample every part."""
     settings = run.recipe.respond
-    for part, thinking in _THINKING.items():
+    for part in (*_PARTS, *steered_methods(run.recipe)):
+        thinking = _thinking(part)
         said = sample_responses(
             part,
             {part: queries_of(run, part)},
@@ -55,8 +57,22 @@ def respond(run: RunFolder) -> None:
         console.print(f"  {part}: {len(said)} answers, {cut} thoughts truncated, {unjudged} without a verdict")
 
 
-def queries_of(run: RunFolder, part: Part) -> list[Prompt]:
-    """The queries of one part; those of the traces are known once the teacher has decided."""
+def steered_methods(recipe: Recipe) -> list[str]:
+    """The methods of a recipe that learn from the model's own refusals."""
+    return [name for name in trained(recipe.align.systems) if training_of(name).steering]
+
+
+def _thinking(part: str) -> Thinking:
+    return "off" if part == "teacher" else "on"
+
+
+def queries_of(run: RunFolder, part: str) -> list[Prompt]:
+    """The queries of one part: teacher, traces, own, or a method's name.
+
+    Those of the traces are known once the teacher has decided.
+    """
+    if part not in _PARTS:
+        return steered_queries(run.recipe, part)
     if part == "own":
         return [prompt for prompt in alignment_queries(run.recipe) if prompt.expect != "refuse"]
     if part == "teacher":
@@ -65,14 +81,14 @@ def queries_of(run: RunFolder, part: Part) -> list[Prompt]:
     return [decisions.queries[index] for index in decisions.split.held_out]
 
 
-def responses_of(run: RunFolder, part: Part) -> list[Response]:
+def responses_of(run: RunFolder, part: str) -> list[Response]:
     """What was said in one part, in the order of `queries_of`.
 
     Raises:
         RunError: the stage has not finished.
     """
-    queries: dict[str, list[Prompt]] = {part: queries_of(run, part)}
-    return load_responses(run.path / "responses" / part, _THINKING[part], queries)[part]
+    queries = {part: queries_of(run, part)}
+    return load_responses(run.path / "responses" / part, _thinking(part), queries)[part]
 
 
 def decisions_of(run: RunFolder) -> Decisions:

@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 from presafe.errors import PromptError
 from presafe.manifest import sha256_of_prompts
+from presafe.methods.registry import is_prefill, trained, training_of
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_source, load_sources
+from presafe.prompts.traces import SafetyTrace, load_traces
 from presafe.recipe import Recipe, Source
 from presafe.records import Prompt, Thinking
 from presafe.run_folder import RunFolder
 
 
 class System(NamedTuple):
-    """One thing that is evaluated. `seed` is None for the model as it came."""
+    """One thing that is evaluated. `seed` is None for the model as it came, also where its thought is prefilled."""
 
     name: str
     seed: int | None
@@ -38,6 +40,31 @@ def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
 
 
+def safety_data(recipe: Recipe, method: str) -> list[SafetyTrace]:
+    """The rows of a method's file, but for those whose question stands in an evaluation suite, case and punctuation
+    folded: published sets share some.
+
+    Raises:
+        PromptError: the file cannot be read, or nothing is left of it.
+    """
+    asked = {fold(prompt.text) for prompts in evaluation_suites(recipe).values() for prompt in prompts}
+    found = load_traces(recipe.align.data[method])
+    kept = [trace for trace in found if fold(trace.prompt.text) not in asked]
+    if not kept:
+        raise PromptError(f"every question of {recipe.align.data[method].file} stands in an evaluation suite.")
+    return kept
+
+
+def steered_queries(recipe: Recipe, method: str) -> list[Prompt]:
+    """The harmful alignment queries, each after the method's instruction to refuse; ids as without it."""
+    instruction = training_of(method).steering
+    return [
+        prompt.model_copy(update={"text": f"{instruction}\n\n{prompt.text}"})
+        for prompt in alignment_queries(recipe)
+        if prompt.expect == "refuse"
+    ]
+
+
 def _queries(recipe: Recipe, sources: Sequence[Source]) -> list[Prompt]:
     """Queries of several sources; what the hub gives is nowhere near an evaluation suite."""
     from_hub = any(source.hub is not None for source in sources)
@@ -53,8 +80,8 @@ def check_prompts(recipe: Recipe) -> str:
         The sha256 of all prompts, with their ids.
 
     Raises:
-        PromptError: as `load_sources`; the alignment queries are all harmful or all harmless; or a query stands in an
-            evaluation suite, case and punctuation folded.
+        PromptError: as `load_sources` and `safety_data`; the alignment queries are all harmful or all harmless; or a
+            query stands in an evaluation suite, case and punctuation folded.
     """
     queries = [classifier_queries(recipe), alignment_queries(recipe)]
     harmful = {prompt.expect == "refuse" for prompt in queries[1]}
@@ -72,17 +99,19 @@ def check_prompts(recipe: Recipe) -> str:
                 f"suite {name} holds {len(shared)} prompts that the model is aligned on (first: {shared[0]}).",
                 "Use another split or file for one of the two.",
             )
-    return sha256_of_prompts([*queries, *suites.values()])
+    data = [[trace.prompt for trace in safety_data(recipe, method)] for method in recipe.align.data]
+    return sha256_of_prompts([*queries, *suites.values(), *data])
 
 
 def aligned_systems(recipe: Recipe) -> list[System]:
     """Every system the recipe trains."""
-    return [System(name, seed, "on") for name in recipe.align.systems for seed in recipe.align.seeds]
+    return [System(name, seed, "on") for name in trained(recipe.align.systems) for seed in recipe.align.seeds]
 
 
 def evaluated_systems(recipe: Recipe) -> list[System]:
-    """The model as it came, in both modes, and every aligned system with CoT on."""
-    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *aligned_systems(recipe)]
+    """The model as it came, in both modes; with its thought prefilled; and every aligned system, CoT on."""
+    prefilled = [System(name, None, "on") for name in recipe.align.systems if is_prefill(name)]
+    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned_systems(recipe)]
 
 
 def system_folder(run: RunFolder, system: System) -> Path:
@@ -98,5 +127,5 @@ def adapter_of(run: RunFolder, system: System) -> Path | None:
 
 def label_of(run: RunFolder, system: System) -> str:
     """Folder name of a system's logs, and label of its progress bar."""
-    name = "vanilla" if system.seed is None else system_folder(run, system).name
+    name = system.name if system.seed is None else system_folder(run, system).name
     return f"{name}-{system.thinking}"

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.alignment.rows import (
-    REFUSALS,
-    SAFE_THOUGHT,
-    AlignmentRow,
-    alignment_rows,
-    random_signals,
-    refusal_for,
-    refusal_start_id,
-)
+from presafe.alignment.labels import random_signals
+from presafe.alignment.rows import AlignmentRow, alignment_rows, refusal_start_id
 from presafe.judges.refusal import is_refusal
+from presafe.methods.targets import REFUSALS, SAFE_THOUGHT, refusal_for
 from presafe.models.rendering import Renderer
 from presafe.records import Expect, Prompt, Response, Signal, Verdict
 

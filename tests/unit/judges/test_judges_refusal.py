@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.alignment.rows import REFUSALS
 from presafe.judges.refusal import is_refusal, judge_refusal
+from presafe.methods.targets import REFUSALS
 
 DECLINES = (
     *REFUSALS,  # what the project itself teaches

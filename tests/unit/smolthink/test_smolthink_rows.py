@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.alignment.rows import REFUSALS
 from presafe.judges.refusal import is_refusal
+from presafe.methods.targets import REFUSALS
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
 from presafe.smolthink.rows import OPENING, Lesson, first_sentences, lessons, thought_for

@@ -1,0 +1,64 @@
+"""What queries are answered with, in words.
+
+harmful    a safe refusal, at once or after a thought                (paper, section 4)
+harmless   the model's own thought and answer with CoT on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from presafe.methods.method import Case, Target
+from presafe.records import Verdict
+
+REFUSALS = (
+    "I'm sorry, but I can't help with that.",
+    "I can't help with that request.",
+    "I'm sorry, I can't assist with that.",
+    "I can't help with this because it could hurt someone.",
+    "Sorry, I won't help with that. It could cause serious harm.",
+    "I'm not able to help with that. If you are in a hard place, please talk to someone you trust.",
+)
+"""Safe refusals; ours, since the paper gives no wording."""
+
+SAFE_THOUGHT = "This request could lead to harm, so the right thing is to decline it."
+"""The thought before a refusal, for `refusal_target = "thought"`; ours."""
+
+LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
+"""Own answers to harmless queries with these verdicts are no rows: there is nothing there to keep."""
+
+_SENTENCE = re.compile(r".+?(?:[.!?]\s+|\n+|\Z)", re.DOTALL)
+
+
+def refusal_for(prompt_id: str) -> str:
+    """One of `REFUSALS`, always the same for a prompt."""
+    return REFUSALS[hashlib.sha256(prompt_id.encode()).digest()[0] % len(REFUSALS)]
+
+
+def refuse(case: Case) -> Target:
+    """A refusal in the recipe's form."""
+    return refuse_after(SAFE_THOUGHT if case.form == "thought" else None, case)
+
+
+def refuse_after(thought: str | None, case: Case, *, rest: str = "") -> Target:
+    """A refusal after a thought; None is none."""
+    return Target(thought, refusal_for(case.prompt.id), rest=rest)
+
+
+def own_words(case: Case) -> Target | None:
+    """The response as it is; None where it is cut or declines.
+
+    Raises:
+        KeyError: there is no response.
+    """
+    if case.response is None:
+        raise KeyError(case.prompt.id)
+    if case.response.verdict in LEFT_OUT:
+        return None
+    return Target(case.response.thought, case.response.answer, complete=case.response.complete)
+
+
+def sentences(text: str) -> list[str]:
+    """A text cut behind the ends of its sentences and lines; joined again they are the text."""
+    return _SENTENCE.findall(text)

@@ -1,0 +1,81 @@
+"""Safe thoughts and answers that others published, from the user's own copy of their file: what SFT baselines learn.
+
+STAR-1 and SafeChain keep thought and answer in one column, the thought between <think> and </think>.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from presafe.errors import PromptError
+from presafe.prompts.sets import from_file, read_rows
+from presafe.recipe import SafetyData
+from presafe.records import Prompt, Response
+
+_OPEN, _CLOSE = "<think>", "</think>"
+"""The marks of the published files, whatever the model's own are."""
+
+
+class SafetyTrace(NamedTuple):
+    """One row of a file: the question, and its thought and answer as they were published."""
+
+    prompt: Prompt
+    """Its `target` is the whole response, so that a run knows when the file has changed."""
+    response: Response
+
+
+def load_traces(data: SafetyData) -> list[SafetyTrace]:
+    """The rows of a file.
+
+    Args:
+        data: The file and its columns.
+
+    Raises:
+        PromptError: the file cannot be read, lacks a column, or has a row without a thought or an answer.
+    """
+    prompts = from_file(data.file, expect="refuse", column=data.prompt_column)
+    traces = []
+    for number, (prompt, row) in enumerate(zip(prompts, read_rows(data.file), strict=True), start=1):
+        if data.n is not None and number > data.n:
+            break
+        thought, answer = _split(row, data, number)
+        traces.append(
+            SafetyTrace(
+                prompt.model_copy(update={"target": f"{thought}{_CLOSE}{answer}"}),
+                Response(
+                    prompt_id=prompt.id,
+                    thinking="on",
+                    thought=thought,
+                    answer=answer,
+                    truncated=False,
+                    complete=True,
+                    num_tokens=0,
+                    verdict="safe",
+                ),
+            )
+        )
+    return traces
+
+
+def _split(row: dict[str, object], data: SafetyData, number: int) -> tuple[str, str]:
+    """Thought and answer of one row."""
+    columns = [data.response_column, *([data.thought_column] if data.thought_column else [])]
+    for column in columns:
+        if not isinstance(row.get(column), str):
+            raise PromptError(
+                f"{data.file} row {number} has no text in column {column!r}; it has: {', '.join(map(str, row))}.",
+                "Name the columns in the recipe's [align.data] with response_column and thought_column.",
+            )
+    text = str(row[data.response_column])
+    if data.thought_column:
+        thought, mark, answer = str(row[data.thought_column]), _CLOSE, text
+    else:
+        thought, mark, answer = text.partition(_CLOSE)
+    thought = thought.strip().removeprefix(_OPEN).strip()
+    if not mark or not answer.strip():
+        raise PromptError(
+            f"{data.file} row {number} has no {'thought' if not mark else 'answer'} in column "
+            f"{data.response_column!r}: a thought ends in {_CLOSE}.",
+            "Name the thought's own column with thought_column, or leave such rows out of the file.",
+        )
+    return thought, answer.strip()

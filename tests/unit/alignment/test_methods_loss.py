@@ -1,0 +1,98 @@
+"""The loss terms that methods change: the gradient of a detached head, SafeKey's two means, R2D's contrast."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+
+from presafe.alignment.head import causal_lm, trained_head
+from presafe.alignment.trainer import pooled_states
+from presafe.models.decision_head import start_log_odds
+
+
+def gradients(trainer, batch, count):
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
+    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def test_a_detached_head_learns_and_leaves_the_adapters_gradient_bit_for_bit(
+    make_model, make_trainer, one_batch, randomise_adapter, rows
+):
+    found = {}
+    for head, weight in (("detached", 0.7), ("decision", 0.7), ("decision", 0.0)):
+        trainer = make_trainer(make_model(), rows, lambda_align=weight, head=head)
+        randomise_adapter(trainer)
+        found[head, weight] = gradients(trainer, *one_batch(trainer, rows))
+    detached, attached, without = found["detached", 0.7], found["decision", 0.7], found["decision", 0.0]
+    adapter = [name for name in detached if "lora" in name]
+    assert len(adapter) == 2 * 2 * 3  # A and B, two layers, three matrices
+    assert all(torch.equal(detached[name], without[name]) for name in adapter)
+    assert all(not torch.equal(attached[name], without[name]) for name in adapter)
+    (weight,) = [name for name in detached if "presafe_head" in name and "weight" in name]
+    assert torch.equal(detached[weight], attached[weight])
+    assert detached[weight].abs().max() > 0
+
+
+def test_pooled_states_by_hand():
+    # One state a position: 1, 2, 4, 8, 16. Prompt 0 to 1, first sentences 2 to 3:
+    # over both (1 + 2 + 4 + 8) / 4 = 3.75, over the sentences (4 + 8) / 2 = 6.
+    # Without sentences (end = decision = 1): (1 + 2) / 2 = 1.5, and the decision position alone, 2.
+    states = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])[None, :, None].repeat(2, 1, 1)
+    through, thought = pooled_states(states, torch.tensor([1, 1]), torch.tensor([3, 1]))
+    assert through.squeeze(-1).tolist() == [3.75, 1.5]
+    assert thought.squeeze(-1).tolist() == [6.0, 2.0]
+
+
+def test_safekeys_loss_is_the_bce_of_both_heads_on_hard_labels(
+    make_model, make_trainer, one_batch, randomise_adapter, rows
+):
+    pooled = [row | {"signal": float(i % 2), "pool_index": row["decision_index"] + 2} for i, row in enumerate(rows)]
+    trainer = make_trainer(make_model(), pooled, lambda_align=0.2, head="pooled")
+    randomise_adapter(trainer)
+    batch, count = one_batch(trainer, pooled)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
+    head = trained_head(trainer.model)
+    assert head.weight.shape == (2, 32)
+    by_hand = 0.0
+    for row in pooled:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            states = causal_lm(trainer.model).base_model(ids).last_hidden_state[0]
+        end, decision = row["pool_index"] + 1, row["decision_index"] + 1
+        for number, mean in enumerate((states[:end].mean(0), states[decision:end].mean(0))):
+            s = 1 / (1 + exp(-(head.weight[number] @ mean + head.bias[number]).item()))
+            by_hand -= log(s) if row["signal"] == 1 else log(1 - s)
+    sft = trainer._metrics["train"]["sft_loss"][-1]
+    assert trainer._metrics["train"]["align_loss"][-1] == pytest.approx(by_hand / 4, abs=1e-5)
+    assert loss - sft == pytest.approx(0.2 * by_hand / 4, abs=1e-5)
+
+
+def test_contrast_by_hand():
+    # Logits 2, −1 and 5 of unsafe, safe and another word: ln P(unsafe) − ln P(safe) = 2 − (−1) = 3, whatever the other.
+    logits = torch.tensor([[2.0, -1.0, 5.0]])
+    assert start_log_odds(logits, 0, 1).item() == pytest.approx(3.0)
+    assert start_log_odds(logits, 1, 0).item() == pytest.approx(-3.0)
+
+
+def test_r2ds_loss_is_the_contrast_of_the_right_pivot_with_the_other(
+    make_model, make_trainer, one_batch, randomise_adapter, rows
+):
+    unsafe, safe = 200, 201
+    pivoted = [row | {"signal": float(i % 2), "start_index": row["decision_index"] + 1} for i, row in enumerate(rows)]
+    trainer = make_trainer(
+        make_model(), pivoted, lambda_align=0.0, lambda_start=1.0, refusal_start_id=unsafe, contrast_id=safe
+    )
+    randomise_adapter(trainer)
+    batch, count = one_batch(trainer, pivoted)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
+    by_hand = 0.0
+    for row in pivoted:
+        with torch.no_grad():
+            p = causal_lm(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]].softmax(-1)
+        right, wrong = (unsafe, safe) if row["signal"] == 1 else (safe, unsafe)
+        by_hand -= log(1 / (1 + exp(-(log(p[right].item()) - log(p[wrong].item())))))
+    sft = trainer._metrics["train"]["sft_loss"][-1]
+    assert loss - sft == pytest.approx(by_hand / 4, abs=1e-5)

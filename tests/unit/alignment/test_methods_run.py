@@ -1,0 +1,145 @@
+"""Methods in a run on models of a few thousand weights: what is trained, what is prefilled, what is sampled for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from test_run_tiny_models import RECIPE, recipe  # noqa: F401  the fixture, with its models and queries
+
+from presafe.errors import PromptError, SignalError
+from presafe.methods.registry import methods
+from presafe.models.decision_head import has_head
+from presafe.models.sampling import logged_suites
+from presafe.recipe import load_recipe
+from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
+from presafe.stages.compare import compare_folders
+from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.respond import responses_of
+from presafe.stages.run import run_stages
+from presafe.stages.systems import System, check_prompts, evaluated_systems, safety_data
+
+TRAINED = [
+    "sft", "presafe_thought", "presafe_start", "shuffled_labels", "detached_head", "direct_refusal", "safepath",
+    "star1", "safekey", "r2d",
+]  # fmt: skip
+PREFILLED = ["zero_think", "less_think"]
+
+
+def write_recipe(tiny: Path, name: str, systems: list[str], *, data: str = "") -> Path:
+    text = RECIPE.format(folder=tiny.parent).replace('systems = ["presafe"]', f"systems = {json.dumps(systems)}")
+    text = text.replace("max_steps = 4", "max_steps = 2\nlambda_start = 1.0")
+    text = text.replace("[evaluate.suites]", f"{data}[evaluate]\nmax_tokens = 8\n[evaluate.suites]")
+    file = tiny.parent / f"{name}.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):  # noqa: F811
+    """A recipe with a method of each sort, run to its report; the first question of its file is a held-out prompt."""
+    traces = [
+        {"question": f"green {number}?", "response": f"<think>Hm {number}.</think>No {number}."} for number in range(4)
+    ]
+    held_out = json.loads((recipe.parent / "blue2.jsonl").read_text().splitlines()[0])["prompt"]
+    traces[0]["question"] = f"{held_out.upper()}!"
+    (recipe.parent / "traces.json").write_text(json.dumps(traces))
+    data = f'[align.data.star1]\nfile = "{recipe.parent}/traces.json"\n'
+    file = write_recipe(recipe, "methods", TRAINED + PREFILLED, data=data)
+    return run_stages(load_recipe(file), tmp_path_factory.mktemp("methods") / "run")
+
+
+def test_what_trains_has_an_adapter_and_what_is_prefilled_none(whole):
+    assert sorted(path.name for path in (whole.path / "alignment").iterdir()) == sorted(TRAINED)
+    assert all((whole.path / "alignment" / name / "adapter" / "adapter_config.json").exists() for name in TRAINED)
+    systems = [(system.name, system.seed, system.thinking) for system in evaluated_systems(whole.recipe)]
+    vanilla = [("vanilla", None, "on"), ("vanilla", None, "off")]
+    prefilled, aligned = [(name, None, "on") for name in PREFILLED], [(name, 0, "on") for name in TRAINED]
+    assert systems == vanilla + prefilled + aligned
+
+
+def test_each_training_has_its_own_terms(whole):
+    terms = {}
+    for name in TRAINED:
+        (*_, last) = read_jsonl(whole.path / "alignment" / name / "history.jsonl", HistoryPoint)
+        terms[name] = (last.bce is not None, last.start_bce is not None, has_head(whole.path / "alignment" / name))
+    # L_align, L_start, and a head that is written: SafeKey's two serve training only
+    assert terms == {
+        "sft": (False, False, False),
+        "presafe_thought": (True, True, True),
+        "presafe_start": (False, True, False),
+        "shuffled_labels": (True, True, True),
+        "detached_head": (True, False, True),
+        "direct_refusal": (False, False, False),
+        "safepath": (False, False, False),
+        "star1": (False, False, False),
+        "safekey": (True, False, False),
+        "r2d": (False, True, False),
+    }
+    adapters = [
+        load_file(str(whole.path / "alignment" / name / "adapter/adapter_model.safetensors")) for name in TRAINED
+    ]
+    key = next(name for name in adapters[0] if "lora_B" in name)
+    assert len({tuple(adapter[key].flatten().tolist()) for adapter in adapters}) == len(TRAINED)
+
+
+def test_prefilled_thoughts_are_those_of_the_answers(whole):
+    for name, thought in (("zero_think", ""), ("less_think", methods()["less_think"].prefill.thought)):
+        said = responses_by_suite(whole, System(name, None, "on"))["own"]
+        assert [(each.thought, each.truncated) for each in said] == [(thought, False)] * 4
+        assert all(0 < each.num_tokens <= 8 for each in said)
+        # the decision position is that of the model as it came, so it is not read again
+        assert read_jsonl(whole.path / "evaluation" / "positions" / f"{name}-on.jsonl", PositionScore) == []
+    vanilla = responses_by_suite(whole, System("vanilla", None, "on"))["own"]
+    assert all(each.truncated for each in vanilla)
+
+
+def test_the_report_names_every_method_by_its_title(whole):
+    page = (whole.path / "report" / "report.html").read_text(encoding="utf-8")
+    assert all(methods()[name].title.split(",")[0] in page for name in TRAINED + PREFILLED)
+    scores = read_jsonl(whole.path / "evaluation" / "scores.jsonl", Score)
+    seeds = {name: {score.seed for score in scores if score.system == name} for name in ("zero_think", "safepath")}
+    assert seeds["zero_think"] == {None}
+    assert 0 in seeds["safepath"]
+
+
+def test_compare_reads_a_prefilled_system_as_one_without_a_seed(whole, tmp_path):
+    found = compare_folders([whole.path], tmp_path / "compared", against="zero_think")
+    assert {score.seed for score in found.scores if score.system == "zero_think"} == {None}
+    assert {each.against for each in found.differences} <= {"zero_think"}
+
+
+def test_questions_of_a_suite_are_passed_over_in_a_file(whole):
+    # of four, one is a held-out prompt in capitals
+    assert [trace.response.answer for trace in safety_data(whole.recipe, "star1")] == ["No 1.", "No 2.", "No 3."]
+
+
+def test_a_file_that_changed_is_another_set_of_prompts(whole, tmp_path):
+    before = check_prompts(whole.recipe)
+    file = whole.recipe.align.data["star1"].file
+    kept = tmp_path / "kept.json"
+    shutil.copy(file, kept)
+    try:
+        file.write_text(kept.read_text().replace("No 2.", "Never."))
+        assert check_prompts(whole.recipe) != before
+        file.unlink()
+        with pytest.raises(PromptError, match="No such file"):
+            check_prompts(whole.recipe)
+    finally:
+        shutil.copy(kept, file)
+
+
+def test_thinksafe_asks_the_model_to_refuse_and_says_when_it_never_does(recipe, tmp_path):  # noqa: F811
+    file = write_recipe(recipe, "thinksafe", ["thinksafe"])
+    settings = load_recipe(file)
+    with pytest.raises(SignalError, match="thinksafe has no target for any of the 4 harmful queries"):
+        run_stages(settings, tmp_path / "run", "align")
+    (suite,) = logged_suites(tmp_path / "run" / "responses" / "thinksafe", "on").values()
+    instruction = methods()["thinksafe"].training.steering
+    assert sorted(suite.texts.values()) == [f"{instruction}\n\na red stone {number}" for number in range(4)]
+    from presafe.run_folder import RunFolder
+
+    assert len(responses_of(RunFolder(tmp_path / "run", settings), "thinksafe")) == 4
