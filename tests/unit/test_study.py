@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from presafe.errors import RecipeError
+from presafe.methods.registry import methods
 from presafe.recipe import load_recipe
 from presafe.study import load_study, shipped_studies, study_runs
 
@@ -127,11 +128,14 @@ def test_the_study_in_the_readme_is_valid(tmp_path: Path) -> None:
     ]
 
 
-def test_the_shipped_methods_have_five_seeds_for_the_claim_and_three_for_the_ablations() -> None:
+def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_trained() -> None:
+    control = load_study("control")
+    assert {condition.seeds or control.seeds for condition in control.condition} == {(0, 1, 2, 3, 4)}
+    assert {"sft", "presafe", "random_labels"} <= {condition.system for condition in control.condition}
     study = load_study("methods")
-    seeds = {condition.name: condition.seeds or study.seeds for condition in study.condition}
-    assert all(seeds.pop(name) == (0, 1, 2, 3, 4) for name in ("sft", "presafe", "random_labels"))
-    assert set(seeds.values()) == {(0, 1, 2)}
-    # the ablations differ from the recipe and from one another
+    for condition in study.condition:
+        is_trained = methods()[condition.system].training is not None
+        assert (condition.seeds or study.seeds) == ((0, 1, 2) if is_trained else (0,))
+    # no two conditions are the same
     first = [run.recipe.align for run in study_runs(study) if run.seed == 0]
     assert len({(each.systems, each.lambda_align, each.lambda_start) for each in first}) == len(first)
