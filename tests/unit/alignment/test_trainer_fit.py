@@ -151,6 +151,8 @@ def test_what_a_training_leaves(whole):
     history = read_jsonl(whole / HISTORY, HistoryPoint)
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1].nll < history[0].nll
+    # Five steps of four rows are two passes over ten rows of 60 prompt and 40 completion tokens.
+    assert sum(point.num_tokens for point in history[:5]) == 200
     config = json.loads((whole / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (8, 16, ["q_proj", "v_proj"])
     assert DecisionHead(whole).weight.shape == (1, 32)
