@@ -32,7 +32,7 @@ max_steps = 4
 batch_size = 2
 [evaluate]
 max_tokens = 64
-batch_size = 4
+batch_size = 16
 [evaluate.suites]
 smolthink_harmful = { set = "harmful", n = 6 }
 smolthink_benign = { set = "benign", n = 4 }

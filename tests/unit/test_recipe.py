@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from presafe.errors import RecipeError
-from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes
+from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes, short_name
 
 MINIMAL = """
 name = "mine"
@@ -190,3 +190,8 @@ def test_a_resolved_recipe_with_a_file_can_be_read_again(tmp_path: Path) -> None
     assert parse_recipe(recipe.model_dump(mode="json"), "recipe.json") == recipe
     with pytest.raises(RecipeError, match="`split` belongs to"):
         load_recipe(write(tmp_path, MINIMAL + 'mine = { file = "m.csv", expect = "refuse", split = "build" }\n'))
+
+
+def test_folders_are_called_after_the_recipe_dots_and_all() -> None:
+    names = [short_name(name) for name in ("qwen3-0.6b", "smolthink-135m", "recipes/my.model-1.5b.toml")]
+    assert names == ["qwen3-0.6b", "smolthink-135m", "my.model-1.5b"]

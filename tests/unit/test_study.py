@@ -89,7 +89,11 @@ def test_a_mistake_is_one_line_that_names_the_study(tmp_path: Path, old: str, ne
     [
         ("align.lambda_align = 2.0", "align.lambda_align = -1", "align.lambda_align: Input should be greater than or"),
         ("align.lambda_align = 2.0", "align.lamda = 2", "align.lamda: Extra inputs are not permitted"),
-        ('name = "strong"', 'name = "strong"\nsystem = "none_such"', "align.systems.0: Value error, no method of this name"),
+        (
+            'name = "strong"',
+            'name = "strong"\nsystem = "none_such"',
+            "align.systems.0: Value error, no method",
+        ),
     ],
 )
 def test_overrides_that_make_no_valid_recipe_name_the_condition(tmp_path: Path, old: str, new: str, said: str) -> None:

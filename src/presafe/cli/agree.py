@@ -11,6 +11,8 @@ from presafe.cli import options
 
 _NAME_LENGTH = 16
 """A longer name stands below the tables."""
+_WIDTH = 120
+"""Columns that the tables need."""
 
 
 def agree(
@@ -55,6 +57,7 @@ def agree(
     for case in found[0].wrong:
         cases.add_row(case.replace("_", " "), *(f"{each.wrong[case][0]} of {each.wrong[case][1]}" for each in found))
     console = Console(highlight=False)
+    console.width = max(console.width, _WIDTH)  # a number that is cut is none
     console.print(table)
     console.print(cases)
     for name, each in zip(names, found, strict=True):

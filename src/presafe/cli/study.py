@@ -16,9 +16,10 @@ def study(
     ] = False,
 ) -> None:
     """Run every condition with every seed; the same command again does what is missing."""
+    from presafe.recipe import short_name
     from presafe.study import load_study, study_runs
 
-    settings, folder = load_study(file), out or Path("studies") / Path(file).stem
+    settings, folder = load_study(file), out or Path("studies") / short_name(file)
     study_runs(settings)  # a mistake in it is said at once, before torch is loaded
     from presafe.stages.study import run_study, standing
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ def _connect(seat: Seat) -> Model:
     except PresafeError:
         raise
     except Exception as error:  # a key, an address or a package that is missing, in as many classes as providers
-        reason = " ".join(str(error).split())
+        reason = " ".join(re.sub(r"\[/?[a-z]+\]", "", str(error)).split()).removeprefix("ERROR: ")  # Inspect marks up
         raise JudgeError(f"judge {seat.name}: {reason.removesuffix('.')}.", "See docs/judges.md.") from error
 
 

@@ -143,7 +143,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _not_found(address: str, error: Exception) -> ModelError:
+    is_missing = address.startswith(("/", ".", "~")) and not Path(address).expanduser().exists()
+    reason = "there is no such file or folder" if is_missing else _first_line(error)
     return ModelError(
-        f"cannot load model {address!r}: {_first_line(error)}.",
+        f"cannot load model {address!r}: {reason}.",
         "Give a hub id, a local folder with config, tokenizer and weights or a GGUF file, `smolthink`, or http://host:port#name.",
     )

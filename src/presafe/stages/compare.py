@@ -109,6 +109,10 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
     ]
 
 
+_DECODING = {"max_tokens": "token budget", "samples": "samples a prompt", "dtype": "type of the weights"}
+"""How `LoggedSuite.decoding` is named to a reader; other keys as they stand."""
+
+
 def _check_alike(left: Measured, right: Measured) -> None:
     """Fail where two systems were not measured alike, and say in what."""
     names = f"{left.system} (CoT {left.thinking}) and {right.system} (CoT {right.thinking})"
@@ -122,7 +126,10 @@ def _check_alike(left: Measured, right: Measured) -> None:
                 for what, a, b in (
                     ("prompts", one[suite].texts, other[suite].texts),
                     ("judge", one[suite].judge, other[suite].judge),
-                    ("token budget, seed, samples or dtype", one[suite].decoding, other[suite].decoding),
+                    *(
+                        (_DECODING.get(key, key), one[suite].decoding.get(key), other[suite].decoding.get(key))
+                        for key in sorted({*one[suite].decoding, *other[suite].decoding})
+                    ),
                     ("sampling", one[suite].sampling, other[suite].sampling),
                 )
                 # A family may publish other sampling for CoT off.
