@@ -160,3 +160,10 @@ def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_pa
     assert {(row["suite"], row["thinking"]) for row in rows} == {
         (suite, mode) for suite in suites for mode in ("on", "off")
     }
+
+
+def test_without_a_budget_the_familys_own_is_taken(tmp_path: Path) -> None:
+    done = finish("probe", "smolthink", "--suite", "arithmetic", "--limit", "1", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    found = logged_suites(tmp_path / "out" / "evaluation" / "vanilla-on", "on")["arithmetic"]
+    assert found.decoding["max_tokens"] == 160

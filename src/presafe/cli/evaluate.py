@@ -26,7 +26,7 @@ def evaluate(
     thinking: options.ThinkingModes = "on,off",
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
-    max_tokens: options.MaxTokens = 160,
+    max_tokens: options.MaxTokens = None,
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -54,8 +54,9 @@ def evaluate(
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
     judged = (judge,) if judge else ()
+    named = options.read_model(model, family, dtype, tokenizer)
     measure_and_print(
-        options.read_model(model, family, dtype, tokenizer),
+        named,
         suites,
         out
         or options.folder_for(
@@ -64,7 +65,7 @@ def evaluate(
         ),
         adapter=adapter,
         thinking=modes,
-        max_tokens=max_tokens,
+        max_tokens=options.read_budget(max_tokens, named),
         batch_size=batch_size,
         samples=samples,
         sampling=sampling,

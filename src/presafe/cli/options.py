@@ -28,7 +28,10 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of publ
 Judge = Annotated[
     str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Token budget of thought and answer.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Token budget of thought and answer; else the family's."),
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Rows sampled together; of a served model, requests in flight.")
 ]
@@ -99,6 +102,19 @@ def bounds_of_sampling() -> Iterator[None]:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
         raise PresafeError(f"--{name}: {first['msg']}, got {first['input']!r}.") from error
+
+
+def read_budget(max_tokens: int | None, model: ModelSettings) -> int:
+    """The token budget that is named, or the one of the model's family.
+
+    Raises:
+        ModelError: as `load_renderer`.
+    """
+    if max_tokens is not None:
+        return max_tokens
+    from presafe.models.loading import load_renderer
+
+    return load_renderer(model.address, model.family, model.tokenizer).family.max_tokens
 
 
 def read_sampling(temperature: float | None, top_p: float | None, top_k: int | None) -> SamplingSettings:

@@ -11,7 +11,7 @@ def probe(
     thinking: options.ThinkingModes = "on,off",
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
-    max_tokens: options.MaxTokens = 160,
+    max_tokens: options.MaxTokens = None,
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -32,8 +32,9 @@ def probe(
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
     judged = (judge,) if judge else ()
+    named = options.read_model(model, family, dtype, tokenizer)
     measure_and_print(
-        options.read_model(model, family, dtype, tokenizer),
+        named,
         suites,
         out
         or options.folder_for(
@@ -41,7 +42,7 @@ def probe(
             *(family, tokenizer, dtype, *judged),
         ),
         thinking=modes,
-        max_tokens=max_tokens,
+        max_tokens=options.read_budget(max_tokens, named),
         batch_size=batch_size,
         samples=samples,
         sampling=sampling,

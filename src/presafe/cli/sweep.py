@@ -25,7 +25,7 @@ def sweep(
     thinking: options.ThinkingModes = "on",
     limit: options.Limit = None,
     data_dir: options.DataDir = None,
-    max_tokens: options.MaxTokens = 160,
+    max_tokens: options.MaxTokens = None,
     batch_size: options.BatchSize = 64,
     batch_tokens: options.BatchTokens = 65_536,
     judge: options.Judge = None,
@@ -50,8 +50,9 @@ def sweep(
     settings = (adapter, sorted(suites), cells, samples, modes, limit, max_tokens, sandbox, family, tokenizer, dtype)
     judged = (judge,) if judge else ()
     folder = out or options.folder_for("sweep", model, *settings, *judged)
+    named = options.read_model(model, family, dtype, tokenizer)
     data = run_sweep(
-        options.read_model(model, family, dtype, tokenizer),
+        named,
         suites,
         cells,
         folder,
@@ -59,7 +60,7 @@ def sweep(
         thinking=modes,
         samples=samples,
         sandbox=sandbox,
-        max_tokens=max_tokens,
+        max_tokens=options.read_budget(max_tokens, named),
         batch_size=batch_size,
         batch_tokens=batch_tokens,
         judge=judge,

@@ -58,6 +58,8 @@ class Family(BaseModel):
     think_close: str = Field(default="</think>", min_length=1)
     stop: tuple[str, ...] = Field(min_length=1)
     """Tokens that end a turn."""
+    max_tokens: int = Field(default=4096, ge=1)
+    """Budget of thought and answer that its publisher recommends; taken where none is named."""
     sampling_on: Sampling = Sampling()
     """Published sampling with CoT on."""
     sampling_off: Sampling = Sampling()

@@ -123,3 +123,10 @@ def test_a_family_is_found_by_name_or_declared_in_toml() -> None:
     with pytest.raises(ModelError, match="no chat family 'qwen9'") as caught:
         find_family("qwen9")
     assert "give a .toml file" in caught.value.hint
+
+
+def test_every_family_has_its_publishers_budget() -> None:
+    assert {name: family.max_tokens for name, family in families().items() if family.max_tokens != 32_768} == {
+        "smolthink": 160,
+        "qwen3_instruct_2507": 16_384,
+    }
