@@ -10,6 +10,7 @@ from pathlib import Path
 
 from command_line import finish
 
+from presafe.manifest import sha256_of_file
 from presafe.models.sampling import logged_suites
 from presafe.records import Difference, read_jsonl
 
@@ -20,6 +21,15 @@ def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> No
     first = finish(*words)
     assert first.returncode == 0, first.stderr
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    file = tmp_path / "data" / "xstest/xstest_prompts.csv"
+    assert manifest["inputs"][str(file)] == sha256_of_file(file)
+    assert manifest["settings"]["origins"]["xstest_safe"] == {
+        "version": 1,
+        "source": "walledai/XSTest",
+        "licence": "CC-BY-4.0",
+        "file": str(file),
+    }
     assert {(row["thinking"], row["suite"]) for row in rows} == {
         (thinking, suite) for thinking in ("on", "off") for suite in ("smolthink_harmful", "arithmetic")
     }

@@ -72,6 +72,7 @@ def evaluate(
         sandbox=sandbox,
         batch_tokens=batch_tokens,
         judge=judge,
+        origins=options.read_origins(suites, data_dir),
     )
 
 

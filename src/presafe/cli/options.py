@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from pydantic import ValidationError
@@ -138,6 +138,13 @@ def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> d
     wanted = [word.strip() for words in names for word in words.split(",") if word.strip()]
     parts = dict.fromkeys(name for word in wanted for name in suites_of(word))
     return {name: load_suite(name, data_dir, seed=0)[:limit] for name in parts}
+
+
+def read_origins(suites: Iterable[str], data_dir: Path | None) -> dict[str, dict[str, Any]]:
+    """Where those of the suites come from that presafe knows."""
+    from presafe.evaluation.suites import origin_of, suite_names
+
+    return {name: origin_of(name, data_dir) for name in suites if name in suite_names()}
 
 
 def read_prompts(file: Path, column: str | None, expect: str, limit: int | None) -> dict[str, list[Prompt]]:

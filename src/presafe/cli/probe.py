@@ -49,4 +49,5 @@ def probe(
         sandbox=sandbox,
         batch_tokens=batch_tokens,
         judge=judge,
+        origins=options.read_origins(suites, data_dir),
     )

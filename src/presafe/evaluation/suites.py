@@ -47,6 +47,8 @@ class Suite(BaseModel):
     source: str
     """Where it is published."""
     licence: str
+    version: int = 1
+    """Ours: it counts up where the suite is read otherwise, so that results before and after are not compared."""
     num_prompts: int
     """How many prompts it has, those only that `where` keeps."""
     sha256: str | None = None
@@ -130,6 +132,20 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     if mark := suite.target_after:
         prompts = [each.model_copy(update={"target": str(each.target).rpartition(mark)[2].strip()}) for each in prompts]
     return prompts
+
+
+def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
+    """What a manifest keeps of a suite: version, source, licence and file; its sha256 is taken where the file is read.
+
+    Args:
+        name: One of `suite_names()`.
+        data_dir: As `load_suite`.
+    """
+    if name in OWN:
+        return {"version": 1, "source": "presafe", "licence": "Apache-2.0", "file": None}
+    suite = PUBLISHED[name]
+    file = str(data_dir / suite.file) if data_dir is not None else None
+    return {"version": suite.version, "source": suite.source, "licence": suite.licence, "file": file}
 
 
 def _from_file(suite: Suite, path: Path, seed: int) -> list[Prompt]:

@@ -38,6 +38,7 @@ def measure(
     sampling: SamplingSettings = SamplingSettings(),  # noqa: B008  frozen
     sandbox: str | None = None,
     judge: str | None = None,
+    origins: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
@@ -57,6 +58,7 @@ def measure(
             for programs.
         judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
             with their reference, and where it judges harm the strings still judge harmless prompts.
+        origins: Where the suites come from (`origin_of`), kept in the manifest with the sha256 of their files.
 
     Raises:
         JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
@@ -80,6 +82,7 @@ def measure(
         "sampling": sampling.model_dump(),
         "sandbox": where if where is None or isinstance(where, str) else where[0],
         **({"judge": judge} if judge else {}),
+        **({"origins": {name: dict(origin) for name, origin in origins.items()}} if origins else {}),
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
