@@ -51,6 +51,7 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
     """
     on, off = _side(renderer, text, "on"), _side(renderer, text, "off")
     found = [
+        _has_no_switch(renderer),
         _strips_thoughts(renderer),
         _ignores_enable_thinking(renderer),
         _fuses_tokens(renderer, "on"),
@@ -73,6 +74,18 @@ def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
 def _template(renderer: Renderer, messages: list[dict[str, str]], **switches: Any) -> str:
     text: str = renderer.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
     return text
+
+
+def _has_no_switch(renderer: Renderer) -> Trap | None:
+    mode = renderer.family.untrained
+    if mode is None:
+        return None
+    prefill = renderer.family.on_prefill if mode == "on" else renderer.family.off_prefill
+    return Trap(
+        "has_no_switch",
+        f"the model has one mode and no switch: CoT {mode} is the prefill {prefill!r}, which it was not trained for. "
+        "What it does there is a measurement, not what its makers offer.",
+    )
 
 
 def _strips_thoughts(renderer: Renderer) -> Trap | None:

@@ -15,7 +15,7 @@ import tomllib
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,6 +56,8 @@ class Family(BaseModel):
     """What the token at the decision position decodes to; checked at every rendering."""
     think_open: str = Field(default="<think>", min_length=1)
     think_close: str = Field(default="</think>", min_length=1)
+    untrained: Literal["on", "off"] | None = None
+    """The mode that the model has no switch for and was not trained in; it is asked for by the prefill alone."""
     stop: tuple[str, ...] = Field(min_length=1)
     """Tokens that end a turn."""
     max_tokens: int = Field(default=4096, ge=1)

@@ -70,3 +70,10 @@ def test_traps_do_not_depend_on_what_is_asked(smolthink: Renderer) -> None:
 def test_a_family_with_another_models_stop_is_noticed(smolthink: Renderer) -> None:
     family = families()["smolthink"].model_copy(update={"stop": ("</s>",)})
     assert "has_no_stop" in names(diagnose(Renderer(smolthink.tokenizer, family), "Boil an egg?"))
+
+
+def test_a_model_with_one_mode_is_said_to_have_one(smolthink: Renderer) -> None:
+    found = diagnosis_of(smolthink, "qwen3.jinja", "qwen3_instruct_2507")
+    (trap,) = (trap for trap in found.traps if trap.name == "has_no_switch")
+    assert "CoT on is the prefill '<think>\\n'" in trap.what
+    assert "has_no_switch" not in names(diagnosis_of(smolthink, "qwen3.jinja", "qwen3"))
