@@ -14,6 +14,8 @@ from presafe.report.sensitivity import panels, sampling_name
 if TYPE_CHECKING:
     from presafe.report.data import ReportData
 
+_MUCH = 0.1
+"""A share of prompts without a verdict above which the small table says so."""
 SCHEMA = 1
 """Version of results.json. A change that would break a reader raises it."""
 
@@ -32,7 +34,7 @@ def results_json(data: ReportData) -> str:
 def summary_table(data: ReportData) -> Table:
     """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]", and its score."""
     columns = [(suite, metric) for suite in suites(data.scores) for metric in headline_metrics(data.scores, suite)]
-    table = Table(title=data.title, caption="value [95 % interval]")
+    table = Table(title=data.title, caption="\n".join(["value [95 % interval]", *_left_out(data)]))
     table.add_column("System")
     table.add_column("CoT")
     for suite, metric in columns:
@@ -43,6 +45,19 @@ def summary_table(data: ReportData) -> Table:
             if any(scores):
                 table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
     return table
+
+
+def _left_out(data: ReportData) -> list[str]:
+    """What the rates of the table do not count, where it is much: one line a system, mode and suite."""
+    lines = []
+    for system in systems(data.scores):
+        for mode in MODES:
+            for suite in suites(data.scores):
+                score = find(data.scores, system, mode, suite, "unjudged_rate")
+                if score is not None and score.value is not None and score.value > _MUCH:
+                    where = f"{label(system, SYSTEMS)}, CoT {mode}, {label(suite, SUITES)}"
+                    lines.append(f"{where}: {estimate(score)} have no verdict")
+    return lines
 
 
 def sweep_table(data: ReportData) -> Table:

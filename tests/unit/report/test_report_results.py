@@ -51,3 +51,13 @@ def test_summary_table_has_a_line_a_system_and_mode(data):
         console.print(table)
     assert "95.0 % [91, 97]" in capture.get()
     assert columns[5] == ["90.0 % [83, 94]", "–", "–", "89.0 % [81, 94]", "–"]
+
+
+def test_the_table_says_where_many_prompts_have_no_verdict(data, make_score):
+    many = make_score("presafe", "on", "smolthink_benign", "unjudged_rate", 0.38)
+    few = make_score("sft", "on", "smolthink_benign", "unjudged_rate", 0.04)
+    rest = tuple(score for score in data.scores if score.metric != "unjudged_rate")
+    caption = str(summary_table(data.model_copy(update={"scores": (*rest, many, few)})).caption)
+    assert "PreSafe, CoT on, Benign, held out: 38.0 %" in caption
+    assert "have no verdict" in caption
+    assert "SFT" not in caption
