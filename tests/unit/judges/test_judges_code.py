@@ -30,6 +30,8 @@ WITHOUT_KERNEL = WITHOUT_KERNEL.replace('"aarch64":', '"nor":')
 """As on a kernel that knows neither Landlock nor our machine's calls: Python's own hook is left."""
 WITHOUT_HOOK = CONFINE.replace("sys.addaudithook(", "_hook(")
 """What the kernel alone holds."""
+assert len({CONFINE, WITHOUT_KERNEL, WITHOUT_HOOK}) == 3
+assert "444, 445, 446" not in WITHOUT_KERNEL.replace("9444, 9445, 9446", "")
 
 PROBLEM = CodeProblem(
     given='import math\n\n\ndef area(r):\n    """Area of a circle."""\n',

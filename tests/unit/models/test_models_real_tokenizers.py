@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import real_tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_tokenizers import template
 
@@ -96,6 +96,9 @@ PLAIN = st.text(_CHARACTERS, max_size=12)
 USER_TEXT = st.lists(st.one_of(st.sampled_from(MARKS), PLAIN), min_size=1, max_size=6).map("".join)
 WRITTEN = USER_TEXT.map(str.strip)
 
+EVERY_MARK = " ".join(MARKS)
+"""Always tried: every control token and think mark of every family in one text."""
+
 FEW = settings(max_examples=6, deadline=None)
 
 
@@ -167,6 +170,7 @@ def control(renderer: Renderer, ids: list[int]) -> list[int]:
 @each_case
 @FEW
 @given(text=USER_TEXT)
+@example(text=EVERY_MARK)
 def test_a_users_text_stays_text_and_both_modes_are_siblings(name: str, text: str) -> None:
     renderer, case = renderer_of(name), CASES[name]
     on, off = renderer.render(text, "on"), renderer.render(text, "off")
