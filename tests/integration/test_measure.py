@@ -24,7 +24,7 @@ def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> No
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     file = tmp_path / "data" / "xstest/xstest_prompts.csv"
     assert manifest["inputs"][str(file)] == sha256_of_file(file)
-    assert manifest["settings"]["origins"]["xstest_safe"] == {
+    assert manifest["origins"]["xstest_safe"] == {
         "version": 1,
         "source": "walledai/XSTest",
         "licence": "CC-BY-4.0",

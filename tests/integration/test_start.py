@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 
 def test_help_in_half_a_second() -> None:
-    # the best of five: the bar is on the program, not on what else the machine does
+    # CPU time, best of five: the bar is on the program, not on the tests that run beside this one
     seconds = []
     for _ in range(5):
-        start = time.monotonic()
+        before = os.times()
         done = subprocess.run([sys.executable, "-m", "presafe.cli.main", "--help"], capture_output=True, check=True)
-        seconds.append(time.monotonic() - start)
+        after = os.times()
+        seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
         assert b"demo" in done.stdout
     assert min(seconds) < 0.5
 

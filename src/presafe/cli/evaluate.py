@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presafe.cli import options
 from presafe.errors import PromptError
-from presafe.recipe import ModelSettings
-from presafe.records import Prompt
+
+if TYPE_CHECKING:
+    from presafe.recipe import ModelSettings
+    from presafe.records import Prompt
 
 
 def evaluate(

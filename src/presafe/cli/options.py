@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
-from pydantic import ValidationError
 
 from presafe.errors import PresafeError, PromptError
-from presafe.recipe import ModelSettings, SamplingSettings
-from presafe.records import Expect, Prompt, Thinking
+
+if TYPE_CHECKING:  # half of the time that --help would take
+    from presafe.recipe import ModelSettings, SamplingSettings
+    from presafe.records import Expect, Prompt, Thinking
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hub id, local folder, GGUF, smolthink, or http://host:port#name.")
@@ -67,7 +68,7 @@ def read_modes(words: str) -> list[Thinking]:
     modes = [word.strip() for word in words.split(",")]
     if not set(modes) <= {"on", "off"}:
         raise PresafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
-    return [cast(Thinking, mode) for mode in dict.fromkeys(modes)]
+    return [cast("Thinking", mode) for mode in dict.fromkeys(modes)]
 
 
 def read_model(address: str, family: str | None, dtype: str, tokenizer: str | None = None) -> ModelSettings:
@@ -78,6 +79,10 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
     """
     if dtype not in ("float32", "bfloat16"):
         raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
+    from pydantic import ValidationError
+
+    from presafe.recipe import ModelSettings
+
     try:
         return ModelSettings(
             address=address, family=family, tokenizer=tokenizer, dtype=cast(Literal["float32", "bfloat16"], dtype)
@@ -96,6 +101,8 @@ def bounds_of_sampling() -> Iterator[None]:
     Raises:
         PresafeError: instead of the settings' own error.
     """
+    from pydantic import ValidationError
+
     try:
         yield
     except ValidationError as error:
@@ -123,6 +130,8 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
     Raises:
         PresafeError: a value out of bounds.
     """
+    from presafe.recipe import SamplingSettings
+
     with bounds_of_sampling():
         return SamplingSettings(temperature=temperature, top_p=top_p, top_k=top_k)
 
@@ -157,7 +166,7 @@ def read_prompts(file: Path, column: str | None, expect: str, limit: int | None)
 
     if expect not in ("refuse", "comply"):
         raise PromptError(f"--expect must be refuse or comply, got {expect!r}.")
-    return {file.stem: from_file(file, expect=cast(Expect, expect), column=column)[:limit]}
+    return {file.stem: from_file(file, expect=cast("Expect", expect), column=column)[:limit]}
 
 
 def folder_for(verb: str, model: str, *settings: object) -> Path:

@@ -20,7 +20,7 @@ from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of
+from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of, write_json
 
 
 def measure(
@@ -82,11 +82,10 @@ def measure(
         "sampling": sampling.model_dump(),
         "sandbox": where if where is None or isinstance(where, str) else where[0],
         **({"judge": judge} if judge else {}),
-        **({"origins": {name: dict(origin) for name, origin in origins.items()}} if origins else {}),
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
-        manifest = _open(out, settings, asked)
+        manifest = _open(out, settings, asked, origins or {})
         scores: list[Score] = []
         answered: list[AnsweredSuites] = []
         for mode in thinking:
@@ -138,12 +137,20 @@ def measure(
     return data
 
 
-def _open(out: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
-    """The manifest of a measurement that starts in a folder, or goes on there."""
+def _open(
+    out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The manifest of a measurement that starts in a folder, or goes on there, with where its suites come from."""
     if (out / "recipe.json").exists():
         raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
     said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
-    return (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
+    manifest = (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
+    if origins:
+        files = {origin["file"]: sha256_of_file(Path(origin["file"])) for origin in origins.values() if origin["file"]}
+        named = {name: dict(origin) for name, origin in origins.items()}
+        manifest = {**manifest, "origins": named, "inputs": {**manifest["inputs"], **files}}
+        write_json(out / "manifest.json", manifest)
+    return manifest
 
 
 def fingerprint(adapter: Path) -> dict[str, str | None]:
