@@ -21,15 +21,6 @@ def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> No
     first = finish(*words)
     assert first.returncode == 0, first.stderr
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    file = tmp_path / "data" / "xstest/xstest_prompts.csv"
-    assert manifest["inputs"][str(file)] == sha256_of_file(file)
-    assert manifest["origins"]["xstest_safe"] == {
-        "version": 1,
-        "source": "walledai/XSTest",
-        "licence": "CC-BY-4.0",
-        "file": str(file),
-    }
     assert {(row["thinking"], row["suite"]) for row in rows} == {
         (thinking, suite) for thinking in ("on", "off") for suite in ("smolthink_harmful", "arithmetic")
     }
@@ -166,6 +157,15 @@ def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_pa
     done = finish(*words, "--data-dir", str(tmp_path / "data"), "--max-tokens", "24", "--out", str(out))
     assert done.returncode == 0, done.stderr
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    file = tmp_path / "data" / "xstest/xstest_prompts.csv"
+    assert manifest["inputs"][str(file)] == sha256_of_file(file)
+    assert manifest["origins"]["xstest_safe"] == {
+        "version": 1,
+        "source": "walledai/XSTest",
+        "licence": "CC-BY-4.0",
+        "file": str(file),
+    }
     suites = {"strong_reject", "jailbreakbench", "xstest_safe", "xstest_unsafe", "gsm8k"}
     assert {(row["suite"], row["thinking"]) for row in rows} == {
         (suite, mode) for suite in suites for mode in ("on", "off")
