@@ -306,11 +306,6 @@ class Recipe(Settings):
     evaluate: EvaluateSettings
 
 
-def short_name(declared: str | Path) -> str:
-    """What folders of a recipe or study are called: a file's name without `.toml`, or the name of a shipped one."""
-    return Path(declared).name.removesuffix(".toml")
-
-
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     return shipped("recipe")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from presafe.cli.options import short_name
 from presafe.errors import RecipeError
-from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes, short_name
+from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes
 
 MINIMAL = """
 name = "mine"

@@ -59,6 +59,11 @@ Tokenizer = Annotated[
 ]
 
 
+def short_name(declared: str | Path) -> str:
+    """What folders of a recipe or study are called: a file's name without `.toml`, or the name of a shipped one."""
+    return Path(declared).name.removesuffix(".toml")
+
+
 def read_modes(words: str) -> list[Thinking]:
     """`on,off` as modes.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from presafe.cli import options
 from presafe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, lau
     from presafe.planning.commands import copies_over, serving_commands, training_commands
     from presafe.planning.devices import assumptions, find_device
     from presafe.planning.estimate import GIB
-    from presafe.recipe import short_name
 
     memory, gpu = found.memory, find_device(device)
     return {
@@ -70,7 +70,7 @@ def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, lau
         "commands": {
             "train": training_commands(name, launcher, gpus),
             "serve": serving_commands(
-                recipe, f"runs/{short_name(name)}", gpus, copies_over(found, gpu.memory_gib, gpus)
+                recipe, f"runs/{options.short_name(name)}", gpus, copies_over(found, gpu.memory_gib, gpus)
             ),
         },
     }

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from presafe.cli import options
 from presafe.errors import RecipeError
 
 
@@ -20,13 +21,13 @@ def run(
     """Run a recipe; the same command again goes on where it stopped."""
     from presafe.cli.finish import finish
     from presafe.processes import is_main_process
-    from presafe.recipe import load_recipe, short_name
+    from presafe.recipe import load_recipe
     from presafe.run_folder import STAGES
     from presafe.stages.run import run_stages
 
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
-    folder = out or Path("runs") / short_name(recipe)
+    folder = out or Path("runs") / options.short_name(recipe)
     done = run_stages(load_recipe(recipe), folder, until)
     if is_main_process():
         finish(done)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from presafe.cli import options
+
 
 def study(
     file: Annotated[str, typer.Argument(metavar="STUDY", help="A .toml file, or the name of a shipped study.")],
@@ -16,10 +18,9 @@ def study(
     ] = False,
 ) -> None:
     """Run every condition with every seed; the same command again does what is missing."""
-    from presafe.recipe import short_name
     from presafe.study import load_study, study_runs
 
-    settings, folder = load_study(file), out or Path("studies") / short_name(file)
+    settings, folder = load_study(file), out or Path("studies") / options.short_name(file)
     study_runs(settings)  # a mistake in it is said at once, before torch is loaded
     from presafe.stages.study import run_study, standing
 

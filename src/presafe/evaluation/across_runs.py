@@ -56,7 +56,7 @@ def paired_differences(results: Sequence[RunResult], baseline: str) -> list[Diff
         ours, theirs = _same_seeds(runs, conditions.get(baseline, []))
         if name == baseline or not ours:
             continue
-        modes = {(each.thinking) for run in (*ours, *theirs) for each in run.answered}
+        modes = {each.thinking for run in (*ours, *theirs) for each in run.answered}
         pairs += [(_answered(baseline, theirs, mode), _answered(name, ours, mode)) for mode in sorted(modes)]
     return differences(pairs, paired_seeds=True)
 

@@ -18,31 +18,36 @@ from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
 from presafe.prompts.hub import hub_rows
-from presafe.prompts.sets import from_file, from_rows, load_source, read_rows
+from presafe.prompts.sets import from_rows, load_source, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 
 
-class HubCopy(BaseModel):
-    """Where a benchmark lies in the data set that `source` names, and its columns there."""
+class Layout(BaseModel):
+    """Which columns of a table hold what."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    where: tuple[str, str] | None = None
+    """Keep rows whose column starts with a text."""
+    context: str | None = None
+    """Column that goes before the prompt, with a rule between."""
+    target: str | None = None
+    """Column of the reference answer."""
+
+
+class HubCopy(Layout):
+    """Where a benchmark lies in the data set that `source` names, and its columns there."""
 
     config: str | None = None
     split: str
-    column: str
-    where: tuple[str, str] | None = None
-    context: str | None = None
-    target: str | None = None
 
 
-class Suite(BaseModel):
+class Suite(Layout):
     """A published benchmark: where its file lies under the data folder, how to read it, and what it should hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     file: str
-    column: str
     expect: Expect
     source: str
     """Where it is published."""
@@ -53,12 +58,6 @@ class Suite(BaseModel):
     """How many prompts it has, those only that `where` keeps."""
     sha256: str | None = None
     """Of the publisher's file; None where its terms kept it from us, and only the number of its prompts is checked."""
-    where: tuple[str, str] | None = None
-    """Keep rows whose column starts with a text."""
-    context: str | None = None
-    """Column that goes before the prompt, with a rule between."""
-    target: str | None = None
-    """Column of the reference answer."""
     target_after: str = ""
     """What the reference stands after in its column, where a working comes first."""
     hub: HubCopy | None = None
@@ -117,11 +116,12 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
         return load_source(OWN[name], seed)
     suite = PUBLISHED[name]
     if data_dir is None:
-        prompts = _from_hub(suite, seed)
+        copy, rows = _hub_rows(suite)
+        prompts = _prompts(suite, copy, rows, suite.source, suite.source.rpartition("/")[2], seed)
         is_known, origin = len(prompts) == suite.num_prompts, suite.source
     else:
         path = data_dir / suite.file
-        prompts = _from_file(suite, path, seed)
+        prompts = _prompts(suite, suite, read_rows(path), str(path), path.stem, seed)
         is_known = len(prompts) == suite.num_prompts if suite.sha256 is None else sha256_of_file(path) == suite.sha256
         origin = str(path)
     if not is_known:
@@ -148,20 +148,26 @@ def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
     return {"version": suite.version, "source": suite.source, "licence": suite.licence, "file": file}
 
 
-def _from_file(suite: Suite, path: Path, seed: int) -> list[Prompt]:
-    if suite.expect in ("choice", "code"):
-        return _put_together(suite, read_rows(path), path.stem, seed)
-    return from_file(
-        path,
+def _prompts(
+    suite: Suite, layout: Layout, rows: Sequence[dict[str, Any]], origin: str, stem: str, seed: int
+) -> list[Prompt]:
+    if suite.expect == "choice":
+        return choice_prompts(rows, stem, seed)
+    if suite.expect == "code":
+        return code_prompts(rows)
+    return from_rows(
+        rows,
+        origin,
+        stem,
         expect=suite.expect,
-        column=suite.column,
-        context_column=suite.context,
-        target_column=suite.target,
-        where=suite.where,
+        column=layout.column,
+        context_column=layout.context,
+        target_column=layout.target,
+        where=layout.where,
     )
 
 
-def _from_hub(suite: Suite, seed: int) -> list[Prompt]:
+def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
     copy = suite.hub
     if copy is None:
         raise PromptError(
@@ -177,25 +183,8 @@ def _from_hub(suite: Suite, seed: int) -> list[Prompt]:
         licence=suite.licence,
     )
     try:
-        rows = hub_rows(source)
+        return copy, hub_rows(source)
     except PromptError as error:
         raise PromptError(
             error.problem, f"{error.hint} Or give the folder that holds {suite.file} with --data-dir."
         ) from error
-    stem = suite.source.rpartition("/")[2]
-    if suite.expect in ("choice", "code"):
-        return _put_together(suite, rows, stem, seed)
-    return from_rows(
-        rows,
-        suite.source,
-        stem,
-        expect=suite.expect,
-        column=copy.column,
-        context_column=copy.context,
-        target_column=copy.target,
-        where=copy.where,
-    )
-
-
-def _put_together(suite: Suite, rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list[Prompt]:
-    return choice_prompts(rows, stem, seed) if suite.expect == "choice" else code_prompts(rows)

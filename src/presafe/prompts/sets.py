@@ -83,18 +83,8 @@ def from_file(
     Raises:
         PromptError: unreadable or empty file, or a column that is not there.
     """
-    rows = read_rows(path)
-    if not rows:
-        raise PromptError(f"{path} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt a row.")
-    if column is None:
-        column = next((name for name in _COLUMNS if name in rows[0]), None)
-        if column is None:
-            raise PromptError(
-                f"{path} has no column with a known name; it has: {', '.join(map(str, rows[0]))}.",
-                "Name the one that holds the prompt with --column.",
-            )
     return from_rows(
-        rows,
+        read_rows(path),
         str(path),
         path.stem,
         expect=expect,
@@ -111,7 +101,7 @@ def from_rows(
     stem: str,
     *,
     expect: Expect,
-    column: str,
+    column: str | None = None,
     context_column: str | None = None,
     target_column: str | None = None,
     where: tuple[str, str] | None = None,
@@ -125,8 +115,17 @@ def from_rows(
         expect, column, context_column, target_column, where: As `from_file`.
 
     Raises:
-        PromptError: a column that is not there or a cell that is empty; or no row is left.
+        PromptError: no row, or none left; a column that is not there, or a cell that is empty.
     """
+    if not rows:
+        raise PromptError(f"{origin} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt a row.")
+    if column is None:
+        column = next((name for name in _COLUMNS if name in rows[0]), None)
+        if column is None:
+            raise PromptError(
+                f"{origin} has no column with a known name; it has: {', '.join(map(str, rows[0]))}.",
+                "Name the one that holds the prompt with --column.",
+            )
     if where is not None:
         rows = [row for row in rows if str(_field(row, where[0], origin)).startswith(where[1])]
         if not rows:

@@ -25,7 +25,14 @@ from presafe.progress import console
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.respond import responses_of
-from presafe.stages.systems import System, aligned_systems, alignment_queries, safety_data, system_folder
+from presafe.stages.systems import (
+    System,
+    aligned_systems,
+    alignment_queries,
+    harmless_queries,
+    safety_data,
+    system_folder,
+)
 
 
 def align(run: RunFolder) -> None:
@@ -88,7 +95,7 @@ def system_rows(
         responses += responses_of(run, system.name)
     if training.needs_data:
         traces = safety_data(recipe, system.name)
-        prompts = [*(trace.prompt for trace in traces), *(each for each in prompts if each.expect != "refuse")]
+        prompts = [*(trace.prompt for trace in traces), *harmless_queries(recipe)]
         responses += [trace.response for trace in traces]
     rows = alignment_rows(
         prompts,

@@ -18,7 +18,7 @@ from presafe.recipe import Recipe
 from presafe.records import Prompt, Response, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.classifier import DecisionSplit, split_decisions
-from presafe.stages.systems import alignment_queries, classifier_queries, steered_queries
+from presafe.stages.systems import classifier_queries, harmless_queries, steered_queries
 
 _PARTS = ("teacher", "traces", "own")
 
@@ -74,7 +74,7 @@ def queries_of(run: RunFolder, part: str) -> list[Prompt]:
     if part not in _PARTS:
         return steered_queries(run.recipe, part)
     if part == "own":
-        return [prompt for prompt in alignment_queries(run.recipe) if prompt.expect != "refuse"]
+        return harmless_queries(run.recipe)
     if part == "teacher":
         return classifier_queries(run.recipe)
     decisions = decisions_of(run)

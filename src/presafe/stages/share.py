@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.recipe import Recipe
 from presafe.records import disk_error
-from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites
+from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites, harmless_queries
 
 
 class Part(NamedTuple):
@@ -33,7 +33,6 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         PromptError: as `load_source`.
     """
     classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
-    own = [prompt for prompt in aligned if prompt.expect != "refuse"]
     model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json")
     asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
     signal = recipe.signal.model_dump(mode="json")
@@ -43,7 +42,7 @@ def shared_parts(recipe: Recipe) -> list[Part]:
     return [
         Part("responses/teacher", True, decided),
         Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
-        Part("responses/own", True, (model, asked, sha256_of_prompts([own]))),
+        Part("responses/own", True, (model, asked, sha256_of_prompts([harmless_queries(recipe)]))),
         Part("signals", True, signals),
         Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
         Part("evaluation/vanilla-on", True, vanilla),

@@ -35,6 +35,11 @@ def alignment_queries(recipe: Recipe) -> list[Prompt]:
     return _queries(recipe, recipe.respond.alignment_queries)
 
 
+def harmless_queries(recipe: Recipe) -> list[Prompt]:
+    """Those of them that the model is to answer as before."""
+    return [prompt for prompt in alignment_queries(recipe) if prompt.expect != "refuse"]
+
+
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     """Held-out prompts by suite."""
     return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
