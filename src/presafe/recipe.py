@@ -217,7 +217,7 @@ class AlignSettings(Settings):
     lambda_align: float = Field(default=1.0, ge=0)
     """λ, the weight of the auxiliary loss. The paper gives no value; SafeKey uses 0.2."""
     lambda_start: float = Field(default=0.0, ge=0)
-    """Weight of L_start, the same BCE on the model's own log-odds of starting a refusal (ours; 0 is the paper's
+    """Weight of L_start, which asks the same soft decision of the model's own next token (ours; 0 is the paper's
     method)."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""

@@ -47,8 +47,8 @@ def fit(
         lambda_align: λ of this system; 0 trains no head.
         lambda_start: Weight of L_start of this system; with both at 0 it is next-token loss only.
         head: What the head of L_align reads. Only one that reads the decision position is written.
-        start_ids: The token whose odds L_start reads, and the one it is set against, None being all others; without
-            them it reads where refusals of the recipe's form start.
+        start_ids: The token a refusal starts with, for L_start, and the pivot set against it, None being each row's
+            own token; without them that of the recipe's form.
         seed: Seed of the adapter, the head and the order of rows.
         folder: Folder of this system; checkpoints in it are resumed.
         label: Label of the progress bar.

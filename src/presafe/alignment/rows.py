@@ -117,7 +117,7 @@ def pivot_ids(renderer: Renderer, pivots: tuple[str, str]) -> tuple[list[int], l
 
 
 def start_ids(renderer: Renderer, refusal_target: Form, training: Training) -> tuple[int, int | None]:
-    """The token whose odds L_start reads, and the one that it is set against; None is all others."""
+    """The token that a refusal starts with, for L_start, and the pivot set against it; None is each row's own token."""
     if training.pivots is None:
         return refusal_start_id(renderer, refusal_target, training), None
     unsafe, safe = pivot_ids(renderer, training.pivots)

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.head import attach_head, causal_lm, trained_head
-from presafe.alignment.loss import alignment_loss, next_token_loss
+from presafe.alignment.loss import alignment_loss, next_token_loss, start_loss
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.models.decision_head import HEAD, start_log_odds
 
@@ -29,7 +29,7 @@ _POSITIONS = ("decision_index", "start_index", "pool_index")
 
 
 class _Decision(NamedTuple):
-    """Logits of the rows of a micro-batch: the head's, one or two a row, and the model's own of starting a refusal."""
+    """Logits of a micro-batch: the head's, one or two a row, and the model's own over the vocabulary, for L_start."""
 
     head: Tensor
     start: Tensor | None
@@ -42,7 +42,7 @@ class PreSafeConfig(SFTConfig):
     lambda_align: float = field(default=1.0, metadata={"help": "λ ≥ 0. At 0 the head is trained on nothing."})
     lambda_start: float = field(default=0.0, metadata={"help": "Weight of L_start, at least 0."})
     refusal_start_id: int | None = field(default=None, metadata={"help": "Token refusals start with, for L_start."})
-    contrast_id: int | None = field(default=None, metadata={"help": "Token L_start sets it against; None: all others."})
+    contrast_id: int | None = field(default=None, metadata={"help": "Pivot L_start sets it against; None: own token."})
     head: str = field(default="decision", metadata={"help": "What it reads: decision, detached or pooled (SafeKey)."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
     # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
@@ -159,7 +159,8 @@ class PreSafeTrainer(SFTTrainer):
         """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
         inputs = dict(inputs)
         targets = inputs.pop("signal")
-        self._where = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
+        self._where = where = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
+        ids = inputs["input_ids"]
         try:
             sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
@@ -177,7 +178,8 @@ class PreSafeTrainer(SFTTrainer):
         self._note("align_loss", bce, training)
         loss = sft_loss + self.args.lambda_align * bce
         if decision.start is not None:
-            start = alignment_loss(decision.start, targets) * processes / rows
+            own = ids[torch.arange(len(ids), device=ids.device), where["start_index"] + 1]
+            start = self._start_loss(decision.start, own, targets) * processes / rows
             self._note("start_loss", start, training)
             loss = loss + self.args.lambda_start * start
         return (loss, outputs) if return_outputs else loss
@@ -212,13 +214,17 @@ class PreSafeTrainer(SFTTrainer):
             else:
                 read = states[rows, where["decision_index"]].float()
                 logits = head(read.detach() if self.args.head == "detached" else read)
-        odds = None
+        words = None
         if self.args.lambda_start > 0:
             if "start_index" not in where:
                 raise SignalError("L_start needs a column start_index, and the rows have none.")
-            words = lm.get_output_embeddings()(states[rows, where["start_index"]])  # type: ignore[operator]
-            odds = start_log_odds(words.float(), self.args.refusal_start_id, self.args.contrast_id)
-        self._decision = _Decision(logits, odds)
+            words = lm.get_output_embeddings()(states[rows, where["start_index"]]).float()  # type: ignore[operator]
+        self._decision = _Decision(logits, words)
+
+    def _start_loss(self, logits: Tensor, own: Tensor, targets: Tensor) -> Tensor:
+        if self.args.contrast_id is None:
+            return start_loss(logits, self.args.refusal_start_id, own, targets)
+        return alignment_loss(start_log_odds(logits, self.args.refusal_start_id, self.args.contrast_id), targets)
 
     def _note(self, name: str, value: Tensor, training: bool) -> None:
         """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.

@@ -1,4 +1,4 @@
-"""L_start: the same cross-entropy on the model's own log-odds of starting a refusal."""
+"""L_start: the soft decision asked of the next token itself, a refusal's first or that of the row's own thought."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import pytest
 import torch
 
 from presafe.alignment.head import causal_lm
+from presafe.alignment.loss import start_loss
 from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import start_log_odds
 
 TOKEN = 200
-"""Stands for the token that a refusal starts with; no row holds it."""
+"""Stands for the token that a refusal starts with."""
 
 
 @pytest.fixture
 def start_rows(rows):
-    """The rows, two of whose models would write a token of their own before refusals and thoughts part ways."""
-    return [
+    """The rows; two of them open the thought themselves, and the last is a refusal."""
+    placed = [
         row | {"start_index": row["decision_index"] + opened} for row, opened in zip(rows, (0, 1, 0, 1), strict=True)
     ]
+    ids, after = placed[3]["input_ids"], placed[3]["start_index"] + 1
+    placed[3] |= {"input_ids": [*ids[:after], TOKEN, *ids[after + 1 :]]}
+    return placed
 
 
 def test_log_odds_by_hand():
@@ -37,7 +41,30 @@ def test_log_odds_stay_finite_where_p_rounds_to_1():
     assert start_log_odds(logits, 0).item() == pytest.approx(200 - log(2))
 
 
-def test_loss_adds_lambda_start_times_the_mean_bce_of_the_models_odds(
+def test_start_loss_by_hand():
+    # P = softmax(ln 6, ln 3, 0) = (.6, .3, .1) in both rows, r = 0.
+    # Own thought starts with 1: −.25 ln .6 − .75 ln .3. A refusal itself: −.25 ln .6 − .75 ln(1 − .6).
+    logits = torch.tensor([[log(6), log(3), 0.0]] * 2, dtype=torch.float64)
+    own, targets = torch.tensor([1, 0]), torch.tensor([0.25, 0.25], dtype=torch.float64)
+    thought, refusal = -0.25 * log(0.6) - 0.75 * log(0.3), -0.25 * log(0.6) - 0.75 * log(0.4)
+    assert start_loss(logits[:1], 0, own[:1], targets[:1]).item() == pytest.approx(thought)
+    assert start_loss(logits, 0, own, targets).item() == pytest.approx(thought + refusal)
+
+
+def test_start_loss_is_finite_where_p_rounds_to_1():
+    # A refusal with p′ = 0 whose P(r) is 1 in float32: −ln(1 − P) = 200 − ln 2.
+    logits = torch.tensor([[200.0, 0.0, 0.0]])
+    assert start_loss(logits, 0, torch.tensor([0]), torch.tensor([0.0])).item() == pytest.approx(200 - log(2))
+
+
+def test_what_is_neither_refusal_nor_thought_loses_odds():
+    # p′ = 0: the gradient on the logits is P − onehot(y), so the third word falls, though it is no refusal.
+    logits = torch.zeros(1, 3, requires_grad=True)
+    start_loss(logits, 0, torch.tensor([1]), torch.tensor([0.0])).backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[1 / 3, -2 / 3, 1 / 3]]))
+
+
+def test_loss_adds_lambda_start_times_the_mean_over_rows(
     make_model, make_trainer, one_batch, randomise_adapter, start_rows
 ):
     without = make_trainer(make_model(), start_rows, lambda_align=0.5)
@@ -51,8 +78,11 @@ def test_loss_adds_lambda_start_times_the_mean_bce_of_the_models_odds(
     for row in start_rows:
         with torch.no_grad():
             words = causal_lm(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]]
-        p = words.double().softmax(-1)[TOKEN].item()  # the probability itself, not its log-odds
-        by_hand.append(-row["signal"] * log(p) - (1 - row["signal"]) * log(1 - p))
+        own = row["input_ids"][row["start_index"] + 1]
+        p = words.double().softmax(-1)
+        other = 1 - p[TOKEN] if own == TOKEN else p[own]
+        by_hand.append(-row["signal"] * log(p[TOKEN]) - (1 - row["signal"]) * log(other))
+    assert [row["input_ids"][row["start_index"] + 1] == TOKEN for row in start_rows] == [False, False, False, True]
     mean = sum(by_hand) / 4
     assert trainer._metrics["train"]["start_loss"] == [pytest.approx(mean, abs=1e-5)]
     assert losses[1] - losses[0] == pytest.approx(3 * mean, abs=1e-5)
@@ -74,12 +104,9 @@ def test_gradient_comes_from_the_start_position_only(
     handle = causal_lm(trainer.model).base_model.register_forward_hook(keep, prepend=True)
     trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
     handle.remove()
-    from presafe.alignment.loss import alignment_loss
-
-    odds = start_log_odds(
-        causal_lm(trainer.model).lm_head(states[0])[torch.arange(4), batch["start_index"]].float(), TOKEN
-    )
-    alignment_loss(odds, batch["signal"]).backward()
+    rows, start = torch.arange(4), batch["start_index"]
+    logits = causal_lm(trainer.model).lm_head(states[0])[rows, start].float()
+    start_loss(logits, TOKEN, batch["input_ids"][rows, start + 1], batch["signal"]).backward()
     touched = {tuple(where) for where in (states[0].grad.abs().sum(-1) > 0).nonzero().tolist()}
     # Decision positions 3, 5, 2, 4, and one further where the model opens its thought itself.
     assert touched == {(0, 3), (1, 6), (2, 2), (3, 5)}
@@ -96,8 +123,8 @@ def test_one_row_learns_to_start_a_refusal_and_another_not_to(make_model, make_t
 
     def odds_after(lambda_start):
         trainer = make_trainer(
-            make_model(), asked * 40, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=40,
-            per_device_train_batch_size=2, learning_rate=1e-3,
+            make_model(), asked * 20, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=20,
+            per_device_train_batch_size=2, learning_rate=3e-3,
         )  # fmt: skip
         trainer.train()
         with torch.no_grad():
