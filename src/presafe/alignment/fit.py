@@ -88,9 +88,9 @@ def fit(
         console.print(f"  {label}: left out {len(rows) - len(kept)} rows whose prompt fills {longest} tokens")
     a_step = settings.batch_size * settings.accumulation
     needed = settings.max_steps * a_step
-    # One forward pass a step: grouped by length it would be of one kind.
+    # One forward pass a step: grouped it would be of one kind.
     group = settings.batch_size if settings.accumulation > 1 else 1
-    order = mixed_order([len(row.input_ids) for row in kept], group, needed, seed)
+    order = mixed_order([len(row.input_ids) for row in kept], [row.kind for row in kept], group, needed, seed)
     batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
     first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
     checkpoints = folder / "checkpoints"

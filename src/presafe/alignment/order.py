@@ -1,36 +1,49 @@
 """The order of training rows: near lengths within a forward pass, all kinds within a step.
 
 Grouping whole steps by length would make steps of short refusals only and steps of long answers only, each with a
-gradient towards its own kind only (design/0002). So rows of near length share a forward pass, and the forward passes
-that make up a step are drawn at random.
+gradient towards its own kind only; where passes are drawn at random, a quarter of steps of two still are (design/0002).
+So rows of one kind and near length share a forward pass, and the kinds take turns in proportion to their rows.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from presafe.errors import RecipeError
 
 
-def mixed_order(lengths: Sequence[int], group: int, num_rows: int, seed: int) -> list[int]:
-    """Indices of rows, in groups of near length, the groups in random order, pass after pass.
+def mixed_order(lengths: Sequence[int], kinds: Sequence[str], group: int, num_rows: int, seed: int) -> list[int]:
+    """Indices of rows: groups of one kind and of near length, each kind spread evenly.
 
     Args:
         lengths: Tokens of each row.
+        kinds: What each row is, such as a refusal or an answer.
         group: Rows of one forward pass, at least 1.
-        num_rows: How many indices to return; more than there are rows begins another pass in another order.
+        num_rows: How many indices to return; more than there are rows of a kind begin another pass over it.
         seed: Seed of the order.
     """
     rng = random.Random(seed)
+    by_kind = {kind: [row for row, each in enumerate(kinds) if each == kind] for kind in sorted(set(kinds))}
+    streams = {kind: _stream(rows, lengths, group, rng) for kind, rows in by_kind.items()}
+    due = {kind: group / len(rows) / 2 for kind, rows in by_kind.items()}  # passes until its next group
     order: list[int] = []
     while len(order) < num_rows:
+        kind = min(due, key=due.__getitem__)
+        due[kind] += group / len(by_kind[kind])
+        order += islice(streams[kind], group)
+    return order[:num_rows]
+
+
+def _stream(rows: Sequence[int], lengths: Sequence[int], group: int, rng: random.Random) -> Iterator[int]:
+    """Rows of one kind, in groups of near length, the groups in random order, pass after pass without end."""
+    while True:
         # The noise regroups rows from pass to pass; a tenth of a length costs little padding.
-        by_length = sorted(range(len(lengths)), key=lambda row: lengths[row] * rng.uniform(0.9, 1.1))
+        by_length = sorted(rows, key=lambda row: lengths[row] * rng.uniform(0.9, 1.1))
         groups = [by_length[start : start + group] for start in range(0, len(by_length), group)]
         rng.shuffle(groups)
-        order += [row for rows in groups for row in rows]
-    return order[:num_rows]
+        yield from (row for rows_of_group in groups for row in rows_of_group)
 
 
 def share_of_step(batch_size: int, accumulation: int, num_processes: int) -> tuple[int, int]:

@@ -26,7 +26,8 @@ class AlignmentRow(NamedTuple):
 
     `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
     or where the model itself opens its thought the last token of the opening; with pivots, the position before the
-    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey).
+    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey). `kind` is
+    what the query's set expects; every step gets its share of each (design/0002).
     """
 
     prompt_id: str
@@ -36,6 +37,7 @@ class AlignmentRow(NamedTuple):
     start_index: int
     signal: float
     pool_index: int = 0
+    kind: str = ""
 
 
 def alignment_rows(
@@ -95,6 +97,7 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
         start_index=start,
         signal=signal,
         pool_index=len(before) + len(thought) - 1,
+        kind=prompt.expect,
     )
 
 
