@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import PromptError, RunError
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, kind_of, outcomes
-from presafe.evaluation.metrics import suite_scores
+from presafe.evaluation.answers import answered, answers_to, scores_of
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.judges.code import find_sandbox
-from presafe.judges.scorers import check_judge, judge_name, scorer_for
+from presafe.judges.scorers import check_judge, scorer_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
@@ -87,7 +87,7 @@ def measure(
     with locked(out):
         manifest = _open(out, settings, asked, origins or {})
         scores: list[Score] = []
-        answered: list[AnsweredSuites] = []
+        modes: list[AnsweredSuites] = []
         for mode in thinking:
             with timed(out, f"CoT {mode}"):
                 said = sample_responses(
@@ -108,26 +108,16 @@ def measure(
                     out / "evaluation" / f"{system}-{mode}",
                     sandbox=where,
                 )
-            of = {name: kind_of([said[name]], expect) for name, expect in kinds.items()}
-            each = {name: (kind, outcomes([said[name]], kind)) for name, kind in of.items()}
-            answered.append(AnsweredSuites(system, mode, each))
-            for name, expect in kinds.items():
-                scores += suite_scores(
-                    said[name],
-                    expect,
-                    system=system,
-                    thinking=mode,
-                    suite=name,
-                    seed=None,
-                    judge=judge_name(expect, judge),
-                )
+            answers = answers_to(suites, said, judge)
+            modes.append(answered(system, mode, [answers]))
+            scores += scores_of(answers, system=system, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=settings,
             manifest=manifest,
             timings_s=timings_of(out),
             scores=tuple(scores),
-            differences=tuple(differences(between_modes(answered))),
+            differences=tuple(differences(between_modes(modes))),
             classifier=None,
             histories={},
             positions=(),
