@@ -129,11 +129,13 @@ def _check_alike(left: Measured, right: Measured) -> None:
             found = ", ".join(sorted(one.keys() ^ other.keys()))
             raise RunError(f"{names} were not measured on the same suites (only one has {found}).", "Measure both.")
         for suite in one:
+            thoughts = (one[suite].thought_judge, other[suite].thought_judge)  # older logs have none
             differing = [
                 what
                 for what, a, b in (
                     ("prompts", one[suite].texts, other[suite].texts),
                     ("judge", one[suite].judge, other[suite].judge),
+                    ("judge of thoughts", *(thoughts if None not in thoughts else (None, None))),
                     *(
                         (_DECODING.get(key, key), one[suite].decoding.get(key), other[suite].decoding.get(key))
                         for key in sorted({*one[suite].decoding, *other[suite].decoding})

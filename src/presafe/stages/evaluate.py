@@ -20,7 +20,7 @@ from presafe.evaluation.answers import Answers, answered, answers_to, scores_of
 from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds
-from presafe.judges.scorers import scorer_for
+from presafe.judges.scorers import scorers_for
 from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
@@ -41,11 +41,11 @@ from presafe.stages.systems import (
 
 def evaluate(run: RunFolder) -> None:
     """Sample and score every system."""
-    suites = evaluation_suites(run.recipe)
+    suites, settings = evaluation_suites(run.recipe), run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
-        said = answers_to(suites, _sample(run, system), run.recipe.evaluate.judge)
+        said = answers_to(suites, _sample(run, system), settings.judge, settings.judge_thought)
         answers.setdefault((system.name, system.thinking), []).append(said)
         scores += scores_of(said, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
@@ -79,7 +79,10 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     return sample_responses(
         label_of(run, system),
         suites,
-        {suite: scorer_for(prompts[0].expect, recipe.evaluate.judge) for suite, prompts in suites.items()},
+        {
+            suite: scorers_for(prompts[0].expect, recipe.evaluate.judge, recipe.evaluate.judge_thought)
+            for suite, prompts in suites.items()
+        },
         Sampler(
             model=recipe.model,
             thinking=system.thinking,

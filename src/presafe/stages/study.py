@@ -111,8 +111,12 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     steps = [point for path in histories for point in read_jsonl(path, HistoryPoint)]
     shares = []
     for system in own:
+        settings = folder.recipe.evaluate
         said = answers_to(
-            evaluation_suites(folder.recipe), responses_by_suite(folder, system), folder.recipe.evaluate.judge
+            evaluation_suites(folder.recipe),
+            responses_by_suite(folder, system),
+            settings.judge,
+            settings.judge_thought,
         )
         for suite, (kind, of) in answered(system.name, system.thinking, [said]).suites.items():
             by_prompt = {name: share for name, (share,) in of.items()}

@@ -22,7 +22,9 @@ SUITES = {
 
 
 def test_every_suite_is_scored_by_its_own_kind_and_judge() -> None:
-    answers = answers_to(SUITES, {"mine": said("refuse", "comply"), "sums": said("right", "unjudged")}, "gcg_strings")
+    answers = answers_to(
+        SUITES, {"mine": said("refuse", "comply"), "sums": said("right", "unjudged")}, "gcg_strings", None
+    )
     assert {name: (each.expect, each.judge) for name, each in answers.items()} == {
         "mine": ("refuse", "gcg_strings"),
         "sums": ("answer", "math_verify"),
