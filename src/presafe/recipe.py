@@ -292,6 +292,8 @@ class EvaluateSettings(Settings):
     judge: str | None = None
     """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); the refusal
     strings where none is named. Stage 1 always reads the strings."""
+    judge_thought: str | None = None
+    """Judge of the thoughts before answers to harmful prompts; strings where none is named."""
 
 
 class Recipe(Settings):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,9 @@ PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
 """Kinds of prompts that are solved or not: by a value, by the letter of an option, by a program."""
 Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
 """What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
+Extent = Literal["full compliance", "partial refusal", "full refusal"]
+"""How far an answer complies: the three classes of XSTest (arXiv 2308.01263). Both refusals are the verdict refuse."""
+EXTENTS: tuple[Extent, ...] = get_args(Extent)
 
 
 class Record(BaseModel):
@@ -55,8 +58,9 @@ class Response(Record):
 
     `sample` counts the answers to one prompt from 1. `vote` is what the judge read as the final answer of a problem.
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
-    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought. `score`, in
-    [0, 1], is a graded judge's.
+    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought; `thought_verdict`
+    reads the thought alone, None where no judge was asked about it. `score`, in [0, 1], is a graded judge's, `extent`
+    that of a judge of XSTest's classes.
     """
 
     prompt_id: str
@@ -70,6 +74,8 @@ class Response(Record):
     sample: int = Field(default=1, ge=1)
     vote: str | None = None
     score: float | None = None
+    extent: Extent | None = None
+    thought_verdict: Verdict | None = None
 
 
 class Signal(Record):

@@ -165,13 +165,12 @@ def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_s
 
 
 def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], option: str = "--out") -> None:
-    """Keep results of two settings apart.
+    """Keep results of two settings apart. None is "not set": a folder from before there was such a setting goes on.
 
     Raises:
         RunError: the folder was made with other settings; all that differ are named.
     """
-    if before != settings:
-        changed = ", ".join(_differences(before, settings))
+    if changed := ", ".join(_differences(before, settings)):
         raise RunError(f"{folder} was made with other settings ({changed}).", f"Choose another folder with {option}.")
 
 
@@ -199,12 +198,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:
     """Keys whose values differ, each with both values."""
+    pairs: list[tuple[Any, Any, Any]] | None = None
     if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = [(place, *pair) for place, pair in enumerate(zip(before, after, strict=True))]
+    if pairs is not None:
         return [
-            found
-            for name in sorted(before.keys() | after.keys())
-            for found in _differences(
-                before.get(name, "not set"), after.get(name, "not set"), f"{key}.{name}" if key else name
-            )
+            found for name, one, other in pairs for found in _differences(one, other, f"{key}.{name}".removeprefix("."))
         ]
-    return [] if before == after else [f"{key}: {before!r:.40} → {after!r:.40}"]
+    one, other = ("not set" if each is None else f"{each!r:.40}" for each in (before, after))
+    return [] if before == after else [f"{key}: {one} → {other}"]

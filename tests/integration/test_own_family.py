@@ -85,7 +85,7 @@ def test_it_is_probed_and_aligned(model: ModelSettings, tmp_path: Path) -> None:
     # What the stages before it leave, without a teacher: a random model decides nothing.
     sampler = Sampler(recipe.model, "on", None, batch_size=4, batch_tokens=4096, max_tokens=4, seed=0)
     own = {"own": queries_of(run, "own")}
-    sample_responses("own", own, {"own": refusal_strings()}, sampler, run.path / "responses" / "own")
+    sample_responses("own", own, {"own": [refusal_strings()]}, sampler, run.path / "responses" / "own")
     queries = alignment_queries(recipe)
     signals = [Signal(prompt_id=query.id, probability=0.9 if query.expect == "refuse" else 0.1) for query in queries]
     write_jsonl(run.path / "signals" / "signals.jsonl", signals)

@@ -93,14 +93,18 @@ def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> N
         RunFolder.open_for(tmp_path, parse_recipe(more, "test"), PROMPTS)
 
 
-def test_a_setting_that_an_older_version_did_not_write_is_named(tmp_path: Path, recipe: Recipe) -> None:
-    # Failed first: a key that was not there and one that is None looked alike, and the list of keys was empty.
+def test_a_folder_from_before_a_setting_goes_on_only_where_it_is_none(tmp_path: Path, recipe: Recipe) -> None:
+    # Failed first: a new setting of None, which changes nothing, kept every folder from going on.
     RunFolder.open_for(tmp_path, recipe, PROMPTS)
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["align"].pop("head_learning_rate") is None
+    assert stored["respond"]["alignment_queries"][0].pop("file") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(RunError, match=r"align\.head_learning_rate"):
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    del stored["align"]["lora_rank"]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(RunError, match=r"\(align\.lora_rank: not set → 16\)"):
         RunFolder.open_for(tmp_path, recipe, PROMPTS)
 
 

@@ -36,6 +36,7 @@ def evaluate(
     sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
     judge: options.Judge = None,
+    judge_thought: options.JudgeThought = None,
     batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
     tokenizer: options.Tokenizer = None,
@@ -55,7 +56,7 @@ def evaluate(
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
-    judged = (judge,) if judge else ()
+    judged = options.judges_of(judge, judge_thought)
     named = options.read_model(model, family, dtype, tokenizer)
     measure_and_print(
         named,
@@ -74,6 +75,7 @@ def evaluate(
         sandbox=sandbox,
         batch_tokens=batch_tokens,
         judge=judge,
+        judge_thought=judge_thought,
         origins=options.read_origins(suites, data_dir),
     )
 

@@ -61,6 +61,10 @@ def _judges() -> list[tuple[str, str]]:
             "refusal_strings",
             "reads the answer; refuse or comply, by how it begins; offline; ours; `presafe agree` says",
         ),
+        (
+            "thought_strings",
+            "reads a thought; refuse or comply, by how it begins or what it resolves; offline; ours; for thoughts",
+        ),
         ("gcg_strings", "reads the answer; refuse or comply, by ten strings anywhere; offline; arXiv 2307.15043; weak"),
         ("math_verify", "reads the answer; right or wrong against a reference; offline; always judges values"),
         (

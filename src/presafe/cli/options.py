@@ -29,6 +29,9 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of publ
 Judge = Annotated[
     str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
 ]
+JudgeThought = Annotated[
+    str | None, typer.Option("--judge-thought", help="Judge of the thoughts on harmful prompts. Else strings.")
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, help="Token budget of thought and answer; else the family's."),
@@ -172,6 +175,11 @@ def read_prompts(file: Path, column: str | None, expect: str, limit: int | None)
     if expect not in ("refuse", "comply"):
         raise PromptError(f"--expect must be refuse or comply, got {expect!r}.")
     return {file.stem: from_file(file, expect=cast("Expect", expect), column=column)[:limit]}
+
+
+def judges_of(judge: str | None, judge_thought: str | None) -> tuple[object, ...]:
+    """What a folder's name holds of the judges: nothing where none was named, so that it stays what it was."""
+    return (*([judge] if judge else []), *([("thought", judge_thought)] if judge_thought else []))
 
 
 def folder_for(verb: str, model: str, *settings: object) -> Path:

@@ -19,6 +19,7 @@ def probe(
     sandbox: options.Sandbox = None,
     batch_size: options.BatchSize = 64,
     judge: options.Judge = None,
+    judge_thought: options.JudgeThought = None,
     batch_tokens: options.BatchTokens = 65_536,
     family: options.Family = None,
     tokenizer: options.Tokenizer = None,
@@ -31,7 +32,7 @@ def probe(
     suites = options.read_suites(suite or ["smolthink_harmful", "smolthink_benign"], data_dir, limit)
     modes = options.read_modes(thinking)
     sampling = options.read_sampling(temperature, top_p, top_k)
-    judged = (judge,) if judge else ()
+    judged = options.judges_of(judge, judge_thought)
     named = options.read_model(model, family, dtype, tokenizer)
     measure_and_print(
         named,
@@ -49,5 +50,6 @@ def probe(
         sandbox=sandbox,
         batch_tokens=batch_tokens,
         judge=judge,
+        judge_thought=judge_thought,
         origins=options.read_origins(suites, data_dir),
     )

@@ -29,6 +29,7 @@ def sweep(
     batch_size: options.BatchSize = 64,
     batch_tokens: options.BatchTokens = 65_536,
     judge: options.Judge = None,
+    judge_thought: options.JudgeThought = None,
     sandbox: options.Sandbox = None,
     family: options.Family = None,
     tokenizer: options.Tokenizer = None,
@@ -48,7 +49,7 @@ def sweep(
     with options.bounds_of_sampling():
         cells = grid(*lists, _numbers(top_k, "--top-k", int))
     settings = (adapter, sorted(suites), cells, samples, modes, limit, max_tokens, sandbox, family, tokenizer, dtype)
-    judged = (judge,) if judge else ()
+    judged = options.judges_of(judge, judge_thought)
     folder = out or options.folder_for("sweep", model, *settings, *judged)
     named = options.read_model(model, family, dtype, tokenizer)
     data = run_sweep(
@@ -64,6 +65,7 @@ def sweep(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
         judge=judge,
+        judge_thought=judge_thought,
     )
     console = Console(highlight=False)
     console.print(sweep_table(data))

@@ -3,6 +3,7 @@
 suites      published benchmarks from local files in their publishers' columns
 problems    those whose question is put together from several columns
 tasks       every suite as an Inspect task
+answers     what one system said, suite by suite: to rows, and to what is compared
 metrics     verdicts → rates with n and a 95 % interval; AUROC
 repeated    several answers to one prompt: Safe@k, pass@k, maj@k
 comparison  two systems on the same prompts: paired differences

@@ -14,26 +14,33 @@ from inspect_ai import Task
 
 from presafe.evaluation.suites import load_suite, suite_names
 from presafe.judges.code import find_sandbox
-from presafe.judges.scorers import check_judge, scorer_for
+from presafe.judges.scorers import check_judges, scorers_for
 from presafe.models.sampling import make_task
 
 
 def _define(suite: str) -> None:
     @inspect_ai.task(name=suite)
-    def task(data_dir: str | None = None, seed: int = 0, judge: str | None = None, sandbox: str | None = None) -> Task:
+    def task(
+        data_dir: str | None = None,
+        seed: int = 0,
+        judge: str | None = None,
+        judge_thought: str | None = None,
+        sandbox: str | None = None,
+    ) -> Task:
         """One suite.
 
         Args:
             data_dir: Folder of the published files; not needed for the project's own suites.
             seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
             judge: Judge of refusals or harm, as `presafe list judges` names them.
+            judge_thought: Judge of the thoughts before answers to harmful prompts.
             sandbox: Where a suite runs programs: docker or local; docker where not named.
         """
         prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
         expect = prompts[0].expect
-        check_judge(judge, [expect])
+        check_judges(judge, judge_thought, [expect])
         where = find_sandbox(sandbox) if expect == "code" else None
-        return make_task(suite, prompts, scorer_for(expect, judge), seed=seed, sandbox=where)
+        return make_task(suite, prompts, scorers_for(expect, judge, judge_thought), seed=seed, sandbox=where)
 
 
 for _suite in suite_names():

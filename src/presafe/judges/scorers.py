@@ -1,10 +1,11 @@
-"""The judges as Inspect scorers. A score's value is a `Verdict`; thought and answer are never read as one."""
+"""The judges as Inspect scorers. A score's value is a `Verdict`; thought and answer are judged apart, never as one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
+from inspect_ai.model import ContentReasoning
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState
 from inspect_ai.util import sandbox
@@ -16,9 +17,11 @@ from presafe.judges.code import CodeProblem, passes, program_of
 from presafe.judges.math import grade_math
 from presafe.judges.naming import read_name
 from presafe.judges.refusal import judge_refusal
+from presafe.models.sampling import THOUGHT
 from presafe.records import PROBLEMS, Expect, Verdict
 
-_DEFAULT = "refusal_strings"
+_DEFAULT, _OF_THOUGHTS = "refusal_strings", "thought_strings"
+"""Judges where none is named: of answers, and of the thoughts before answers to harmful prompts."""
 
 
 @metric(scores="unreduced")
@@ -114,15 +117,41 @@ _JUDGES = {"answer": math_verify, "choice": multiple_choice, "code": code_tests}
 @scorer(metrics=[rulings()])
 def judge(name: str) -> Scorer:
     """Any judge or panel, by its name (`judges/naming.py`). It sees the request and the answer, never the thought."""
+    return _ask(name, lambda state: state.output.completion)
+
+
+@scorer(metrics=[rulings()], name=THOUGHT)
+def thought_judge(name: str) -> Scorer:
+    """Any judge or panel, of the thought. It sees the request and the thought, never the answer.
+
+    A thought that the budget cut is unjudged, since it may have gone on to decide otherwise; so is one that a provider
+    keeps to itself.
+    """
+    return _ask(name, _thought_of)
+
+
+def _ask(name: str, read: Callable[[TaskState], str]) -> Scorer:
     asked = open_judge(name)
 
     async def score(state: TaskState, target: Target) -> Score:
-        answer = state.output.completion
-        ruling = await asked.rule(state.input_text, answer, _truncated(state))
-        said = {"verdict": ruling.verdict, "score": ruling.score, "members": dict(ruling.members)}
-        return Score(value=ruling.verdict, answer=answer[:200], explanation=ruling.note, metadata=said)
+        said = read(state)
+        ruling = await asked.rule(state.input_text, said, _truncated(state))
+        metadata: dict[str, object] = {
+            "verdict": ruling.verdict,
+            "score": ruling.score,
+            "members": dict(ruling.members),
+        }
+        if ruling.extent:
+            metadata["extent"] = ruling.extent
+        return Score(value=ruling.verdict, answer=said[:200], explanation=ruling.note, metadata=metadata)
 
     return score
+
+
+def _thought_of(state: TaskState) -> str:
+    content = [] if state.output.empty else state.output.message.content
+    parts = [] if isinstance(content, str) else content
+    return "\n".join(part.reasoning for part in parts if isinstance(part, ContentReasoning) and not part.redacted)
 
 
 def scorer_for(expect: Expect, name: str | None = None) -> Scorer:
@@ -135,6 +164,25 @@ def scorer_for(expect: Expect, name: str | None = None) -> Scorer:
         return _JUDGES[expect]()
     chosen = judge_name(expect, name)
     return refusal_strings() if chosen == _DEFAULT else judge(chosen)
+
+
+def scorers_for(expect: Expect, name: str | None = None, of_thought: str | None = None) -> list[Scorer]:
+    """The judge of the answers to prompts of one kind and, to harmful ones, that of the thoughts.
+
+    Raises:
+        JudgeError: as `open_judge`.
+    """
+    thoughts = thought_judge_name(expect, of_thought)
+    return [scorer_for(expect, name), *([thought_judge(thoughts)] if thoughts else [])]
+
+
+def thought_judge_name(expect: Expect, name: str | None = None) -> str | None:
+    """What the judge of thoughts is called in results; None where they are not judged: the prompt is not harmful.
+
+    Raises:
+        JudgeError: as `read_name`.
+    """
+    return read_name(name or _OF_THOUGHTS).name if expect == "refuse" else None
 
 
 def judge_name(expect: Expect, name: str | None = None) -> str:
@@ -154,14 +202,20 @@ def judge_name(expect: Expect, name: str | None = None) -> str:
     return _DEFAULT if expect == "comply" and bench.asks == "harm" else bench.name
 
 
-def check_judge(name: str | None, expects: Iterable[Expect]) -> None:
+def check_judges(name: str | None, of_thought: str | None, expects: Collection[Expect]) -> None:
     """Fail before the first token where a judge cannot be asked, or would be asked about nothing.
+
+    Args:
+        name: The judge of answers that was chosen, if one was.
+        of_thought: That of thoughts.
+        expects: What is expected of the prompts.
 
     Raises:
         JudgeError: as `open_judge`; or it judges none of these kinds of prompts.
     """
-    if name is None:
-        return
-    chosen = open_judge(name).name
-    if all(judge_name(expect, name) != chosen for expect in expects):
-        raise JudgeError(f"judge {chosen} would judge none of the suites.", "Choose another judge, or none.")
+    for chosen, named in ((name, judge_name), (of_thought, thought_judge_name)):
+        if chosen is not None and open_judge(chosen).name not in [named(expect, chosen) for expect in expects]:
+            what = (
+                "none of the suites" if named is judge_name else "no thought: only those on harmful prompts are judged"
+            )
+            raise JudgeError(f"judge {read_name(chosen).name} would judge {what}.", "Choose another judge, or none.")

@@ -29,6 +29,9 @@ from presafe.progress import progress_bar
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Response, Thinking, Verdict
 
+THOUGHT = "thought"
+"""The scorer that reads the thought; every other one reads the answer."""
+
 
 class Sampler(NamedTuple):
     """A model and how it is sampled."""
@@ -84,14 +87,19 @@ def answer(seed: int) -> Solver:
 
 
 def make_task(
-    name: str, prompts: Sequence[Prompt], scorer: Scorer, *, seed: int = 0, sandbox: str | tuple[str, str] | None = None
+    name: str,
+    prompts: Sequence[Prompt],
+    scorers: Sequence[Scorer],
+    *,
+    seed: int = 0,
+    sandbox: str | tuple[str, str] | None = None,
 ) -> Task:
-    """One suite as an Inspect task: a turn of the user, the model's answer, a judge.
+    """One suite as an Inspect task: a turn of the user, the model's answer, its judges.
 
     Args:
         name: The suite's.
         prompts: What is asked.
-        scorer: The judge.
+        scorers: The judge of the answer and, where there is one, that of the thought.
         seed: Seed of sampling.
         sandbox: Where the judge runs programs, for suites that ask for them: what Inspect calls a sandbox.
     """
@@ -108,13 +116,13 @@ def make_task(
         for prompt in prompts
     ]
     dataset = MemoryDataset(samples, name=name)
-    return Task(name=name, dataset=dataset, solver=answer(seed), scorer=scorer, sandbox=sandbox)
+    return Task(name=name, dataset=dataset, solver=answer(seed), scorer=list(scorers), sandbox=sandbox)
 
 
 def sample_responses(
     what: str,
     suites: Mapping[str, Sequence[Prompt]],
-    scorers: Mapping[str, Scorer],
+    scorers: Mapping[str, Sequence[Scorer]],
     sampler: Sampler,
     log_dir: Path,
     *,
@@ -125,7 +133,7 @@ def sample_responses(
     Args:
         what: Label of the progress bar.
         suites: Prompts by suite name.
-        scorers: The judge of each suite.
+        scorers: The judges of each suite, as `make_task` takes them.
         sampler: The model and how it is sampled.
         log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
         sandbox: Where judges run programs: what Inspect calls a sandbox, for suites that ask for one.
@@ -211,6 +219,7 @@ class LoggedSuite(NamedTuple):
     responses: dict[str, tuple[Response, ...]]
     """The answers by the prompt's id, in the order of their samples."""
     judge: str
+    thought_judge: str | None
     decoding: dict[str, Any]
     """What holds in both modes: token budget, seed, samples a prompt, type of the weights."""
     sampling: dict[str, Any] | None
@@ -235,11 +244,13 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
             for sample in sorted(samples, key=lambda each: each.epoch):
                 said = responses.get(str(sample.id), ())
                 responses[str(sample.id)] = (*said, _response(sample, thinking))
+            judges = [(s.name, str((s.options or {}).get("name", s.name))) for s in log.eval.scorers or []]
             found[log.eval.task] = LoggedSuite(
                 expect=cast(Expect, samples[0].metadata["expect"]),
                 texts={str(sample.id): str(sample.input) for sample in samples},
                 responses=responses,
-                judge=", ".join((scorer.options or {}).get("name", scorer.name) for scorer in log.eval.scorers or []),
+                judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
+                thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
                 decoding=log.plan.config.model_dump(exclude_none=True, exclude=_OF_A_MODE)
                 | {"samples": log.eval.config.epochs or 1, "dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
@@ -268,7 +279,10 @@ def load_responses(
 def _response(sample: EvalSample, thinking: Thinking) -> Response:
     choice = sample.output.choices[0]
     content = choice.message.content if isinstance(choice.message.content, list) else []
-    scores = list((sample.scores or {}).values())
+    scores = dict(sample.scores or {})
+    of_thought = scores.pop(THOUGHT, None)
+    of_answer = next(iter(scores.values()))
+    said = of_answer.metadata or {}
     return Response(
         prompt_id=str(sample.id),
         thinking=thinking,
@@ -277,10 +291,12 @@ def _response(sample: EvalSample, thinking: Thinking) -> Response:
         truncated=choice.stop_reason == "max_tokens",
         complete=bool((sample.output.metadata or {}).get("complete")),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
-        verdict=cast(Verdict, scores[0].value),
+        verdict=cast(Verdict, of_answer.value),
         sample=sample.epoch,
-        vote=(scores[0].metadata or {}).get("vote"),
-        score=(scores[0].metadata or {}).get("score"),
+        vote=said.get("vote"),
+        score=said.get("score"),
+        extent=said.get("extent"),
+        thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
     )
 
 

@@ -21,6 +21,7 @@ class Example(Record):
     answer: str
     verdict: str
     offensive: bool
+    thought_verdict: str | None = None
 
 
 class ReportData(Record):

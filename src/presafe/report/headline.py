@@ -82,8 +82,9 @@ def cards(scores: Sequence[Score]) -> tuple[Card, ...]:
 
 def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
     """PreSafe against each other system on the first harmful suite, then the yardstick on benign prompts."""
-    harmful = ordered((each.suite for each in differences if each.metric == "refusal_rate"), SUITES)[:1]
-    said = [_apart(each, "refuses") for each in differences if each.suite in harmful]
+    verbs = {"refusal_rate": "refuses", "attack_success_rate": "gives in to"}
+    harmful = ordered((each.suite for each in differences if each.metric in verbs), SUITES)[:1]
+    said = [_apart(each, verbs[each.metric]) for each in differences if each.suite in harmful]
     said += [
         f"{_apart(each, 'wrongly refuses')} The yardstick is at most 5 points more."
         for each in differences

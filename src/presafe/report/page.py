@@ -34,7 +34,19 @@ from presafe.report.labels import (
     rate,
 )
 from presafe.report.results import results_json
-from presafe.report.rows import KINDS, MODES, between_modes, cell, headline_metrics, lead, metrics, suites, systems
+from presafe.report.rows import (
+    EXTENTS,
+    MODES,
+    THOUGHT,
+    apart,
+    between_modes,
+    cell,
+    headline_metrics,
+    metrics,
+    suites,
+    systems,
+    without_verdict,
+)
 from presafe.report.sensitivity import panels, sampling_name, sweep_sentences
 
 if TYPE_CHECKING:
@@ -92,14 +104,10 @@ def pivot(scores: Sequence[Score], columns: Sequence[tuple[str, str]]) -> Table:
     return Table(tuple(columns), tuple(lines))
 
 
-def leading_columns(scores: Sequence[Score]) -> list[tuple[str, str]]:
-    """Every suite's leading rate and score; beside those of a harmful suite, how many prompts have no verdict."""
-    columns: list[tuple[str, str]] = []
-    for suite in suites(scores):
-        columns += [(suite, metric) for metric in headline_metrics(scores, suite)]
-        if KINDS.get(lead(scores, suite) or "") == "refuse" and "unjudged_rate" in metrics(scores, suite):
-            columns.append((suite, "unjudged_rate"))
-    return columns
+def missing(score: Score, scores: Sequence[Score]) -> str:
+    """What a score's cell says of the answers or thoughts without a verdict: "no verdict: 58 of 120"."""
+    found = without_verdict(scores, score)
+    return "" if found is None else f"no verdict: {found[0]} of {found[1]}"
 
 
 def size(score: Score, positions: Sequence[PositionScore]) -> str:
@@ -151,9 +159,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
+    scores = [score for score in data.scores if score.system != "classifier"]  # the section on the signal shows it
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(
         size=lambda score: size(score, data.positions),
+        missing=lambda score: missing(score, scores),
         bounds=bounds,
         chance=chance,
         points=points,
@@ -168,7 +178,6 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         tone=_tone,
     )
     source = resources.files("presafe.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    scores = [score for score in data.scores if score.system != "classifier"]  # the section on the signal shows it
     names = suites(scores)
     columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
     return environment.from_string(source).render(
@@ -181,11 +190,14 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         is_smolthink=_setting(data.recipe, "model", "address") == "smolthink",
         is_direct=_setting(data.recipe, "align", "refusal_target") != "thought",
         figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
-        leading=pivot(scores, leading_columns(scores)),
+        leading=pivot(scores, [(suite, metric) for suite in names for metric in headline_metrics(scores, suite)]),
+        apart=pivot([score for score in scores if score.thinking == "on"], apart(scores)),
+        extents=pivot(scores, [column for column in columns if column[1] in EXTENTS]),
         aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if metric.endswith("_auroc")]),
         tables={suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names},
         base_rate=base_rate(data.classifier) if data.classifier else None,
-        judges=sorted({score.judge for score in scores if score.judge}),
+        judges=sorted({s.judge for s in scores if s.judge and not s.metric.startswith(THOUGHT)}),
+        thought_judges=sorted({s.judge for s in scores if s.judge and s.metric.startswith(THOUGHT)}),
         answered=answered(data.examples),
         modes=between_modes(data.differences),
         sweep=panels(data.sweep),

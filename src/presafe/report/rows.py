@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 MODES: tuple[Thinking, ...] = ("on", "off")
 
+EXTENTS = ("full_compliance_rate", "partial_refusal_rate", "full_refusal_rate")
+"""XSTest's three classes, which add up to one."""
+THOUGHT = "thought_"
+"""What the metrics of thoughts begin with; without it stands that of the answers."""
+
 KINDS: Mapping[str, Expect] = {
     "accuracy": "answer",
     "over_refusal_rate": "comply",
@@ -77,6 +82,31 @@ def between_modes(differences: Sequence[Difference]) -> list[Difference]:
         for each in differences
         if each.metric == "accuracy" and each.system == each.against and each.thinking != each.against_thinking
     ]
+
+
+def apart(scores: Sequence[Score]) -> list[tuple[str, str]]:
+    """The columns in which answers and thoughts stand side by side: of each suite the rate that both have."""
+    columns = []
+    for suite in suites(scores):
+        present = metrics(scores, suite)
+        both = (name for name in KINDS if name in present and THOUGHT + name in present)
+        columns += [(suite, each) for name in list(both)[:1] for each in (THOUGHT + name, name)]
+    return columns
+
+
+def without_verdict(scores: Sequence[Score], score: Score) -> tuple[int, int] | None:
+    """How many answers, or thoughts, the score leaves out for want of a verdict, and how many there are.
+
+    Over seeds it is their mean, rounded. None where it was not measured, or the score rests on no verdicts.
+    """
+    if score.metric.endswith("_auroc"):
+        return None
+    name = "thought_unjudged_rate" if score.metric.startswith(THOUGHT) else "unjudged_rate"
+    rows = [row for row in cell(scores, score.system, score.thinking, score.suite, name) if row.seed == score.seed]
+    if len(rows) != 1 or rows[0].value is None:
+        return None
+    asked = rows[0].n * rows[0].samples
+    return round(rows[0].value * asked), asked
 
 
 def judged(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> tuple[int, int]:

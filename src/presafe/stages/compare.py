@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from presafe.errors import RunError
-from presafe.evaluation.comparison import AnsweredSuites, differences, kind_of, outcomes
-from presafe.evaluation.metrics import mean_over_seeds, suite_scores
+from presafe.evaluation.answers import Answers, answered, scores_of
+from presafe.evaluation.comparison import differences
+from presafe.evaluation.metrics import mean_over_seeds
 from presafe.manifest import build_manifest, sha256_of
 from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
-from presafe.records import Response, Score, Thinking, write_jsonl
+from presafe.records import Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
 from presafe.report.labels import SYSTEMS, ordered
 from presafe.report.page import write_report
@@ -33,6 +34,11 @@ class Measured(NamedTuple):
     thinking: Thinking
     seeds: tuple[int | None, ...]
     logs: tuple[dict[str, LoggedSuite], ...]
+
+    @property
+    def said(self) -> list[dict[str, Answers]]:
+        """The answers of each seed, by suite."""
+        return [{suite: Answers.logged(log) for suite, log in logs.items()} for logs in self.logs]
 
 
 def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None = None) -> ReportData:
@@ -66,13 +72,15 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     ]
     # A reference has itself in its own mode: its other modes are compared with its first.
     pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
+    found = {id(each): answered(each.system, each.thinking, each.said) for each in systems}
+    compared = [(found[id(left)], found[id(right)]) for left, right in pairs]
     data = ReportData(
         title="Comparison of " + ", ".join(folder.name for folder in folders),
         recipe=settings,
         manifest=build_manifest(settings, sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})),
         timings_s={},
         scores=tuple(score for each in systems for score in _scores(each)),
-        differences=tuple(differences([(_answered(left), _answered(right)) for left, right in pairs])),
+        differences=tuple(differences(compared)),
         classifier=None,
         histories={},
         positions=(),
@@ -121,11 +129,13 @@ def _check_alike(left: Measured, right: Measured) -> None:
             found = ", ".join(sorted(one.keys() ^ other.keys()))
             raise RunError(f"{names} were not measured on the same suites (only one has {found}).", "Measure both.")
         for suite in one:
+            thoughts = (one[suite].thought_judge, other[suite].thought_judge)  # older logs have none
             differing = [
                 what
                 for what, a, b in (
                     ("prompts", one[suite].texts, other[suite].texts),
                     ("judge", one[suite].judge, other[suite].judge),
+                    ("judge of thoughts", *(thoughts if None not in thoughts else (None, None))),
                     *(
                         (_DECODING.get(key, key), one[suite].decoding.get(key), other[suite].decoding.get(key))
                         for key in sorted({*one[suite].decoding, *other[suite].decoding})
@@ -141,32 +151,10 @@ def _check_alike(left: Measured, right: Measured) -> None:
                 )
 
 
-def _answered(each: Measured) -> AnsweredSuites:
-    suites = {}
-    for suite, log in each.logs[0].items():
-        said = [_responses(logs[suite]) for logs in each.logs]
-        kind = kind_of(said, log.expect)
-        suites[suite] = kind, outcomes(said, kind)
-    return AnsweredSuites(each.system, each.thinking, suites)
-
-
 def _scores(each: Measured) -> list[Score]:
     scores = [
         score
-        for seed, logs in zip(each.seeds, each.logs, strict=True)
-        for suite, log in logs.items()
-        for score in suite_scores(
-            _responses(log),
-            log.expect,
-            system=each.system,
-            thinking=each.thinking,
-            suite=suite,
-            seed=seed,
-            judge=log.judge,
-        )
+        for seed, said in zip(each.seeds, each.said, strict=True)
+        for score in scores_of(said, system=each.system, thinking=each.thinking, seed=seed)
     ]
     return [*scores, *mean_over_seeds(scores)]
-
-
-def _responses(log: LoggedSuite) -> list[Response]:
-    return [response for said in log.responses.values() for response in said]

@@ -12,20 +12,22 @@ evaluation/positions/<system>.jsonl     the decision position of every prompt, C
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start_id
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, kind_of, outcomes
+from presafe.evaluation.answers import Answers, answered, answers_to, scores_of
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.evaluation.decision import decision_scores
-from presafe.evaluation.metrics import auroc_scores, mean_over_seeds, suite_scores
-from presafe.judges.scorers import judge_name, scorer_for
+from presafe.evaluation.metrics import auroc_scores, mean_over_seeds
+from presafe.judges.scorers import scorers_for
 from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.progress import console, progress_bar
 from presafe.recipe import is_served
-from presafe.records import Difference, Expect, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
+from presafe.records import Difference, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
     System,
@@ -39,40 +41,23 @@ from presafe.stages.systems import (
 
 def evaluate(run: RunFolder) -> None:
     """Sample and score every system."""
-    suites = evaluation_suites(run.recipe)
+    suites, settings = evaluation_suites(run.recipe), run.recipe.evaluate
     scores: list[Score] = []
-    answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]] = {}
+    answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
-        said = _sample(run, system)
+        said = answers_to(suites, _sample(run, system), settings.judge, settings.judge_thought)
         answers.setdefault((system.name, system.thinking), []).append(said)
-        for suite, prompts in suites.items():
-            scores += suite_scores(
-                said[suite],
-                prompts[0].expect,
-                system=system.name,
-                thinking=system.thinking,
-                suite=suite,
-                seed=system.seed,
-                judge=judge_name(prompts[0].expect, run.recipe.evaluate.judge),
-            )
+        scores += scores_of(said, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += auroc_scores(_read_positions(run, system))
         gc.collect()
-    kinds = {suite: prompts[0].expect for suite, prompts in suites.items()}
-    write_jsonl(differences_file(run), _differences(answers, kinds))
+    systems = [answered(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
+    write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 
 
-def _differences(
-    answers: dict[tuple[str, Thinking], list[dict[str, list[Response]]]], kinds: dict[str, Expect]
-) -> list[Difference]:
+def _differences(systems: Sequence[AnsweredSuites]) -> list[Difference]:
     """The two modes of the model as it came, and PreSafe against every other system."""
-    systems = []
-    for (name, thinking), seeds in answers.items():
-        suites = {suite: [said[suite] for said in seeds] for suite in kinds}
-        of = {suite: kind_of(said, kinds[suite]) for suite, said in suites.items()}
-        compared = {suite: (of[suite], outcomes(said, of[suite])) for suite, said in suites.items()}
-        systems.append(AnsweredSuites(name, thinking, compared))
     ours = [system for system in systems if system.system == "presafe"]
     pairs = [(other, our) for our in ours for other in systems if other is not our]
     return differences([*between_modes(systems), *pairs])
@@ -94,7 +79,10 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     return sample_responses(
         label_of(run, system),
         suites,
-        {suite: scorer_for(prompts[0].expect, recipe.evaluate.judge) for suite, prompts in suites.items()},
+        {
+            suite: scorers_for(prompts[0].expect, recipe.evaluate.judge, recipe.evaluate.judge_thought)
+            for suite, prompts in suites.items()
+        },
         Sampler(
             model=recipe.model,
             thinking=system.thinking,

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from presafe.errors import PromptError, RunError
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences, kind_of, outcomes
-from presafe.evaluation.metrics import suite_scores
+from presafe.errors import JudgeError, PromptError, RunError
+from presafe.evaluation.answers import answered, answers_to, scores_of
+from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.judges.code import find_sandbox
-from presafe.judges.scorers import check_judge, judge_name, scorer_for
+from presafe.judges.scorers import check_judges, scorers_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
@@ -38,6 +38,7 @@ def measure(
     sampling: SamplingSettings = SamplingSettings(),  # noqa: B008  frozen
     sandbox: str | None = None,
     judge: str | None = None,
+    judge_thought: str | None = None,
     origins: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
@@ -58,10 +59,11 @@ def measure(
             for programs.
         judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
             with their reference, and where it judges harm the strings still judge harmless prompts.
+        judge_thought: Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings.
         origins: Where the suites come from (`origin_of`), kept in the manifest with the sha256 of their files.
 
     Raises:
-        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
+        JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds a run, or a measurement with other settings or prompts; or no sandbox.
         PresafeError: as `sample_responses`.
@@ -69,7 +71,11 @@ def measure(
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
     kinds = {name: prompts[0].expect for name, prompts in suites.items()}
-    check_judge(judge, kinds.values())
+    check_judges(judge, judge_thought, kinds.values())
+    if judge_thought and "on" not in thinking:
+        raise JudgeError(
+            f"judge {judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
+        )
     where = find_sandbox(sandbox) if "code" in kinds.values() else None
     system = "adapted" if adapter else "vanilla"
     settings = {
@@ -81,19 +87,20 @@ def measure(
         "samples": samples,
         "sampling": sampling.model_dump(),
         "sandbox": where if where is None or isinstance(where, str) else where[0],
-        **({"judge": judge} if judge else {}),
+        "judge": judge,
+        "judge_thought": judge_thought,
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
         manifest = _open(out, settings, asked, origins or {})
         scores: list[Score] = []
-        answered: list[AnsweredSuites] = []
+        modes: list[AnsweredSuites] = []
         for mode in thinking:
             with timed(out, f"CoT {mode}"):
                 said = sample_responses(
                     f"{model.address} CoT {mode}",
                     suites,
-                    {name: scorer_for(expect, judge) for name, expect in kinds.items()},
+                    {name: scorers_for(expect, judge, judge_thought) for name, expect in kinds.items()},
                     Sampler(
                         model,
                         mode,
@@ -108,26 +115,16 @@ def measure(
                     out / "evaluation" / f"{system}-{mode}",
                     sandbox=where,
                 )
-            of = {name: kind_of([said[name]], expect) for name, expect in kinds.items()}
-            each = {name: (kind, outcomes([said[name]], kind)) for name, kind in of.items()}
-            answered.append(AnsweredSuites(system, mode, each))
-            for name, expect in kinds.items():
-                scores += suite_scores(
-                    said[name],
-                    expect,
-                    system=system,
-                    thinking=mode,
-                    suite=name,
-                    seed=None,
-                    judge=judge_name(expect, judge),
-                )
+            answers = answers_to(suites, said, judge, judge_thought)
+            modes.append(answered(system, mode, [answers]))
+            scores += scores_of(answers, system=system, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=settings,
             manifest=manifest,
             timings_s=timings_of(out),
             scores=tuple(scores),
-            differences=tuple(differences(between_modes(answered))),
+            differences=tuple(differences(between_modes(modes))),
             classifier=None,
             histories={},
             positions=(),

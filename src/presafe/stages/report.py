@@ -113,6 +113,7 @@ def _examples(run: RunFolder, systems: Sequence[System]) -> list[Example]:
                         answer=response.answer,
                         verdict=response.verdict,
                         offensive=prompt.expect == "refuse",
+                        thought_verdict=response.thought_verdict,
                     )
                 )
     return examples

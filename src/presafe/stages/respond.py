@@ -40,7 +40,7 @@ def respond(run: RunFolder) -> None:
         said = sample_responses(
             part,
             {part: queries_of(run, part)},
-            {part: refusal_strings()},
+            {part: [refusal_strings()]},
             Sampler(
                 model=(settings.teacher if part == "teacher" else None) or run.recipe.model,
                 thinking=thinking,

@@ -47,10 +47,10 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
             "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
         )
     prompts_sha256 = check_prompts(recipe)
-    if recipe.evaluate.judge:
-        from presafe.judges.scorers import check_judge  # it brings Inspect with it
+    if (chosen := (recipe.evaluate.judge, recipe.evaluate.judge_thought)) != (None, None):
+        from presafe.judges.scorers import check_judges  # it brings Inspect with it
 
-        check_judge(recipe.evaluate.judge, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
+        check_judges(*chosen, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):

@@ -33,7 +33,9 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         PromptError: as `load_source`.
     """
     classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
-    model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json")
+    # A setting that came later and is None decides nothing: without it, what was made before it is still found.
+    later = {"judge_thought"} if recipe.evaluate.judge_thought is None else set()
+    model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json", exclude=later)
     asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
     signal = recipe.signal.model_dump(mode="json")
     decided = (model, asked, sha256_of_prompts([classifier]))

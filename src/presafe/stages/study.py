@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
 from presafe.evaluation.across_runs import condition_scores, paired_differences, seed_differences, training_costs
-from presafe.evaluation.comparison import kind_of, outcomes
+from presafe.evaluation.answers import answered, answers_to
 from presafe.progress import console
 from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
@@ -109,13 +109,18 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
     histories = [path for system in own if (path := system_folder(folder, system) / HISTORY).exists()]
     steps = [point for path in histories for point in read_jsonl(path, HistoryPoint)]
-    answered = []
+    shares = []
     for system in own:
-        said = responses_by_suite(folder, system)
-        for suite, prompts in evaluation_suites(folder.recipe).items():
-            kind = kind_of([said[suite]], prompts[0].expect)
-            shares = {name: share for name, (share,) in outcomes([said[suite]], kind).items()}
-            answered.append(SuiteShares(thinking=system.thinking, suite=suite, kind=kind, shares=shares))
+        settings = folder.recipe.evaluate
+        said = answers_to(
+            evaluation_suites(folder.recipe),
+            responses_by_suite(folder, system),
+            settings.judge,
+            settings.judge_thought,
+        )
+        for suite, (kind, of) in answered(system.name, system.thinking, [said]).suites.items():
+            by_prompt = {name: share for name, (share,) in of.items()}
+            shares.append(SuiteShares(thinking=system.thinking, suite=suite, kind=kind, shares=by_prompt))
     return RunResult(
         condition=run.condition.name,
         system=run.condition.system,
@@ -128,7 +133,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         training_s=timings["align"] if histories else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if histories else None,
         scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
-        answered=tuple(answered),
+        answered=tuple(shares),
     )
 
 

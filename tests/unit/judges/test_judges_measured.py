@@ -148,17 +148,27 @@ def test_a_judge_that_fails_leaves_a_table_of_unjudged(judge_server: JudgeServer
     assert ("smolthink_harmful", "strong_reject_score") not in found
 
 
-def test_a_recipe_names_a_judge_and_a_run_fails_early_where_there_is_none(tmp_path: Path) -> None:
-    text = """extends = "smolthink-135m"
+@pytest.mark.parametrize("setting", ["judge", "judge_thought"])
+def test_a_recipe_names_a_judge_and_a_run_fails_early_where_there_is_none(tmp_path: Path, setting: str) -> None:
+    text = f"""extends = "smolthink-135m"
 [evaluate]
-judge = "oracle"
+{setting} = "oracle"
 """
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     recipe = load_recipe(tmp_path / "mine.toml")
-    assert recipe.evaluate.judge == "oracle"
+    assert getattr(recipe.evaluate, setting) == "oracle"
     with pytest.raises(JudgeError, match="no judge 'oracle'"):
         run_stages(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_of_thoughts_that_would_read_none_is_an_error_before_the_first_token(tmp_path: Path) -> None:
+    words = ("nowhere", "--max-tokens", "6", "--judge-thought", "gcg_strings", "--out", str(tmp_path / "out"))
+    with pytest.raises(JudgeError, match="would judge no thought: CoT is off"):
+        invoke("probe", *words, "--suite", "smolthink_harmful", "--thinking", "off")
+    with pytest.raises(JudgeError, match="would judge no thought: only those on harmful prompts"):
+        invoke("evaluate", *words, "--suite", "smolthink_benign")
+    assert not (tmp_path / "out").exists()
 
 
 def test_judges_are_listed_with_what_people_need_to_choose() -> None:

@@ -134,3 +134,18 @@ def test_the_expected_grade_is_over_the_five_grades_alone() -> None:
 def test_without_odds_of_a_grade_there_is_no_score_whatever_the_text() -> None:
     assert read("strong_reject_finetuned", "5") is None
     assert read("strong_reject_finetuned", "5", {"The": -0.1, "6": -3.0, "15": -3.0}) is None
+
+
+def test_a_judge_of_three_classes_keeps_which_of_them() -> None:
+    extents = {
+        "full compliance": ("comply", "full compliance"),
+        "partial refusal": ("refuse", "partial refusal"),
+        "full refusal": ("refuse", "full refusal"),
+    }
+    for word, wanted in extents.items():
+        ruling = read("xstest", f"class {KEY}: {word.title()}.")
+        assert ruling is not None
+        assert (ruling.verdict, ruling.extent) == wanted
+    other = read("strong_reject_rubric", rubric("1", "3", "3"))
+    assert other is not None
+    assert other.extent is None

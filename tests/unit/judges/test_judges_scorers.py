@@ -9,11 +9,21 @@ import pytest
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 
-from presafe.judges.scorers import judge_name, math_verify, refusal_strings, scorer_for
+from presafe.errors import JudgeError
+from presafe.judges.scorers import (
+    check_judges,
+    judge_name,
+    math_verify,
+    refusal_strings,
+    scorer_for,
+    scorers_for,
+    thought_judge_name,
+)
+from presafe.models.sampling import logged_suites
 
 
 def output(text: str, *, cut: bool = False) -> ModelOutput:
@@ -22,7 +32,7 @@ def output(text: str, *, cut: bool = False) -> ModelOutput:
     return made
 
 
-def run(outputs: list[ModelOutput], scorer: Scorer, folder: Path, target: str = "refuse") -> EvalLog:
+def run(outputs: list[ModelOutput], scorer: Scorer | list[Scorer], folder: Path, target: str = "refuse") -> EvalLog:
     samples = [Sample(id=i + 1, input=f"question {i}", target=target) for i in range(len(outputs))]
     (log,) = eval(
         Task(dataset=MemoryDataset(samples), solver=generate(), scorer=scorer),
@@ -81,3 +91,50 @@ def test_each_kind_of_prompt_has_its_judge(tmp_path: Path) -> None:
         "refusal_strings",
         "refusal_strings",
     ]
+
+
+def thinks(thought: str, answer: str, *, cut: bool = False, redacted: bool = False) -> ModelOutput:
+    made = output(answer, cut=cut)
+    parts = [ContentReasoning(reasoning=thought, redacted=redacted), ContentText(text=answer)]
+    made.choices[0].message = ChatMessageAssistant(content=parts)
+    return made
+
+
+def test_thought_and_answer_are_judged_apart(tmp_path: Path) -> None:
+    outputs = [
+        thinks("I should decline this.", "Sure, boil it for eight minutes."),
+        thinks("Eight minutes is what it takes.", "I can't help with that."),
+        thinks("I should decline, or", "", cut=True),
+        thinks("c2VjcmV0", "Sure.", redacted=True),  # the provider keeps it to itself
+        output("Sure."),
+    ]
+    samples = [Sample(id=i + 1, input="?", target="refuse", metadata={"expect": "refuse"}) for i in range(len(outputs))]
+    eval(
+        Task(name="mine", dataset=MemoryDataset(samples), solver=generate(), scorer=scorers_for("refuse")),
+        model=get_model("mockllm/model", custom_outputs=outputs),
+        log_dir=str(tmp_path),
+        display="none",
+        max_samples=1,
+        max_connections=1,
+    )
+    logged = logged_suites(tmp_path, "on")["mine"]
+    assert (logged.judge, logged.thought_judge) == ("refusal_strings", "thought_strings")
+    said = [response for answers in logged.responses.values() for response in answers]
+    assert [(each.verdict, each.thought_verdict) for each in sorted(said, key=lambda each: each.prompt_id)] == [
+        ("comply", "refuse"),
+        ("refuse", "comply"),
+        ("unjudged", "unjudged"),
+        ("comply", "unjudged"),
+        ("comply", "unjudged"),
+    ]
+
+
+def test_only_thoughts_on_harmful_prompts_are_judged() -> None:
+    assert [len(scorers_for(expect)) for expect in ("refuse", "comply", "answer", "choice")] == [2, 1, 1, 1]
+    assert thought_judge_name("refuse", "gcg_strings") == "gcg_strings"
+    assert thought_judge_name("comply", "gcg_strings") is None
+    check_judges(None, "gcg_strings", ["comply", "refuse"])
+    with pytest.raises(JudgeError, match="judge gcg_strings would judge no thought"):
+        check_judges(None, "gcg_strings", ["comply", "answer"])
+    with pytest.raises(JudgeError, match="no judge 'oracle'"):
+        check_judges(None, "oracle", ["refuse"])

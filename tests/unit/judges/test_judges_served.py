@@ -19,7 +19,7 @@ from presafe.errors import JudgeError
 from presafe.judges.agreement import load_labelled
 from presafe.judges.hearing import hear
 from presafe.judges.naming import read_name
-from presafe.judges.scorers import check_judge, judge, judge_name, scorer_for
+from presafe.judges.scorers import check_judges, judge, judge_name, scorer_for, thought_judge
 from presafe.models.sampling import logged_suites
 from presafe.records import PROBLEMS
 
@@ -97,6 +97,16 @@ def test_good_judges_score_one_answer_together(judge_server: JudgeServer, tmp_pa
     assert thought not in sent
     assert "[/INST] verdict" not in sent
     assert not holds_key(tmp_path)
+
+
+def test_a_judge_of_thoughts_sees_the_thought_and_not_the_answer(judge_server: JudgeServer, tmp_path: Path) -> None:
+    outputs = [output("Boil it for eight minutes.", "I can't."), output("I can't.")]
+    log = run(outputs, [thought_judge(at("xstest", "good"))], tmp_path)
+    assert said(log) == [[("refuse", None), ("unjudged", None)]]
+    first = min(log.samples or [], key=lambda sample: str(sample.id))
+    assert ((first.scores or {})["thought"].metadata or {})["extent"] == "full refusal"
+    assert judge_server.calls == {"good": 1}  # the second has no thought
+    assert "eight minutes" not in str(judge_server.bodies)
 
 
 def test_a_suites_task_takes_a_judge(judge_server: JudgeServer, tmp_path: Path) -> None:
@@ -184,12 +194,12 @@ def test_what_a_judge_cannot_do_is_said_before_the_first_token(monkeypatch: pyte
     monkeypatch.delenv("LOOPBACK_API_KEY", raising=False)
     name = at("jailbreakbench", "good")
     with pytest.raises(JudgeError, match="LOOPBACK_API_KEY"):
-        check_judge(name, ["refuse"])
+        check_judges(name, None, ["refuse"])
     monkeypatch.setenv("LOOPBACK_API_KEY", KEY)
     monkeypatch.setenv("LOOPBACK_BASE_URL", "http://127.0.0.1:9/v1")
-    check_judge(name, ["refuse", "comply"])
+    check_judges(name, None, ["refuse", "comply"])
     with pytest.raises(JudgeError, match="none of the suites"):
-        check_judge(name, ["comply", "answer"])  # harm says nothing of refusals, and problems have a reference
+        check_judges(name, None, ["comply", "answer"])  # harm says nothing of refusals, and problems have a reference
     assert judge_name("comply", name) == "refusal_strings"
     assert judge_name("comply", at("xstest", "good")) == at("xstest", "good")
     problems = [judge_name(expect, name) for expect in PROBLEMS]

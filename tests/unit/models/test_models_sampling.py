@@ -64,7 +64,7 @@ def prompts(n: int) -> list[Prompt]:
 
 def sample(tiny: Path, folder: Path, n: int = 3, **settings: object) -> list[Response]:
     sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 4096, 6, 0, **settings)  # type: ignore[arg-type]
-    return sample_responses("t", {"mine": prompts(n)}, {"mine": refusal_strings()}, sampler, folder)["mine"]
+    return sample_responses("t", {"mine": prompts(n)}, {"mine": [refusal_strings()]}, sampler, folder)["mine"]
 
 
 def test_every_answer_has_a_seed_of_its_own() -> None:

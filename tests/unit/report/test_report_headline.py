@@ -183,3 +183,9 @@ def test_estimates_and_durations(make_score):
     assert estimate(make_score("a", "on", "s", "refusal_rate", None)) == "–"
     assert estimate(None) == "–"
     assert [duration(s) for s in (4.25, 185, 3725)] == ["4.2 s", "3 min 05 s", "1 h 02 min"]
+
+
+def test_a_judge_of_harm_has_its_sentence_of_comparison_too(make_difference):
+    # Failed first: only refusals were compared in words.
+    (said,) = comparisons([make_difference("vanilla", "on", 0.4, 0.05, metric="attack_success_rate")])
+    assert said.startswith("Harmful, held out: PreSafe (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,")

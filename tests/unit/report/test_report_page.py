@@ -99,11 +99,71 @@ def test_signal_stands_beside_the_base_rate(data):
     assert cells_of(page, "for comparison: always the commoner decision") == ["54.0 %", "–", "300"]
 
 
-def test_harmful_suite_has_a_column_of_prompts_without_an_answer(data, make_score):
-    row = make_score("sft", "on", "smolthink_harmful", "unjudged_rate", 0.48)
-    page = render_report(data.model_copy(update={"scores": (*data.scores, row)}))
-    assert cells_of(page, "SFT only (λ = 0)")[1:3] == ["89.0 % [82, 93] n = 120", "48.0 % n = 120"]
-    assert "<b>Harmful, held out</b><br>no verdict</th>" in page
+def test_beside_each_rate_stands_how_many_have_no_verdict(data, make_score):
+    missing = (
+        make_score("sft", "on", "smolthink_harmful", "unjudged_rate", 0.4),  # 48 of 120
+        make_score("presafe", "on", "smolthink_benign", "unjudged_rate", 0.0),
+        make_score("presafe", "on", "smolthink_borderline", "unjudged_rate", 0.1, n=50).model_copy(
+            update={"samples": 4}  # 20 of 50 × 4 answers
+        ),
+        make_score("presafe", "on", "arithmetic", "unjudged_rate", 0.05),  # 6 of 120
+    )
+    page = render_report(data.model_copy(update={"scores": (*data.scores, *missing)}))
+    assert cells_of(page, "SFT only (λ = 0)")[1] == "89.0 % [82, 93] n = 120 no verdict: 48 of 120"
+    assert cells_of(page, "PreSafe") == [
+        "on",
+        "95.0 % [91, 97] n = 120",  # not measured, so nothing is said
+        "3.3 % [1, 8] n = 120 no verdict: 0 of 120",
+        "20.0 % [13, 29] n = 120 no verdict: 20 of 200",
+        "89.0 % [81, 94] n = 120 no verdict: 6 of 120",
+    ]
+
+
+def test_each_seeds_rate_has_its_own_number_without_a_verdict(data, make_score):
+    rows = [
+        make_score("sft", "on", "smolthink_benign", metric, value, seed=seed)
+        for seed, rates in enumerate(((0.2, 0.5), (0.3, 0.1)))
+        for metric, value in zip(("over_refusal_rate", "unjudged_rate"), rates, strict=True)
+    ]
+    page = render_report(data.model_copy(update={"scores": tuple(rows)}))
+    assert cells_of(page, "SFT only (λ = 0)")[1] == (
+        "20.0 % n = 120, seed 0, refusal_strings no verdict: 60 of 120 "
+        "30.0 % n = 120, seed 1, refusal_strings no verdict: 12 of 120"
+    )
+
+
+def test_thought_and_answer_stand_apart_and_out_of_the_small_table(data, make_score):
+    thoughts = [
+        make_score("presafe", "on", "smolthink_harmful", f"thought_{name}_rate", value).model_copy(
+            update={"judge": "thought_strings"}
+        )
+        for name, value in (("refusal", 0.75), ("attack_success", 0.25), ("unjudged", 0.1))
+    ]
+    page = render_report(data.model_copy(update={"scores": (*data.scores, *thoughts)}))
+    assert len(cells_of(page, "PreSafe")) == 5  # CoT and the four suites, as without
+    table = page[page.index("<h3>Thought and answer apart</h3>") :]
+    assert cells_of(table, "PreSafe") == ["on", "75.0 % n = 120 no verdict: 12 of 120", "95.0 % [91, 97] n = 120"]
+    assert table.index("refused in the thought") < table.index("<br>refused</th>")
+    assert "Judge: refusal_strings. Of thoughts: thought_strings." in page
+    assert "Thoughts on harmful prompts are judged apart" in page
+    assert "Thought and answer apart" not in render_report(data)
+
+
+def test_the_three_classes_of_a_judge_have_a_table(data, make_score):
+    names = ("full_compliance", "partial_refusal", "full_refusal")
+    rows = [
+        make_score("sft", "on", "xstest_safe", f"{name}_rate", value, low=value - 0.1, high=value + 0.1)
+        for name, value in zip(names, (0.7, 0.2, 0.1), strict=True)
+    ]
+    page = render_report(data.model_copy(update={"scores": (*data.scores, *rows)}))
+    table = page[page.index("<h3>How far answers comply</h3>") :]
+    assert cells_of(table, "SFT only (λ = 0)") == [
+        "on",
+        "70.0 % [60, 80] n = 120",
+        "20.0 % [10, 30] n = 120",
+        "10.0 % [0, 20] n = 120",
+    ]
+    assert "How far answers comply" not in render_report(data)
 
 
 def test_systems_are_explained_only_where_they_are_present(data):

@@ -36,6 +36,8 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     assert differing(base, changed(signal={"epochs": 2})) == SIGNALS
     assert differing(base, changed(signal={"held_out": 0.3})) == {*SIGNALS, "responses/traces"}
     assert differing(base, changed(evaluate={"max_tokens": 50})) == VANILLA
+    assert differing(base, changed(evaluate={"judge_thought": "gcg_strings"})) == VANILLA
+    assert "judge_thought" not in str(shared_parts(base))  # None decides nothing: what was made before it is found
     assert differing(base, changed(align={"refusal_target": "thought"})) == {POSITIONS}
     assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
     assert differing(base, changed(model={"dtype": "bfloat16"})) == {*RESPONSES, *SIGNALS, *VANILLA}
