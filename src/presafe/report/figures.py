@@ -249,17 +249,17 @@ def reliability_figure(card: ClassifierCard | None) -> str | None:
 def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | None:
     """L_SFT, and L_align and L_start where a system has them, by step: pale as logged, full as a running mean.
 
-    Dashed: ln 2, the loss of a decision that is always one half.
+    Dashed: ln 2, the loss of a head that always says one half.
     """
     names = ordered((name for name, points in histories.items() if points), SYSTEMS)
     if not names:
         return None
     nll = {name: [(point.step, point.nll) for point in histories[name]] for name in names}
     bce = {name: [(p.step, p.bce) for p in histories[name] if p.bce is not None] for name in names}
-    panels = [("next-token loss (nats a token)", nll)]
+    panels = [("L_SFT, next token (nats a token)", nll)]
     start = {name: [(p.step, p.start_bce) for p in histories[name] if p.start_bce is not None] for name in names}
-    panels += [("auxiliary loss of the head, BCE(p, p′) (nats)", bce)] if any(bce.values()) else []
-    panels += [("loss of the odds of a refusal, BCE(σ(z), p′) (nats)", start)] if any(start.values()) else []
+    panels += [("L_align, head (nats a row)", bce)] if any(bce.values()) else []
+    panels += [("L_start, first token (nats a row)", start)] if any(start.values()) else []
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)
@@ -269,7 +269,7 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
                     steps, values = zip(*curve, strict=True)
                     axes.plot(steps, values, color=system_colour(name, names), alpha=0.25, linewidth=0.8)
                     axes.plot(steps, running_mean(values), color=system_colour(name, names), linewidth=1.6)
-            if curves is not nll:
+            if curves is bce:
                 axes.axhline(math.log(2), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
                 where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
                 axes.text(0.99, math.log(2), "ln 2: always one half", **where, color=MUTED, fontsize=8)
