@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
+from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.records import Expect
 
@@ -216,6 +217,11 @@ class AlignSettings(Settings):
     lambda_start: float = Field(default=0.0, ge=0)
     """Weight of L_start, which asks the same soft decision of the model's own next token (ours; 0 is the paper's
     method)."""
+    decision_position: Position = "prompt_end"
+    """Where the head reads: the last prompt token before the CoT (paper), the CoT's first token, as the target has it
+    in training, or the mean over the prompt. Like λ and `layer`, nothing to a system without such a head."""
+    layer: Positive | None = None
+    """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
     max_steps: Positive = 60
