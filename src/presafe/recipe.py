@@ -8,20 +8,18 @@ setting that cannot take effect is an error.
 from __future__ import annotations
 
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
+from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.records import Expect
 
 Positive = Annotated[int, Field(ge=1)]
-Declared = Literal["recipe", "study"]
-_FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}
-"""Where the package keeps those that ship."""
 
 
 def _known(name: str) -> str:
@@ -219,6 +217,11 @@ class AlignSettings(Settings):
     lambda_start: float = Field(default=0.0, ge=0)
     """Weight of L_start, which asks the same soft decision of the model's own next token (ours; 0 is the paper's
     method)."""
+    decision_position: Position = "prompt_end"
+    """Where the head reads: the last prompt token before the CoT (paper), the CoT's first token, as the target has it
+    in training, or the mean over the prompt. Like λ and `layer`, nothing to a system without such a head."""
+    layer: Positive | None = None
+    """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
     max_steps: Positive = 60
@@ -313,12 +316,6 @@ def shipped_recipes() -> list[str]:
     return shipped("recipe")
 
 
-def shipped(kind: Declared) -> list[str]:
-    """Names of the recipes or studies that come with the package."""
-    folder = resources.files("presafe") / _FOLDERS[kind]
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
 def load_recipe(recipe: str | Path) -> Recipe:
     """Read a recipe from a TOML file, or by the name of a shipped one.
 
@@ -346,39 +343,6 @@ def recipe_settings(recipe: str | Path) -> dict[str, Any]:
     return overlaid(own, recipe_settings(base))
 
 
-def read_toml(kind: Declared, source: str | Path) -> dict[str, Any]:
-    """What stands in a recipe or a study: a TOML file, or the name of a shipped one.
-
-    Raises:
-        RecipeError: there is none, or it is not TOML.
-    """
-    path = Path(source)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise RecipeError(f"cannot read {kind} {path}: {reason}.") from error
-    elif str(source) in shipped(kind):
-        text = (resources.files("presafe") / _FOLDERS[kind] / f"{source}.toml").read_text(encoding="utf-8")
-    else:
-        raise RecipeError(f"no {kind} {str(source)!r}.", f"Give a .toml file or one of: {', '.join(shipped(kind))}.")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{kind} {source} is not TOML: {error}.") from error
-
-
-def overlaid(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`; tables are merged, except `suites`, which are a choice of their own."""
-    both = {
-        key: overlaid(own[key], base[key])
-        for key in own.keys() & base.keys()
-        if isinstance(own[key], dict) and isinstance(base[key], dict) and key != "suites"
-    }
-    return base | own | both
-
-
 def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
     """Check settings against the recipe's bounds.
 
@@ -389,12 +353,3 @@ def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(settings)
     except ValidationError as error:
         raise RecipeError(f"recipe {source}: {problems_of(error, 'recipe')}.") from error
-
-
-def problems_of(error: ValidationError, whole: str) -> str:
-    """Every key that does not fit, what is wrong with it and the value seen; `whole` stands for no key."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in each['loc']) or whole}: {each['msg']}"
-        + ("" if each["type"] in ("missing", "extra_forbidden") else f" (got {each['input']!r:.60})")
-        for each in error.errors()
-    )

@@ -7,6 +7,7 @@ Score     one number of a result table, with n and a 95 % interval; SweepScore, 
 Difference   how far two systems lie apart on the same prompts
 RunResult    one run of a study; StudySummary and its parts, what the study says over all of them
 PositionScore, HistoryPoint     what the report draws of the decision position and of the training
+InsideView and its parts, RefusalPlaces    what a system's hidden states know, and where its responses refuse
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer", "choice", "code"]
 PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
 """Kinds of prompts that are solved or not: by a value, by the letter of an option, by a program."""
+Place = Literal["before", "thought", "answer", "nowhere", "unjudged"]
+"""Where a response refuses: before its thought, inside it, in the answer, not at all; or there is no answer."""
 Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
 """What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
 Extent = Literal["full compliance", "partial refusal", "full refusal"]
@@ -248,6 +251,62 @@ class PositionScore(Record):
     expect: Expect
     refusal_logit: float = Field(allow_inf_nan=False)
     head_probability: float | None
+
+
+class ProbeScore(Record):
+    """AUROC of a linear probe of one layer, harmful prompts against those of a harmless suite."""
+
+    thinking: Thinking
+    layer: int
+    suite: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class DirectionCosine(Record):
+    """Cosine of the directions from harmless to harmful prompts with CoT on and with CoT off, in one layer."""
+
+    layer: int
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class StatePoint(Record):
+    """One prompt on the first two principal components of a layer."""
+
+    suite: str
+    x: float
+    y: float
+
+
+class InsideView(Record):
+    """What the hidden states of one system know. Layers count from 1; the last is read after the final norm.
+
+    Probes were fitted on `num_fit` alignment queries. `points` are those of `layer`, CoT on, and `shares` how much of
+    its variance lies on either component.
+    """
+
+    system: str
+    seed: int | None
+    num_fit: int
+    probes: tuple[ProbeScore, ...]
+    cosines: tuple[DirectionCosine, ...]
+    layer: int
+    shares: tuple[float, float]
+    points: tuple[StatePoint, ...]
+
+
+class RefusalPlaces(Record):
+    """How many of a system's answers to one suite, CoT on, refuse where."""
+
+    system: str
+    suite: str
+    expect: Expect
+    counts: dict[Place, int]
 
 
 R = TypeVar("R", bound=Record)

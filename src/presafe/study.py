@@ -14,8 +14,9 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
-from presafe.recipe import Recipe, Settings, overlaid, parse_recipe, problems_of, read_toml, recipe_settings, shipped
+from presafe.recipe import Recipe, Settings, parse_recipe, recipe_settings
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 

@@ -71,6 +71,8 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
             'systems = ["vanilla"]',
             "align.systems.0: Value error, no method of this name; there are: sft, presafe,",
         ),
+        ("max_steps = 7", 'decision_position = "middle"', "align.decision_position: Input should be 'prompt_end', "),
+        ("max_steps = 7", "layer = 0", "align.layer: Input should be greater than or equal to 1"),
         ('address = "smolthink"', "", "model.address: Field required"),
         ("n = 5", "m = 5", "evaluate.suites.sums.m: Extra inputs are not permitted"),
         ('name = "mine"', 'name = ""', "name: String should have at least 1 character"),

@@ -143,3 +143,28 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
     # no two conditions are the same
     first = [run.recipe.align for run in study_runs(study) if run.seed == 0]
     assert len({(each.systems, each.lambda_align, each.lambda_start) for each in first}) == len(first)
+
+
+def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
+    study = load_study("ablations")
+    runs = study_runs(study)
+    assert len(runs) == 13 * 3  # about two and a half hours
+    head, *others = (run.recipe for run in runs if run.seed == 0)
+    assert (head.name, head.align.systems, head.align.lambda_align) == ("head-seed0", ("presafe_head",), 1.0)
+    changed = []
+    for recipe in others:
+        tables = ("model", "respond", "signal", "align", "evaluate")
+        settings = [(name, key) for name in tables for key in type(getattr(recipe, name)).model_fields]
+        found = [(t, k) for t, k in settings if getattr(getattr(recipe, t), k) != getattr(getattr(head, t), k)]
+        assert len(found) == 1, recipe.name
+        changed += found
+    assert sorted(set(changed)) == [
+        ("align", "decision_position"),
+        ("align", "lambda_align"),
+        ("align", "layer"),
+        ("align", "refusal_target"),
+        ("respond", "alignment_queries"),
+        ("respond", "classifier_queries"),
+    ]
+    assert all((recipe.align.layer or 0) <= 30 for recipe in others)  # SmolLM2-135M has 30
+    assert len({recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in others}) == len(others)

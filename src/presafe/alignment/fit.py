@@ -58,8 +58,8 @@ def fit(
 
     Raises:
         SignalError: no row has a prompt that is short enough to train on.
-        RecipeError: the model has none of the layers in `settings.lora_targets`, or the rows of a step cannot be
-            shared by the processes that train.
+        RecipeError: the model has none of the layers in `settings.lora_targets`, not as many as `settings.layer`, or
+            the rows of a step cannot be shared by the processes that train.
 
     Under a launcher every process calls it: each takes its share of every step, and the first writes.
     """
@@ -77,6 +77,11 @@ def fit(
     if missing := sorted(set(settings.lora_targets) - layers):
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
+        )
+    num_layers = model.config.get_text_config().num_hidden_layers
+    if settings.layer is not None and settings.layer > num_layers:
+        raise RecipeError(
+            f"align.layer is {settings.layer}, and the model has {num_layers} layers.", "Name one of them."
         )
     longest = settings.max_length
     kept = [cut(row, longest) for row in rows if max(row.start_index + 1, row.pool_index) < longest]
@@ -100,6 +105,8 @@ def fit(
         lambda_align=lambda_align,
         lambda_start=lambda_start,
         head=head,
+        decision_position=settings.decision_position,
+        layer=settings.layer if lambda_align > 0 and head != "pooled" else None,
         refusal_start_id=first,
         contrast_id=against,
         head_learning_rate=settings.head_learning_rate,
@@ -145,7 +152,7 @@ def fit(
         return
     export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model, state=weights)
     if lambda_align > 0 and head != "pooled":  # at 0 the head is trained on nothing, and decides nothing
-        save_head(trainer.model, folder, state=weights)
+        save_head(trainer.model, folder, position=settings.decision_position, layer=settings.layer, state=weights)
     history = [
         HistoryPoint(
             step=entry["step"],

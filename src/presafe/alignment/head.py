@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD
 
 _INIT_STD = 0.02
@@ -48,18 +49,28 @@ def trained_head(model: Any) -> nn.Module:
     return copies["default"] if copies is not None else head
 
 
-def save_head(model: Any, folder: Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the head's weight (1, hidden size) and bias (1) as float32.
+def save_head(
+    model: Any,
+    folder: Path,
+    *,
+    position: Position = "prompt_end",
+    layer: int | None = None,
+    state: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write the head's weight (1, hidden size) and bias (1) as float32, and in the file's metadata where it reads.
 
     Args:
         model: The model that was trained.
         folder: Where to write.
+        position: Where it was trained to read.
+        layer: Block after which it reads; None is after the final norm.
         state: The model's weights by name, where its own parameters are shards of them (`export.whole_weights`).
     """
     own = trained_head(model)
     found = own.state_dict() if state is None else _weights_of(own, model, state)
     weights = {name: value.detach().float().cpu().contiguous() for name, value in found.items()}
-    save_file(weights, str(folder / f"{HEAD}.safetensors"))
+    where: dict[str, str] = {"position": position} | ({} if layer is None else {"layer": str(layer)})
+    save_file(weights, str(folder / f"{HEAD}.safetensors"), metadata=where)
 
 
 def _weights_of(part: nn.Module, model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

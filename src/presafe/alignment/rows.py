@@ -26,8 +26,9 @@ class AlignmentRow(NamedTuple):
 
     `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
     or where the model itself opens its thought the last token of the opening; with pivots, the position before the
-    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey). `kind` is
-    what the query's set expects; every step gets its share of each (design/0002).
+    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey), and
+    `thought_index` the first token of the thought, or of what closes it at once. `kind` is what the query's set expects;
+    every step gets its share of each (design/0002).
     """
 
     prompt_id: str
@@ -38,6 +39,7 @@ class AlignmentRow(NamedTuple):
     signal: float
     pool_index: int = 0
     kind: str = ""
+    thought_index: int = 0
 
 
 def alignment_rows(
@@ -98,6 +100,7 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
         signal=signal,
         pool_index=len(before) + len(thought) - 1,
         kind=prompt.expect,
+        thought_index=len(before),
     )
 
 

@@ -22,9 +22,10 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from presafe.alignment.head import attach_head, causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss, start_loss
 from presafe.errors import RecipeError, RunError, SignalError
-from presafe.models.decision_head import HEAD, start_log_odds
+from presafe.methods.method import Position
+from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
 
-_POSITIONS = ("decision_index", "start_index", "pool_index")
+_POSITIONS = ("decision_index", "start_index", "pool_index", "thought_index")
 """Columns that name a position in the row."""
 
 
@@ -44,6 +45,8 @@ class PreSafeConfig(SFTConfig):
     refusal_start_id: int | None = field(default=None, metadata={"help": "Token refusals start with, for L_start."})
     contrast_id: int | None = field(default=None, metadata={"help": "Pivot L_start sets it against; None: own token."})
     head: str = field(default="decision", metadata={"help": "What it reads: decision, detached or pooled (SafeKey)."})
+    decision_position: Position = field(default="prompt_end", metadata={"help": "Where the head reads."})
+    layer: int | None = field(default=None, metadata={"help": "Block after which it reads; None: the final norm."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
     # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
     ddp_find_unused_parameters: bool | None = False
@@ -76,8 +79,8 @@ class PreSafeCollator(DataCollatorForLanguageModeling):
     """Pads on the right, which leaves decision positions as they are.
 
     Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]); for L_start
-    also `start_index`, the position before the token that a refusal starts with, and for SafeKey's heads `pool_index`,
-    the last token of the sentences that they read.
+    also `start_index`, the position before the token that a refusal starts with, for SafeKey's heads `pool_index`, the
+    last token of the sentences that they read, and for a head at the thought's first token `thought_index`.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -161,6 +164,8 @@ class PreSafeTrainer(SFTTrainer):
         targets = inputs.pop("signal")
         self._where = where = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
         ids = inputs["input_ids"]
+        if self.args.layer is not None:
+            inputs["output_hidden_states"] = True
         try:
             sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
@@ -212,8 +217,7 @@ class PreSafeTrainer(SFTTrainer):
                 means = pooled_states(states.float(), where["decision_index"], where["pool_index"])
                 logits = head(torch.stack(means, dim=1)).diagonal(dim1=1, dim2=2)  # each head reads its own mean
             else:
-                read = states[rows, where["decision_index"]].float()
-                logits = head(read.detach() if self.args.head == "detached" else read)
+                logits = head(self._read(output, where))
         words = None
         if self.args.lambda_start > 0:
             if "start_index" not in where:
@@ -225,6 +229,26 @@ class PreSafeTrainer(SFTTrainer):
         if self.args.contrast_id is None:
             return start_loss(logits, self.args.refusal_start_id, own, targets)
         return alignment_loss(start_log_odds(logits, self.args.refusal_start_id, self.args.contrast_id), targets)
+
+    def _read(self, output: Any, where: dict[str, Tensor]) -> Tensor:
+        """What the head reads at the decision position.
+
+        Raises:
+            SignalError: the rows do not say where the thought starts.
+            RunError: no gradient would come from there.
+        """
+        if self.args.decision_position == "thought_start" and "thought_index" not in where:
+            raise SignalError("a head at the thought's start needs a column thought_index, and the rows have none.")
+        states = states_at(output, self.args.layer)
+        read = read_states(states, self.args.decision_position, where["decision_index"], where.get("thought_index"))
+        if self.args.head == "detached":
+            return read.detach()
+        if self.args.layer is not None and torch.is_grad_enabled() and not read.requires_grad:
+            raise RunError(
+                f"the state after layer {self.args.layer} passes no gradient on.",
+                "No adapter lies below it, or gradients are checkpointed as ZeRO-3 does it: leave out align.layer.",
+            )
+        return read
 
     def _note(self, name: str, value: Tensor, training: bool) -> None:
         """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.

@@ -18,6 +18,7 @@ from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
 from presafe.cli.listing import list_names
+from presafe.cli.look import look
 from presafe.cli.plan import plan
 from presafe.cli.probe import probe
 from presafe.cli.report import report
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, agree, score, doctor, smolthink):
+for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -3,14 +3,18 @@
 refusal logit        ln P(r) − ln(1 − P(r)), with r the token a refusal starts with: the model's own log-odds of
                      declining as its next token
 head probability     σ(φ(h)), the auxiliary head's decision, for systems that have one
+
+The head reads the position and layer that it was trained at. One that was trained at the thought's first token saw the
+target's there; here it is the token that the model itself finds most likely, in a second pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from presafe.models.decision_head import DecisionHead, start_log_odds
+from presafe.evaluation.forward import batches
+from presafe.models.decision_head import DecisionHead, read_states, start_log_odds, states_at
 from presafe.models.loading import LoadedModel
 from presafe.records import Prompt
 
@@ -45,29 +49,31 @@ def decision_scores(
         One score a prompt, in order.
     """
     import torch
+    from torch.nn.functional import pad
 
     rendered = [loaded.renderer.render(prompt.text, "on") for prompt in prompts]
     opening = loaded.renderer.opening_ids()
-    sequences = [prompt.ids + opening for prompt in rendered]
-    by_length = sorted(range(len(prompts)), key=lambda index: len(sequences[index]))
     scores: dict[int, DecisionScore] = {}
     decoder, lm_head = loaded.model.base_model, loaded.model.get_output_embeddings()
+    layer = None if head is None else head.layer
+    asked: dict[str, Any] = {"use_cache": False, "output_hidden_states": layer is not None}
     with torch.inference_mode():
-        for start in range(0, len(by_length), batch_size):
-            batch = by_length[start : start + batch_size]
-            width = max(len(sequences[index]) for index in batch)
-            ids = torch.zeros(len(batch), width, dtype=torch.long, device=loaded.model.device)
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
-                mask[row, : len(sequences[index])] = 1
-            where = torch.tensor([rendered[index].decision_index for index in batch], device=ids.device)
-            states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            rows = torch.arange(len(batch), device=ids.device)
-            hidden, before_refusal = states[rows, where], states[rows, where + len(opening)]
-            logits = start_log_odds(lm_head(before_refusal).double(), refusal_start)
-            chances = head.probability(hidden).tolist() if head is not None else [None] * len(batch)
-            for row, index in enumerate(batch):
+        for indices, ids, mask in batches([each.ids + opening for each in rendered], batch_size, loaded.model.device):
+            where = torch.tensor([rendered[index].decision_index for index in indices], device=ids.device)
+            rows, thought = torch.arange(len(indices), device=ids.device), where + len(opening) + 1
+            output = decoder(input_ids=ids, attention_mask=mask, **asked)
+            words = lm_head(output.last_hidden_state[rows, thought - 1])
+            logits = start_log_odds(words.double(), refusal_start)
+            chances = [None] * len(indices)
+            if head is not None:
+                if head.position == "thought_start":
+                    ids, mask = pad(ids, (0, 1)), pad(mask, (0, 1))
+                    ids[rows, thought], mask[rows, thought] = words.argmax(-1), 1
+                    output = decoder(input_ids=ids, attention_mask=mask, **asked)
+                chances = head.probability(
+                    read_states(states_at(output, layer), head.position, where, thought)
+                ).tolist()
+            for row, index in enumerate(indices):
                 scores[index] = DecisionScore(float(logits[row]), chances[row])
-            on_finished(len(batch))
+            on_finished(len(indices))
     return [scores[index] for index in range(len(prompts))]

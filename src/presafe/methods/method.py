@@ -29,6 +29,11 @@ Head = Literal["decision", "detached", "pooled"]
 SafeKey, for its two heads."""
 
 
+Position = Literal["prompt_end", "thought_start", "prompt_mean"]
+"""What a head of L_align reads: the last prompt token before the CoT, the CoT's first token, or the mean over the
+prompt."""
+
+
 @dataclass(frozen=True)
 class Prefill:
     """The beginning of a thought that the model did not write; `closed` is with the mark that ends it."""

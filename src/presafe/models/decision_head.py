@@ -1,19 +1,22 @@
 """The decision before the CoT: the auxiliary head after training, and the model's own odds of starting a refusal.
 
-The head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r the token that a refusal
+`states_at` and `read_states` say which hidden state a head reads. Training and measuring both read through them. The
+head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r the token that a refusal
 starts with (ours).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from safetensors.torch import load_file
+from jaxtyping import Float, Int
+from safetensors import safe_open
 from torch import Tensor
 
 from presafe.errors import ModelError
+from presafe.methods.method import Position
 
 HEAD = "presafe_head"
 """Attribute of the causal language model while it trains, and stem of the exported file."""
@@ -22,6 +25,39 @@ HEAD = "presafe_head"
 def has_head(folder: Path) -> bool:
     """Whether an aligned system has a head; trained with λ = 0 it has none."""
     return (folder / f"{HEAD}.safetensors").is_file()
+
+
+def states_at(output: Any, layer: int | None) -> Float[Tensor, "rows positions hidden"]:
+    """The hidden states after a block.
+
+    Args:
+        output: Of a decoder; with a layer, one that was asked for its hidden states.
+        layer: Counted from 1; the last one, and None, is after the final norm.
+    """
+    states: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    return states
+
+
+def read_states(
+    states: Float[Tensor, "rows positions hidden"],
+    position: Position,
+    decision: Int[Tensor, " rows"],
+    thought: Int[Tensor, " rows"] | None = None,
+) -> Float[Tensor, "rows hidden"]:
+    """What a head reads of each row, in float32.
+
+    Args:
+        states: Hidden states, padded on the right.
+        position: Where it reads.
+        decision: Index of the last prompt token; a mean is over the prompt up to it.
+        thought: Index of the CoT's first token; only for "thought_start".
+    """
+    if position == "prompt_mean":
+        kept = torch.arange(states.shape[1], device=states.device)[None] <= decision[:, None]
+        return (states.float() * kept[..., None]).sum(1) / kept.sum(-1, keepdim=True)
+    where = decision if position == "prompt_end" else thought
+    assert where is not None
+    return states[torch.arange(len(states), device=states.device), where].float()
 
 
 def start_log_odds(
@@ -44,6 +80,8 @@ def start_log_odds(
 class DecisionHead:
     """An exported head as a monitor: hidden state at the decision position → probability of refusal.
 
+    `position` and `layer` say where it reads, as it did in training (`read_states`).
+
     Args:
         folder: Folder that holds `presafe_head.safetensors`.
 
@@ -56,8 +94,11 @@ class DecisionHead:
             raise ModelError(
                 f"{folder} holds no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
             )
-        state = load_file(str(folder / f"{HEAD}.safetensors"))
-        self.weight, self.bias = state["weight"], state["bias"]
+        with safe_open(str(folder / f"{HEAD}.safetensors"), framework="pt") as file:
+            self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
+            said = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
+        self.position = cast(Position, said.get("position", "prompt_end"))
+        self.layer = int(said["layer"]) if "layer" in said else None
 
     def probability(self, hidden: Tensor) -> Tensor:
         """σ(φ(h)) for hidden states of shape (rows, hidden size).

@@ -6,6 +6,7 @@ rows      which Score stands for a system, a CoT mode, a suite and a metric
 headline  the sentences and cards that the numbers themselves write
 drawing   what the figures share
 figures   SVG text, one pure function a figure
+inside    what hidden states know, layer by layer, and where responses refuse: figures and tables
 sensitivity   a sweep over ways of sampling: its figure, table and sentences
 page      the self-contained HTML page, and the report folder
 results   results.json, and the small table of the terminal

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from presafe.records import Difference, Expect, HistoryPoint, PositionScore, Record, Score, SweepScore, Thinking
+from presafe.records import (
+    Difference,
+    Expect,
+    HistoryPoint,
+    InsideView,
+    PositionScore,
+    Record,
+    RefusalPlaces,
+    Score,
+    SweepScore,
+    Thinking,
+)
 from presafe.signals.calibration import ClassifierCard
 
 
@@ -38,3 +49,5 @@ class ReportData(Record):
     positions: tuple[PositionScore, ...]
     examples: tuple[Example, ...]
     sweep: tuple[SweepScore, ...] = ()
+    places: tuple[RefusalPlaces, ...] = ()
+    inside: tuple[InsideView, ...] = ()

@@ -23,6 +23,7 @@ from presafe.report.drawing import (
     svg,
     system_colour,
 )
+from presafe.report.inside import directions_figure, plane_figure, probes_figure
 from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
 from presafe.report.sensitivity import sweep_figure
@@ -47,6 +48,9 @@ def figures(data: ReportData) -> dict[str, str]:
         "reliability": reliability_figure(data.classifier),
         "training": training_figure(data.histories),
         "positions": positions_figure(data.positions),
+        "probes": probes_figure(data.inside),
+        "directions": directions_figure(data.inside),
+        "plane": plane_figure(data.inside),
         "sweep": sweep_figure(data.sweep),
     }
     return {name: text for name, text in drawn.items() if text is not None}

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from presafe.records import PositionScore, Score, Thinking, write_text
 from presafe.report.figures import figures
 from presafe.report.headline import cards, comparisons, headline, leanings
+from presafe.report.inside import layer_lines, place_lines, read_suites
 from presafe.report.labels import (
     DASH,
     EXPECTS,
@@ -199,6 +200,9 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         judges=sorted({s.judge for s in scores if s.judge and not s.metric.startswith(THOUGHT)}),
         thought_judges=sorted({s.judge for s in scores if s.judge and s.metric.startswith(THOUGHT)}),
         answered=answered(data.examples),
+        place_lines=place_lines(data.places),
+        layer_lines=layer_lines(data.inside),
+        read_suites=read_suites(data.inside),
         modes=between_modes(data.differences),
         sweep=panels(data.sweep),
         sampling_name=sampling_name,

@@ -8,6 +8,6 @@ evaluate   4  every system on held-out prompts
 report     5  one page and `results.json`
 run        all of them in order, skipping what is done
 
-measure, sweep, compare, monitor are no stages of a run: one model, the same over many ways of sampling, several
-folders, the head as a monitor.
+measure, sweep, compare, monitor, look are no stages of a run: one model, the same over many ways of sampling, several
+folders, the head as a monitor, inside the systems of a run.
 """

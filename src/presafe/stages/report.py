@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
+from presafe.evaluation.inside import places
 from presafe.evaluation.metrics import score_row
-from presafe.records import Difference, HistoryPoint, PositionScore, Score, read_jsonl
+from presafe.records import (
+    Difference,
+    HistoryPoint,
+    PositionScore,
+    Prompt,
+    RefusalPlaces,
+    Response,
+    Score,
+    read_jsonl,
+)
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
+from presafe.stages.look import views_of
 from presafe.stages.systems import System, evaluated_systems, evaluation_suites, system_folder
 
 _EXAMPLES = 5
@@ -55,6 +66,8 @@ def report_data(run: RunFolder) -> ReportData:
         if system.thinking == "on"
         for position in read_jsonl(positions_file(run, system), PositionScore)
     ]
+    suites = evaluation_suites(run.recipe)
+    said = {system: responses_by_suite(run, system) for system in shown}
     return ReportData(
         title=run.recipe.name,
         recipe=run.recipe.model_dump(mode="json"),
@@ -69,7 +82,9 @@ def report_data(run: RunFolder) -> ReportData:
             if system.seed is not None
         },
         positions=tuple(positions),
-        examples=tuple(_examples(run, shown)),
+        examples=tuple(_examples(suites, said)),
+        places=tuple(_places(suites, said)),
+        inside=tuple(views_of(run)),
     )
 
 
@@ -92,14 +107,24 @@ def _classifier_scores(card: ClassifierCard) -> list[Score]:
     ]
 
 
-def _examples(run: RunFolder, systems: Sequence[System]) -> list[Example]:
+def _places(
+    suites: Mapping[str, list[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
+) -> list[RefusalPlaces]:
+    """Where the answers to prompts to refuse and to comply with refuse, CoT on."""
+    return [
+        RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=places(responses[suite]))
+        for system, responses in said.items()
+        for suite, prompts in suites.items()
+        if system.thinking == "on" and prompts[0].expect in ("refuse", "comply")
+    ]
+
+
+def _examples(suites: Mapping[str, list[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]) -> list[Example]:
     """The first prompts of each suite, from every system."""
-    suites = evaluation_suites(run.recipe)
     examples = []
-    for system in systems:
-        said = responses_by_suite(run, system)
+    for system, responses in said.items():
         for suite, prompts in suites.items():
-            first = [response for response in said[suite] if response.sample == 1]
+            first = [response for response in responses[suite] if response.sample == 1]
             for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
                     Example(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from presafe.recipe import Recipe, overlaid, parse_recipe, recipe_settings
+from presafe.declared import overlaid
+from presafe.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.records import write_text
 from presafe.run_folder import RunFolder
 from presafe.stages.share import link_shared, shared_parts

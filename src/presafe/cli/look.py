@@ -1,0 +1,34 @@
+"""`presafe look`: what the hidden states of a run's systems know, before and after alignment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def look(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that is evaluated.")],
+    limit: Annotated[
+        int, typer.Option("--limit", min=2, help="Queries of each class and prompts of each suite, at most.")
+    ] = 200,
+    layer: Annotated[
+        int | None, typer.Option("--layer", min=1, help="Layer of the plane; the one the head reads if not named.")
+    ] = None,
+) -> None:
+    """Look inside an evaluated run: probes, directions and a plane by layer, CoT on and off, into its report."""
+    from presafe.cli.finish import finish
+    from presafe.run_folder import RunFolder, locked, timed
+    from presafe.stages.look import look as look_inside
+    from presafe.stages.report import check_evaluated
+    from presafe.stages.report import report as write
+
+    run = RunFolder.existing(folder)
+    with locked(folder):
+        check_evaluated(run)
+        with timed(folder, "look"):
+            look_inside(run, limit=limit, layer=layer)
+        with run.working_on("report"):
+            write(run)
+    finish(run)

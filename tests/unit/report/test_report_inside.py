@@ -1,0 +1,99 @@
+"""What is inside, and where refusals happen, as tables and figures."""
+
+from __future__ import annotations
+
+from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
+from presafe.report.inside import (
+    directions_figure,
+    first_seeds,
+    layer_lines,
+    place_lines,
+    plane_figure,
+    probes_figure,
+)
+from presafe.report.page import render_report
+
+
+def view(system: str, seed: int | None, level: float) -> InsideView:
+    return InsideView(
+        system=system,
+        seed=seed,
+        num_fit=40,
+        probes=tuple(
+            ProbeScore(
+                thinking=mode,
+                layer=layer,
+                suite="smolthink_benign",
+                value=level + layer / 100,
+                low=level - 0.05,
+                high=level + 0.05,
+                n=150,
+            )
+            for layer in (1, 2)
+            for mode in ("on", "off")
+        ),
+        cosines=tuple(DirectionCosine(layer=layer, value=0.3 * layer, low=0.1, high=0.7, n=150) for layer in (1, 2)),
+        layer=2,
+        shares=(0.4, 0.2),
+        points=(StatePoint(suite="smolthink_harmful", x=1, y=2), StatePoint(suite="smolthink_benign", x=-1, y=0)),
+    )
+
+
+VIEWS = (view("presafe", 0, 0.9), view("presafe", 1, 0.5), view("vanilla", None, 0.8))
+PLACES = (
+    RefusalPlaces(
+        system="presafe",
+        suite="smolthink_harmful",
+        expect="refuse",
+        counts={"before": 5, "thought": 1, "answer": 2, "nowhere": 2, "unjudged": 3},
+    ),
+    RefusalPlaces(
+        system="vanilla",
+        suite="smolthink_harmful",
+        expect="refuse",
+        counts={"before": 0, "thought": 0, "answer": 0, "nowhere": 0, "unjudged": 4},
+    ),
+)
+
+
+def test_the_first_seed_of_each_system_is_shown_vanilla_first() -> None:
+    assert [(each.system, each.seed) for each in first_seeds(VIEWS)] == [("vanilla", None), ("presafe", 0)]
+
+
+def test_the_table_of_the_layer_has_a_line_a_system_and_mode() -> None:
+    assert layer_lines(VIEWS) == [
+        ("vanilla", "on", 2, ("0.820 [0.75, 0.85]",), "0.600 [0.10, 0.70]"),
+        ("vanilla", "off", 2, ("0.820 [0.75, 0.85]",), ""),
+        ("presafe", "on", 2, ("0.920 [0.85, 0.95]",), "0.600 [0.10, 0.70]"),
+        ("presafe", "off", 2, ("0.920 [0.85, 0.95]",), ""),
+    ]
+
+
+def test_places_are_shares_of_the_answers_that_there_are() -> None:
+    presafe, vanilla = place_lines(PLACES)
+    # 5, 1, 2 and 2 of 10; Wilson's interval of 5 of 10 is [0.237, 0.763]
+    assert presafe.cells[0] == "50.0 % [24, 76]"
+    assert [cell.split(" %")[0] for cell in presafe.cells] == ["50.0", "10.0", "20.0", "20.0"]
+    assert (presafe.n, presafe.num_unjudged) == (10, 3)
+    assert vanilla.cells == ("–",) * 4
+
+
+def test_figures_are_drawn_where_there_is_something() -> None:
+    for draw in (probes_figure, directions_figure, plane_figure):
+        assert draw([]) is None
+        text = draw(VIEWS)
+        assert text is not None
+        assert text == draw(VIEWS)  # no date, no random ids
+        assert "<svg" in text
+
+
+def test_the_page_shows_both_sections_where_there_is_something(data) -> None:  # type: ignore[no-untyped-def]
+    plain = render_report(data)
+    assert 'id="inside"' not in plain
+    assert 'id="places"' not in plain
+    page = render_report(data.model_copy(update={"inside": VIEWS, "places": PLACES}))
+    assert "fitted, layer by layer, on 40 of the" in " ".join(page.split())
+    assert "0.920 [0.85, 0.95]" in page
+    assert "50.0 % [24, 76]" in page
+    assert "3 without an answer" in page
+    assert page.count("data:image/svg+xml") == plain.count("data:image/svg+xml") + 3
