@@ -27,8 +27,8 @@ class AlignmentRow(NamedTuple):
     `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
     or where the model itself opens its thought the last token of the opening; with pivots, the position before the
     token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey), and
-    `thought_index` the first token of the thought, or of what closes it at once. `kind` is what the query's set expects;
-    every step gets its share of each (design/0002).
+    `thought_index` the first token of the thought, or of what closes it at once. `kind` is what the query's set
+    expects; every step gets its share of each (design/0002).
     """
 
     prompt_id: str
