@@ -76,6 +76,7 @@ def test_doctor_shows_the_machine_and_the_model() -> None:
     model = finish("doctor", "smolthink", "--prompt", "Boil an egg?")
     assert model.returncode == 0, model.stderr
     assert "Boil an egg?" in model.stdout
+    assert "config: llama" in model.stdout
     assert "ignores_enable_thinking" in model.stdout
 
 

@@ -82,6 +82,7 @@ def _machine() -> dict[str, str]:
 def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "family": diagnosis.family,
+        "model_type": diagnosis.model_type,
         "on": diagnosis.on._asdict(),
         "off": diagnosis.off._asdict(),
         "traps": [trap._asdict() for trap in diagnosis.traps],
@@ -92,6 +93,7 @@ def _as_text(diagnosis: Diagnosis) -> str:
     on, off = diagnosis.on, diagnosis.off
     lines = [
         f"family: {diagnosis.family}",
+        f"config: {diagnosis.model_type or 'not found'}",
         f"prompt with CoT on, {len(on.ids)} tokens; the decision is read at the last, {on.decision_token!r}:",
         f"  {on.text!r}",
         f"prompt with CoT off, {len(off.ids)} tokens, goes on with:",

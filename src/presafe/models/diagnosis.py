@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from presafe.models.family import has_config
 from presafe.models.rendering import Renderer
 from presafe.records import Thinking
 
@@ -34,6 +35,8 @@ class Diagnosis(NamedTuple):
     """What `presafe doctor MODEL` prints."""
 
     family: str
+    model_type: str | None
+    """That of the model's config; None where it is not known."""
     on: Side
     off: Side
     traps: list[Trap]
@@ -51,6 +54,7 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
     """
     on, off = _side(renderer, text, "on"), _side(renderer, text, "off")
     found = [
+        _has_another_config(renderer),
         _has_no_switch(renderer),
         _strips_thoughts(renderer),
         _ignores_enable_thinking(renderer),
@@ -60,7 +64,7 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
         _parses_user_text(renderer),
         _spells_marks(renderer),
     ]
-    return Diagnosis(renderer.family.name, on, off, [trap for trap in found if trap])
+    return Diagnosis(renderer.family.name, renderer.model_type, on, off, [trap for trap in found if trap])
 
 
 def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
@@ -74,6 +78,17 @@ def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
 def _template(renderer: Renderer, messages: list[dict[str, str]], **switches: Any) -> str:
     text: str = renderer.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
     return text
+
+
+def _has_another_config(renderer: Renderer) -> Trap | None:
+    family = renderer.family
+    if has_config(family, renderer.model_type):
+        return None
+    return Trap(
+        "has_another_config",
+        f"the config is of a {renderer.model_type}, and models of the family {family.name} have "
+        f"{', '.join(family.model_types)}; the family was named, so see that its makers ask this model so.",
+    )
 
 
 def _has_no_switch(renderer: Renderer) -> Trap | None:

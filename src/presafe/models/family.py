@@ -1,7 +1,7 @@
 """A chat family: how one kind of reasoning model is asked with its chain of thought (CoT) on and off.
 
 A family is data, one TOML file each in `families/`, or a user's own. It is recognised by strings in the tokenizer's
-chat template. What a family declares:
+chat template, and by the kind of its config where several kinds of model share a template. What a family declares:
 
     the template renders        ... user text ... <assistant turn opens>
     on(x)  = template + on_prefill
@@ -44,6 +44,10 @@ class Family(BaseModel):
     """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
     template_lacks: tuple[str, ...] = ()
     """Strings of which none may stand there: those of a later template of the same makers."""
+    model_types: tuple[str, ...] = ()
+    """`model_type` of its models' configs. A config of another kind is not this family; without any, all are."""
+    needs_config: bool = False
+    """Is its template that of other models too? Then it is recognised only where the config is known."""
     on_prefill: str
     """Text after the rendered prompt with CoT on."""
     off_prefill: str
@@ -123,26 +127,41 @@ def find_family(definition: str) -> Family:
     return families()[definition]
 
 
-def detect_family(template: str | None, model: str) -> Family:
-    """The family whose marks stand in the chat template.
+def detect_family(template: str | None, model: str, model_type: str | None = None) -> Family:
+    """The family whose marks stand in the chat template, and whose models have such a config.
 
     Args:
         template: The tokenizer's chat template (Jinja source), or None where it has none.
         model: The model's address, for the error's text.
+        model_type: That of the model's config; None where it is not known.
 
     Raises:
-        ModelError: no template, or a template of no known family.
+        ModelError: no template, a template of no known family, or one of a family whose models have other configs.
     """
     if not template:
         raise ModelError(
             f"{model} has no chat template, so there is no prompt with the chain of thought on or off.",
             "Choose a reasoning model whose tokenizer carries one.",
         )
-    for family in families().values():
-        marks = family.template_contains
-        if marks and all(mark in template for mark in marks) and not any(m in template for m in family.template_lacks):
+    alike = [family for family in families().values() if _has_marks(family, template)]
+    for family in alike:
+        if has_config(family, model_type) and (model_type or not family.needs_config):
             return family
-    raise ModelError(
-        f"the chat template of {model} is of no known family ({', '.join(families())}).",
-        "Name one, or a .toml file that declares one: --family, or family in the recipe's [model].",
-    )
+    name_one = "Name one, or a .toml file that declares one: --family, or family in the recipe's [model]."
+    if model_type and (sure := [family for family in alike if not family.needs_config]):
+        raise ModelError(
+            f"the chat template of {model} is that of {sure[0].name}, but its config is of a {model_type}, and that "
+            f"family has {', '.join(sure[0].model_types)}.",
+            name_one,
+        )
+    raise ModelError(f"the chat template of {model} is of no known family ({', '.join(families())}).", name_one)
+
+
+def has_config(family: Family, model_type: str | None) -> bool:
+    """May a config of this kind be one of the family's? One that is not known may."""
+    return not family.model_types or model_type is None or model_type in family.model_types
+
+
+def _has_marks(family: Family, template: str) -> bool:
+    marks, others = family.template_contains, family.template_lacks
+    return bool(marks) and all(mark in template for mark in marks) and not any(mark in template for mark in others)

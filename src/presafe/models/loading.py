@@ -32,12 +32,12 @@ def load_renderer(address: str, family: str | None = None, tokenizer: str | None
 
     Args:
         address: The model's address.
-        family: Name of a chat family or the TOML text of one; None detects it from the template.
+        family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
         tokenizer: Of a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
             served by.
 
     Raises:
-        ModelError: no such model or family, or no chat template.
+        ModelError: no such model or family, no chat template, or as `detect_family`.
     """
     from transformers import AutoTokenizer
 
@@ -57,9 +57,22 @@ def load_renderer(address: str, family: str | None = None, tokenizer: str | None
         loaded.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     if loaded.pad_token_id is None or loaded.pad_token_id == loaded.eos_token_id:
         loaded.pad_token = loaded.unk_token or loaded.eos_token
+    model_type = _model_type(source)
     if named is None or not loaded.chat_template:
-        named = detect_family(loaded.chat_template, source)
-    return Renderer(loaded, named)
+        named = detect_family(loaded.chat_template, source, model_type)
+    return Renderer(loaded, named, model_type)
+
+
+def _model_type(address: str) -> str | None:
+    """`model_type` of a model's config; None where there is no config, as beside a tokenizer alone."""
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(**pretrained(address))
+    except (OSError, ValueError, KeyError):
+        return None
+    found: str | None = config.get("model_type")
+    return found
 
 
 def load_model(
@@ -70,7 +83,7 @@ def load_model(
     Args:
         address: Hub id, local folder, GGUF file, or "smolthink".
         adapter: Folder of a PEFT adapter, as the align stage exports it.
-        family: Name of a chat family or the TOML text of one; None detects it from the template.
+        family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
         dtype: "float32" or "bfloat16".
 
     Raises:

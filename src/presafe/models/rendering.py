@@ -43,10 +43,11 @@ class Renderer:
     Args:
         tokenizer: A Hugging Face tokenizer with a chat template.
         family: How this kind of model is asked with CoT on and off.
+        model_type: That of the model's config; None where it is not known.
     """
 
-    def __init__(self, tokenizer: Any, family: Family) -> None:
-        self.tokenizer, self.family = tokenizer, family
+    def __init__(self, tokenizer: Any, family: Family, model_type: str | None = None) -> None:
+        self.tokenizer, self.family, self.model_type = tokenizer, family, model_type
         marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
         marks |= {family.think_open, family.think_close, *family.stop}
         self._control = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))

@@ -26,17 +26,20 @@ def config_file(name: str) -> Path:
 def launched_environment(name: str) -> dict[str, str]:
     """What `accelerate launch --config_file NAME` tells its processes."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     words = ["--config_file", str(config_file(name)), "--num_processes", str(NUM_PROCESSES), "--mixed_precision", "no"]
-    arguments, *_ = _validate_launch_command(
+    arguments, file, _ = _validate_launch_command(
         launch_command_parser().parse_args([*words, "--main_process_port", port, "none.py"])
     )
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(NUM_PROCESSES)}
-    return prepare_multi_gpu_env(arguments) | shared
+    if not arguments.use_deepspeed:
+        return prepare_multi_gpu_env(arguments) | shared
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(file.deepspeed_config)  # `launch_command` does this
+    return prepare_deepspeed_cmd_env(arguments)[1] | shared
 
 
 def launch(name: str, work: Callable[[], None], timeout_s: float = 60) -> list[int | None]:
@@ -69,8 +72,8 @@ def _become(rank: int, name: str, variables: dict[str, str], work: Callable[[], 
 
     os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(NUM_PROCESSES))
     torch.set_num_threads(1)
-    if name == "fsdp2":
-        _let_fsdp_use_cpus()
+    if name != "ddp":
+        _count_cpus_as_devices(name)
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     try:
@@ -82,12 +85,16 @@ def _become(rank: int, name: str, variables: dict[str, str], work: Callable[[], 
     os._exit(0)
 
 
-def _let_fsdp_use_cpus() -> None:
-    """accelerate 1.15 reads its FSDP plugin only where it has found GPUs: tell it that gloo's processes are some.
+def _count_cpus_as_devices(name: str) -> None:
+    """accelerate 1.15 reads its FSDP and DeepSpeed plugins only where it has found GPUs: gloo's processes are some.
 
-    All else is real: `fully_shard`, its gathers over gloo, the checkpoints and the weights put together again.
+    All else is real: how weights are cut, their gathers over gloo, the checkpoints and the weights put together again.
     """
     from accelerate.state import DistributedType, PartialState
 
-    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    os.environ |= {"ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu"}
     PartialState._prepare_backend = lambda self, *_: ("gloo", DistributedType.MULTI_XPU)
+    if name.startswith("zero"):
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiled for minutes; gloo will do

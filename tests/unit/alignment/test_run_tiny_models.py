@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from launching import NUM_PROCESSES, config_file
@@ -19,6 +21,7 @@ from presafe.errors import SignalError
 from presafe.models.rendering import Renderer
 from presafe.recipe import load_recipe
 from presafe.records import HistoryPoint, read_jsonl
+from presafe.run_folder import RunFolder
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.run import run_stages
 
@@ -48,7 +51,7 @@ epochs = 2
 batch_size = 4
 [align]
 systems = ["presafe"]
-max_steps = 4
+max_steps = 6
 batch_size = 2
 accumulation = 2
 learning_rate = 1e-2
@@ -141,36 +144,72 @@ def test_without_it_the_student_has_nothing_to_teach(recipe, tmp_path):
         run_stages(alone, tmp_path / "run", "respond")
 
 
-def test_under_accelerate_launch_the_first_process_does_what_needs_one_and_both_align(run, recipe, tmp_path):
-    out = tmp_path / "run"
-    shutil.copytree(run.path, out)  # answered already, which takes one process and Inspect; all else is to do
-    for done_before in ("stages/signal", "stages/align"):
-        (out / done_before).unlink()
-    for left in ("signals", "alignment"):
-        shutil.rmtree(out / left)
-    done = subprocess.run(
+def launched(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """The line of docs/scale.md that aligns on several GPUs, with two processes on the CPU."""
+    return subprocess.Popen(
         [
             *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file("ddp"))),
             *("--num_processes", str(NUM_PROCESSES), "--mixed_precision", "no", "--main_process_port", "0"),
             *("-m", "presafe.cli.main", "run", str(recipe), "--out", str(out), "--until", "align"),
         ],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    # said once: by the first process
-    assert done.stderr.count("1 respond: done before") == 1
-    assert done.stderr.count("2 signal") == done.stderr.count("3 align") == 1
-    assert done.stdout.count("stopped as asked") == 1
-    assert (out / "signals" / "signals.jsonl").read_text() == (run.path / "signals" / "signals.jsonl").read_text()
-    one, two = (folder / "alignment" / "presafe" for folder in (run.path, out))
+
+
+def assert_same_alignment(left: Path, right: Path) -> None:
+    """One process and two end in the same training: the rows of a step are added up in another order, in float32."""
+    assert (left / "signals" / "signals.jsonl").read_text() == (right / "signals" / "signals.jsonl").read_text()
+    one, two = (folder / "alignment" / "presafe" for folder in (left, right))
     # each process took one of the two passes of a step: together they saw the rows that one process saw
-    left, right = (read_jsonl(folder / "history.jsonl", HistoryPoint) for folder in (one, two))
-    assert [point.step for point in right] == [1, 2, 3, 4]
-    for by_one, by_two in zip(left, right, strict=True):
-        assert (by_two.nll, by_two.bce) == pytest.approx((by_one.nll, by_one.bce), rel=1e-5)
-    weights = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two)]
-    assert {key: value.shape for key, value in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
+    by_one, by_two = (read_jsonl(folder / "history.jsonl", HistoryPoint) for folder in (one, two))
+    assert [point.step for point in by_two] == [1, 2, 3, 4, 5, 6]
+    for before, after in zip(by_one, by_two, strict=True):
+        assert (after.nll, after.bce) == pytest.approx((before.nll, before.bce), rel=1e-5)
+    for name in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
+        ours, theirs = (load_file(folder / name) for folder in (one, two))
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert value.numpy() == pytest.approx(theirs[key].numpy(), rel=1e-3, abs=1e-4), key
     assert (one / "adapter/adapter_config.json").read_text() == (two / "adapter/adapter_config.json").read_text()
+
+
+def test_under_accelerate_launch_the_first_process_does_what_needs_one_and_both_align(run, recipe, tmp_path):
+    out = tmp_path / "run"
+    process = launched(recipe, out)
+    said, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told[-3000:]
+    # said once: by the first process
+    assert [told.count(line) for line in ("1 respond", "2 signal", "3 align")] == [1, 1, 1]
+    assert said.count("stopped as asked") == 1
+    for name in ("teacher", "own", "traces"):
+        ours, theirs = (responses_of(folder, name) for folder in (run, RunFolder.existing(out)))
+        assert ours == theirs
+    assert_same_alignment(run.path, out)
+
+
+def test_killed_while_both_align_the_same_command_goes_on(run, recipe, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)
+    (out / "stages" / "align").unlink()
+    shutil.rmtree(out / "alignment")
+    process = launched(recipe, out)
+    for line in process.stderr:
+        if line.startswith("  presafe: 3/6"):
+            break
+    # the first process, which holds the folder and writes; a launcher that sees it die ends the others
+    (first,) = (each for each in psutil.Process(process.pid).children() if each.environ().get("RANK") == "0")
+    first.send_signal(signal.SIGKILL)
+    process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert not (out / "alignment" / "presafe" / "history.jsonl").exists()
+    assert list((out / "alignment" / "presafe" / "checkpoints").glob("checkpoint-*"))
+
+    process = launched(recipe, out)
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told[-3000:]
+    assert "2 signal: done before" in told
+    assert "  presafe: 1/6" not in told  # it went on from the checkpoint of step 2 or 3
+    assert_same_alignment(run.path, out)

@@ -1,6 +1,8 @@
 """Two processes train what one does: the same losses, head and adapter, also after one was killed.
 
 Tolerance: a loss is a mean of values that one process adds in another order, in float32: 1e-5 relative.
+
+The ZeRO cases need DeepSpeed, which is no dependency: `pip install deepspeed`, or they are skipped.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from importlib.util import find_spec
 
 import pytest
 from launching import KILLED, config_file, launch
@@ -24,6 +27,7 @@ from presafe.processes import alone, is_main_process, num_processes
 from presafe.records import HistoryPoint, read_jsonl
 
 TOLERANCE = 1e-5
+NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
 
 class KillSecond(TrainerCallback):
@@ -79,7 +83,10 @@ def alone_trained(align, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+@pytest.fixture(
+    scope="module",
+    params=["ddp", "fsdp2", *(pytest.param(name, marks=NEEDS_DEEPSPEED) for name in ("zero2", "zero3"))],
+)
 def together(request, align, tmp_path_factory):
     """Three trainings by two processes: whole; killed at step 4; that one resumed."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -126,11 +133,22 @@ def test_one_killed_ends_the_training_and_a_new_launch_resumes_it(alone_trained,
     assert_same_training(alone_trained, folder / "killed")
 
 
-def test_fsdp_did_cut_the_weights(together):
+CUT = {
+    "ddp": set(),
+    # what only `save_fsdp_optimizer` writes
+    "fsdp2": {"optimizer.bin"},
+    # what DeepSpeed writes: ZeRO-2 a share of the optimiser a process, ZeRO-3 also of the weights
+    "zero2": {f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(2)} | {"mp_rank_00_model_states.pt"},
+    "zero3": {f"zero_pp_rank_{rank}_mp_rank_00_{what}_states.pt" for rank in range(2) for what in ("optim", "model")},
+}
+"""Files of a checkpoint that tell how weights and optimiser were cut."""
+
+
+def test_what_the_launcher_says_was_cut(together):
     name, folder, *_ = together
-    # what only `save_fsdp_model` and `save_fsdp_optimizer` write
-    found = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").iterdir()}
-    assert ("optimizer.bin" in found) == (name == "fsdp2"), found
+    found = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").rglob("*")}
+    told = {file for file in found if file == "optimizer.bin" or "mp_rank" in file}
+    assert told == CUT[name]
 
 
 def test_processes_share_a_step_without_changing_its_rows():

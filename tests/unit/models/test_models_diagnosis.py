@@ -77,3 +77,16 @@ def test_a_model_with_one_mode_is_said_to_have_one(smolthink: Renderer) -> None:
     (trap,) = (trap for trap in found.traps if trap.name == "has_no_switch")
     assert "CoT on is the prefill '<think>\\n'" in trap.what
     assert "has_no_switch" not in names(diagnosis_of(smolthink, "qwen3.jinja", "qwen3"))
+
+
+def test_a_named_family_of_other_configs_is_noticed(smolthink: Renderer) -> None:
+    asked = copy.deepcopy(smolthink.tokenizer)
+    asked.chat_template = (TEMPLATES / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
+    family = families()["deepseek_r1_early"].model_copy(update={"on_prefill": ""})
+    found = diagnose(Renderer(asked, family, "deepseek_v3"), "Boil an egg?")
+    assert found.model_type == "deepseek_v3"
+    (trap,) = (trap for trap in found.traps if trap.name == "has_another_config")
+    assert "the config is of a deepseek_v3, and models of the family deepseek_r1_early have qwen2, llama" in trap.what
+    # a config that is the family's, or is not known, is no trap
+    for model_type in ("llama", None):
+        assert "has_another_config" not in names(diagnose(Renderer(asked, family, model_type), "Boil an egg?"))

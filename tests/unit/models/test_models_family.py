@@ -54,6 +54,45 @@ def test_a_known_template_is_detected(template: str, name: str) -> None:
     assert detect_family(template, "some/model").name == name
 
 
+@pytest.mark.parametrize(
+    ("template", "model_type", "name"),
+    [
+        # as the publishers' config.json have it: distills of Qwen2.5 and Llama 3, R1 itself, QwQ-32B on Qwen2.5,
+        # Qwen3-4B-Thinking-2507 and -30B-A3B-
+        (R1, "qwen2", "deepseek_r1"),
+        (R1, "llama", "deepseek_r1"),
+        (template("deepseekv3.jinja"), "deepseek_v3", "deepseek_r1"),
+        (R1_EARLY, "qwen2", "deepseek_r1_early"),
+        (R1_EARLY, "llama", "deepseek_r1_early"),
+        (QWEN3, "qwen3", "qwen3"),
+        (QWEN3, "qwen3_moe", "qwen3"),
+        (template("qwen3_6.jinja"), "qwen3_5_moe", "qwen3_5"),
+        (QWEN_THINKING, "qwen2", "qwen_thinking"),
+        (QWEN_THINKING, "qwen3_moe", "qwen_thinking"),
+        (SMOLTHINK, "llama", "smolthink"),
+        (template("qwen3_instruct_2507.jinja"), "qwen3", "qwen3_instruct_2507"),
+        (template("qwen3_instruct_2507.jinja"), "qwen3_moe", "qwen3_instruct_2507"),
+    ],
+)
+def test_a_template_is_detected_beside_its_config(template: str, model_type: str, name: str) -> None:
+    assert detect_family(template, "some/model", model_type).name == name
+
+
+@pytest.mark.parametrize("file", ["qwen3_instruct_2507.jinja", "qwen2_5.jinja"])
+def test_plain_chatml_is_instruct_2507_only_beside_a_config_of_qwen3(file: str) -> None:
+    with pytest.raises(ModelError, match="of no known family"):
+        detect_family(template(file), "some/model", "qwen2")
+
+
+def test_what_may_be_v3_is_not_taken_for_a_distill() -> None:
+    # Failed first: V3 has the early distills' template, does not reason, and was asked to think without a word.
+    with pytest.raises(ModelError) as caught:
+        detect_family(R1_EARLY, "some/model", "deepseek_v3")
+    assert "is that of deepseek_r1_early, but its config is of a deepseek_v3" in caught.value.problem
+    assert "has qwen2, llama" in caught.value.problem
+    assert "--family" in caught.value.hint
+
+
 @pytest.mark.parametrize("template", [None, ""])
 def test_a_model_without_a_template_is_named(template: str | None) -> None:
     with pytest.raises(ModelError, match="some/model has no chat template"):

@@ -260,6 +260,18 @@ def test_a_named_family_needs_no_known_template(smolthink: Renderer, tmp_path: P
     assert named.tokenizer.decode(named.render("hi", "on").ids) == "USER: hi\nASSISTANT:<think>\n"
 
 
+def test_the_config_beside_the_tokenizer_is_read(smolthink: Renderer, tmp_path: Path) -> None:
+    assert load_renderer("smolthink").model_type == "llama"
+    tokenizer = copy.deepcopy(smolthink.tokenizer)
+    tokenizer.chat_template = shipped("qwen3_instruct_2507.jinja")
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="no known family"):  # plain ChatML, and no config
+        load_renderer(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
+    found = load_renderer(str(tmp_path))
+    assert (found.family.name, found.model_type) == ("qwen3_instruct_2507", "qwen3")
+
+
 def test_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(ModelError, match=r"'gpt'.*smolthink, deepseek_r1, deepseek_r1_early, qwen3"):
         load_renderer("smolthink", family="gpt")
