@@ -148,7 +148,7 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
 def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     study = load_study("ablations")
     runs = study_runs(study)
-    assert len(runs) == 13 * 3  # about two and a half hours
+    assert len(runs) == 13 * 3
     head, *others = (run.recipe for run in runs if run.seed == 0)
     assert (head.name, head.align.systems, head.align.lambda_align) == ("head-seed0", ("presafe_head",), 1.0)
     changed = []
@@ -168,3 +168,10 @@ def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     ]
     assert all((recipe.align.layer or 0) <= 30 for recipe in others)  # SmolLM2-135M has 30
     assert len({recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in others}) == len(others)
+    # a half and a quarter of every kind of query, to the nearest whole one
+    by_name = {recipe.name.removesuffix("-seed0"): recipe.respond for recipe in others}
+    for part, share in (("half", 2), ("quarter", 4)):
+        for name, kind in ((f"aligned_on_{part}", "alignment_queries"), (f"classifier_{part}", "classifier_queries")):
+            for some, every in zip(getattr(by_name[name], kind), getattr(head.respond, kind), strict=True):
+                assert (some.set, some.split) == (every.set, every.split)
+                assert abs(some.n - every.n / share) <= 0.5
