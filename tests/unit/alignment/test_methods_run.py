@@ -31,7 +31,7 @@ PREFILLED = ["zero_think", "less_think"]
 
 def write_recipe(tiny: Path, name: str, systems: list[str], *, data: str = "") -> Path:
     text = RECIPE.format(folder=tiny.parent).replace('systems = ["presafe"]', f"systems = {json.dumps(systems)}")
-    text = text.replace("max_steps = 4", "max_steps = 2\nlambda_start = 1.0")
+    text = text.replace("max_steps = 6", "max_steps = 2\nlambda_start = 1.0")
     text = text.replace("[evaluate.suites]", f"{data}[evaluate]\nmax_tokens = 8\n[evaluate.suites]")
     file = tiny.parent / f"{name}.toml"
     file.write_text(text)

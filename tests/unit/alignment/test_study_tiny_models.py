@@ -89,7 +89,7 @@ def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactor
     said = []
     for line in process.stderr:
         said.append(line)
-        if re.match(r"  presafe: 2/4", line):
+        if re.match(r"  presafe: 2/6", line):
             process.send_signal(signal.SIGKILL)
             break
     else:
