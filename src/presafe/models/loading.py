@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
+from presafe.memory import free_memory
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
 from presafe.models.family import detect_family, find_family
 from presafe.models.rendering import Renderer
@@ -148,7 +148,7 @@ def shared_model(address: str, adapter: Path | None, family: str | None, dtype: 
 def release_model() -> None:
     """Forget the shared model, so that its memory is free before another is loaded."""
     _shared.clear()
-    gc.collect()
+    free_memory()
 
 
 def _first_line(error: Exception) -> str:

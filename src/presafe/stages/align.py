@@ -9,13 +9,13 @@ are on. Base, rows, order, steps and export are the same.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids
 from presafe.errors import SignalError
+from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
@@ -68,7 +68,7 @@ def align(run: RunFolder) -> None:
             label=folder.name,
             base_model=recipe.model.address,
         )
-        gc.collect()
+        free_memory()
     part()
 
 

@@ -11,7 +11,6 @@ evaluation/positions/<system>.jsonl     the decision position of every prompt, C
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from presafe.evaluation.comparison import AnsweredSuites, between_modes, differe
 from presafe.evaluation.decision import decision_scores
 from presafe.evaluation.metrics import auroc_scores, mean_over_seeds
 from presafe.judges.scorers import scorers_for
+from presafe.memory import free_memory
 from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
@@ -50,7 +50,7 @@ def evaluate(run: RunFolder) -> None:
         scores += scores_of(said, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += auroc_scores(_read_positions(run, system))
-        gc.collect()
+        free_memory()
     systems = [answered(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
     write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])

@@ -9,7 +9,6 @@ apart. It is no stage of a run, because it takes a few minutes and needs weights
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from presafe.evaluation.inside import cosine, fit_probe, plane
 from presafe.evaluation.metrics import auroc_interval
 from presafe.evaluation.states import hidden_states
 from presafe.manifest import continued
+from presafe.memory import free_memory
 from presafe.models.address import need_weights
 from presafe.models.loading import shared_model
 from presafe.progress import console, progress_bar
@@ -67,7 +67,7 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
             run.path / "inside.json",
             {"settings": settings, "systems": [view.model_dump(mode="json") for view in (*views, *rest)]},
         )
-        gc.collect()
+        free_memory()
     return views
 
 

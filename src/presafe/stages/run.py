@@ -6,13 +6,13 @@ the files of the run folder, like the stages themselves.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
+from presafe.memory import free_memory
 from presafe.models.address import need_weights
 from presafe.processes import alone, is_main_process
 from presafe.progress import console
@@ -60,7 +60,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
             console.print(f"[bold]{number} {stage}[/bold]")
             with run.working_on(stage), nullcontext() if stage == "align" else alone():
                 _work_of(stage)(run)
-            gc.collect()
+            free_memory()
     return run
 
 
