@@ -172,6 +172,8 @@ class SignalSettings(Settings):
 
     encoder: str = "minilm"
     """`minilm` (fetched by wheel), a hub id, or a local folder."""
+    reads: Literal["query", "query_and_answer"] = "query"
+    """What it reads: the query, or the query and the teacher's answer to it, as an ablation."""
     held_out: float = Field(default=0.25, gt=0, lt=1)
     """Share of the teacher's decisions kept to measure the classifier."""
     epochs: Positive = 4
@@ -181,7 +183,7 @@ class SignalSettings(Settings):
     batch_size: Positive = 16
     """Rows a step."""
     max_length: Positive = 192
-    """Tokens of a query that the encoder reads."""
+    """Tokens of a text that the encoder reads."""
     save_steps: Positive = 20
     """Steps between checkpoints: what a kill can lose."""
     seed: int = 0

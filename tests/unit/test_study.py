@@ -148,7 +148,7 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
 def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     study = load_study("ablations")
     runs = study_runs(study)
-    assert len(runs) == 13 * 3
+    assert len(runs) == 14 * 3
     head, *others = (run.recipe for run in runs if run.seed == 0)
     assert (head.name, head.align.systems, head.align.lambda_align) == ("head-seed0", ("presafe_head",), 1.0)
     changed = []
@@ -165,6 +165,7 @@ def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
         ("align", "refusal_target"),
         ("respond", "alignment_queries"),
         ("respond", "classifier_queries"),
+        ("signal", "reads"),
     ]
     assert all((recipe.align.layer or 0) <= 30 for recipe in others)  # SmolLM2-135M has 30
     assert len({recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in others}) == len(others)

@@ -2,7 +2,7 @@
 
 Trained with binary cross-entropy on (query, decision) pairs (paper: about 1,500), then asked for every alignment
 query. It reads the query alone, so that it learns the teacher's rule rather than the words of its refusals (our
-default; the paper does not say).
+default; the paper does not say). Given answers, it reads query and answer as a pair of texts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,13 @@ def split_decisions(refused: Sequence[bool], held_out: float, seed: int) -> Deci
     return DecisionSplit(sorted(train), sorted(kept))
 
 
-def train_classifier(texts: Sequence[str], refused: Sequence[bool], settings: SignalSettings, folder: Path) -> None:
+def train_classifier(
+    texts: Sequence[str],
+    refused: Sequence[bool],
+    settings: SignalSettings,
+    folder: Path,
+    answers: Sequence[str] | None = None,
+) -> None:
     """Train the classifier and write it to a folder; resumes from the last checkpoint in it.
 
     Args:
@@ -66,6 +72,7 @@ def train_classifier(texts: Sequence[str], refused: Sequence[bool], settings: Si
         refused: The teacher's decision on each.
         settings: Encoder and training.
         folder: Where the classifier goes.
+        answers: The teacher's answer to each, where it reads them, too.
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -92,7 +99,7 @@ def train_classifier(texts: Sequence[str], refused: Sequence[bool], settings: Si
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load encoder {settings.encoder!r}: {str(error).splitlines()[0]}") from error
-    encoded = tokenizer(list(texts), truncation=True, max_length=settings.max_length)
+    encoded = tokenizer(list(texts), answers and list(answers), truncation=True, max_length=settings.max_length)
     rows = Dataset.from_dict({**encoded, "labels": [[float(label)] for label in refused]})
     checkpoints = folder / "checkpoints"
     arguments = TrainingArguments(
@@ -139,8 +146,12 @@ class Classifier:
         self._model = AutoModelForSequenceClassification.from_pretrained(str(folder)).eval()
         self._settings = settings
 
-    def probabilities(self, texts: Sequence[str]) -> list[float]:
+    def probabilities(self, texts: Sequence[str], answers: Sequence[str] | None = None) -> list[float]:
         """p′ of each text: the probability that the teacher refuses it, in [0, 1].
+
+        Args:
+            texts: Queries.
+            answers: The teacher's answer to each, for a classifier that was trained with answers.
 
         Raises:
             SignalError: the classifier's training has diverged.
@@ -153,6 +164,7 @@ class Classifier:
             for start in range(0, len(texts), step):
                 batch = self._tokenizer(
                     list(texts[start : start + step]),
+                    answers and list(answers[start : start + step]),
                     truncation=True,
                     max_length=self._settings.max_length,
                     padding=True,

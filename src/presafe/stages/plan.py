@@ -9,7 +9,7 @@ from presafe.planning.estimate import Launcher, Plan, Sampling, plan
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.recipe import Recipe, Source
-from presafe.stages.respond import steered_methods
+from presafe.stages.respond import reads_answers, steered_methods
 from presafe.stages.systems import evaluated_systems
 
 
@@ -59,6 +59,11 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
         Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, respond.batch_size),
         Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, respond.batch_size),
         Sampling("own answers", own, respond.max_tokens, respond.batch_size),
+        *(
+            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, respond.batch_size)]
+            if reads_answers(recipe)
+            else []
+        ),
         *(
             Sampling(f"refusals of {name}", harmful, respond.max_tokens, respond.batch_size)
             for name in steered_methods(recipe)

@@ -1,8 +1,9 @@
 """Stage 1: sample the teacher with CoT off, and the model's own answers with CoT on.
 
-responses/teacher   classifier queries, CoT off: their verdicts are the teacher's decisions
+responses/teacher   classifier queries, CoT off, by the teacher: their verdicts are the teacher's decisions
 responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
 responses/own       harmless alignment queries, CoT on: what the model is to keep
+responses/decided   alignment queries, CoT off, by the teacher: for a classifier that also reads its answers
 responses/<method>  harmful alignment queries after the method's instruction to refuse, CoT on (ThinkSafe)
 """
 
@@ -18,16 +19,24 @@ from presafe.recipe import Recipe
 from presafe.records import Prompt, Response, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.classifier import DecisionSplit, split_decisions
-from presafe.stages.systems import classifier_queries, harmless_queries, steered_queries
+from presafe.stages.systems import alignment_queries, classifier_queries, harmless_queries, steered_queries
 
 _PARTS = ("teacher", "traces", "own")
+_BY_TEACHER = ("teacher", "decided")
+
+
+class Decision(NamedTuple):
+    """What the teacher decided about one query, and the answer that says so."""
+
+    query: Prompt
+    answer: str
+    refused: bool
 
 
 class Decisions(NamedTuple):
-    """What the teacher decided: judged queries, whether it refused each, and which are kept to measure with."""
+    """The teacher's decisions, those with a verdict, and which are kept to measure with."""
 
-    queries: list[Prompt]
-    refused: list[bool]
+    judged: list[Decision]
     split: DecisionSplit
     num_unjudged: int
 
@@ -35,14 +44,14 @@ class Decisions(NamedTuple):
 def respond(run: RunFolder) -> None:
     """Sample every part."""
     settings = run.recipe.respond
-    for part in (*_PARTS, *steered_methods(run.recipe)):
+    for part in (*_PARTS, *(["decided"] if reads_answers(run.recipe) else []), *steered_methods(run.recipe)):
         thinking = _thinking(part)
         said = sample_responses(
             part,
             {part: queries_of(run, part)},
             {part: [refusal_strings()]},
             Sampler(
-                model=(settings.teacher if part == "teacher" else None) or run.recipe.model,
+                model=(settings.teacher if part in _BY_TEACHER else None) or run.recipe.model,
                 thinking=thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
@@ -62,23 +71,25 @@ def steered_methods(recipe: Recipe) -> list[str]:
     return [name for name in trained(recipe.align.systems) if training_of(name).steering]
 
 
+def reads_answers(recipe: Recipe) -> bool:
+    """Whether the classifier reads the teacher's answers, so that those to the alignment queries are needed, too."""
+    return recipe.signal.reads == "query_and_answer"
+
+
 def _thinking(part: str) -> Thinking:
-    return "off" if part == "teacher" else "on"
+    return "off" if part in _BY_TEACHER else "on"
 
 
 def queries_of(run: RunFolder, part: str) -> list[Prompt]:
-    """The queries of one part: teacher, traces, own, or a method's name.
+    """The queries of one part: teacher, traces, own, decided, or a method's name.
 
     Those of the traces are known once the teacher has decided.
     """
-    if part not in _PARTS:
-        return steered_queries(run.recipe, part)
-    if part == "own":
-        return harmless_queries(run.recipe)
-    if part == "teacher":
-        return classifier_queries(run.recipe)
-    decisions = decisions_of(run)
-    return [decisions.queries[index] for index in decisions.split.held_out]
+    if part == "traces":
+        decisions = decisions_of(run)
+        return [decisions.judged[index].query for index in decisions.split.held_out]
+    of = {"teacher": classifier_queries, "own": harmless_queries, "decided": alignment_queries}
+    return of[part](run.recipe) if part in of else steered_queries(run.recipe, part)
 
 
 def responses_of(run: RunFolder, part: str) -> list[Response]:
@@ -99,7 +110,10 @@ def decisions_of(run: RunFolder) -> Decisions:
         SignalError: it decided everything alike.
     """
     pairs = list(zip(queries_of(run, "teacher"), responses_of(run, "teacher"), strict=True))
-    judged = [(query, response) for query, response in pairs if response.verdict != "unjudged"]
-    refused = [response.verdict == "refuse" for _, response in judged]
-    split = split_decisions(refused, run.recipe.signal.held_out, run.recipe.signal.seed)
-    return Decisions([query for query, _ in judged], refused, split, len(pairs) - len(judged))
+    judged = [
+        Decision(query, response.answer, response.verdict == "refuse")
+        for query, response in pairs
+        if response.verdict != "unjudged"
+    ]
+    split = split_decisions([each.refused for each in judged], run.recipe.signal.held_out, run.recipe.signal.seed)
+    return Decisions(judged, split, len(pairs) - len(judged))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.recipe import Recipe
 from presafe.records import disk_error
+from presafe.stages.respond import reads_answers
 from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites, harmless_queries
 
 
@@ -33,11 +34,12 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         PromptError: as `load_source`.
     """
     classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
-    # A setting that came later and is None decides nothing: without it, what was made before it is still found.
+    # A setting that came later decides nothing at its default: without it, what was made before it is still found.
     later = {"judge_thought"} if recipe.evaluate.judge_thought is None else set()
+    with_answers = reads_answers(recipe)
     model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json", exclude=later)
     asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
-    signal = recipe.signal.model_dump(mode="json")
+    signal = recipe.signal.model_dump(mode="json", exclude=set() if with_answers else {"reads"})
     decided = (model, asked, sha256_of_prompts([classifier]))
     signals = (*decided, signal, sha256_of_prompts([aligned]))
     vanilla = (model, evaluate, sha256_of_prompts(evaluation_suites(recipe).values()))
@@ -45,6 +47,7 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         Part("responses/teacher", True, decided),
         Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
         Part("responses/own", True, (model, asked, sha256_of_prompts([harmless_queries(recipe)]))),
+        *([Part("responses/decided", True, (model, asked, sha256_of_prompts([aligned])))] if with_answers else []),
         Part("signals", True, signals),
         Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
         Part("evaluation/vanilla-on", True, vanilla),

@@ -11,7 +11,7 @@ from presafe.records import Signal, write_jsonl, write_text
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard, accuracy, expected_calibration_error, reliability
 from presafe.signals.classifier import Classifier, train_classifier
-from presafe.stages.respond import decisions_of, responses_of
+from presafe.stages.respond import decisions_of, reads_answers, responses_of
 from presafe.stages.systems import alignment_queries
 
 
@@ -19,18 +19,29 @@ def signal(run: RunFolder) -> None:
     """Train, measure and ask the classifier."""
     settings = run.recipe.signal
     decisions = decisions_of(run)
-    texts = [query.text for query in decisions.queries]
-    train, held_out = decisions.split
+    train, held_out = ([decisions.judged[i] for i in half] for half in decisions.split)
+    with_answers = reads_answers(run.recipe)
     folder = run.path / "signals" / "classifier"
-    train_classifier([texts[i] for i in train], [decisions.refused[i] for i in train], settings, folder)
+    train_classifier(
+        [each.query.text for each in train],
+        [each.refused for each in train],
+        settings,
+        folder,
+        [each.answer for each in train] if with_answers else None,
+    )
     classifier = Classifier(folder, settings)
 
-    labels = [decisions.refused[i] for i in held_out]
-    found = classifier.probabilities([texts[i] for i in held_out])
-    traces = responses_of(run, "traces")
-    on_traces = classifier.probabilities(
-        [f"{texts[i]}\n{trace.thought}" for i, trace in zip(held_out, traces, strict=True)]
-    )
+    labels = [each.refused for each in held_out]
+    texts = [each.query.text for each in held_out]
+    thoughts = [trace.thought for trace in responses_of(run, "traces")]
+    if with_answers:
+        found = classifier.probabilities(texts, [each.answer for each in held_out])
+        on_traces = classifier.probabilities(texts, thoughts)
+    else:
+        found = classifier.probabilities(texts)
+        on_traces = classifier.probabilities(
+            [f"{text}\n{thought}" for text, thought in zip(texts, thoughts, strict=True)]
+        )
     card = ClassifierCard(
         num_train=len(train),
         held_out=accuracy(found, labels),
@@ -40,7 +51,8 @@ def signal(run: RunFolder) -> None:
         bins=tuple(reliability(found, labels)),
     )
     aligned = alignment_queries(run.recipe)
-    soft = classifier.probabilities([prompt.text for prompt in aligned])
+    decided = [response.answer for response in responses_of(run, "decided")] if with_answers else None
+    soft = classifier.probabilities([prompt.text for prompt in aligned], decided)
     signals = [Signal(prompt_id=prompt.id, probability=p) for prompt, p in zip(aligned, soft, strict=True)]
     write_jsonl(run.path / "signals" / "signals.jsonl", signals)
     write_text(run.path / "signals" / "classifier.json", card.model_dump_json(indent=2) + "\n")

@@ -20,10 +20,12 @@ from transformers import BertConfig, BertModel
 from presafe.errors import SignalError
 from presafe.models.rendering import Renderer
 from presafe.recipe import load_recipe
-from presafe.records import HistoryPoint, read_jsonl
+from presafe.records import HistoryPoint, Signal, read_jsonl
 from presafe.run_folder import RunFolder
+from presafe.signals.classifier import Classifier
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.run import run_stages
+from presafe.stages.systems import alignment_queries
 
 REFUSED = [f"red stone {number}" for number in range(4)]
 ANSWERED = [f"blue leaf {number}" for number in range(4)]
@@ -127,8 +129,8 @@ def run(recipe, tmp_path_factory):
 
 def test_another_teacher_decides(run):
     decisions = decisions_of(run)
-    assert [prompt.text for prompt in decisions.queries] == REFUSED + ANSWERED
-    assert decisions.refused == [True] * 4 + [False] * 4
+    assert [each.query.text for each in decisions.judged] == REFUSED + ANSWERED
+    assert [each.refused for each in decisions.judged] == [True] * 4 + [False] * 4
     assert {said.answer for said in responses_of(run, "teacher")} == {"I can't help with that.", "Sure, here it is."}
     # the thoughts are the student's own: eight tokens, cut
     traces = responses_of(run, "traces")
@@ -142,6 +144,24 @@ def test_without_it_the_student_has_nothing_to_teach(recipe, tmp_path):
     alone = settings.model_copy(update={"respond": settings.respond.model_copy(update={"teacher": None})})
     with pytest.raises(SignalError, match="there is no decision to learn"):
         run_stages(alone, tmp_path / "run", "respond")
+
+
+def test_a_classifier_that_also_reads_the_answer_is_given_the_teachers(run, recipe, tmp_path):
+    settings = load_recipe(recipe)
+    signal = settings.signal.model_copy(update={"reads": "query_and_answer", "epochs": 30, "learning_rate": 1e-2})
+    both = run_stages(settings.model_copy(update={"signal": signal}), tmp_path / "run", "signal")
+    queries = [query.text for query in alignment_queries(both.recipe)]
+    decided = [said.answer for said in responses_of(both, "decided")]
+    classifier = Classifier(both.path / "signals" / "classifier", signal)
+    of_runs = [each.probability for each in read_jsonl(both.path / "signals" / "signals.jsonl", Signal)]
+    assert of_runs == pytest.approx(classifier.probabilities(queries, decided), abs=1e-6)
+    # the answer moves what it says of every query
+    refused, answered = (
+        classifier.probabilities(queries, [answer] * len(queries))
+        for answer in ("I can't help with that.", "Sure, here it is.")
+    )
+    assert all(one > other + 1e-4 for one, other in zip(refused, answered, strict=True))
+    assert not (run.path / "responses" / "decided").exists()  # by default nobody asks for them
 
 
 def launched(recipe: Path, out: Path) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def changed(**settings: Any) -> Recipe:
 
 def differing(left: Recipe, right: Recipe) -> set[str]:
     """Parts that the two do not share."""
-    return {a.path for a, b in zip(shared_parts(left), shared_parts(right), strict=True) if a != b}
+    one, other = ({part.path: part for part in shared_parts(recipe)} for recipe in (left, right))
+    return {path for path in one.keys() | other.keys() if one.get(path) != other.get(path)}
 
 
 SIGNALS = {"signals", "stages/signal"}
@@ -36,9 +38,12 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     base = changed()
     assert differing(base, changed(signal={"epochs": 2})) == SIGNALS
     assert differing(base, changed(signal={"held_out": 0.3})) == {*SIGNALS, "responses/traces"}
+    assert differing(base, changed(signal={"reads": "query_and_answer"})) == {*SIGNALS, "responses/decided"}
     assert differing(base, changed(evaluate={"max_tokens": 50})) == VANILLA
     assert differing(base, changed(evaluate={"judge_thought": "gcg_strings"})) == VANILLA
-    assert "judge_thought" not in str(shared_parts(base))  # None decides nothing: what was made before it is found
+    assert not {"judge_thought", "reads"} & set(
+        re.findall(r"\w+", str(shared_parts(base)))
+    )  # a default decides nothing: what was made before it is found
     assert differing(base, changed(align={"refusal_target": "thought"})) == {POSITIONS}
     assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
     assert differing(base, changed(model={"dtype": "bfloat16"})) == {*RESPONSES, *SIGNALS, *VANILLA}
