@@ -183,7 +183,7 @@ class SignalSettings(Settings):
     batch_size: Positive = 16
     """Rows a step."""
     max_length: Positive = 192
-    """Tokens of a text that the encoder reads."""
+    """Tokens of a text that the encoder reads: of a trace, query and the beginning of the thought."""
     save_steps: Positive = 20
     """Steps between checkpoints: what a kill can lose."""
     seed: int = 0

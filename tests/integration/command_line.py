@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 
 SMALL = """
 name = "small"
@@ -48,6 +50,8 @@ def start(*words: str, **variables: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | variables,
+        # Ctrl-C reaches it also where the tests were started in the background, with SIGINT ignored
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
 
 

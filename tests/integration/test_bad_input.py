@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,21 @@ def test_adapters_and_heads_that_do_not_fit(whole_run: Path, tmp_path: Path) -> 
     words = ("evaluate", "smolthink", "--suite", "arithmetic", "--limit", "2", "--out", str(tmp_path / "run"))
     refused(finish(*words, "--adapter", str(broken)), "does not fit smolthink", str(broken))
     refused(finish(*words, "--adapter", str(tmp_path)), "holds no adapter")
+    assert not (tmp_path / "run" / "evaluation").exists()  # said before anything is sampled
     refused(finish("score", "smolthink", "Hello", "--head", str(trained.parent)), "holds no presafe_head", "λ > 0")
+    (tmp_path / "presafe_head.safetensors").write_bytes(b"cut")
+    refused(finish("score", "smolthink", "Hello", "--head", str(tmp_path)), "the head in", "cannot be read")
+
+
+def test_weights_that_were_cut_in_half(tmp_path: Path) -> None:
+    from presafe.models.weights import smollm2_folder
+
+    cut = tmp_path / "cut"
+    shutil.copytree(smollm2_folder(), cut, ignore=shutil.ignore_patterns("*.safetensors"))
+    with (smollm2_folder() / "model.safetensors").open("rb") as whole:
+        (cut / "model.safetensors").write_bytes(whole.read(100_000))
+    words = ("probe", str(cut), "--suite", "arithmetic", "--family", "smolthink", "--limit", "2")
+    refused(finish(*words, "--out", str(tmp_path / "run")), "cannot be read", "fetch it again")
 
 
 def test_model_without_a_chat_template(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ def demo(
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/demo or runs/demo-full.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
 ) -> None:
-    """The whole method on SmolThink-135M: 10 to 20 minutes on two CPU cores."""
+    """The whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""
     from presafe.cli.finish import finish
     from presafe.models.weights import minilm_folder, smollm2_folder
     from presafe.recipe import load_recipe

@@ -9,6 +9,6 @@ METHOD = Method(
     title="PreSafe",
     kind="presafe",
     source="arXiv 2603.17368; λ_start is ours",
-    description="next-token loss + λ · BCE of a head at the decision position + λ_start · BCE of the model's own odds",
+    description="next-token loss + λ · BCE of a head at the decision position + λ_start · the same of its next token",
     training=Training(refuse, own_words, head="decision", start=True),
 )

@@ -9,6 +9,6 @@ METHOD = Method(
     title="PreSafe, output only",
     kind="presafe",
     source="ours",
-    description="PreSafe without the head: L_SFT + λ_start · BCE of the model's own odds of starting a refusal",
+    description="PreSafe without the head: L_SFT + λ_start · p' asked of the model's own next token",
     training=Training(refuse, own_words, start=True),
 )

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from presafe.errors import ModelError
@@ -86,7 +86,7 @@ class DecisionHead:
         folder: Folder that holds `presafe_head.safetensors`.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or its file cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,9 +94,14 @@ class DecisionHead:
             raise ModelError(
                 f"{folder} holds no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
             )
-        with safe_open(str(folder / f"{HEAD}.safetensors"), framework="pt") as file:
-            self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
-            said = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
+        try:
+            with safe_open(str(folder / f"{HEAD}.safetensors"), framework="pt") as file:
+                self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
+                said = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"the head in {folder} cannot be read: {str(error).splitlines()[0]}.", "Copy it again, or align again."
+            ) from error
         self.position = cast(Position, said.get("position", "prompt_end"))
         self.layer = int(said["layer"]) if "layer" in said else None
 

@@ -93,13 +93,11 @@ def load_model(
     from safetensors import SafetensorError
 
     need_weights(address, "loading a model")
+    if adapter is not None:
+        need_adapter(adapter)
     renderer = load_renderer(address, family)
     model = load_weights(address, dtype)
     if adapter is not None:
-        if not (adapter / "adapter_config.json").is_file():
-            raise ModelError(
-                f"{adapter} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder."
-            )
         try:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -110,14 +108,25 @@ def load_model(
     return LoadedModel(model.eval(), renderer)
 
 
+def need_adapter(folder: Path) -> None:
+    """Say at once, before weights are loaded, that a folder holds no adapter.
+
+    Raises:
+        ModelError: it holds none.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder.")
+
+
 def load_weights(address: str, dtype: str) -> Any:
     """The causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
 
     Raises:
-        ModelError: no such model, or a served one.
+        ModelError: no such model, one whose files cannot be read, or a served one.
     """
     import torch
     from peft import PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     need_weights(address, "loading a model")
@@ -125,6 +134,11 @@ def load_weights(address: str, dtype: str) -> Any:
         model = AutoModelForCausalLM.from_pretrained(**pretrained(address), dtype=getattr(torch, dtype))
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(address, error) from error
+    except SafetensorError as error:
+        raise ModelError(
+            f"the weights of {address} cannot be read: {_first_line(error)}.",
+            "A download may have been cut: delete the file and fetch it again.",
+        ) from error
     forget_quantizer(model)
     if address == SMOLTHINK:
         model = PeftModel.from_pretrained(model, str(smolthink_adapter())).merge_and_unload()

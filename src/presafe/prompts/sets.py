@@ -183,12 +183,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if suffix in (".csv", ".tsv"):
             delimiter = "," if suffix == ".csv" else "\t"
             return list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
-        rows = json.loads(text) if suffix == ".json" else [json.loads(x) for x in text.split("\n") if x.strip()]
+        rows = json.loads(text) if suffix == ".json" else _json_lines(text)
     except (csv.Error, json.JSONDecodeError) as error:
         kind = {".csv": "CSV", ".tsv": "TSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")
         raise PromptError(f"{path} is not {kind}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} is not a list of rows with named columns.")
+    return rows
+
+
+def _json_lines(text: str) -> list[Any]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            if line.strip():
+                rows.append(json.loads(line))
+        except json.JSONDecodeError as error:  # it knows its own line only
+            raise json.JSONDecodeError(f"line {number} of the file: {error.msg}", error.doc, error.pos) from error
     return rows
 
 

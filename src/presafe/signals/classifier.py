@@ -79,6 +79,7 @@ def train_classifier(
     """
     import torch
     from datasets import Dataset
+    from safetensors import SafetensorError
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -97,7 +98,7 @@ def train_classifier(
         model = AutoModelForSequenceClassification.from_pretrained(
             address, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"cannot load encoder {settings.encoder!r}: {str(error).splitlines()[0]}") from error
     encoded = tokenizer(list(texts), answers and list(answers), truncation=True, max_length=settings.max_length)
     rows = Dataset.from_dict({**encoded, "labels": [[float(label)] for label in refused]})

@@ -15,6 +15,7 @@ from presafe.evaluation.comparison import AnsweredSuites, between_modes, differe
 from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.manifest import sha256_of_file, sha256_of_prompts
+from presafe.models.loading import need_adapter
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Score, Thinking
@@ -63,6 +64,7 @@ def measure(
         origins: Where the suites come from (`origin_of`), kept in the manifest with the sha256 of their files.
 
     Raises:
+        ModelError: no adapter in the folder.
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds a run, or a measurement with other settings or prompts; or no sandbox.
@@ -76,6 +78,8 @@ def measure(
         raise JudgeError(
             f"judge {judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
         )
+    if adapter is not None:
+        need_adapter(adapter)
     where = find_sandbox(sandbox) if "code" in kinds.values() else None
     system = "adapted" if adapter else "vanilla"
     settings = {

@@ -169,7 +169,11 @@ def test_an_empty_reference_is_an_error(tmp_path: Path, target: str) -> None:
     ("name", "text", "said"),
     [
         ("a.json", "{", "is not JSON: "),
-        ("a.jsonl", '{"prompt": "Boil an egg"}\nBoil an egg\n', "is not JSONL, one object a line: "),
+        (
+            "a.jsonl",
+            '{"prompt": "Boil an egg"}\nBoil an egg\n',
+            "is not JSONL, one object a line: line 2 of the file: ",
+        ),
         ("a.json", '"Boil an egg"', "not a list of rows"),
         ("a.json", '["Boil an egg"]', "not a list of rows"),
         ("a.csv", 'prompt\n"Boil an egg\n', "is not CSV: "),

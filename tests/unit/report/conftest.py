@@ -107,7 +107,8 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         title="a <b>run</b>",
         recipe={
             "model": {"address": "smolthink"},
-            "align": {"lambda_align": 1.0, "lora_targets": ["q", "v"]},
+            "signal": {"max_length": 192},
+            "align": {"lambda_align": 1.0, "lora_targets": ["q", "v"], "lambda_start": 1.0},
         },
         manifest={"commit": None, "packages": {"torch": "2.13.0"}},
         timings_s={"align": 212.5},

@@ -132,13 +132,13 @@ def test_comparisons_say_the_paired_difference(make_difference):
     )
 
 
-def test_comparisons_end_with_the_yardstick(make_difference):
+def test_comparisons_end_with_the_bar_on_benign_prompts(make_difference):
     benign = {"suite": "smolthink_benign", "metric": "over_refusal_rate", "half_width": 0.005}
     both = [make_difference("vanilla", mode, 0.01, 0.033, **benign) for mode in ("on", "off")]
     assert comparisons(both) == (
         "Benign, held out: PreSafe (CoT on) wrongly refuses 3.3 %, Vanilla (CoT off) 1.0 %, a paired difference of "
         "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
-        "out). The yardstick is at most 5 points more.",
+        "out). This project's own bar is at most 5 points more.",
     )
 
 

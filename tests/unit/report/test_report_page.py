@@ -88,7 +88,10 @@ def test_table_shows_value_interval_n_and_a_dash_for_none(data):
 
 
 def test_trace_accuracy_that_was_not_measured_is_a_dash(data):
-    name = "the same queries, each followed by the model's CoT-on thought, against the same teacher decision"
+    name = (
+        "the same queries, each followed by the model's CoT-on thought as far as 192 tokens go, "
+        "against the same teacher decision"
+    )
     assert cells_of(render_report(data), name) == ["–", "–", "0"]
 
 
@@ -186,11 +189,19 @@ def test_classifier_is_no_system_of_the_tables(data, make_score):
 
 
 def test_caption_says_how_the_trained_refusals_begin(data):
-    thought = {"align": {"refusal_target": "thought"}}
+    thought = {**data.recipe, "align": {"refusal_target": "thought"}}
     assert "The trained refusals close the thought at once" in render_report(data)
     assert "The trained refusals begin with a short safe thought" in render_report(
         data.model_copy(update={"recipe": thought})
     )
+
+
+def test_the_page_says_that_l_start_is_not_the_papers(data):
+    said = "L_start is this project&#39;s, not the\npaper&#39;s"
+    page = render_report(data)
+    assert said.replace("&#39;", "'") in page or said in page
+    alone = data.model_copy(update={"recipe": {**data.recipe, "align": {"lambda_align": 1.0, "lambda_start": 0.0}}})
+    assert "L_start" not in render_report(alone)
 
 
 def test_total_time_is_shown(data):
