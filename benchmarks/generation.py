@@ -67,8 +67,9 @@ def plain(loaded: LoadedModel, requests: list[Request], rows: int) -> int:
     for start in range(0, len(requests), rows):
         batch = requests[start : start + rows]
         width = max(len(request.ids) for request in batch)
-        ids = torch.tensor([[pad] * (width - len(request.ids)) + request.ids for request in batch])
-        mask = torch.tensor([[0] * (width - len(request.ids)) + [1] * len(request.ids) for request in batch])
+        with loaded.model.device:
+            ids = torch.tensor([[pad] * (width - len(request.ids)) + request.ids for request in batch])
+            mask = torch.tensor([[0] * (width - len(request.ids)) + [1] * len(request.ids) for request in batch])
         with torch.inference_mode():
             out = loaded.model.generate(
                 ids,

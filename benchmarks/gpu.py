@@ -5,13 +5,14 @@
     python benchmarks/gpu.py --small                           a tiny shape, also on a CPU: does it run?
 
 Weights take no part in how long a step takes, so none are fetched: the model is built on the meta device and filled on
-the GPU. In one process, plain SFTTrainer and PreSafeTrainer train the same rows, then the model decodes. The record,
-with hardware, versions and commit, goes to benchmarks/results/.
+the GPU. In one process, plain SFTTrainer and PreSafeTrainer train the same rows, then the model decodes, by our loop
+and in pages (design/0003). The record, with hardware, versions and commit, goes to benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
 import statistics
@@ -31,7 +32,9 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 from presafe.manifest import build_manifest, sha256_of
 from presafe.models.engine import generate_batch
+from presafe.models.exchange import Request
 from presafe.models.family import Sampling
+from presafe.models.paged import PAGE, PagedDecoder
 from presafe.planning.compute import Row, training_flops
 from presafe.planning.devices import Device, known_devices
 from presafe.planning.shapes import ModelShape, known_shapes
@@ -193,30 +196,48 @@ def time_steps(
     }
 
 
-def time_decoding(shape: ModelShape, settings: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Tokens a second of the package's own decoding, greedy, no row stopping early."""
+def time_decoding(shape: ModelShape, settings: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Tokens a second of both ways of decoding, drawn as R1's are, no row stopping early."""
     model = build_model(shape, device).eval()
-    prompts = torch.randint(3, shape.vocab_size, (settings.decode_rows, 64)).tolist()
+    sampling = Sampling(temperature=0.6, top_p=0.95)
+    rows, never = settings.decode_rows, [shape.vocab_size]
+    prompts = torch.randint(3, shape.vocab_size, (rows, 64)).tolist()
 
-    def decode(num_tokens: int) -> float:
+    def in_batches(num_tokens: int) -> float:
         start = _now()
         generate_batch(
-            model,
-            prompts,
-            max_new_tokens=num_tokens,
-            stop_ids=[-1],
-            sampling=Sampling(temperature=0.0),
-            seeds=[0] * len(prompts),
+            model, prompts, max_new_tokens=num_tokens, stop_ids=never, sampling=sampling, seeds=list(range(rows))
         )
         return _now() - start
 
-    decode(4)
-    seconds = decode(settings.decode_tokens)
-    return {
-        "rows": settings.decode_rows,
-        "tokens": settings.decode_tokens,
-        "tokens_a_second": settings.decode_rows * settings.decode_tokens / seconds,
-    }
+    async def in_pages(num_tokens: int) -> float:
+        pages = -(-(64 + num_tokens) // PAGE)
+        decoder = PagedDecoder(model, never, sampling, rows, rows * pages * PAGE)
+
+        async def decode(tokens: int) -> float:
+            start = _now()
+            requests = [Request(ids, tokens, sampling, seed) for seed, ids in enumerate(prompts)]
+            await asyncio.gather(*map(decoder.complete, requests))
+            return _now() - start
+
+        try:
+            await decode(4)
+            return await decode(num_tokens)
+        finally:
+            decoder.close()
+
+    in_batches(4)
+    seconds = {"batches": in_batches(settings.decode_tokens)}
+    seconds["pages"] = asyncio.run(in_pages(settings.decode_tokens))
+    return [
+        {
+            "way": way,
+            "rows": rows,
+            "tokens": settings.decode_tokens,
+            "tokens_a_second": rows * settings.decode_tokens / taken,
+        }
+        for way, taken in seconds.items()
+    ]
 
 
 def measure(shapes: dict[str, ModelShape], settings: argparse.Namespace) -> dict[str, Any]:

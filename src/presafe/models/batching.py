@@ -1,22 +1,26 @@
-"""Batches for the decoding loop in this process: near lengths together, within a budget of tokens.
+"""Decoding in this process: in batches by our loop (`engine`), or on a GPU continuously (`paged`).
 
-Requests wait in a queue while a batch decodes. Each batch takes the longest waiting prompts, so that the slowest comes
-first and padding stays small, as many as fit: rows × (longest prompt + new tokens) is what the key-value cache may come
-to hold.
+For the loop requests wait in a queue while a batch decodes. Each batch takes the longest waiting prompts, so that the
+slowest comes first and padding stays small, as many as fit: rows × (longest prompt + new tokens) is what the key-value
+cache may come to hold. A paged cache holds as many tokens, and takes prompts as they come.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from presafe.models.exchange import Completion, Request
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
 
+if TYPE_CHECKING:
+    from presafe.models.engine import Generation
+    from presafe.models.paged import PagedDecoder
+
 _GATHER_S = 0.05
-"""Wait before the first batch of a burst, so that it can be filled."""
+"""Wait before the first batch of a burst, so that it can be filled; and between two looks at a paged cache in use."""
 
 
 class _Waiting(NamedTuple):
@@ -38,6 +42,8 @@ class LocalEngine:
         self.on_finished: Callable[[int], None] = lambda _: None
         self._waiting: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
+        self._paged: PagedDecoder | None = None
+        self._num_paged = 0
 
     def ready(self) -> Renderer:
         return self._load().renderer
@@ -46,6 +52,13 @@ class LocalEngine:
         return self.batch_size * 8  # enough that a batch can be chosen by length
 
     async def complete(self, request: Request) -> Completion:
+        from presafe.models.paged import can_page
+
+        model, renderer = self._load()
+        if can_page(model, request, self.batch_tokens):
+            completion = _completion(renderer, await self._decode_paged(request))
+            self.on_finished(1)
+            return completion
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._pump is None:
@@ -54,6 +67,24 @@ class LocalEngine:
 
     async def close(self) -> None:
         pass
+
+    async def _decode_paged(self, request: Request) -> Generation:
+        """One paged cache at a time, for one way of sampling, for as long as there is something to decode."""
+        from presafe.models.paged import PagedDecoder
+
+        while self._paged is not None and self._paged.sampling != request.sampling:
+            await asyncio.sleep(_GATHER_S)
+        if self._paged is None:
+            model, renderer = self._load()
+            self._paged = PagedDecoder(model, renderer.stop_ids(), request.sampling, self.batch_size, self.batch_tokens)
+        self._num_paged += 1
+        try:
+            return await self._paged.complete(request)
+        finally:
+            self._num_paged -= 1
+            if not self._num_paged:
+                self._paged.close()
+                self._paged = None
 
     async def _decode_waiting(self) -> None:
         await asyncio.sleep(_GATHER_S)
@@ -92,10 +123,11 @@ class LocalEngine:
             seeds=[request.seed for request in batch],
             on_finished=self.on_finished,
         )
-        return [
-            Completion(renderer.tokenizer.decode(generation.ids), len(generation.ids), generation.stopped)
-            for generation in generations
-        ]
+        return [_completion(renderer, generation) for generation in generations]
+
+
+def _completion(renderer: Renderer, generation: Generation) -> Completion:
+    return Completion(renderer.tokenizer.decode(generation.ids), len(generation.ids), generation.stopped)
 
 
 def choose_batch(requests: list[Request], max_rows: int, max_tokens: int) -> list[int]:

@@ -62,6 +62,11 @@ def growing_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def grows_everywhere(config: Any) -> bool:
+    """Whether every layer of a model attends to all that came before."""
+    return all(isinstance(layer, GrowingLayer) for layer in growing_cache(config).layers)
+
+
 def _room(states: Tensor, positions: int) -> Tensor:
     """An empty buffer like these states, with so many positions."""
     return torch.empty((*states.shape[:2], positions, states.shape[-1]), dtype=states.dtype, device=states.device)

@@ -104,11 +104,24 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generato
     """The next token of every row: the most likely, or one drawn after temperature, top-k and top-p."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    scores, order = (logits.float().cpu() / sampling.temperature).sort(-1, descending=True)
+    probabilities, order = by_probability(logits.float().cpu(), sampling)
+    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
+    return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)
+
+
+def by_probability(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """What may be drawn.
+
+    Args:
+        logits: Of shape (rows, vocabulary), in float32.
+        sampling: Temperature, above 0, top-k and top-p.
+
+    Returns:
+        Probabilities after temperature and top-k, the highest first, 0 outside of top-p; and the tokens they are of.
+    """
+    scores, order = (logits / sampling.temperature).sort(-1, descending=True)
     if sampling.top_k:
         scores[:, sampling.top_k :] = -torch.inf
     probabilities = scores.softmax(-1)
     outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-    probabilities = probabilities.masked_fill(outside, 0.0)
-    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
-    return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)
+    return probabilities.masked_fill(outside, 0.0), order

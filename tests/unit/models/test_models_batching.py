@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -84,6 +85,12 @@ def test_what_is_sampled_does_not_depend_on_the_batches(loaded: LoadedModel) -> 
 
 
 def test_a_failure_reaches_every_request_of_the_batch(loaded: LoadedModel) -> None:
-    broken = LoadedModel(None, loaded.renderer)
-    with pytest.raises(AttributeError):
-        complete(broken, [request(3), request(4)], 64, 10**6)
+    broken = LoadedModel(SimpleNamespace(device=torch.device("cpu")), loaded.renderer)
+
+    async def together() -> list[Completion | BaseException]:
+        engine = LocalEngine(lambda: broken, 64, 10**6)
+        return await asyncio.gather(*map(engine.complete, (request(3), request(4))), return_exceptions=True)
+
+    first, second = asyncio.run(together())
+    assert isinstance(first, AttributeError)  # it has no config
+    assert first is second

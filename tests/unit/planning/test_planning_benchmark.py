@@ -40,7 +40,8 @@ def test_the_small_version_measures_both_trainers_and_decoding(gpu, capsys):
         # a step is 2 × 2 rows of 64 tokens
         assert each["tokens_a_second"] == pytest.approx(256 / each["seconds_a_step"])
         assert each["model_flop_utilisation"] is None or 0 < each["model_flop_utilisation"] < 1
-    assert found["decoding"]["tokens_a_second"] > 0
+    assert [each["way"] for each in found["decoding"]] == ["batches", "pages"]
+    assert all(each["tokens_a_second"] > 0 for each in found["decoding"])
     assert record["manifest"]["packages"]["torch"]
 
 

@@ -1,0 +1,249 @@
+"""Continuous batching, on a CPU, where transformers can do it too: the loop's answers, whatever the company."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedConfig
+from transformers.generation.continuous_batching import ContinuousBatchingManager, RequestState
+
+from presafe.errors import ModelError
+from presafe.models import paged
+from presafe.models.batching import LocalEngine
+from presafe.models.exchange import Completion, Request
+from presafe.models.family import Sampling
+from presafe.models.loading import LoadedModel
+from presafe.models.paged import PAGE, SeededDraw, can_page, uniform
+
+GREEDY, WARM = Sampling(), Sampling(temperature=2.0, top_p=0.95, top_k=20)
+STOP = 30
+NEVER = 64
+"""Not in the vocabulary: a row with this stop token runs to its budget."""
+PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17], [20, 21], [5, 6, 7, 8], [33, 2, 60, 4, 41], [1], [62, 63]]
+LLAMA = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    initializer_range=0.6,  # wide, so that the most likely token wins by far and outputs differ
+    tie_word_embeddings=False,
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A random Llama whose tokenizer spells ids as numbers."""
+    torch.manual_seed(0)
+    renderer = Mock()
+    renderer.stop_ids.return_value = [STOP]
+    renderer.tokenizer.decode = lambda ids: " ".join(map(str, ids))
+    return LoadedModel(LlamaForCausalLM(LLAMA).float().eval(), renderer)
+
+
+@pytest.fixture
+def never_stops(loaded: LoadedModel) -> Iterator[None]:
+    loaded.renderer.stop_ids.return_value = [NEVER]
+    yield
+    loaded.renderer.stop_ids.return_value = [STOP]
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every prompt is decoded in pages, as on a GPU; the prompts that were."""
+    monkeypatch.setattr(paged, "can_page", lambda *_: True)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # a second each time, with all that tests have imported
+    asked: list[str] = []
+    decode = paged.PagedDecoder.complete
+
+    async def noted(self: paged.PagedDecoder, request: Request) -> object:
+        asked.append(str(request.ids))
+        return await decode(self, request)
+
+    monkeypatch.setattr(paged.PagedDecoder, "complete", noted)
+    return asked
+
+
+def requests_of(sampling: Sampling, max_tokens: int = 12) -> list[Request]:
+    return [Request(ids, max_tokens, sampling, seed=100 + i) for i, ids in enumerate(PROMPTS)]
+
+
+def complete(
+    loaded: LoadedModel, requests: list[Request], *, batch_size: int = 8, num_pages: int = 8
+) -> list[Completion]:
+    async def together() -> list[Completion]:
+        engine = LocalEngine(lambda: loaded, batch_size, num_pages * PAGE)
+        finished: list[int] = []
+        engine.on_finished = finished.append
+        found = await asyncio.gather(*(engine.complete(each) for each in requests))
+        assert sum(finished) == len(requests)
+        return found
+
+    return asyncio.run(together())
+
+
+@pytest.fixture(scope="module")  # before a test has pages
+def by_the_loop(loaded: LoadedModel) -> list[Completion]:
+    return complete(loaded, requests_of(GREEDY))
+
+
+def test_greedy_answers_are_those_of_the_loop(
+    loaded: LoadedModel, by_the_loop: list[Completion], pages: list[str]
+) -> None:
+    # Two rows at a time: each of the other six takes the place of one that has ended.
+    assert complete(loaded, requests_of(GREEDY), batch_size=2) == by_the_loop
+    assert {each.stopped for each in by_the_loop} == {True, False}
+    assert sorted(pages) == sorted(map(str, PROMPTS))
+
+
+def test_a_sampled_answer_does_not_depend_on_its_company(loaded: LoadedModel, pages: list[str]) -> None:
+    requests = requests_of(WARM)
+    together = complete(loaded, requests)
+    assert len({each.text for each in together}) == len(PROMPTS)
+    assert complete(loaded, requests[::-1])[::-1] == together
+    assert complete(loaded, requests, batch_size=2) == together
+    assert [complete(loaded, [each])[0] for each in requests] == together
+    other = [each._replace(seed=each.seed + 100) for each in requests]
+    assert all(one != two for one, two in zip(complete(loaded, other), together, strict=True))
+
+
+@pytest.mark.usefixtures("never_stops", "pages")
+def test_a_row_that_is_put_off_and_read_in_again_draws_what_it_would_have(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_off = []
+    again = RequestState.create_equivalent_initial_request
+
+    def noted(state: RequestState) -> RequestState:
+        put_off.append(state.request_id)
+        return again(state)
+
+    monkeypatch.setattr(RequestState, "create_equivalent_initial_request", noted)
+    # Each comes to need two pages: three hold all prompts, but only one whole row.
+    long = requests_of(WARM, max_tokens=260)[:3]
+    enough = complete(loaded, long, num_pages=6)
+    assert not put_off
+    assert complete(loaded, long, num_pages=3) == enough
+    assert put_off
+
+
+@pytest.mark.usefixtures("pages")
+def test_two_ways_of_sampling_take_turns(loaded: LoadedModel, by_the_loop: list[Completion]) -> None:
+    warm = complete(loaded, requests_of(WARM)[:3])
+    mixed = complete(loaded, [*requests_of(GREEDY), *requests_of(WARM)[:3]])
+    assert mixed == [*by_the_loop, *warm]
+
+
+@pytest.mark.usefixtures("pages")
+def test_budgets_may_differ(loaded: LoadedModel, by_the_loop: list[Completion]) -> None:
+    requests = [each._replace(max_tokens=1 + i) for i, each in enumerate(requests_of(GREEDY))]
+    for i, (found, whole) in enumerate(zip(complete(loaded, requests), by_the_loop, strict=True)):
+        assert found.num_tokens == min(1 + i, whole.num_tokens)
+        assert whole.text.startswith(found.text)
+        assert found.stopped == (whole.stopped and found.num_tokens == whole.num_tokens)
+
+
+@pytest.mark.usefixtures("pages", "never_stops")
+def test_one_that_is_cancelled_leaves_the_others_as_they_were(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_of(WARM, max_tokens=200)[:3]
+    told: list[str] = []
+    monkeypatch.setattr(
+        ContinuousBatchingManager,
+        "cancel_request",
+        lambda self, name: (told.append(name), self.cancel_queue.put(name)),
+    )
+
+    async def without_the_second() -> list[Completion | BaseException]:
+        engine = LocalEngine(lambda: loaded, 8, 8 * PAGE)
+        tasks = [asyncio.create_task(engine.complete(each)) for each in requests]
+        await asyncio.sleep(0.1)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, third = asyncio.run(without_the_second())
+    assert isinstance(second, asyncio.CancelledError)
+    assert told == ["1"]  # so that it is not decoded to its end
+    assert [first, third] == complete(loaded, [requests[0], requests[2]])
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_failure_reaches_every_prompt_and_the_next_ones_are_decoded(
+    loaded: LoadedModel, by_the_loop: list[Completion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    async def together() -> list[Completion | BaseException]:
+        engine = LocalEngine(lambda: loaded, 2, 8 * PAGE)
+        with monkeypatch.context() as broken:
+            broken.setattr(loaded.model.model, "forward", fail)
+            tried = await asyncio.gather(*map(engine.complete, requests_of(GREEDY)), return_exceptions=True)
+        assert len(tried) == len(PROMPTS)
+        for error in tried:
+            assert isinstance(error, ModelError)
+            assert "out of memory" in error.problem
+            assert "lower --batch-tokens" in error.hint
+        return await asyncio.gather(*map(engine.complete, requests_of(GREEDY)))
+
+    assert asyncio.run(together()) == by_the_loop
+
+
+def test_the_model_is_left_as_it_was(loaded: LoadedModel, pages: list[str]) -> None:
+    complete(loaded, requests_of(GREEDY)[:1])
+    assert pages
+    assert loaded.model.config._attn_implementation == "sdpa"
+    with torch.no_grad():
+        assert loaded.model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 64)
+
+
+def model_on(device: str, config: PreTrainedConfig = LLAMA) -> SimpleNamespace:
+    return SimpleNamespace(device=torch.device(device), config=config)
+
+
+def test_what_is_decoded_in_pages() -> None:
+    request = Request([1] * 100, 412, GREEDY, seed=0)
+    assert can_page(model_on("cuda"), request, 2 * PAGE)
+    assert not can_page(model_on("cuda"), request, 2 * PAGE - 1)  # 512 tokens take two pages
+    assert not can_page(model_on("cpu"), request, 2 * PAGE)
+    assert not can_page(model_on("cuda", MistralConfig(sliding_window=16)), request, 2 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "shares", "tokens"),
+    [
+        # Token 2 has .5, token 0 .3 and token 1 .2.
+        (Sampling(temperature=1.0), [0.0, 0.49, 0.51, 0.79, 0.81, 0.999], [2, 2, 0, 0, 1, 1]),
+        # The two that make up 60 %, of .8 together: the first up to .5 / .8 = .625.
+        (Sampling(temperature=1.0, top_p=0.6), [0.62, 0.63, 0.999], [2, 0, 0]),
+        (Sampling(temperature=1.0, top_k=1), [0.0, 0.999], [2, 2]),
+        # Halved logits: shares as √.5, √.3 and √.2, of 1.702 together: .415, then .737.
+        (Sampling(temperature=2.0), [0.41, 0.42, 0.73, 0.74], [2, 0, 0, 1]),
+    ],
+    ids=["plain", "top_p", "top_k", "temperature"],
+)
+def test_a_draw_by_hand(sampling: Sampling, shares: list[float], tokens: list[int]) -> None:
+    scores = torch.tensor([0.3, 0.2, 0.5]).log().repeat(len(shares), 1)
+    argument = torch.tensor([*shares, 0.0, 0.0]).view(torch.int32)  # as wide as the largest batch
+    left = SeededDraw(sampling)(scores, argument)
+    assert left.argmax(-1).tolist() == tokens
+    assert left.isfinite().sum(-1).tolist() == [1] * len(shares)
+
+
+def test_every_prompt_and_position_has_a_share_of_its_own() -> None:
+    shares = [uniform(seed, position) for seed in range(40) for position in range(50)]
+    assert uniform(3, 17) == uniform(3, 17)
+    assert len(set(shares)) == len(shares)
+    assert all(0 <= share < 1 for share in torch.tensor(shares, dtype=torch.float32).tolist())
+    # Of 2,000 uniform numbers the largest distance between their share below x and x is under .043, 999 times of 1,000
+    # (Kolmogorov and Smirnov: 1.95 / √2000).
+    distances = [abs(share - rank / len(shares)) for rank, share in enumerate(sorted(shares))]
+    assert max(distances) < 0.043
