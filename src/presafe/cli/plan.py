@@ -88,7 +88,7 @@ def _as_text(said: dict[str, Any]) -> str:
         "memory a GPU    GiB",
         f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
         f"{training['adapter']}, activations {training['activations']}, reserve{_fits(training)}",
-        f"  sampling      {sampling['total']:>7.1f}  weights {sampling['weights']}, cache at the full budget "
+        f"  sampling      {sampling['total']:>7.1f}  weights {sampling['weights']}, cache "
         f"{sampling['cache']}, reserve{_fits(sampling)}",
         "",
         f"{'tokens':64} expected    at most  GPU-hours    at most",

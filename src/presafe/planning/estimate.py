@@ -1,8 +1,8 @@
 """What a recipe would take on a device: memory, tokens, hours.
 
 training   operations of all rows / (operations a second · utilisation · GPUs)
-decoding   a step of a batch reads the weights and its cache once, and costs 2 operations a weight and row:
-           the slower of the two / efficiency
+decoding   a step reads the weights and the cache once, and costs 2 operations a weight and row: the slower of the two
+           / efficiency; as many rows as `batch_size`, or as the cache holds when each is half written
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ CUTS_WEIGHTS: tuple[Launcher, ...] = ("fsdp2", "zero3")
 
 
 class Sampling(NamedTuple):
-    """Prompts that are answered: how many, with which budget of tokens, how many together."""
+    """Prompts that are answered: how many, with which budget of tokens, how many together, in how large a cache."""
 
     what: str
     num_prompts: int
     max_tokens: int
     batch_size: int
+    batch_tokens: int
     guessed: bool = False
     """Is the number of prompts an assumption?"""
 
@@ -112,7 +113,9 @@ def plan(
     """
     align, dtype = recipe.align, recipe.model.dtype
     adapter = shape.num_adapter_parameters(align.lora_rank, align.lora_targets)
-    longest = max(samplings, key=lambda each: each.batch_size * (each.max_tokens + assumed.prompt_tokens))
+    cached = max(
+        min(each.batch_tokens, each.batch_size * (each.max_tokens + assumed.prompt_tokens)) for each in samplings
+    )
     memory = Memory(
         training=training_bytes(
             shape,
@@ -127,7 +130,7 @@ def plan(
             shards=num_gpus if launcher in CUTS_WEIGHTS else 1,
         ),
         sampling_weights=BYTES[dtype] * shape.num_parameters(),
-        sampling_cache=longest.batch_size * (longest.max_tokens + assumed.prompt_tokens) * cache_bytes(shape, dtype),
+        sampling_cache=cached * cache_bytes(shape, dtype),
         reserve=assumed.reserve_gib * GIB,
     )
     budget = recipe.respond.max_tokens
@@ -149,22 +152,23 @@ def _decoding(shape: ModelShape, dtype: str, work: Sampling, device: Device, ass
         expected_tokens=expected,
         most_tokens=most,
         gpu_hours=expected
-        * seconds_a_token(shape, dtype, work.batch_size, work.max_tokens * assumed.answer_share, device, assumed)
+        * seconds_a_token(shape, dtype, work, work.max_tokens * assumed.answer_share, device, assumed)
         / 3600,
-        most_gpu_hours=most * seconds_a_token(shape, dtype, work.batch_size, work.max_tokens, device, assumed) / 3600,
+        most_gpu_hours=most * seconds_a_token(shape, dtype, work, work.max_tokens, device, assumed) / 3600,
         guessed=work.guessed,
     )
 
 
 def seconds_a_token(
-    shape: ModelShape, dtype: str, batch_size: int, num_tokens: float, device: Device, assumed: Assumptions
+    shape: ModelShape, dtype: str, work: Sampling, num_tokens: float, device: Device, assumed: Assumptions
 ) -> float:
-    """Seconds of one GPU a token, for a batch whose answers grow to `num_tokens`: half of that is cached on average."""
+    """Seconds of one GPU a token, where answers grow to `num_tokens`: half of that is cached on average."""
     weights = shape.num_layer_weights() + shape.hidden_size * shape.vocab_size
-    cached = batch_size * (assumed.prompt_tokens + num_tokens / 2) * cache_bytes(shape, dtype)
-    reading = (BYTES[dtype] * weights + cached) / (device.bandwidth_gbs * 1e9)
-    computing = 2 * weights * batch_size / (device.tflops * 1e12)
-    return max(reading, computing) / assumed.decoding_efficiency / batch_size
+    held = assumed.prompt_tokens + num_tokens / 2
+    rows = min(work.batch_size, max(1.0, work.batch_tokens / held))
+    reading = (BYTES[dtype] * weights + rows * held * cache_bytes(shape, dtype)) / (device.bandwidth_gbs * 1e9)
+    computing = 2 * weights * rows / (device.tflops * 1e12)
+    return max(reading, computing) / assumed.decoding_efficiency / rows
 
 
 def _training(

@@ -45,29 +45,28 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
     own = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) != "refuse")
     harmful = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) == "refuse")
     systems = len(evaluated_systems(recipe))
+    together = (respond.batch_size, respond.batch_tokens)
     suites = [
         Sampling(
             f"evaluate {name}, {systems} systems",
             systems * evaluate.samples * _count(source, assumed, name),
             evaluate.max_tokens,
             evaluate.batch_size,
+            evaluate.batch_tokens,
             guessed=_known(source, name) is None,
         )
         for name, source in evaluate.suites.items()
     ]
     return [
-        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, respond.batch_size),
-        Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, respond.batch_size),
-        Sampling("own answers", own, respond.max_tokens, respond.batch_size),
+        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, *together),
+        Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, *together),
+        Sampling("own answers", own, respond.max_tokens, *together),
         *(
-            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, respond.batch_size)]
+            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, *together)]
             if reads_answers(recipe)
             else []
         ),
-        *(
-            Sampling(f"refusals of {name}", harmful, respond.max_tokens, respond.batch_size)
-            for name in steered_methods(recipe)
-        ),
+        *(Sampling(f"refusals of {name}", harmful, respond.max_tokens, *together) for name in steered_methods(recipe)),
         *suites,
     ]
 

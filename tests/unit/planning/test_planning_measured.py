@@ -45,7 +45,7 @@ ALL = Assumptions(
     reserve_gib=0,
 )
 """Nothing is guessed: what is measured is what the machine reaches, and answers fill their budget."""
-NOTHING = Sampling("nothing", 0, 1, 1)
+NOTHING = Sampling("nothing", 0, 1, 1, 1)
 """A plan asks for something to decode."""
 
 
@@ -182,7 +182,7 @@ def decoding_seconds(model, num_rows: int, num_tokens: int) -> float:
 
 def planned_decoding(model, num_prompts: int, num_rows: int, num_tokens: int, on: Device) -> float:
     """Seconds that a plan says for prompts in batches of `num_rows`."""
-    work = Sampling("answers", num_prompts, num_tokens, num_rows)
+    work = Sampling("answers", num_prompts, num_tokens, num_rows, batch_tokens=10**6)
     return plan_of(model.config, Case(1, 1, 32), [work], on).decoding[0].gpu_hours * 3600
 
 
