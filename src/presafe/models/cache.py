@@ -45,9 +45,9 @@ class GrowingLayer(DynamicLayer):
         self.values = self._rooms[1][..., :needed, :]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows only; the buffers are made anew at the next token."""
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep these rows only, in this order; the buffers are made anew at the next token."""
+        super().reorder_cache(beam_idx)
         self._rooms = None
 
 

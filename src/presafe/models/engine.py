@@ -94,7 +94,7 @@ def generate_batch(
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         if num_done * _RELEASE >= len(alive):
             keep = (~done).nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
+            cache.reorder_cache(keep)  # every kind of layer has it; `batch_select_indices` those of attention only
             ids, positions, mask, done = ids[keep], positions[keep], mask[keep], done[keep]
             alive = [alive[row] for row in keep.tolist()]
     return [Generation(*each) for each in zip(written, stopped, strict=True)]
