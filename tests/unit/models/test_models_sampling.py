@@ -19,6 +19,7 @@ from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
 from presafe.errors import ModelError, PresafeError
 from presafe.judges.scorers import refusal_strings
+from presafe.models import paged
 from presafe.models.loading import load_renderer
 from presafe.models.provider import PreSafeAPI
 from presafe.models.sampling import Sampler, epoch_seed, logged_suites, sample_responses
@@ -92,6 +93,20 @@ def test_several_answers_stand_together_and_differ_and_one_more_leaves_them_as_t
     calls.clear()
     assert sample(tiny, tmp_path / "three", samples=3, sampling=WARM) == three
     assert calls == []  # finished: no call
+
+
+def test_in_pages_as_on_a_gpu_greedy_answers_are_the_same_and_draws_do_not_depend_on_company(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_the_loop = sample(tiny, tmp_path / "loop")
+    asked = []
+    monkeypatch.setattr(paged, "can_page", lambda _, request, __: asked.append(request) or True)
+    assert sample(tiny, tmp_path / "pages") == by_the_loop
+    assert len(asked) == 3
+    many = sample(tiny, tmp_path / "many", n=6, samples=3, sampling=WARM)
+    assert len({each.answer for each in many}) == 18
+    few = sample(tiny, tmp_path / "few", n=2, samples=2, sampling=WARM)
+    assert few == [each for each in many if each.prompt_id in ("p0", "p1") and each.sample <= 2]
 
 
 def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None:
