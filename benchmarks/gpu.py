@@ -32,10 +32,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
 from presafe.manifest import build_manifest, sha256_of
+from presafe.models.cache import PAGE
 from presafe.models.engine import generate_batch
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling
-from presafe.models.paged import PAGE, PagedDecoder
+from presafe.models.paged import PagedDecoder
 from presafe.planning.compute import Row, training_bytes, training_flops
 from presafe.planning.devices import Device, assumptions, known_devices
 from presafe.planning.estimate import GIB, seconds_a_token

@@ -52,10 +52,10 @@ class LocalEngine:
         return self.batch_size * 8  # enough that a batch can be chosen by length
 
     async def complete(self, request: Request) -> Completion:
-        from presafe.models.paged import can_page
+        from presafe.models.cache import can_page
 
         model, renderer = self._load()
-        if can_page(model, request, self.batch_tokens):
+        if can_page(model, len(request.ids) + request.max_tokens, self.batch_tokens):
             completion = _completion(renderer, await self._decode_paged(request))
             self.on_finished(1)
             return completion

@@ -1,4 +1,4 @@
-"""A key-value cache that grows in steps: appending a token does not copy what is there already.
+"""A key-value cache that grows in steps: appending a token does not copy what is there already. And who has pages.
 
 transformers' `DynamicLayer` concatenates, which copies the whole cache at every token: a fifth of the time of decoding
 SmolThink in batches of 64 on two CPU cores.
@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+PAGE = 256
+"""Tokens of a page of a paged cache; a kernel of FlashAttention takes multiples of it only."""
 _SPARE = 64
 """Positions of room added at a time, at least; then half of what is needed, so that copies stay rare."""
 
@@ -62,9 +64,15 @@ def growing_cache(config: Any) -> DynamicCache:
     return cache
 
 
-def grows_everywhere(config: Any) -> bool:
-    """Whether every layer of a model attends to all that came before."""
-    return all(isinstance(layer, GrowingLayer) for layer in growing_cache(config).layers)
+def can_page(model: Any, num_tokens: int, batch_tokens: int) -> bool:
+    """Whether a prompt is decoded in pages (`paged`).
+
+    It is on CUDA, where every layer of the model attends to all that came before, and where the prompt with its whole
+    budget, `num_tokens`, fits into a cache of `batch_tokens`.
+    """
+    if model.device.type != "cuda" or num_tokens > batch_tokens // PAGE * PAGE:
+        return False
+    return all(isinstance(layer, GrowingLayer) for layer in growing_cache(model.config).layers)
 
 
 def _room(states: Tensor, positions: int) -> Tensor:

@@ -27,26 +27,15 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 )
 
 from presafe.errors import ModelError
-from presafe.models.cache import grows_everywhere
+from presafe.models.cache import PAGE
 from presafe.models.engine import Generation, by_probability
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling
 
-PAGE = 256
-"""Tokens of a page; a kernel of FlashAttention takes multiples of it only."""
 _STEP_TOKENS = 1024
 """Tokens of one forward pass, at least: prompts that are read beside the rows that write. Without FlashAttention each
 is masked against the whole cache, which is why there are no more.
 """
-
-
-def can_page(model: Any, request: Request, batch_tokens: int) -> bool:
-    """Whether a prompt is decoded here: on CUDA, where every layer attends to all that came before, and where its
-    whole budget fits into a cache of `batch_tokens`.
-    """
-    if model.device.type != "cuda":
-        return False
-    return len(request.ids) + request.max_tokens <= batch_tokens // PAGE * PAGE and grows_everywhere(model.config)
 
 
 class PagedDecoder:

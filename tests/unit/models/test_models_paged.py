@@ -10,16 +10,17 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedConfig
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedConfig, Qwen3_5TextConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager, RequestState
 
 from presafe.errors import ModelError
-from presafe.models import paged
+from presafe.models import cache, paged
 from presafe.models.batching import LocalEngine
+from presafe.models.cache import PAGE, can_page
 from presafe.models.exchange import Completion, Request
 from presafe.models.family import Sampling
 from presafe.models.loading import LoadedModel
-from presafe.models.paged import PAGE, SeededDraw, can_page, uniform
+from presafe.models.paged import SeededDraw, uniform
 
 GREEDY, WARM = Sampling(), Sampling(temperature=2.0, top_p=0.95, top_k=20)
 STOP = 30
@@ -58,7 +59,7 @@ def never_stops(loaded: LoadedModel) -> Iterator[None]:
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every prompt is decoded in pages, as on a GPU; the prompts that were."""
-    monkeypatch.setattr(paged, "can_page", lambda *_: True)
+    monkeypatch.setattr(cache, "can_page", lambda *_: True)
     monkeypatch.setattr(gc, "collect", lambda: 0)  # a second each time, with all that tests have imported
     asked: list[str] = []
     decode = paged.PagedDecoder.complete
@@ -210,11 +211,11 @@ def model_on(device: str, config: PreTrainedConfig = LLAMA) -> SimpleNamespace:
 
 
 def test_what_is_decoded_in_pages() -> None:
-    request = Request([1] * 100, 412, GREEDY, seed=0)
-    assert can_page(model_on("cuda"), request, 2 * PAGE)
-    assert not can_page(model_on("cuda"), request, 2 * PAGE - 1)  # 512 tokens take two pages
-    assert not can_page(model_on("cpu"), request, 2 * PAGE)
-    assert not can_page(model_on("cuda", MistralConfig(sliding_window=16)), request, 2 * PAGE)
+    assert can_page(model_on("cuda"), 512, 2 * PAGE)
+    assert not can_page(model_on("cuda"), 512, 2 * PAGE - 1)  # 512 tokens take two pages
+    assert not can_page(model_on("cpu"), 512, 2 * PAGE)
+    assert not can_page(model_on("cuda", MistralConfig(sliding_window=16)), 512, 2 * PAGE)
+    assert not can_page(model_on("cuda", Qwen3_5TextConfig()), 512, 2 * PAGE)
 
 
 @pytest.mark.parametrize(

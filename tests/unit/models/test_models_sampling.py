@@ -19,7 +19,7 @@ from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
 from presafe.errors import ModelError, PresafeError
 from presafe.judges.scorers import refusal_strings
-from presafe.models import paged
+from presafe.models import cache
 from presafe.models.loading import load_renderer
 from presafe.models.provider import PreSafeAPI
 from presafe.models.sampling import Sampler, epoch_seed, logged_suites, sample_responses
@@ -100,7 +100,7 @@ def test_in_pages_as_on_a_gpu_greedy_answers_are_the_same_and_draws_do_not_depen
 ) -> None:
     by_the_loop = sample(tiny, tmp_path / "loop")
     asked = []
-    monkeypatch.setattr(paged, "can_page", lambda _, request, __: asked.append(request) or True)
+    monkeypatch.setattr(cache, "can_page", lambda _, num_tokens, __: asked.append(num_tokens) or True)
     assert sample(tiny, tmp_path / "pages") == by_the_loop
     assert len(asked) == 3
     many = sample(tiny, tmp_path / "many", n=6, samples=3, sampling=WARM)
