@@ -90,7 +90,6 @@ def load_model(
         ModelError: no such model, adapter or family, no chat template, an adapter of another model, or a served model.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     need_weights(address, "loading a model")
     if adapter is not None:
@@ -100,7 +99,7 @@ def load_model(
     if adapter is not None:
         try:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(
                 f"the adapter in {adapter} does not fit {address}: {_first_line(error)}.",
                 "Name the model that it was trained on, or export it again.",
@@ -109,13 +108,25 @@ def load_model(
 
 
 def need_adapter(folder: Path) -> None:
-    """Say at once, before weights are loaded, that a folder holds no adapter.
+    """Say at once, before weights are loaded, that a folder holds no adapter, or one whose file was cut.
 
     Raises:
-        ModelError: it holds none.
+        ModelError: it holds none that can be read.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder.")
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ModelError(f"{folder} holds no adapter (no {weights.name}).", "Name an exported adapter's folder.")
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ModelError(
+            f"the adapter in {folder} cannot be read: {_first_line(error)}.", "Copy it again, or export it again."
+        ) from error
 
 
 def load_weights(address: str, dtype: str) -> Any:
