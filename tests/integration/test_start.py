@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import presafe
+
 
 def test_help_in_half_a_second() -> None:
     # CPU time, best of five: the bar is on the program, not on the tests that run beside this one
@@ -17,6 +19,11 @@ def test_help_in_half_a_second() -> None:
         seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
         assert b"demo" in done.stdout
     assert min(seconds) < 0.5
+
+
+def test_the_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "presafe.cli.main", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"presafe {presafe.__version__}\n")
 
 
 def test_import_loads_no_torch() -> None:

@@ -47,11 +47,31 @@ def _modes(family: Family) -> str:
 
 
 def _suites() -> list[tuple[str, str]]:
-    from presafe.evaluation.suites import OWN, PUBLISHED
+    from presafe.evaluation.suites import OWN, PUBLISHED, load_suite, origin_of, suite_names
 
-    own = [(name, "the project's own, held out") for name in OWN]
-    published = [(name, f"{s.expect}; {s.source} ({s.licence}); file {s.file}") for name, s in PUBLISHED.items()]
-    return own + published
+    entries = []
+    for name in suite_names():
+        origin = origin_of(name, None)
+        if name in OWN:
+            prompts = load_suite(name, None, seed=0)
+            number, expect, file = len(prompts), prompts[0].expect, "shipped"
+        else:
+            suite = PUBLISHED[name]
+            number, expect = suite.num_prompts, suite.expect
+            file = f"file {suite.file}, sha256 {suite.sha256 or 'not known'}; hub {'yes' if suite.hub else 'no'}"
+        what = f"{number} prompts to {_ASKED[expect]}; {origin['source']} ({origin['licence']})"
+        entries.append((name, f"{what}, version {origin['version']}; {file}"))
+    return entries
+
+
+_ASKED = {
+    "refuse": "refuse",
+    "comply": "comply with",
+    "answer": "answer",
+    "choice": "answer by a letter",
+    "code": "answer with a program",
+}
+"""What a suite's prompts ask for, by `Suite.expect`."""
 
 
 def _judges() -> list[tuple[str, str]]:

@@ -9,9 +9,11 @@ import errno
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+from presafe import __version__
 from presafe.cli.agree import agree
 from presafe.cli.compare import compare
 from presafe.cli.demo import demo
@@ -35,6 +37,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False) -> None:
+    if version:
+        print(f"presafe {__version__}")
+        raise typer.Exit
+
+
 for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor, smolthink):
     app.command()(verb)
 app.command(name="list")(list_names)

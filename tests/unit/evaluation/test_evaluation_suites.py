@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from presafe.cli.listing import Kind, list_names
 from presafe.errors import PromptError
 from presafe.evaluation.suites import PUBLISHED, load_suite, suite_names, suites_of
 from presafe.judges.code import CodeProblem
@@ -266,3 +267,19 @@ def test_the_real_files_are_the_ones_published(name: str, capsys: pytest.Capture
     assert len({prompt.id for prompt in prompts}) == len(prompts) == PUBLISHED[name].num_prompts
     assert "differs from what presafe knows" not in capsys.readouterr().err
     assert all(prompt.target for prompt in prompts) == (PUBLISHED[name].expect in PROBLEMS)
+
+
+def test_the_list_gives_rows_licence_version_and_checksum_of_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    list_names(Kind.suites)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == suite_names()
+    for name, suite in PUBLISHED.items():
+        facts = (
+            f" {suite.num_prompts} prompts",
+            suite.source,
+            f"({suite.licence})",
+            suite.file,
+            f"sha256 {suite.sha256 or 'not known'}",
+        )
+        assert all(fact in lines[name] for fact in facts), lines[name]
+    assert "119 prompts to comply with; presafe (Apache-2.0)" in lines["smolthink_borderline"]

@@ -91,3 +91,13 @@ def test_a_panels_score_is_the_mean_of_all_its_members_or_none() -> None:
         "unjudged", None, "a: comply; b: comply; c: refuse", (("a", "comply"), ("b", "comply"), ("c", "refuse"))
     )
     assert panel_ruling("majority", [*graded[:2], ("c", Ruling("unjudged"))]).score is None
+
+
+def test_a_panel_elects_a_class_beside_its_verdict() -> None:
+    full, partial = Ruling("refuse", extent="full refusal"), Ruling("refuse", extent="partial refusal")
+    two_of_three = panel_ruling("majority", [("a", full), ("b", partial), ("c", full)])
+    assert (two_of_three.verdict, two_of_three.extent) == ("refuse", "full refusal")
+    strict = panel_ruling("unanimity", [("a", full), ("b", partial), ("c", full)])
+    assert (strict.verdict, strict.extent) == ("refuse", None)  # all refuse, not all in full
+    with_strings = panel_ruling("majority", [("a", full), ("b", Ruling("refuse")), ("c", Ruling("refuse"))])
+    assert (with_strings.verdict, with_strings.extent) == ("refuse", None)  # one class is no majority of three
