@@ -124,7 +124,7 @@ def test_no_network_and_no_cached_weights(tmp_path: Path) -> None:
     refused(finish("probe", "smolthink", "--out", str(tmp_path / "run"), **offline), "PRESAFE_SMOLLM2")
 
 
-def test_full_disk_keeps_what_is_done(small_recipe: Path, whole_run: Path, tmp_path: Path) -> None:
+def test_full_disk_keeps_what_is_done(small_recipe: Path, tmp_path: Path) -> None:
     # A limit on file size fails writes as a full disk does: the adapter (20 MB) does not fit, the logs do.
     out = tmp_path / "run"
     code = (
@@ -138,3 +138,7 @@ def test_full_disk_keeps_what_is_done(small_recipe: Path, whole_run: Path, tmp_p
     assert not (out / "stages" / "align").exists()
     assert json.loads((out / "recipe.json").read_text(encoding="utf-8"))["name"] == "small"
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 8_000_000  # only the child was limited
+    again = finish(*words, "--until", "align")  # with room, it goes on
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("done before") == 2
+    assert (out / "alignment" / "presafe" / "adapter" / "adapter_model.safetensors").exists()

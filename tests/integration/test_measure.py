@@ -17,7 +17,8 @@ from presafe.records import Difference, read_jsonl
 
 def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> None:
     out = tmp_path / "probe"
-    words = ("probe", "smolthink", "--suite", "smolthink_harmful,arithmetic", "--limit", "4", "--out", str(out))
+    words = ("probe", "smolthink", "--suite", "smolthink_harmful,arithmetic", "--max-tokens", "48")
+    words = (*words, "--limit", "4", "--out", str(out))
     first = finish(*words)
     assert first.returncode == 0, first.stderr
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
@@ -103,7 +104,7 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
     assert "Paired differences" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
     probe = tmp_path / "probe"
-    words = ("probe", "smolthink", "--suite", "arithmetic", "--limit", "4", "--thinking", "on", "--max-tokens", "64")
+    words = ("probe", "smolthink", "--suite", "arithmetic", "--limit", "2", "--thinking", "on", "--max-tokens", "32")
     assert finish(*words, "--out", str(probe)).returncode == 0
 
     def measured(name: str, *changes: str) -> Path:
@@ -114,7 +115,7 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
     for folders, said in (
         ((whole_run, probe), "not measured on the same suites"),
         ((probe,), "only one system"),
-        ((probe, measured("budget", "--max-tokens", "32")), "differ in the token budget of arithmetic"),
+        ((probe, measured("budget", "--max-tokens", "24")), "differ in the token budget of arithmetic"),
         ((probe, measured("seed", "--temperature", "0.5")), "differ in the sampling of arithmetic"),
         ((tmp_path,), "holds no finished suite"),
     ):

@@ -17,17 +17,8 @@ from presafe.run_folder import RunFolder
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.systems import evaluated_systems
 
-KILL_AT = (
-    r"^  teacher: ",
-    r"^  own: ",
-    r"^  classifier: [3-9]",
-    r"^  sft: 2/",
-    r"^  presafe: 3/",
-    r"^  vanilla-on: ",
-    r"^  presafe-on: ",
-    r"^5 report",
-)
-"""The line on stderr after which the process is killed: each stage once or twice."""
+KILL_AT = (r"^  own: ", r"^  classifier: [3-9]", r"^  presafe: 3/", r"^  presafe-on: ", r"^5 report")
+"""The line on stderr after which the process is killed: once in each stage, where it has the most to lose."""
 
 
 def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
@@ -42,7 +33,7 @@ def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
         assert measured[system, thinking, "smolthink_harmful", "refusal_rate"]["n"] <= 6
         assert measured[system, thinking, "smolthink_benign", "truncated_rate"]["n"] == 4
         assert measured[system, thinking, "arithmetic", "accuracy"]["n"] == 4
-    # SmolThink refuses with CoT off (93 of 100; here of six) and mostly does not with CoT on
+    # SmolThink refuses with CoT off (99 of 100; here of six) and mostly does not with CoT on
     off = measured["vanilla", "off", "smolthink_harmful", "refusal_rate"]["value"]
     assert off >= 0.5
     assert off > (measured["vanilla", "on", "smolthink_harmful", "refusal_rate"]["value"] or 0.0)
