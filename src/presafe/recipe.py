@@ -88,7 +88,8 @@ class SamplingSettings(Settings):
 
 
 class Source(Settings):
-    """Where some prompts come from: a set of the project, generated arithmetic, a local file, or a set on the hub."""
+    """Where some prompts come from: a set of the project, generated arithmetic, a local file, a set on the hub, or, to
+    evaluate on, a published suite."""
 
     set: Literal["harmful", "benign", "borderline", "arithmetic"] | None = None
     """A prompt set of the project."""
@@ -97,6 +98,9 @@ class Source(Settings):
     hub: str | None = None
     """A data set on the Hugging Face hub, "org/name", or a local folder with the same files. Its rows are drawn in an
     order that the seed decides, and those that stand in an evaluation suite, exactly or nearly, are passed over."""
+    suite: str | None = None
+    """A suite of `presafe list suites`: its file in the folder that PRESAFE_DATA names, or without one its copy on the
+    hub."""
     revision: str | None = None
     """Branch, tag or full commit of the data set on the hub; None takes its main branch."""
     config: str | None = None
@@ -120,11 +124,12 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if sum(origin is not None for origin in (self.set, self.file, self.hub)) != 1:
-            raise ValueError("give one of `set`, `file` and `hub`")
-        if self.set is not None and (self.column or self.target_column or self.expect):
+        if sum(origin is not None for origin in (self.set, self.file, self.hub, self.suite)) != 1:
+            raise ValueError("give one of `set`, `file`, `hub` and `suite`")
+        described = self.file is not None or self.hub is not None
+        if not described and (self.column or self.target_column or self.expect):
             raise ValueError("`column`, `target_column` and `expect` belong to a `file` or a `hub`")
-        if self.set is None and self.expect is None:
+        if described and self.expect is None:
             raise ValueError("a `file` or a `hub` needs `expect`: refuse, comply or answer")
         if self.expect in ("choice", "code"):
             raise ValueError("a `file` or a `hub` can expect: refuse, comply or answer")
@@ -136,7 +141,9 @@ class Source(Settings):
             raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
         if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
             raise ValueError("a `hub` needs `split`, `column` and `licence`")
-        if self.file is not None and self.split != "held_out":  # not `model_fields_set`: recipe.json has every field
+        if (
+            self.file or self.suite
+        ) and self.split != "held_out":  # not `model_fields_set`: recipe.json has every field
             raise ValueError("`split` belongs to a `set` or a `hub`")
         if self.set is not None and self.split not in ("build", "align", "held_out"):
             raise ValueError("`split` of a `set` is build, align or held_out")
@@ -165,6 +172,13 @@ class RespondSettings(Settings):
     """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: int = 0
     """Seed of generated arithmetic and of sampling."""
+
+    @field_validator("classifier_queries", "alignment_queries")
+    @classmethod
+    def _no_suite(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        if named := [source.suite for source in sources if source.suite is not None]:
+            raise ValueError(f"{named[0]} is a `suite`: it belongs to `evaluate.suites`, and nothing is trained on it")
+        return sources
 
 
 class SignalSettings(Settings):

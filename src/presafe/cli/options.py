@@ -25,7 +25,7 @@ Suites = Annotated[
 ]
 ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts of each suite only.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of published benchmark files.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="PRESAFE_DATA", help="Folder of published files.")]
 Judge = Annotated[
     str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
 ]

@@ -5,8 +5,10 @@ Nothing published is shipped: a user names the folder of the files, or lets the 
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
 from presafe.prompts.hub import hub_rows
-from presafe.prompts.sets import from_rows, load_source, read_rows
+from presafe.prompts.sets import from_rows, load_source, part_of, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 
@@ -134,6 +136,22 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     return prompts
 
 
+def prompts_of(source: Source, seed: int) -> list[Prompt]:
+    """The prompts of a recipe's suite: a published one, or any other source.
+
+    Args:
+        source: The suite as the recipe gives it. A published one is read in the folder that PRESAFE_DATA names.
+        seed: As `load_suite`.
+
+    Raises:
+        PromptError: as `load_suite` and `load_source`, or there are fewer prompts than are asked for.
+    """
+    if source.suite is None:
+        return load_source(source, seed)
+    folder = os.environ.get("PRESAFE_DATA")
+    return part_of(load_suite(source.suite, Path(folder) if folder else None, seed), source)
+
+
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
     """What a manifest keeps of a suite: version, source, licence and file; its sha256 is taken where the file is read.
 
@@ -167,6 +185,7 @@ def _prompts(
     )
 
 
+@cache
 def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
     copy = suite.hub
     if copy is None:

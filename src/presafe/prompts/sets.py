@@ -207,14 +207,13 @@ def load_source(source: Source, seed: int, held_out: Sequence[str] = ()) -> list
     """The prompts that a recipe's source names.
 
     Args:
-        source: A set of the project, generated arithmetic, a local file, or a data set on the hub.
+        source: A set of the project, generated arithmetic, a local file, or a data set on the hub; no `suite`.
         seed: Seed of generated arithmetic and of the draw from the hub.
         held_out: Texts that nothing drawn from the hub may be near.
 
     Raises:
         PromptError: the source cannot be read, or holds fewer prompts than it is asked for.
     """
-    last = None if source.n is None else source.skip + source.n
     if source.hub is not None:
         drawn = hub_prompts(source, seed, held_out)
         if len(drawn) < (source.n or 1):
@@ -224,19 +223,29 @@ def load_source(source: Source, seed: int, held_out: Sequence[str] = ()) -> list
             )
         return drawn
     if source.set == "arithmetic":
-        prompts = arithmetic_prompts(source.split, last or 0, seed)
+        prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
     elif source.set is not None:
         prompts = list(built_in(source.set, source.split))
     else:
         assert source.file is not None
         assert source.expect is not None
         prompts = from_file(source.file, expect=source.expect, column=source.column, target_column=source.target_column)
+    return part_of(prompts, source)
+
+
+def part_of(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
+    """The prompts that are left after `skip`, `n` of them.
+
+    Raises:
+        PromptError: there are not so many.
+    """
+    last = None if source.n is None else source.skip + source.n
     if len(prompts) < (last or source.skip + 1):
         raise PromptError(
-            f"{source.set or source.file} ({source.split}) has {len(prompts)} prompts, "
+            f"{source.suite or source.set or source.file} ({source.split}) has {len(prompts)} prompts, "
             f"too few for skip = {source.skip} and n = {source.n}."
         )
-    return prompts[source.skip : last]
+    return list(prompts[source.skip : last])
 
 
 def load_sources(sources: Iterable[Source], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:

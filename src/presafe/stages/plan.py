@@ -92,4 +92,5 @@ def _known(source: Source, suite: str | None) -> int | None:
         return source.n
     if source.set is not None:
         return len(load_source(source, 0))
-    return PUBLISHED[suite].num_prompts if suite in PUBLISHED else None
+    published = PUBLISHED.get(source.suite or suite or "")
+    return published.num_prompts if published else None

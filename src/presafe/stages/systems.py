@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.errors import PromptError
+from presafe.evaluation.suites import prompts_of
 from presafe.manifest import sha256_of_prompts
 from presafe.methods.registry import is_prefill, trained, training_of
 from presafe.prompts.overlap import fold
-from presafe.prompts.sets import load_source, load_sources
+from presafe.prompts.sets import load_sources
 from presafe.prompts.traces import SafetyTrace, load_traces
 from presafe.recipe import Recipe, Source
 from presafe.records import Prompt, Thinking
@@ -42,7 +43,7 @@ def harmless_queries(recipe: Recipe) -> list[Prompt]:
 
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     """Held-out prompts by suite."""
-    return {name: load_source(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
+    return {name: prompts_of(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
 
 
 def safety_data(recipe: Recipe, method: str) -> list[SafetyTrace]:
