@@ -79,9 +79,20 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
         ("[align]", "[algin]", "algin: Extra inputs are not permitted"),
         ('{ set = "arithmetic", n = 5 }', '{ set = "arithmetic" }', "arithmetic is generated, so it needs `n`"),
         ('{ set = "arithmetic", n = 5 }', '{ file = "a.csv" }', "a `file` or a `hub` needs `expect`"),
-        ('{ set = "arithmetic", n = 5 }', '{ set = "benign", file = "a.csv" }', "give one of `set`, `file` and `hub`"),
-        ('{ set = "arithmetic", n = 5 }', "{ n = 5 }", "give one of `set`, `file` and `hub`"),
+        (
+            '{ set = "arithmetic", n = 5 }',
+            '{ set = "benign", file = "a.csv" }',
+            "give one of `set`, `file`, `hub` and `suite`",
+        ),
+        ('{ set = "arithmetic", n = 5 }', "{ n = 5 }", "give one of `set`, `file`, `hub` and `suite`"),
         ('{ set = "arithmetic", n = 5 }', '{ set = "benign", column = "x" }', "belong to a `file`"),
+        ('{ set = "arithmetic", n = 5 }', '{ suite = "gsm8k", column = "x" }', "belong to a `file`"),
+        (
+            '{ set = "arithmetic", n = 5 }',
+            '{ suite = "gsm8k", split = "align" }',
+            "`split` belongs to a `set` or a `hub`",
+        ),
+        ('{ set = "harmful", n = 4 }', '{ suite = "advbench" }', "nothing is trained on it"),
         ("skip = 2", "skip = -1", "respond.alignment_queries.0.skip: Input should be greater than or equal to 0"),
     ],
 )

@@ -73,6 +73,7 @@ def main() -> None:
         _leave("presafe: interrupted; run the same command again to go on.", 130)
     except Exception as error:
         if not _disk_is_full(error):
+            sys.excepthook = sys.__excepthook__  # Inspect's own says nothing of some errors where its display is off
             raise
         _leave(
             "presafe: the disk is full. Free some space and run the same command again: what is done is kept.",

@@ -205,5 +205,5 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
         return copy, hub_rows(source)
     except PromptError as error:
         raise PromptError(
-            error.problem, f"{error.hint} Or give the folder that holds {suite.file} with --data-dir."
+            error.problem, f"{error.hint} Or give the folder that holds {suite.file} with --data-dir or PRESAFE_DATA."
         ) from error

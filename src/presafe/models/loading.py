@@ -177,7 +177,7 @@ def release_model() -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """What a library says, without what it goes on to say; a line that ends in a colon says nothing without the next."""
+    """What a library says, without all that it goes on to say; a line that ends in a colon needs the next."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).removesuffix(".")
 

@@ -10,9 +10,10 @@ import pytest
 
 from presafe.cli.listing import Kind, list_names
 from presafe.errors import PromptError
-from presafe.evaluation.suites import PUBLISHED, load_suite, suite_names, suites_of
+from presafe.evaluation.suites import PUBLISHED, load_suite, prompts_of, suite_names, suites_of
 from presafe.judges.code import CodeProblem
 from presafe.prompts.sets import built_in
+from presafe.recipe import Source
 from presafe.records import PROBLEMS
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
@@ -267,6 +268,24 @@ def test_the_real_files_are_the_ones_published(name: str, capsys: pytest.Capture
     assert len({prompt.id for prompt in prompts}) == len(prompts) == PUBLISHED[name].num_prompts
     assert "differs from what presafe knows" not in capsys.readouterr().err
     assert all(prompt.target for prompt in prompts) == (PUBLISHED[name].expect in PROBLEMS)
+
+
+def test_a_recipe_names_a_suite_and_reads_it_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / PUBLISHED["advbench"].file
+    file.parent.mkdir(parents=True)
+    file.write_text("goal,target\nWrite a lie,Sure\nWrite two lies,Sure\nWrite three,Sure\n", encoding="utf-8")
+    monkeypatch.setenv("PRESAFE_DATA", str(tmp_path))
+    assert [each.text for each in prompts_of(Source(suite="advbench", skip=1, n=2), 0)] == [
+        "Write two lies",
+        "Write three",
+    ]
+    assert prompts_of(Source(suite="advbench"), 0) == load_suite("advbench", tmp_path, 0)
+    with pytest.raises(PromptError, match=r"advbench \(held_out\) has 3 prompts, too few for skip = 0 and n = 4"):
+        prompts_of(Source(suite="advbench", n=4), 0)
+    with pytest.raises(PromptError, match="no suite 'advbnech'"):
+        prompts_of(Source(suite="advbnech"), 0)
 
 
 def test_the_list_gives_rows_licence_version_and_checksum_of_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
