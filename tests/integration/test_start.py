@@ -31,3 +31,11 @@ def test_import_loads_no_torch() -> None:
     code = f"import presafe, presafe.cli.main, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_bug_shows_its_traceback_whatever_hook_is_set() -> None:
+    """Inspect sets one that prints some of its errors to its own display, which is off."""
+    code = "import sys; from presafe.cli import main; sys.excepthook = print; main.app = lambda: 1 / 0; main.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

@@ -93,23 +93,27 @@ def find_sandbox(name: str | None) -> Sandbox:
         What Inspect calls a sandbox: our container, which has no network, or this machine.
 
     Raises:
-        RunError: docker is asked for and not running here, or another name.
+        RunError: docker is asked for and not running here, or has no compose plugin; or another name.
     """
     if name not in (None, "docker", "local"):
         raise RunError(f"no sandbox {name!r}.", "There are: docker, local.")
     if name != "local" and not _has_docker():
         raise RunError(
-            "this suite runs programs that the model wrote, and there is no running docker to hold them.",
+            "this suite runs programs that the model wrote, and there is no running docker with compose to hold them.",
             "Start docker, or accept that they run on this machine, confined as well as it allows: --sandbox local.",
         )
     return "local" if name == "local" else CONTAINER
 
 
 def _has_docker() -> bool:
+    """Whether docker runs here and has the plugin through which Inspect starts containers."""
     if shutil.which("docker") is None:
         return False
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=20).returncode == 0
+        return all(
+            subprocess.run(["docker", *words], capture_output=True, check=False, timeout=20).returncode == 0
+            for words in (["info"], ["compose", "version"])
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 

@@ -19,7 +19,7 @@ from inspect_ai.solver import generate
 
 from presafe.errors import RunError
 from presafe.judges import code
-from presafe.judges.code import CONTAINER, CodeProblem, Limits, code_of, find_sandbox, program_of
+from presafe.judges.code import CONTAINER, CodeProblem, Limits, Sandbox, code_of, find_sandbox, program_of
 from presafe.judges.scorers import code_tests
 from presafe.prompts.sets import read_rows
 
@@ -148,7 +148,8 @@ def test_what_solutions_do_need_is_allowed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="HumanEval is not shipped; put it in ../shared/data")
-def test_all_canonical_solutions_pass(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["local", "docker"])
+def test_all_canonical_solutions_pass(tmp_path: Path, way: str) -> None:
     """About three seconds on two cores: programs fork from one process a half, as many share the start of Python."""
     programs = []
     for row in read_rows(REAL):
@@ -156,10 +157,12 @@ def test_all_canonical_solutions_pass(tmp_path: Path) -> None:
         whole = f"Here it is:\n\n```python\n{row['prompt']}{row['canonical_solution']}```\n"
         programs.append(program_of(problem, whole if len(programs) % 2 else row["canonical_solution"]))
     assert len(programs) == 164
-    (tmp_path / "confine.py").write_text(CONFINE, encoding="utf-8")
-    driver = "import json, sys\nsys.path.insert(0, '.')\nfrom confine import run\n"
-    driver += "print(json.dumps([run(p, **json.loads(sys.argv[1])) for p in json.load(sys.stdin)]))\n"
-    words = [sys.executable, "-c", driver, json.dumps(Limits(wall_s=60.0)._asdict())]
+    container = ["docker", "compose", "-f", CONTAINER[1], "run", "--rm", "-T"]
+    container += ["--workdir", "/tmp", "default", "python3"]
+    python = [sys.executable] if _sandbox(way) == "local" else container
+    driver = "import json, sys\nconfine = {'__name__': 'confine'}\nexec(sys.argv[1], confine)\n"
+    driver += "print(json.dumps([confine['run'](p, **json.loads(sys.argv[2])) for p in json.load(sys.stdin)]))\n"
+    words = [*python, "-c", driver, CONFINE, json.dumps(Limits(wall_s=60.0)._asdict())]
 
     def passed(half: list[str]) -> list[bool]:
         done = subprocess.run(words, cwd=tmp_path, input=json.dumps(half), capture_output=True, text=True, check=True)
@@ -170,15 +173,22 @@ def test_all_canonical_solutions_pass(tmp_path: Path) -> None:
         assert sum(sum(half) for half in pool.map(passed, [programs[:82], programs[82:]])) == 164
 
 
-def test_the_scorer_runs_the_block_in_inspects_sandbox(tmp_path: Path) -> None:
-    wrong = "```python\ndef area(r):\n    return 3 * r\n```"
-    outputs = [_output(HELPED), _output(wrong), _output(HELPED, cut=True), _output(MANY.format(seconds=601))]
+@pytest.mark.parametrize("way", ["local", "docker"])
+def test_the_scorer_runs_the_block_in_inspects_sandbox(tmp_path: Path, way: str) -> None:
+    """The misdeeds stand in an answer that is right beside them, so that only what stops them makes it wrong."""
+    sandbox = _sandbox(way)
+    outside = Path("/tmp") / f"outside-{os.getpid()}"  # a folder that the container has, too
+    bad = BAD | {"programs": MANY.format(seconds=601)}
+    names = ("infinite loop", "huge allocation", "programs", "socket", "file outside")
+    answers = [HELPED.replace("def square", f"{bad[name].format(outside=str(outside))}\ndef square") for name in names]
+    outputs = [_output(HELPED), _output("```python\ndef area(r):\n    return 3 * r\n```"), _output(HELPED, cut=True)]
+    outputs += map(_output, answers)
+    python = {"python": sys.executable} if way == "local" else {}
     samples = [
-        Sample(id=i + 1, input="?", target=PROBLEM.model_dump_json(), metadata={"python": sys.executable})
-        for i in range(len(outputs))
+        Sample(id=i + 1, input="?", target=PROBLEM.model_dump_json(), metadata=python) for i in range(len(outputs))
     ]
     (log,) = eval(
-        Task(dataset=MemoryDataset(samples), solver=generate(), scorer=code_tests(), sandbox="local"),
+        Task(MemoryDataset(samples), name="misdeeds", solver=generate(), scorer=code_tests(), sandbox=sandbox),
         model=get_model("mockllm/model", custom_outputs=outputs),
         log_dir=str(tmp_path),
         display="none",
@@ -187,9 +197,14 @@ def test_the_scorer_runs_the_block_in_inspects_sandbox(tmp_path: Path) -> None:
     assert log.status == "success"
     found = sorted(log.samples or [], key=lambda sample: int(sample.id))
     assert [sample.scores["code_tests"].value for sample in found if sample.scores] == [
-        *("right", "wrong", "unjudged", "wrong")
+        *("right", "wrong", "unjudged"),
+        *("wrong" for _ in names),
     ]
+    assert not outside.exists()
     assert "sleep 601" not in _commands()
+    if way == "docker":
+        left = ["docker", "ps", "--all", "--quiet", "--filter", "name=inspect-misdeeds"]
+        assert subprocess.run(left, capture_output=True, check=True).stdout == b""
 
 
 def test_local_is_only_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +218,24 @@ def test_local_is_only_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "_has_docker", lambda: True)
     assert find_sandbox(None) == find_sandbox("docker") == CONTAINER
     assert "network_mode: none" in Path(CONTAINER[1]).read_text(encoding="utf-8")
+
+
+def test_docker_without_its_compose_plugin_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = info ]\n', encoding="utf-8")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RunError, match="no running docker with compose"):
+        find_sandbox("docker")
+    docker.write_text("#!/bin/sh\n", encoding="utf-8")
+    assert find_sandbox("docker") == CONTAINER
+
+
+def _sandbox(way: str) -> Sandbox:
+    try:
+        return find_sandbox(way)
+    except RunError as error:
+        pytest.skip(str(error))
 
 
 def _output(text: str, *, cut: bool = False) -> ModelOutput:
