@@ -54,6 +54,8 @@ class Prompt(Record):
     licence: str
     expect: Expect
     target: str | None = None
+    version: int = 1
+    """Of the published suite that it is from: results of two versions are not compared."""
 
 
 class Response(Record):

@@ -110,7 +110,7 @@ def make_task(
             id=prompt.id,
             input=prompt.text,
             target=prompt.target or prompt.expect,
-            metadata={"expect": prompt.expect, "category": prompt.category}
+            metadata={"expect": prompt.expect, "category": prompt.category, "version": prompt.version}
             | ({"python": python} if prompt.expect == "code" else {}),
         )
         for prompt in prompts
@@ -214,8 +214,12 @@ class LoggedSuite(NamedTuple):
     """One suite as its log holds it: what was asked, what was said, and how."""
 
     expect: Expect
+    version: int
+    """The suite's version (`Prompt.version`); 1 in a log that has none."""
     texts: dict[str, str]
     """The prompts by id."""
+    expected: dict[str, tuple[Expect, str]]
+    """What is expected of each answer, and its reference, by the prompt's id."""
     responses: dict[str, tuple[Response, ...]]
     """The answers by the prompt's id, in the order of their samples."""
     judge: str
@@ -224,10 +228,12 @@ class LoggedSuite(NamedTuple):
     """What holds in both modes: token budget, seed, samples a prompt, type of the weights."""
     sampling: dict[str, Any] | None
     """Temperature, top-p and top-k of this mode."""
+    asked_sampling: dict[str, Any]
+    """Those of them that were asked for, where they are not as the family publishes."""
 
 
-_OF_A_MODE = {"adaptive_connections", "temperature", "top_p", "top_k"}
-"""What Inspect's settings of an eval hold beside that: how requests were sent, and what `sampling` says."""
+_SAMPLING = {"temperature", "top_p", "top_k"}
+"""What Inspect's settings of an eval hold of `asked_sampling`."""
 
 
 def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
@@ -247,13 +253,16 @@ def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
             judges = [(s.name, str((s.options or {}).get("name", s.name))) for s in log.eval.scorers or []]
             found[log.eval.task] = LoggedSuite(
                 expect=cast(Expect, samples[0].metadata["expect"]),
+                version=samples[0].metadata.get("version", 1),
                 texts={str(sample.id): str(sample.input) for sample in samples},
+                expected={str(sample.id): (sample.metadata["expect"], str(sample.target)) for sample in samples},
                 responses=responses,
                 judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
                 thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
-                decoding=log.plan.config.model_dump(exclude_none=True, exclude=_OF_A_MODE)
+                decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
                 | {"samples": log.eval.config.epochs or 1, "dtype": (log.eval.model_args or {}).get("dtype")},
                 sampling=(samples[0].output.metadata or {}).get("sampling"),
+                asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
             )
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -53,7 +54,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
 
     Raises:
         RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
-            suites, judges or sampling that differ.
+            suites, references, judges or sampling that differ between any two systems.
     """
     if len({folder.name for folder in folders}) < len(folders):
         raise RunError("two of the folders have one name, so their systems would too.", "Rename one.")
@@ -63,8 +64,8 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         raise RunError(f"no system {against!r} to compare against.", f"There are: {', '.join(names)}.")
     if len(systems) < 2:
         raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
-    for other in systems[1:]:
-        _check_alike(systems[0], other)
+    for one, other in combinations(systems, 2):
+        _check_alike(one, other)
     settings = {"folders": [str(folder) for folder in folders], "against": against or names[0]}
     references = [each for each in systems if each.system == (against or names[0])]
     pairs = [
@@ -129,26 +130,33 @@ def _check_alike(left: Measured, right: Measured) -> None:
             found = ", ".join(sorted(one.keys() ^ other.keys()))
             raise RunError(f"{names} were not measured on the same suites (only one has {found}).", "Measure both.")
         for suite in one:
-            thoughts = (one[suite].thought_judge, other[suite].thought_judge)  # older logs have none
-            differing = [
-                what
-                for what, a, b in (
-                    ("prompts", one[suite].texts, other[suite].texts),
-                    ("judge", one[suite].judge, other[suite].judge),
-                    ("judge of thoughts", *(thoughts if None not in thoughts else (None, None))),
-                    *(
-                        (_DECODING.get(key, key), one[suite].decoding.get(key), other[suite].decoding.get(key))
-                        for key in sorted({*one[suite].decoding, *other[suite].decoding})
-                    ),
-                    ("sampling", one[suite].sampling, other[suite].sampling),
-                )
-                # A family may publish other sampling for CoT off.
-                if a != b and (what != "sampling" or left.thinking == right.thinking)
-            ]
-            if differing:
+            if differing := _differing(one[suite], other[suite], in_one_mode=left.thinking == right.thinking):
                 raise RunError(
                     f"{names} differ in the {' and the '.join(differing)} of {suite}.", "Measure both in the same way."
                 )
+
+
+def _differing(one: LoggedSuite, other: LoggedSuite, *, in_one_mode: bool) -> list[str]:
+    """In what two measurements of a suite are not alike."""
+    thoughts = (one.thought_judge, other.thought_judge)  # older logs have none
+    # A family may publish other sampling for CoT off: across modes it is enough that the same was asked for.
+    sampled_alike = one.sampling == other.sampling or (not in_one_mode and one.asked_sampling == other.asked_sampling)
+    return [
+        what
+        for what, differs in (
+            ("version", one.version != other.version),
+            ("prompts", one.texts != other.texts),
+            ("expected answers", one.expected != other.expected),
+            ("judge", one.judge != other.judge),
+            ("judge of thoughts", None not in thoughts and thoughts[0] != thoughts[1]),
+            *(
+                (_DECODING.get(key, key), one.decoding.get(key) != other.decoding.get(key))
+                for key in sorted({*one.decoding, *other.decoding})
+            ),
+            ("sampling", not sampled_alike),
+        )
+        if differs
+    ]
 
 
 def _scores(each: Measured) -> list[Score]:

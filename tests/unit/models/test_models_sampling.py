@@ -116,6 +116,8 @@ def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None
     assert log.sampling == {"temperature": 0.5, "top_p": 1.0, "top_k": 7}  # top-p is the family's
     assert "temperature" not in log.decoding
     assert log.decoding["samples"] == 1
+    assert log.asked_sampling == given.model_dump(exclude_none=True)
+    assert (log.version, log.expected) == (1, {"p0": ("comply", "comply")})
 
 
 def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
