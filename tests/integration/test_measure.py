@@ -10,6 +10,7 @@ from pathlib import Path
 
 from command_line import finish
 
+from presafe.evaluation.suites import PUBLISHED
 from presafe.manifest import sha256_of_file
 from presafe.models.sampling import logged_suites
 from presafe.records import Difference, read_jsonl
@@ -167,6 +168,8 @@ def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_pa
         "source": "walledai/XSTest",
         "licence": "CC-BY-4.0",
         "file": str(file),
+        "sha256": sha256_of_file(file),
+        "published_sha256": PUBLISHED["xstest_safe"].sha256,
     }
     suites = {"strong_reject", "jailbreakbench", "xstest_safe", "xstest_unsafe", "gsm8k"}
     assert {(row["suite"], row["thinking"]) for row in rows} == {

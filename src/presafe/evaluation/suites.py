@@ -55,7 +55,7 @@ class Suite(Layout):
     """Where it is published."""
     licence: str
     version: int = 1
-    """Ours: it counts up where the suite is read otherwise, so that results before and after are not compared."""
+    """Ours: it counts up where the suite is read otherwise. `presafe compare` refuses results of two versions."""
     num_prompts: int
     """How many prompts it has, those only that `where` keeps."""
     sha256: str | None = None
@@ -109,8 +109,8 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
         seed: Seed of generated arithmetic, and of the order of options.
 
     Raises:
-        PromptError: no such suite; a file that is missing or lacks its column; a suite that the hub has no copy of, or
-            that cannot be fetched.
+        PromptError: no such suite; a file that is missing or empty, or lacks its column or a reference; a suite that
+            the hub has no copy of, or that cannot be fetched.
     """
     if suites_of(name) != [name]:
         raise PromptError(f"{name} has several parts: {', '.join(suites_of(name))}.", "Load one of them.")
@@ -120,20 +120,20 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     if data_dir is None:
         copy, rows = _hub_rows(suite)
         prompts = _prompts(suite, copy, rows, suite.source, suite.source.rpartition("/")[2], seed)
-        is_known, origin = len(prompts) == suite.num_prompts, suite.source
+        origin, found = suite.source, None
     else:
         path = data_dir / suite.file
         prompts = _prompts(suite, suite, read_rows(path), str(path), path.stem, seed)
-        is_known = len(prompts) == suite.num_prompts if suite.sha256 is None else sha256_of_file(path) == suite.sha256
-        origin = str(path)
-    if not is_known:
+        origin, found = str(path), sha256_of_file(path) if suite.sha256 else None
+    differing = [f"{len(prompts)} prompts, published are {suite.num_prompts}"] * (len(prompts) != suite.num_prompts)
+    if found and suite.sha256 and found != suite.sha256:
+        differing.append(f"its sha256 begins with {found[:12]}, the publisher's with {suite.sha256[:12]}")
+    if differing:
         console.print(
-            f"  {name}: {origin} differs from what presafe knows of the publisher's ({len(prompts)} prompts, published "
-            f"are {suite.num_prompts}): compare its numbers with care."
+            f"  {name}: {origin} differs from what presafe knows of the publisher's ({'; '.join(differing)}): compare "
+            "its numbers with care."
         )
-    if mark := suite.target_after:
-        prompts = [each.model_copy(update={"target": str(each.target).rpartition(mark)[2].strip()}) for each in prompts]
-    return prompts
+    return [each.model_copy(update={"version": suite.version}) for each in prompts]
 
 
 def prompts_of(source: Source, seed: int) -> list[Prompt]:
@@ -153,7 +153,7 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
-    """What a manifest keeps of a suite: version, source, licence and file; its sha256 is taken where the file is read.
+    """What a manifest keeps of a suite: version, source, licence, file, its sha256 and that of the publisher's file.
 
     Args:
         name: One of `suite_names()`.
@@ -162,18 +162,27 @@ def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
     if name in OWN:
         return {"version": 1, "source": "presafe", "licence": "Apache-2.0", "file": None}
     suite = PUBLISHED[name]
-    file = str(data_dir / suite.file) if data_dir is not None else None
-    return {"version": suite.version, "source": suite.source, "licence": suite.licence, "file": file}
+    file = data_dir / suite.file if data_dir is not None else None
+    return {
+        "version": suite.version,
+        "source": suite.source,
+        "licence": suite.licence,
+        "file": str(file) if file else None,
+        "sha256": sha256_of_file(file) if file else None,
+        "published_sha256": suite.sha256,
+    }
 
 
 def _prompts(
     suite: Suite, layout: Layout, rows: Sequence[dict[str, Any]], origin: str, stem: str, seed: int
 ) -> list[Prompt]:
+    if not rows:
+        raise PromptError(f"{origin} holds no prompts.", f"Take the publisher's file ({suite.source}).")
     if suite.expect == "choice":
         return choice_prompts(rows, stem, seed)
     if suite.expect == "code":
         return code_prompts(rows)
-    return from_rows(
+    prompts = from_rows(
         rows,
         origin,
         stem,
@@ -183,6 +192,16 @@ def _prompts(
         target_column=layout.target,
         where=layout.where,
     )
+    if not (mark := suite.target_after):
+        return prompts
+    found = [str(prompt.target).rpartition(mark) for prompt in prompts]
+    for number, (_, separator, reference) in enumerate(found, start=1):
+        if not (separator and reference.strip()):
+            raise PromptError(f"{origin}: row {number} has no reference after {mark!r} in {layout.target!r}.")
+    return [
+        prompt.model_copy(update={"target": reference.strip()})
+        for prompt, (*_, reference) in zip(prompts, found, strict=True)
+    ]
 
 
 @cache

@@ -100,7 +100,8 @@ def find_sandbox(name: str | None) -> Sandbox:
     if name != "local" and not _has_docker():
         raise RunError(
             "this suite runs programs that the model wrote, and there is no running docker with compose to hold them.",
-            "Start docker, or accept that they run on this machine, confined as well as it allows: --sandbox local.",
+            "Start docker, or accept that they run on this machine, confined as well as it allows: --sandbox local, "
+            "with `inspect eval` -T sandbox=local.",
         )
     return "local" if name == "local" else CONTAINER
 

@@ -61,7 +61,7 @@ def measure(
         judge: Judge of refusals or harm (`judges/naming.py`); None takes the refusal strings. Problems are compared
             with their reference, and where it judges harm the strings still judge harmless prompts.
         judge_thought: Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings.
-        origins: Where the suites come from (`origin_of`), kept in the manifest with the sha256 of their files.
+        origins: Where the suites come from (`origin_of`), kept in the manifest.
 
     Raises:
         ModelError: no adapter in the folder.
@@ -147,7 +147,7 @@ def _open(
     said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
     manifest = (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
     if origins:
-        files = {origin["file"]: sha256_of_file(Path(origin["file"])) for origin in origins.values() if origin["file"]}
+        files = {origin["file"]: origin["sha256"] for origin in origins.values() if origin["file"]}
         named = {name: dict(origin) for name, origin in origins.items()}
         manifest = {**manifest, "origins": named, "inputs": {**manifest["inputs"], **files}}
         write_json(out / "manifest.json", manifest)

@@ -10,8 +10,10 @@ import pytest
 
 from presafe.cli.listing import Kind, list_names
 from presafe.errors import PromptError
-from presafe.evaluation.suites import PUBLISHED, load_suite, prompts_of, suite_names, suites_of
+from presafe.evaluation.suites import PUBLISHED, load_suite, origin_of, prompts_of, suite_names, suites_of
 from presafe.judges.code import CodeProblem
+from presafe.manifest import sha256_of_file
+from presafe.models.sampling import make_task
 from presafe.prompts.sets import built_in
 from presafe.recipe import Source
 from presafe.records import PROBLEMS
@@ -157,10 +159,36 @@ def test_problems_of_another_shape_are_named(data: Path, name: str, file: str, s
         load_suite(name, data, seed=0)
 
 
+@pytest.mark.parametrize("name", ["gpqa_diamond", "humaneval"])
+def test_a_file_of_problems_without_a_row_is_refused(data: Path, name: str) -> None:
+    # Failed first: they loaded as no prompts, and the task ended in an IndexError.
+    file = data / PUBLISHED[name].file
+    file.write_bytes(gzip.compress(b"") if file.suffix == ".gz" else b"")
+    with pytest.raises(PromptError, match=f"{file.name} holds no prompts"):
+        load_suite(name, data, seed=0)
+
+
+def test_a_reference_that_does_not_stand_after_its_mark_is_refused_with_its_row(data: Path) -> None:
+    file = data / PUBLISHED["gsm8k"].file
+    file.write_text(FILES["gsm8k/test.jsonl"] + '{"question": "3 hens?", "answer": "4"}\n', encoding="utf-8")
+    with pytest.raises(PromptError, match="row 2 has no reference after '####' in 'answer'"):
+        load_suite("gsm8k", data, seed=0)
+
+
+def test_the_version_of_a_suite_goes_into_its_samples(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED, "advbench", PUBLISHED["advbench"].model_copy(update={"version": 2}))
+    (sample,) = make_task("advbench", load_suite("advbench", data, seed=0), []).dataset
+    assert (sample.metadata or {})["version"] == 2
+
+
 def test_another_file_under_a_published_name_is_said_to_be_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_suite("xstest_safe", data, seed=0)
     said = " ".join(capsys.readouterr().err.split())
-    assert "differs from what presafe knows of the publisher's (2 prompts, published are 250)" in said
+    file, known = sha256_of_file(data / PUBLISHED["xstest_safe"].file), str(PUBLISHED["xstest_safe"].sha256)
+    assert "differs from what presafe knows of the publisher's (2 prompts, published are 250; its sha256 begins" in said
+    assert f"begins with {file[:12]}, the publisher's with {known[:12]})" in said
+    origin = origin_of("xstest_safe", data)
+    assert (origin["sha256"], origin["published_sha256"]) == (file, known)
 
 
 def test_every_published_suite_is_tested_above() -> None:

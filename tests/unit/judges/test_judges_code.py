@@ -211,7 +211,7 @@ def test_local_is_only_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "_has_docker", lambda: False)
     assert find_sandbox("local") == "local"
     for name in (None, "docker"):
-        with pytest.raises(RunError, match=r"no running docker.*--sandbox local"):
+        with pytest.raises(RunError, match=r"no running docker.*--sandbox local.*-T sandbox=local"):
             find_sandbox(name)
     with pytest.raises(RunError, match="no sandbox 'here'"):
         find_sandbox("here")
