@@ -24,7 +24,7 @@ from presafe.report.drawing import (
     system_colour,
 )
 from presafe.report.inside import directions_figure, plane_figure, probes_figure
-from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered
+from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered, size
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
 from presafe.report.sensitivity import sweep_figure
 
@@ -99,7 +99,8 @@ def _sizes(scores: Sequence[Score], suite: str) -> str:
     """The vanilla model's "n = 100" or, where some answers were unjudged, "on: 45 of 100 judged" and so for off."""
     counts = {mode: pair for mode in MODES if (pair := judged(scores, "vanilla", mode, suite))[1]}
     if all(some == every for some, every in counts.values()):
-        return f"n = {' / '.join(dict.fromkeys(str(every) for _, every in counts.values()))}"
+        rates = (find(scores, "vanilla", mode, suite, lead(scores, suite) or "") for mode in counts)
+        return f"n = {' / '.join(dict.fromkeys(size(score) for score in rates if score))}"
     return "\n".join(f"{mode}: {some} of {every} judged" for mode, (some, every) in counts.items())
 
 

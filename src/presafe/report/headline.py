@@ -22,6 +22,7 @@ from presafe.report.labels import (
     percent,
     points,
     rate,
+    size,
 )
 from presafe.report.rows import MODES, find, judged, lead, suites, systems
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER, _ADAPTED = "vanilla", "presafe", "adapted"
 
 _MOST_UNJUDGED = 0.05
-"""Share of prompts without a verdict past which a sentence also says what they leave open. Ours."""
+"""Share of answers without a verdict past which a sentence also says what they leave open. Ours."""
 _OVER_ALL = "over all"
 
 
@@ -65,7 +66,7 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     said += [price] if price else [_harmless(scores, system, mode, name) for mode in MODES]
     sentences = [sentence for sentence in said if sentence]
     if any(_OVER_ALL in sentence for sentence in sentences):
-        sentences.append("“Over all” counts the prompts without an answer once as not refused and once as refused.")
+        sentences.append("“Over all” counts the answers without a verdict once as not refused and once as refused.")
     return tuple(sentences) or ("There is no single rate to name: the tables below hold what was measured.",)
 
 
@@ -145,21 +146,21 @@ def _size(scores: Sequence[Score], score: Score | None) -> str:
     """ "100", or "45 of 100" where some were unjudged; unjudged problems count as wrong, so they have all of them."""
     if score is None:
         return DASH
-    if score.metric == "accuracy":
-        return str(score.n)
     some, every = judged(scores, score.system, score.thinking, score.suite)
-    return str(every) if some == every else f"{some} of {every}"
+    return size(score) if some == every or score.metric == "accuracy" else f"{some} of {every}"
 
 
 def _share(scores: Sequence[Score], score: Score, *, named: bool) -> str:
     """ "7 % of harmful prompts (3 of the 45 judged; 55 of 100 had no verdict: 3 % to 58 % over all)".
 
-    The bounds count all unjudged prompts on one side and then on the other: (hits, hits + unjudged) / all.
+    It counts answers. The bounds count all unjudged ones on one side and then on the other: (hits, hits + unjudged)
+    / all.
     """
     assert score.value is not None
     said = f"{rate(score)} of {noun(score.suite)}" if named else rate(score)
     if score.metric == "accuracy":
-        return f"{said} ({round(score.value * score.n)} of {score.n})"
+        every = score.n * score.samples
+        return f"{said} ({round(score.value * every)} of {every})"
     some, every = judged(scores, score.system, score.thinking, score.suite)
     hits, missing = round(score.value * some), every - some
     counted = f"{hits} of the {some} judged"

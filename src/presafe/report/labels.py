@@ -140,6 +140,11 @@ def bounds(score: Score | None) -> str:
     return f"[{100 * score.low:z.0f}, {100 * score.high:z.0f}]"
 
 
+def size(score: Score) -> str:
+    """A score's n, "100 × 4" for four answers a prompt."""
+    return f"{score.n} × {score.samples}" if score.samples > 1 else str(score.n)
+
+
 def points(difference: float) -> str:
     """A difference of two rates in percentage points, with its sign: "+6.0", "-0.9"."""
     return f"{100 * difference:+z.1f}"

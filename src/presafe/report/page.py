@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from presafe.records import PositionScore, Score, Thinking, write_text
+from presafe.report import labels
 from presafe.report.figures import figures
 from presafe.report.headline import cards, comparisons, headline, leanings
 from presafe.report.inside import layer_lines, place_lines, read_suites
@@ -112,12 +113,12 @@ def missing(score: Score, scores: Sequence[Score]) -> str:
 
 
 def size(score: Score, positions: Sequence[PositionScore]) -> str:
-    """A score's n, "100 × 4" for four answers a prompt; of an AUROC, the two kinds of prompts: "100 against 50"."""
+    """A score's n; of an AUROC, the two kinds of prompts: "100 against 50"."""
     is_auroc = score.metric.endswith("_auroc")
     harmful = sum((each.system, each.expect) == (score.system, "refuse") for each in positions) if is_auroc else 0
     if harmful:
         return f"{harmful} against {score.n - harmful}"
-    return f"{score.n} × {score.samples}" if score.samples > 1 else str(score.n)
+    return labels.size(score)
 
 
 def base_rate(card: ClassifierCard) -> float | None:

@@ -112,10 +112,10 @@ def without_verdict(scores: Sequence[Score], score: Score) -> tuple[int, int] | 
 def judged(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> tuple[int, int]:
     """How many answers have a verdict, and how many there are; over seeds their mean, rounded.
 
-    Where the unjudged rate was not measured, the leading rate's n stands for both.
+    Where the unjudged rate was not measured, the answers to the leading rate's n prompts stand for both.
     """
     unjudged = find(scores, system, thinking, suite, "unjudged_rate")
-    if unjudged is not None and unjudged.value is not None:
-        return unjudged.n - round(unjudged.value * unjudged.n), unjudged.n
+    if unjudged is not None and (missing := without_verdict(scores, unjudged)):
+        return missing[1] - missing[0], missing[1]
     score = find(scores, system, thinking, suite, lead(scores, suite) or "")
-    return (score.n, score.n) if score else (0, 0)
+    return (score.n * score.samples, score.n * score.samples) if score else (0, 0)

@@ -21,6 +21,7 @@ def make_score(
     high: float | None = None,
     n: int = 120,
     seed: int | None = 0,
+    samples: int = 1,
 ) -> Score:
     return Score(
         system=system,
@@ -33,6 +34,7 @@ def make_score(
         n=n,
         seed=seed,
         judge="refusal_strings",
+        samples=samples,
     )
 
 

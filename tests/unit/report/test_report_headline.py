@@ -61,9 +61,25 @@ def test_prompts_without_an_answer_stand_beside_the_rate(make_score):
         "55 of 100 had no verdict: 3 % to 58 % over all); with its chain of thought off, 80 % (76 of the 95 judged).",
         "After PreSafe it refuses 50 % (29 of the 58 judged; 42 of 100 had no verdict: 29 % to 71 % over all) "
         "with the chain of thought on.",
-        "“Over all” counts the prompts without an answer once as not refused and once as refused.",
+        "“Over all” counts the answers without a verdict once as not refused and once as refused.",
     )
     assert [card.n for card in cards(rows)] == ["45 of 100 → 58 of 100"]
+
+
+def test_several_answers_a_prompt_are_counted_as_answers(make_score):
+    # 5 prompts × 4 answers, of which 4 have no verdict; one prompt has none at all. Failed first: it counted prompts.
+    rows = [
+        make_score("vanilla", "on", "advbench", "refusal_rate", 9 / 16, n=4, samples=4),
+        make_score("vanilla", "on", "advbench", "unjudged_rate", 4 / 20, n=5, samples=4),
+        make_score("vanilla", "on", "gsm8k", "accuracy", 13 / 20, n=5, samples=4),
+    ]
+    first, *_, solved, _ = headline(rows)
+    assert "(9 of the 16 judged; 4 of 20 had no verdict: 45 % to 65 % over all)" in first
+    assert solved.endswith("65 % of GSM8K prompts (13 of 20).")
+    assert [card.n for card in cards([row.model_copy(update={"system": "presafe"}) for row in rows])] == [
+        "– → 16 of 20",
+        "– → 5 × 4",
+    ]
 
 
 def test_an_adapted_system_leads_with_what_was_measured(make_score):
