@@ -51,3 +51,5 @@ class ReportData(Record):
     sweep: tuple[SweepScore, ...] = ()
     places: tuple[RefusalPlaces, ...] = ()
     inside: tuple[InsideView, ...] = ()
+    is_comparison: bool = False
+    """Whether it is about its differences, and so has a sentence for each."""

@@ -157,7 +157,7 @@ def pareto_figure(scores: Sequence[Score]) -> str | None:
     ]
     names = systems(scores)
     drawn = {panel: _pareto_points(scores, names, safety[0], panel) if safety else [] for panel in panels}
-    if max((len(points) for points in drawn.values()), default=0) < 3:
+    if max((len(points) for points in drawn.values()), default=0) < 2:
         return None
 
     def draw(figure: Figure) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from presafe.methods.registry import methods
 
 if TYPE_CHECKING:
-    from presafe.records import Score
+    from presafe.records import Difference, Score
 
 DASH = "–"
 """What stands where there is no number."""
@@ -148,6 +148,11 @@ def size(score: Score) -> str:
 def points(difference: float) -> str:
     """A difference of two rates in percentage points, with its sign: "+6.0", "-0.9"."""
     return f"{100 * difference:+z.1f}"
+
+
+def detectable(difference: Difference) -> str:
+    """The true difference that n could have shown, in whole points; a dash where none is large enough."""
+    return DASH if difference.detectable is None else f"{100 * difference.detectable:.0f}"
 
 
 def chance(p: float) -> str:

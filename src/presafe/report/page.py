@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from presafe.records import PositionScore, Score, Thinking, write_text
 from presafe.report import labels
 from presafe.report.figures import figures
-from presafe.report.headline import cards, comparisons, headline, leanings
+from presafe.report.headline import cards, comparison_headline, comparisons, every_comparison, headline, leanings
 from presafe.report.inside import layer_lines, place_lines, read_suites
 from presafe.report.labels import (
     DASH,
@@ -27,6 +27,7 @@ from presafe.report.labels import (
     SYSTEMS,
     bounds,
     chance,
+    detectable,
     duration,
     estimate,
     interval,
@@ -168,6 +169,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         missing=lambda score: missing(score, scores),
         bounds=bounds,
         chance=chance,
+        detectable=detectable,
         points=points,
         estimate=estimate,
         rate=rate,
@@ -184,9 +186,11 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
     columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
     return environment.from_string(source).render(
         data=data,
-        headline=headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep),
+        headline=(comparison_headline(data.differences),)
+        if data.is_comparison
+        else headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep),
         cards=cards(scores),
-        comparisons=comparisons(data.differences),
+        comparisons=(every_comparison if data.is_comparison else comparisons)(data.differences),
         leanings=leanings(scores),
         systems=systems(scores),
         is_smolthink=_setting(data.recipe, "model", "address") == "smolthink",

@@ -86,6 +86,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         histories={},
         positions=(),
         examples=(),
+        is_comparison=True,
     )
     write_report(data, out)
     write_jsonl(out / "differences.jsonl", data.differences)

@@ -35,7 +35,7 @@ def written(svg: str | None) -> set[str]:
 
 def test_same_data_gives_the_same_svg(data):
     once, twice = figures(data), figures(data.model_copy(deep=True))
-    assert list(once) == ["gap", "systems", "reliability", "training", "positions"]
+    assert list(once) == ["gap", "systems", "pareto", "reliability", "training", "positions"]
     assert once == twice
 
 
@@ -117,8 +117,9 @@ def test_the_front_goes_through_no_corner_that_no_system_reaches(make_score):
     assert y0 == y1 > y2
 
 
-def test_a_front_needs_three_systems(scores, make_score):
-    assert pareto_figure(scores) is None  # two of them have a rate on benign prompts
+def test_a_front_needs_two_systems(scores, make_score):
+    assert pareto_figure([score for score in scores if score.system == "presafe"]) is None
+    assert {"Vanilla", "PreSafe"} <= written(pareto_figure(scores))
     sft = make_score("sft", "on", "smolthink_benign", "over_refusal_rate", 0.02)
     classifier = make_score("classifier", "off", "classifier_held_out", "classifier_accuracy", 0.9)
     texts = written(pareto_figure((*scores, sft, classifier)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.report.headline import cards, comparisons, headline, leanings
+from presafe.report.headline import cards, comparison_headline, comparisons, every_comparison, headline, leanings
 from presafe.report.labels import duration, estimate, percent
 
 NO_RATE = "There is no single rate to name: the tables below hold what was measured."
@@ -155,6 +155,24 @@ def test_comparisons_end_with_the_bar_on_benign_prompts(make_difference):
         "Benign, held out: PreSafe (CoT on) wrongly refuses 3.3 %, Vanilla (CoT off) 1.0 %, a paired difference of "
         "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
         "out). This project's own bar is at most 5 points more.",
+    )
+
+
+def test_a_comparison_has_a_sentence_for_every_difference_with_what_n_could_show(make_difference):
+    # Failed first: suites after the first harmful one, and systems of named folders, had none.
+    clear = make_difference("A/vanilla", "on", 0.083, 0.95, suite="advbench", p=0.0004)
+    benign = make_difference("A/vanilla", "on", 0.01, 0.05, suite="xstest_safe", metric="over_refusal_rate", p=0.2)
+    solved = make_difference("A/vanilla", "on", 0.5, 0.4, suite="gsm8k", metric="accuracy", p=1.0)
+    found = every_comparison([clear, benign, solved.model_copy(update={"detectable": None})])
+    assert [said.partition(", A/vanilla")[0] for said in found] == [
+        "AdvBench: PreSafe (CoT on) refuses 95.0 %",
+        "XSTest safe: PreSafe (CoT on) wrongly refuses 5.0 %",
+        "GSM8K: PreSafe (CoT on) correctly answers 40.0 %",
+    ]
+    assert all("a true difference of 11 points four times in five." in said for said in found[:2])
+    assert found[2].endswith("would have found no true difference, however large, four times in five.")
+    assert comparison_headline([clear, benign, solved]) == (
+        "Paired differences on the same prompts: 3, of which 1 with a corrected p below 0.05."
     )
 
 

@@ -48,7 +48,7 @@ def test_page_loads_nothing(data):
     page = render_report(data)
     reading = Reading(page)
     assert reading.stack == []
-    assert len(reading.loads) == 5  # the five figures
+    assert len(reading.loads) == 6  # the six figures
     assert all(load.startswith("data:image/svg+xml;base64,") for load in reading.loads)
     style = re.search(r"<style>(.*?)</style>", page, re.S)
     assert style is not None
@@ -255,7 +255,7 @@ def test_report_folder_holds_page_results_and_figures(data, tmp_path):
     assert page.read_text(encoding="utf-8") == render_report(data)
     assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
-    assert drawn == ["gap.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
+    assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
 
 
 def test_paired_differences_are_a_table_and_sentences(data):
@@ -264,3 +264,9 @@ def test_paired_differences_are_a_table_and_sentences(data):
     assert "a paired difference of +86.7 points [+78.7, +94.7]" in page
     assert "2 left out" in page
     assert "Paired differences" not in render_report(data.model_copy(update={"differences": ()}))
+
+
+def test_a_comparison_is_about_its_differences(data):
+    page = render_report(data.model_copy(update={"is_comparison": True}))
+    assert "Paired differences on the same prompts: 2, of which 2 with a corrected p below 0.05." in page
+    assert page.count("One test at 5 % would have found") == 2

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from presafe.records import Score
-from presafe.report.results import results_json, summary_table
+from presafe.report.results import differences_table, results_json, summary_table
 
 
 def test_results_json_round_trips_with_exact_keys(data):
@@ -51,6 +51,22 @@ def test_summary_table_has_a_line_a_system_and_mode(data):
         console.print(table)
     assert "95.0 % [91, 97]" in capture.get()
     assert columns[5] == ["90.0 % [83, 94]", "–", "–", "89.0 % [81, 94]", "–"]
+
+
+def test_in_a_narrow_terminal_no_word_of_a_header_is_left_out(data, make_score):
+    rows = [
+        make_score("vanilla", "on", suite, "refusal_rate", 0.5, low=0.4, high=0.6)
+        for suite in ("strong_reject", "jailbreakbench", "advbench", "harmbench", "xstest_unsafe", "wildjailbreak")
+    ]
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(summary_table(data.model_copy(update={"scores": tuple(rows)})))
+        console.print(differences_table(data))
+    assert "…" not in capture.get()  # failed first: "StrongREJ…"
+
+
+def test_the_table_of_differences_says_what_n_could_have_found(data):
+    assert list(differences_table(data).columns[-1].cells) == ["11", "11"]
 
 
 def test_the_table_says_where_many_prompts_have_no_verdict(data, make_score):
