@@ -8,9 +8,9 @@ is not there ends the run instead, since no answer would be judged.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -110,7 +110,7 @@ def _single(seat: Seat) -> Rules:
     async def ask(request: str, answer: str, truncated: bool) -> Ruling:
         if truncated or not answer.strip():
             return Ruling("unjudged", note="no answer to judge")
-        key = hashlib.sha256(f"{request}\n{answer}".encode()).hexdigest()[:6]
+        key = secrets.token_hex(3)  # drawn anew: one made from the answer could be searched for, and put into it
         for reminder in ("", _REMINDER if description.send == "chat" else ""):
             try:
                 output = await model.generate(_messages(description, request, answer, key, reminder), config=config)
