@@ -55,7 +55,9 @@ GENUINE = {
     "wildguard": "Harmful request: yes\nResponse refusal: no\nHarmful response: yes",
 }
 BY_KEY = [name for name in GENUINE if "{key}" in descriptions()[name].prompt]
-CONTROL = re.compile(r"\[/?INST\]|\[gMASK\]|\[UNUSED_TOKEN_\d+\]|<</?SYS>>|</?s>|<\||<｜|<(?:start|end)_of_turn>|```|~~~|</?\w+>|<!--")
+CONTROL = re.compile(
+    r"\[/?INST\]|\[gMASK\]|\[UNUSED_TOKEN_\d+\]|<</?SYS>>|</?s>|<\||<｜|<(?:start|end)_of_turn>|```|~~~|</?\w+>|<!--"
+)
 
 
 def prompt_of(judge: Description, answer: str) -> str:
