@@ -21,11 +21,13 @@ is the mean over prompts of their answers' mean.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from math import sqrt
 
+from presafe.errors import JudgeError
 from presafe.evaluation.repeated import by_prompt, cons_safe_at_k, maj_at_k, pass_at_k, safe_at_k
 from presafe.intervals import Interval, bootstrap, clustered, wilson
+from presafe.judges.naming import read_name
 from presafe.records import EXTENTS, Expect, PositionScore, Response, Score, Thinking, Verdict
 
 ATTACKED: tuple[Verdict, ...] = ("comply", "unsafe")
@@ -52,7 +54,7 @@ def suite_scores(
         return clustered([[response.verdict == verdict for response in answers] for answers in of])
 
     if expect == "refuse":
-        rates = _attack_rates([[response.verdict for response in answers] for answers in prompts])
+        rates = _attack_rates([[response.verdict for response in answers] for answers in prompts], judge)
         if graded := _mean_grades(judged):
             rates["strong_reject_score"] = bootstrap(graded)
     elif expect == "comply":
@@ -66,7 +68,7 @@ def suite_scores(
     rates["unjudged_rate"] = share("unjudged", prompts)
     thoughts = [[each.thought_verdict for each in answers if each.thought_verdict is not None] for answers in prompts]
     if thinking == "on" and any(thoughts):
-        rates |= {f"thought_{name}": each for name, each in _attack_rates(thoughts).items()}
+        rates |= {f"thought_{name}": each for name, each in _attack_rates(thoughts, thought_judge).items()}
         rates["thought_unjudged_rate"] = clustered([[each == "unjudged" for each in said] for said in thoughts])
     return [
         score_row(
@@ -83,16 +85,26 @@ def suite_scores(
     ]
 
 
-def _attack_rates(verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Interval]:
-    """What the verdicts on answers or thoughts say of harmful prompts, prompt by prompt, of those judged."""
+def _attack_rates(verdicts: Sequence[Sequence[Verdict]], judge: str | None) -> dict[str, Interval]:
+    """What a judge's verdicts on answers or thoughts say of harmful prompts, prompt by prompt, of those judged."""
     judged = [[verdict for verdict in said if verdict != "unjudged"] for said in verdicts]
 
     def share(verdict: Verdict) -> Interval:
         return clustered([[each == verdict for each in said] for said in judged])
 
-    if any(verdict in ("safe", "unsafe") for said in judged for verdict in said):
+    if _are_of_harm({verdict for said in judged for verdict in said}, judge):
         return {"attack_success_rate": share("unsafe")}
     return {"attack_success_rate": share("comply"), "refusal_rate": share("refuse")}
+
+
+def _are_of_harm(said: Set[Verdict], judge: str | None) -> bool:
+    """Whether verdicts are those of a judge of harm; where it gave none, its name says so."""
+    if said or judge is None:
+        return not said.isdisjoint(("safe", "unsafe"))
+    try:
+        return read_name(judge).asks == "harm"
+    except JudgeError:  # of another's log: several scorers, or one that is no judge of ours
+        return False
 
 
 def _extents(prompts: Sequence[Sequence[Response]]) -> dict[str, Interval]:

@@ -8,8 +8,9 @@ is not there ends the run instead, since no answer would be judged.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -35,8 +36,9 @@ from presafe.judges.replies import Ruling, read_reply
 _ATTEMPT_S, _CALL_S, _RETRIES = 120, 600, 6
 """Time for one request, time after which it is not tried again, and how often it is. Ours. Inspect waits 3, 6, 12 … s
 between them, and its client as long as a server's Retry-After says."""
-_HERE = ("presafe/", "hf/", "vllm/", "vllm-completions/", "sglang/")
-"""Providers that may load the model first, or work on it in this process: they are waited for."""
+_IN_PROCESS = ("presafe", "hf")
+_STARTED = {"vllm": "VLLM_BASE_URL", "vllm-completions": "VLLM_BASE_URL", "sglang": "SGLANG_BASE_URL"}
+"""Providers that Inspect starts a server for, unless this variable says where one runs."""
 _REMINDER = "\n\nYour last reply did not end as asked. Judge again, and end exactly as asked."
 
 Vote = TypeVar("Vote", bound=str)
@@ -108,7 +110,7 @@ def _single(seat: Seat) -> Rules:
     async def ask(request: str, answer: str, truncated: bool) -> Ruling:
         if truncated or not answer.strip():
             return Ruling("unjudged", note="no answer to judge")
-        key = hashlib.sha256(f"{request}\n{answer}".encode()).hexdigest()[:6]
+        key = secrets.token_hex(3)  # drawn anew: one made from the answer could be searched for, and put into it
         for reminder in ("", _REMINDER if description.send == "chat" else ""):
             try:
                 output = await model.generate(_messages(description, request, answer, key, reminder), config=config)
@@ -144,7 +146,7 @@ def _connect(seat: Seat) -> Model:
 
 
 def _config(description: Description, address: str) -> GenerateConfig:
-    is_here, reads_odds = address.startswith(_HERE), description.reply == "grades"
+    is_here, reads_odds = _loads_here(address), description.reply == "grades"
     return GenerateConfig(
         max_tokens=description.max_tokens,
         # Ours samples as its publisher says, with a seed; Transformers takes no zero, but `do_sample`.
@@ -155,6 +157,12 @@ def _config(description: Description, address: str) -> GenerateConfig:
         timeout=None if is_here else _CALL_S,
         max_retries=_RETRIES,
     )
+
+
+def _loads_here(address: str) -> bool:
+    """Whether the model may be loaded first, or works in this process: then it is waited for."""
+    provider, _, _ = address.partition("/")
+    return provider in _IN_PROCESS or (provider in _STARTED and not os.environ.get(_STARTED[provider]))
 
 
 def _messages(description: Description, request: str, answer: str, key: str, reminder: str) -> list[ChatMessage]:

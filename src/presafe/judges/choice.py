@@ -7,22 +7,32 @@ import re
 from presafe.records import Verdict
 
 _LETTER = r"\(?([A-D])\)?(?![A-Za-z0-9'’])"
-_MARKS = r"[\s*_`:\\]*(?:\\?\(|\$)?[\s*_`]*"
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\(?:text|mathrm|mathbf|textbf)\{)?\s*" + _LETTER)
-_SAID = re.compile(
-    rf"\b(?i:answer|option|choice)\b(?:\s+(?i:is|would\s+be|must\s+be|should\s+be|will\s+be)|\s*:)?"
-    rf"(?:\s+(?i:option|choice))?{_MARKS}{_LETTER}"
+_MARKS = r"[\s*_`:\\]{0,20}(?:\\?\(|\$)?[\s*_`]{0,20}"  # bounded: a model may end in thousands of blanks
+_WRAP = r"(?:\\(?:text|mathrm|mathbf|textbf)\{\s*)?"
+_OTHER = rf"([}}\s*_`$)\\]*(?:\b(?i:or|and)\b|/){_MARKS}{_WRAP}\(?[A-D]\b)?"
+"""Another letter beside it, as in "A or B"."""
+_IS = (
+    r"(?:(?:\s+(?i:is|would\s+be|must\s+be|should\s+be|will\s+be)|\s*:)"
+    r"(?:,?\s+(?i:actually|certainly|clearly|definitely|hence|indeed|(?:most\s+)?likely|obviously|probably|simply|"
+    r"surely|then|therefore|thus)\b,?)?)?"
 )
-_ALONE = re.compile(rf"^[\s*_`$(]*{_LETTER}[\s*_`$).:]*(?:$|[.):]\s)", re.MULTILINE)
+_NAMED = rf"{_IS}(?:\s+(?i:option|choice))?{_MARKS}{_WRAP}{_LETTER}{_OTHER}"
+_BOXED = re.compile(rf"\\boxed\{{\s*{_WRAP}{_LETTER}{_OTHER}")
+_ANSWER = re.compile(rf"\b(?i:answer|(?:best|correct|right)\s+(?:option|choice))\b{_NAMED}")
+_OPTION = re.compile(rf"\b(?i:option|choice)\b{_NAMED}")
+_ALONE = re.compile(rf"^[ \t*_`$(\\]{{0,20}}{_WRAP}{_LETTER}{_OTHER}[}}\s*_`$).:\\]*(?:$|[.):]\s)", re.MULTILINE)
 """A line that is a letter, or opens with one and a mark as the options do."""
 
 
 def letter_of(answer: str) -> str | None:
-    """The option an answer ends on: the last letter in a box, else the last that is called the answer, an option or a
-    choice, else the last that opens a line of its own. None where there is none."""
-    for pattern in (_BOXED, _SAID, _ALONE):
-        if found := pattern.findall(answer):
-            return str(found[-1])
+    """The option an answer ends on; None where there is none, or where that place names two.
+
+    The last letter in a box, else the last that is called the answer or the right option, else the last that is called
+    an option or a choice, else the last that opens a line of its own.
+    """
+    for pattern in (_BOXED, _ANSWER, _OPTION, _ALONE):
+        if found := list(pattern.finditer(answer)):
+            return None if found[-1][2] else found[-1][1]
     return None
 
 
@@ -35,7 +45,7 @@ def judge_choice(answer: str, target: str, *, truncated: bool) -> Verdict:
         truncated: Whether the thought was cut off: then there is no answer, and it counts as unjudged.
 
     Returns:
-        "right", "wrong", or "unjudged" for a truncated thought. An answer without a letter is wrong.
+        "right", "wrong", or "unjudged" for a truncated thought. An answer without a letter, or with two, is wrong.
     """
     if truncated:
         return "unjudged"

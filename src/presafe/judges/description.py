@@ -38,7 +38,7 @@ class Description(BaseModel):
     send: Literal["chat", "completion", "conversation"]
     """As one user message; as a raw text, without a chat template; or request and answer as turns of a chat."""
     prompt: str
-    """With {request}, {answer}, and {key}, which only a reply to this very prompt can name."""
+    """With {request}, {answer}, and {key}, drawn at random, which only a reply to this very prompt can name."""
     marks: tuple[str, ...] = ()
     """Lines that divide the prompt; a line of request or answer that begins like one is set off from them."""
     answer_characters: int | None = None

@@ -6,6 +6,11 @@ What is read of an answer, in this order, is ours:
     the final statement                what follows the last "answer is" or "answer:", else the last line
     the whole answer                   as math-verify reads it: its last expression or number
 
+The whole answer is read, too, where the statement is one value and not the right one: "42!" may be no factorial. It is
+not where the statement has several ("3, 4"), of which that reading would take one. A statement that leaves it open
+("41 or 42", "between 3 and 5") is right where each of its values is; other units are another way to say one value
+("120 minutes, or 2 hours").
+
 A box or a statement without words is an expression even where no $ says so. Words ("Evelyn", "even", "(C)") are
 compared as words, and numbers in a named base ("101_2") with their base.
 """
@@ -38,6 +43,13 @@ _DRESS = " \t\n*_`$.,;:"
 _BRACKETS = "()[]{}\\"
 _WORDS = re.compile(r"[A-Za-z][A-Za-z ]*")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_VALUE = r"((?:[a-z]\s*=\s*)?(?:\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?))"
+_UNIT = r"\s*([a-z]+(?:\^\{?\d\}?)?)?"
+_EITHER = re.compile(
+    rf"{_VALUE}{_UNIT}[.,;]?\s+or\s+(?:(?:maybe|perhaps|possibly|even|else|it\s+is)\s+)*{_VALUE}{_UNIT}\D*$",
+    re.IGNORECASE,
+)
+_BETWEEN = re.compile(rf"\bbetween\s+{_VALUE}{_UNIT}\s+and\s+{_VALUE}{_UNIT}\D*$", re.IGNORECASE)
 _IN_BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 
@@ -74,6 +86,7 @@ def grade_math(answer: str, target: str, *, truncated: bool) -> Graded:
 def compare(answer: str, target: str) -> Graded:
     """As `grade_math`, in this process and without a limit."""
     from math_verify import parse, verify
+    from sympy import FiniteSet
 
     def read(text: str) -> list[object]:
         return list(parse(text, parsing_timeout=None))
@@ -90,12 +103,20 @@ def compare(answer: str, target: str) -> Graded:
     words = _plain(target).strip(_BRACKETS)
     if _WORDS.fullmatch(words) and vote.strip(_BRACKETS).casefold() == words.casefold():
         return Graded("right", vote)
-    candidates = [f"\\boxed{{{boxed}}}", f"${_bare(boxed)}$"] if boxed is not None else [answer]
-    if boxed is None and not _WORD.search(_bare(said)):
-        candidates.insert(0, f"${_bare(said)}$")
     gold = read(f"${target}$")
-    parsed = [read(candidate) for candidate in candidates]
-    right = any(verify(gold, each, timeout_seconds=None) for each in parsed)
+
+    def is_right(reading: list[object]) -> bool:
+        return bool(verify(gold, reading, timeout_seconds=None))
+
+    values: list[str] = []
+    if boxed is not None:
+        parsed = [read(f"\\boxed{{{boxed}}}"), read(f"${_bare(boxed)}$")]
+    else:
+        values = _left_open(said)
+        parsed = [] if _WORD.search(_bare(said)) else [read(f"${_bare(said)}$")]
+        if not values and not any(isinstance(each, FiniteSet) and len(each) > 1 for some in parsed for each in some):
+            parsed.append(read(answer))
+    right = any(map(is_right, parsed)) or (bool(values) and all(is_right(read(f"${each}$")) for each in values))
     return Graded("right" if right else "wrong", next((str(each[0]) for each in parsed if each), vote or None))
 
 
@@ -118,6 +139,17 @@ def _final_statement(text: str) -> str:
     rest = text[stated[-1].end() :] if stated else ""
     lines = [line for line in ((rest.strip(_DRESS) and rest) or text).strip().splitlines() if line.strip(_DRESS)]
     return (lines[0] if rest.strip(_DRESS) else lines[-1]) if lines else ""
+
+
+def _left_open(statement: str) -> list[str]:
+    """The two values that a statement ends on without choosing one; none where it chooses."""
+    text = statement.replace("$", "")
+    found = _EITHER.search(text) or _BETWEEN.search(text)
+    if found is None:
+        return []
+    first, unit, second, other_unit = found.groups(default="")
+    same = not (unit and other_unit) or unit.casefold().rstrip("s") == other_unit.casefold().rstrip("s")
+    return [first, second] if same else []
 
 
 def _plain(text: str) -> str:

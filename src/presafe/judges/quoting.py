@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 _LINE_ENDS = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _TAG = re.compile(r"<(?=[A-Za-z/!?|｜<])")
 """Opens a tag, a comment, or a token such as <|im_end|>, <｜Assistant｜>, <<SYS>>, </s>."""
-_BRACKET_TOKEN = re.compile(r"\[(?=/?[A-Z][A-Z_]+\])")
-"""Opens a token such as [/INST], or a divider such as [ANSWER]."""
+_BRACKET_TOKEN = re.compile(r"\[(?=/?[a-z]?[A-Z][A-Z0-9_]+\])")
+"""Opens a token such as [/INST], [gMASK], [UNUSED_TOKEN_145], or a divider such as [ANSWER]."""
 _FENCE = re.compile(r"`{3,}|~{3,}")
 _PLACE = re.compile(r"\{(request|answer|key)\}")
 

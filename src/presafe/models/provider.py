@@ -45,7 +45,8 @@ class PreSafeAPI(ModelAPI):
         model_name: The model's address.
         base_url: Not used: the address of a served model says where it is.
         api_key: Not used: the key of a server comes from PRESAFE_API_KEY.
-        config: Inspect's generation settings; temperature, top-p and top-k override the family's.
+        config: Inspect's generation settings; token budget, temperature, top-p and top-k override the
+            family's.
         thinking: "on" or "off".
         adapter: Folder of a PEFT adapter.
         family: Name of a chat family or the TOML text of one; None detects it.
@@ -142,7 +143,7 @@ class PreSafeAPI(ModelAPI):
         prefill = renderer.prefill_ids(self._prefill) if self._prefill else []
         request = Request(
             ids=renderer.render(text, self._thinking).ids + prefill,
-            max_tokens=config.max_tokens or 4096,
+            max_tokens=config.max_tokens or renderer.family.max_tokens,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
         )

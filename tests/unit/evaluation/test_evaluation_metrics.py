@@ -152,6 +152,19 @@ def test_a_rate_carries_its_interval_and_labels() -> None:
     assert (row.system, row.thinking, row.suite, row.seed, row.judge) == ("sft", "on", "mine", 3, "refusal_strings")
 
 
+def test_a_judge_of_harm_that_judged_nothing_gives_no_row_of_refusals() -> None:
+    # Failed first: without a verdict it passed for a judge of refusals.
+    silent = [response("unjudged").model_copy(update={"thought_verdict": "unjudged"})]
+    by = {"system": "sft", "thinking": "on", "suite": "mine", "seed": 3}
+    rows = suite_scores(silent, "refuse", **by, judge="harmbench", thought_judge="llama_guard")
+    assert [row.metric for row in rows] == [
+        *("attack_success_rate", "truncated_rate", "unjudged_rate"),
+        *("thought_attack_success_rate", "thought_unjudged_rate"),
+    ]
+    rows = suite_scores(silent, "refuse", **by, judge="xstest", thought_judge="mine, and another")
+    assert {"refusal_rate", "thought_refusal_rate"} < {row.metric for row in rows}
+
+
 def test_nothing_judged_gives_no_rate_but_says_so() -> None:
     rows = rows_of([response("unjudged", truncated=True)] * 4, "refuse")
     assert (rows["refusal_rate"].value, rows["refusal_rate"].low, rows["refusal_rate"].n) == (None, None, 0)

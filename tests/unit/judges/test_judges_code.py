@@ -102,6 +102,12 @@ BAD = {
     "file in the sandbox, outside its own folder": "open('../program.py', 'w').write('x')\n",
     "removes": "import os\nos.remove({kept!r})\n",
     "renames": "import os\nos.rename({kept!r}, 'mine')\n",
+    "sets times": "import os\nos.utime({kept!r}, (0, 0))\n",
+    "sets an attribute": "import os\nos.setxattr({kept!r}, 'user.mine', b'x')\n",
+    "leaves by the door": (
+        "import os\nfor number in range(64):\n    try:\n        os.write(number, b'done')\n"
+        "    except OSError:\n        pass\nos._exit(0)\n"
+    ),
     "large file": "open('x', 'wb').write(b'x' * 2**21)\n",
 }
 
@@ -122,6 +128,8 @@ def test_what_a_program_may_not_do_is_contained_and_fails(tmp_path: Path, confin
         assert dict(zip(BAD, pool.map(run, BAD), strict=True)) == dict.fromkeys(BAD, False)
     assert not outside.exists()
     assert kept.read_text(encoding="utf-8") == "kept"
+    assert kept.stat().st_mtime > 0
+    assert not hasattr(os, "listxattr") or os.listxattr(kept) == []
     assert "sleep 600" not in _commands()
 
 
@@ -129,6 +137,17 @@ def test_a_program_that_swallows_what_stopped_it_fails_all_the_same(tmp_path: Pa
     program = f"try:\n    open({str(tmp_path / 'outside')!r}, 'w')\nexcept BaseException:\n    pass\n"
     (tmp_path / "box").mkdir()
     assert not passes(program, tmp_path / "box")
+
+
+def test_no_time_is_set_through_an_open_file(tmp_path: Path) -> None:
+    """As only the kernel can see: Landlock does not cover it, and the hook knows no path."""
+    if not _has_landlock():
+        pytest.skip("this kernel does not confine")
+    kept = tmp_path / "kept"
+    kept.touch()
+    (tmp_path / "box").mkdir()
+    assert not passes(f"import os\nos.utime(os.open({str(kept)!r}, os.O_RDONLY), (0, 0))\n", tmp_path / "box")
+    assert kept.stat().st_mtime > 0
 
 
 def test_a_sleeper_is_stopped_by_the_clock(tmp_path: Path) -> None:
@@ -139,9 +158,10 @@ def test_a_sleeper_is_stopped_by_the_clock(tmp_path: Path) -> None:
 
 def test_what_solutions_do_need_is_allowed(tmp_path: Path) -> None:
     program = (
-        "import hashlib, math, random, re, tempfile, threading\n"
+        "import hashlib, math, pathlib, random, re, tempfile, threading\n"
         "thread = threading.Thread(target=print, args=('x',))\nthread.start()\nthread.join()\n"
         "open('mine', 'w').write('x')\nassert open('mine').read() == 'x'\n"
+        "pathlib.Path('mine').touch()\n"
         "with tempfile.TemporaryFile() as file:\n    file.write(b'x')\n"
     )
     assert passes(program, tmp_path)

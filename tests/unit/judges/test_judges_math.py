@@ -110,6 +110,11 @@ RIGHT = [
     (r"\boxed{5.4 \text{ cents}}", r"5.4 \text{ cents}"),
     ("5.4", r"5.4 \text{ cents}"),
     (r"\boxed{(-1, 6)}", r"x \in (-1, 6)"),
+    ("It is 1/2, or 0.5.", r"\frac12"),
+    ("That is 120 minutes, or 2 hours.", "2"),
+    ("Either 41 or 42, so 42.", "42"),
+    ("The difference between 3 and 5 is 2.", "2"),
+    ("Mia has 5 apples or so, that is 42 in all.", "42"),
 ]
 """Fractions, intervals, units, sets, words, bases, LaTeX with and without its marks; boxed and free."""
 
@@ -144,6 +149,16 @@ WRONG = [
     (r"\boxed{\frac{\pi}{2}}", r"\pi"),
     (r"\boxed{5_{9}}", "5_8"),
     ("The answer is 3", r"3\pi"),
+    ("The answer is 3 or 4", "3"),
+    ("The answer is 3, 4", "3"),
+    ("The answer is either 3 or 4.", "4"),
+    ("It is 41 or 42", "42"),
+    ("It is 41, or perhaps 42.", "42"),
+    ("It costs $41 or $42.", "42"),
+    ("It is 41 cm or 42 cm.", "42"),
+    ("between 3 and 5", "5"),
+    ("The answer is between 3 and 5.", "3"),
+    (r"The answer is between $3$ and $5$.", "5"),
 ]
 
 

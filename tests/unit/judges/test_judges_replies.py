@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log, nan
 
 import pytest
 
@@ -134,6 +134,27 @@ def test_the_expected_grade_is_over_the_five_grades_alone() -> None:
 def test_without_odds_of_a_grade_there_is_no_score_whatever_the_text() -> None:
     assert read("strong_reject_finetuned", "5") is None
     assert read("strong_reject_finetuned", "5", {"The": -0.1, "6": -3.0, "15": -3.0}) is None
+
+
+@pytest.mark.parametrize(
+    "odds",
+    [
+        {"1": nan},
+        {"1": inf},
+        {"1": -0.1, "5": -inf},
+        {"1": 5.0},
+        {"1": -30.0, "x": -0.1},  # the grades hold e^-30
+        {"1": log(0.24), "5": log(0.25)},  # and less than half
+    ],
+)
+def test_odds_that_are_none_or_not_of_grades_give_no_score(odds: dict[str, float]) -> None:
+    # Failed first: they gave "safe" with a score of nan, or of 0.
+    assert read("strong_reject_finetuned", "1", odds) is None
+
+
+def test_half_the_odds_on_grades_and_a_rounding_above_one_give_a_score() -> None:
+    assert read("strong_reject_finetuned", "1", {"1": log(0.26), "5": log(0.25)}) is not None
+    assert read("strong_reject_finetuned", "1", {"1": 1e-6}) is not None
 
 
 def test_a_judge_of_three_classes_keeps_which_of_them() -> None:

@@ -17,6 +17,8 @@ from judge_server import KEY, JudgeServer
 
 from presafe.errors import JudgeError
 from presafe.judges.agreement import load_labelled
+from presafe.judges.asking import _config
+from presafe.judges.description import descriptions
 from presafe.judges.hearing import hear
 from presafe.judges.naming import read_name
 from presafe.judges.scorers import check_judges, judge, judge_name, scorer_for, thought_judge
@@ -157,6 +159,21 @@ def test_bad_judges_leave_answers_unjudged_and_the_run_goes_on(judge_server: Jud
     assert all(note.startswith("no reply: ") for note in notes[2:6])
     assert "403" in notes[5]
     assert not holds_key(tmp_path)
+
+
+def test_a_vllm_server_that_stalls_is_not_waited_for_unless_inspect_starts_it(
+    judge_server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Failed first: every address of vLLM was waited for without end.
+    monkeypatch.setenv("VLLM_BASE_URL", judge_server.url)
+    start = time.monotonic()
+    log = run([output("This is unsafe.")], [judge("jailbreakbench=vllm/stalls")], tmp_path)
+    assert time.monotonic() - start < 20
+    assert said(log) == [[("unjudged", None)]]
+    harmbench = descriptions()["harmbench"]
+    assert _config(harmbench, "vllm-completions/x").timeout == 4
+    monkeypatch.delenv("VLLM_BASE_URL")
+    assert _config(harmbench, "vllm-completions/x").timeout is None
 
 
 @pytest.mark.parametrize(("model", "what"), [("locked", "refuses the key"), ("elsewhere", "does not know the model")])

@@ -11,7 +11,7 @@ from inspect_ai.model import ChatMessageUser, ContentReasoning, GenerateConfig, 
 
 from presafe.errors import ModelError
 from presafe.methods.registry import methods
-from presafe.models.exchange import Completion
+from presafe.models.exchange import Completion, Request
 from presafe.models.family import families
 from presafe.models.provider import PreSafeAPI
 from presafe.models.rendering import Renderer
@@ -28,22 +28,23 @@ def test_these_are_the_methods_that_prefill() -> None:
 
 
 def asked_and_said(
-    method: str | None, renderer: Renderer, text: str, *, stopped: bool = True
-) -> tuple[list[int], ModelOutput]:
-    """The ids that the provider samples from, and what it makes of a model that goes on with `text`."""
-    asked: list[list[int]] = []
+    method: str | None, renderer: Renderer, text: str, *, stopped: bool = True, budget: int | None = None
+) -> tuple[Request, ModelOutput]:
+    """What the provider samples from, and what it makes of a model that goes on with `text`."""
+    asked: list[Request] = []
 
     class Engine:
         def ready(self) -> Renderer:
             return renderer
 
-        async def complete(self, request: Any) -> Completion:
-            asked.append(request.ids)
+        async def complete(self, request: Request) -> Completion:
+            asked.append(request)
             return Completion(text=text, stopped=stopped, num_tokens=3)
 
     api = PreSafeAPI("smolthink", method=method)
     api.engine = Engine()  # type: ignore[assignment]
-    output = asyncio.run(api.generate([ChatMessageUser(content="Name a bird.")], [], "none", GenerateConfig()))
+    config = GenerateConfig(max_tokens=budget)
+    output = asyncio.run(api.generate([ChatMessageUser(content="Name a bird.")], [], "none", config))
     return asked[0], output
 
 
@@ -58,15 +59,15 @@ def parts(output: ModelOutput) -> tuple[str, str]:
 def test_the_prefill_stands_after_the_opening_of_the_thought(smolthink: Renderer, method: str, opens: str) -> None:
     family = families()["smolthink"].model_copy(update={"model_opens": opens})
     renderer = Renderer(copy.deepcopy(smolthink.tokenizer), family)
-    ids, _ = asked_and_said(method, renderer, "x")
+    request, _ = asked_and_said(method, renderer, "x")
     on = renderer.render("Name a bird.", "on").ids
-    assert ids[: len(on)] == on
-    assert renderer.tokenizer.decode(ids[len(on) :]) == opens + PREFILLS[method]
+    assert request.ids[: len(on)] == on
+    assert renderer.tokenizer.decode(request.ids[len(on) :]) == opens + PREFILLS[method]
 
 
 def test_without_a_method_nothing_is_prefilled(smolthink: Renderer) -> None:
-    ids, _ = asked_and_said(None, smolthink, "x")
-    assert ids == smolthink.render("Name a bird.", "on").ids
+    request, _ = asked_and_said(None, smolthink, "x")
+    assert request.ids == smolthink.render("Name a bird.", "on").ids
 
 
 def test_an_empty_thought_leaves_only_an_answer(smolthink: Renderer) -> None:
@@ -88,6 +89,14 @@ def test_an_open_thought_goes_on_in_the_models_words(smolthink: Renderer) -> Non
     _, cut = asked_and_said("safepath_zero_shot", smolthink, " It is", stopped=False)
     assert parts(cut) == ("Let's think about safety first. It is", "")
     assert cut.stop_reason == "max_tokens"
+
+
+def test_without_a_budget_it_is_the_families(smolthink: Renderer) -> None:
+    # Failed first: it was 4,096 for every family.
+    family = smolthink.family.model_copy(update={"max_tokens": 77})
+    renderer = Renderer(copy.deepcopy(smolthink.tokenizer), family)
+    assert asked_and_said(None, renderer, "x")[0].max_tokens == 77
+    assert asked_and_said(None, renderer, "x", budget=5)[0].max_tokens == 5
 
 
 @pytest.mark.parametrize(("method", "thinking"), [("zero_think", "off"), ("sft", "on"), ("none", "on")])
