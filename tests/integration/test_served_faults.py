@@ -180,6 +180,25 @@ def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monk
     assert KEY not in str(caught.value)
 
 
+def test_a_line_s_end_is_no_part_of_the_key(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Failed first: httpx refused the header, which was taken for a cut connection.
+    monkeypatch.setenv("PRESAFE_API_KEY", f" {KEY}\r\n")
+    with serving(after(0)) as fake:
+        ask(fake, renderer)
+    assert fake.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("letter", ["ß", "\n", "\x7f"])
+def test_a_key_that_no_header_holds_is_not_shown(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    monkeypatch.setenv("PRESAFE_API_KEY", f"sk-{letter}4711")
+    with serving(after(0)) as fake, pytest.raises(ModelError, match="PRESAFE_API_KEY holds letters") as caught:
+        ask(fake, renderer)
+    assert "4711" not in str(caught.value)
+    assert not fake.asked
+
+
 def test_a_server_that_takes_only_text_is_asked_in_text(renderer: Renderer) -> None:
     def only_text(body: dict[str, Any], _: int) -> Reply:
         if not isinstance(body["prompt"], str) or "generation_config" in body:

@@ -114,7 +114,7 @@ def find_family(definition: str) -> Family:
         ModelError: no such name or file, or as `parse_family`.
     """
     if "\n" in definition:
-        return parse_family(definition, "of your own")
+        return parse_family(definition, "of your own (the .toml file that --family or the recipe names)")
     if definition.endswith(".toml"):
         try:
             return parse_family(Path(definition).read_text(encoding="utf-8"), definition)

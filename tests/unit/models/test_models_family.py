@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trl
 
+from presafe.cli.options import read_model
 from presafe.errors import ModelError
 from presafe.models.family import detect_family, families, find_family, parse_family
 from presafe.models.loading import smolthink_adapter
@@ -154,6 +155,14 @@ def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
     assert said in str(caught.value)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_malformed_family_that_an_option_names_is_named_by_its_file(tmp_path: Path) -> None:
+    # Failed first: settings keep the file's text, and what was wrong was that of a "family of your own".
+    mine = tmp_path / "mine.toml"
+    mine.write_text(GOOD.replace('stop = ["</s>"]', ""), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"mine\.toml: stop: Field required"):
+        read_model("smolthink", str(mine), "float32")
 
 
 def test_a_family_is_found_by_name_or_declared_in_toml() -> None:
