@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import start
 from fake_server import FakeServer, Reply, completion, error, serving
+from rich.console import Console
 from tenacity import wait_none
 
 from presafe.errors import ModelError
@@ -178,6 +179,18 @@ def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monk
     ):
         ask(fake, renderer)
     assert KEY not in str(caught.value)
+
+
+def test_a_name_that_is_answered_but_not_offered_is_said(
+    renderer: Renderer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("presafe.models.served.console", Console(width=200, highlight=False))
+    for offers, warned in ((("qwen3-8b", "llama"), True), (("smolthink",), False), ((), False)):
+        with serving(after(0), offers=offers) as fake:
+            ask(fake, renderer)
+        said = capsys.readouterr().out
+        assert ("answers as 'smolthink', which it does not offer" in said) == warned
+        assert ("(it offers: qwen3-8b, llama)" in said) == warned
 
 
 def test_a_line_s_end_is_no_part_of_the_key(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ class ServedEngine:
                 except UnaskableError as error:
                     problem = error.problem
                 else:
+                    self._say_if_not_offered(offered)
                     _warn(renderer, dialect)
                     return dialect
         raise ModelError(
@@ -245,6 +246,13 @@ class ServedEngine:
             return ""
         key = _key()
         return f" ({' '.join((said.replace(key, '***') if key else said).split())[:_WORDS]})"
+
+    def _say_if_not_offered(self, offered: list[str]) -> None:
+        if offered and self.served.name not in offered:
+            console.print(
+                f"  {self.served.url} answers as {self.served.name!r}, which it does not offer: it may be another model "
+                f"(it offers: {', '.join(offered)})."
+            )
 
     def _say(self, state: RetryCallState) -> None:
         if state.attempt_number == _SAY_AT and state.outcome is not None:
