@@ -250,8 +250,8 @@ class ServedEngine:
     def _say_if_not_offered(self, offered: list[str]) -> None:
         if offered and self.served.name not in offered:
             console.print(
-                f"  {self.served.url} answers as {self.served.name!r}, which it does not offer: it may be another model "
-                f"(it offers: {', '.join(offered)})."
+                f"  {self.served.url} answers as {self.served.name!r}, which it does not offer: it may be another "
+                f"model (it offers: {', '.join(offered)})."
             )
 
     def _say(self, state: RetryCallState) -> None:
