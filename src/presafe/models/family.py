@@ -40,6 +40,8 @@ class Family(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    models: str = ""
+    """The models it is for, in words."""
     template_contains: tuple[str, ...] = ()
     """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
     template_lacks: tuple[str, ...] = ()
