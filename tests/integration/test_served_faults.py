@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import start
 from fake_server import FakeServer, Reply, completion, error, serving
+from rich.console import Console
 from tenacity import wait_none
 
 from presafe.errors import ModelError
@@ -178,6 +179,37 @@ def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monk
     ):
         ask(fake, renderer)
     assert KEY not in str(caught.value)
+
+
+def test_a_name_that_is_answered_but_not_offered_is_said(
+    renderer: Renderer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("presafe.models.served.console", Console(width=200, highlight=False))
+    for offers, warned in ((("qwen3-8b", "llama"), True), (("smolthink",), False), ((), False)):
+        with serving(after(0), offers=offers) as fake:
+            ask(fake, renderer)
+        said = capsys.readouterr().out
+        assert ("answers as 'smolthink', which it does not offer" in said) == warned
+        assert ("(it offers: qwen3-8b, llama)" in said) == warned
+
+
+def test_a_line_s_end_is_no_part_of_the_key(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Failed first: httpx refused the header, which was taken for a cut connection.
+    monkeypatch.setenv("PRESAFE_API_KEY", f" {KEY}\r\n")
+    with serving(after(0)) as fake:
+        ask(fake, renderer)
+    assert fake.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("letter", ["ß", "\n", "\x7f"])
+def test_a_key_that_no_header_holds_is_not_shown(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    monkeypatch.setenv("PRESAFE_API_KEY", f"sk-{letter}4711")
+    with serving(after(0)) as fake, pytest.raises(ModelError, match="PRESAFE_API_KEY holds letters") as caught:
+        ask(fake, renderer)
+    assert "4711" not in str(caught.value)
+    assert not fake.asked
 
 
 def test_a_server_that_takes_only_text_is_asked_in_text(renderer: Renderer) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD
@@ -27,8 +28,18 @@ def causal_lm(model: Any) -> nn.Module:
     return inner
 
 
+class _Head(nn.Linear):
+    """φ, with a product in float32 where its weights are not: FSDP and ZeRO hand them over in bfloat16.
+
+    It is a module of its own and no function of the weights, because ZeRO-3 gathers them where a module is called.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input.float(), self.weight.float(), self.bias.float())
+
+
 def attach_head(model: nn.Module, seed: int, num_outputs: int = 1) -> None:
-    """Give a causal language model its auxiliary head, in float32; call it before PEFT wraps the model.
+    """Give a causal language model its auxiliary head, in float32 but for ZeRO-3, before PEFT wraps it.
 
     Args:
         model: A Hugging Face causal language model.
@@ -36,10 +47,14 @@ def attach_head(model: nn.Module, seed: int, num_outputs: int = 1) -> None:
         num_outputs: Heads in one: SafeKey has two.
     """
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    head = nn.Linear(config.hidden_size, num_outputs, dtype=torch.float32)
+    own = next(model.parameters())
+    # ZeRO-3 wants one type of what it cuts. A model that was cut as it was loaded (transformers does so once one was
+    # trained in this process) is not cast any more; the optimiser's copy is in float32 all the same.
+    dtype = own.dtype if hasattr(own, "ds_id") else torch.float32
+    head = _Head(config.hidden_size, num_outputs, dtype=dtype)
     nn.init.normal_(head.weight, std=_INIT_STD, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(head.bias)
-    setattr(model, HEAD, head.to(next(model.parameters()).device))
+    setattr(model, HEAD, head.to(own.device))
 
 
 def trained_head(model: Any) -> nn.Module:
@@ -55,7 +70,7 @@ def save_head(
     *,
     position: Position = "prompt_end",
     layer: int | None = None,
-    state: dict[str, torch.Tensor] | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the head's weight (1, hidden size) and bias (1) as float32, and in the file's metadata where it reads.
 
@@ -73,7 +88,7 @@ def save_head(
     save_file(weights, str(folder / f"{HEAD}.safetensors"), metadata=where)
 
 
-def _weights_of(part: nn.Module, model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _weights_of(part: nn.Module, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of one module out of those of the model that holds it."""
     prefix = next(name for name, module in model.named_modules() if module is part)
     return {name: state[f"{prefix}.{name}"] for name in part.state_dict()}

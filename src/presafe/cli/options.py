@@ -89,10 +89,11 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
         raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
     from pydantic import ValidationError
 
+    from presafe.models.family import find_family
     from presafe.recipe import ModelSettings
 
     try:
-        return ModelSettings(
+        settings = ModelSettings(
             address=address, family=family, tokenizer=tokenizer, dtype=cast(Literal["float32", "bfloat16"], dtype)
         )
     except ValidationError as error:
@@ -100,6 +101,9 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
         reason = first["msg"].removeprefix("Value error, ")
         where = f"--family {family}" if first["loc"] == ("family",) else address
         raise PresafeError(f"{where}: {reason}.") from error
+    if family is not None:
+        find_family(family)  # names the file, which the settings keep as its text
+    return settings
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from presafe.cli import options
 from presafe.errors import RecipeError
 
 if TYPE_CHECKING:
-    from presafe.planning.estimate import Launcher, Plan
+    from presafe.planning.compute import TrainingBytes
+    from presafe.planning.devices import Device
+    from presafe.planning.estimate import Launcher, Memory, Plan, SamplingBytes
     from presafe.recipe import Recipe
 
 _LAUNCHERS = ("ddp", "fsdp2", "zero2", "zero3")
@@ -42,26 +44,21 @@ def plan(
 def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:
     from presafe.planning.commands import copies_over, serving_commands, training_commands
     from presafe.planning.devices import assumptions, find_device
-    from presafe.planning.estimate import GIB
 
     memory, gpu = found.memory, find_device(device)
     return {
         "recipe": recipe.name,
         "model": recipe.model.address,
+        "teacher": recipe.respond.teacher and recipe.respond.teacher.address,
         "device": device,
         "gpus": gpus,
         "launcher": launcher if gpus > 1 else None,
         "parameters": found.num_parameters,
         "adapter_parameters": found.num_adapter_parameters,
         "memory_gib": {
-            "training": {part: round(size / GIB, 2) for part, size in memory.training._asdict().items()}
-            | {"total": round(memory.training_gib(), 1), "fits": memory.training_gib() <= gpu.memory_gib},
-            "sampling": {
-                "weights": round(memory.sampling_weights / GIB, 2),
-                "cache": round(memory.sampling_cache / GIB, 2),
-                "total": round(memory.sampling_gib(), 1),
-                "fits": memory.sampling_gib() <= gpu.memory_gib,
-            },
+            "training": _part(memory, memory.training, gpu),
+            "sampling": _part(memory, memory.sampling, gpu),
+            "teacher": memory.teacher and _part(memory, memory.teacher, gpu),
         },
         "sampling": [each._asdict() for each in found.decoding],
         "training": found.training._asdict(),
@@ -76,20 +73,32 @@ def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, lau
     }
 
 
+def _part(memory: Memory, part: TrainingBytes | SamplingBytes, gpu: Device) -> dict[str, Any]:
+    from presafe.planning.estimate import GIB
+
+    sizes = {name: round(size / GIB, 2) for name, size in part._asdict().items()}
+    return sizes | {"total": round(memory.gib(part), 1), "fits": memory.gib(part) <= gpu.memory_gib}
+
+
 def _as_text(said: dict[str, Any]) -> str:
     """The same, to be read."""
-    training, sampling = said["memory_gib"]["training"], said["memory_gib"]["sampling"]
+    training = said["memory_gib"]["training"]
+    answering = {"sampling": said["memory_gib"]["sampling"], "teacher": said["memory_gib"]["teacher"]}
     work = said["training"]
     where = f"{said['gpus']} × {said['device']}" + (f", {said['launcher']}" if said["launcher"] else "")
+    teacher = f", taught by {said['teacher']}" if said["teacher"] else ""
     lines = [
-        f"{said['recipe']} ({said['model']}) on {where}",
+        f"{said['recipe']} ({said['model']}{teacher}) on {where}",
         f"parameters      {said['parameters']:,}, adapter {said['adapter_parameters']:,}",
         "",
         "memory a GPU    GiB",
         f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
         f"{training['adapter']}, activations {training['activations']}, reserve{_fits(training)}",
-        f"  sampling      {sampling['total']:>7.1f}  weights {sampling['weights']}, cache "
-        f"{sampling['cache']}, reserve{_fits(sampling)}",
+        *(
+            f"  {name:13} {part['total']:>7.1f}  weights {part['weights']}, cache {part['cache']}, reserve{_fits(part)}"
+            for name, part in answering.items()
+            if part
+        ),
         "",
         f"{'tokens':64} expected    at most  GPU-hours    at most",
     ]

@@ -6,7 +6,7 @@ a trap found here says what another tool would get wrong with this model; those 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from presafe.models.family import has_config
 from presafe.models.rendering import Renderer
@@ -75,11 +75,6 @@ def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
     )
 
 
-def _template(renderer: Renderer, messages: list[dict[str, str]], **switches: Any) -> str:
-    text: str = renderer.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
-    return text
-
-
 def _has_another_config(renderer: Renderer) -> Trap | None:
     family = renderer.family
     if has_config(family, renderer.model_type):
@@ -106,7 +101,7 @@ def _has_no_switch(renderer: Renderer) -> Trap | None:
 def _strips_thoughts(renderer: Renderer) -> Trap | None:
     family = renderer.family
     turn = f"{family.think_open}\n{_THOUGHT}\n{family.think_close}\n\nAnswer."
-    said = _template(renderer, [{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}])
+    said = renderer.templated([{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}])
     if _THOUGHT in said:
         return None
     return Trap(
@@ -119,7 +114,7 @@ def _strips_thoughts(renderer: Renderer) -> Trap | None:
 def _ignores_enable_thinking(renderer: Renderer) -> Trap | None:
     question = [{"role": "user", "content": "Question."}]
     prompts = {
-        _template(renderer, question, add_generation_prompt=True, enable_thinking=value) for value in (True, False)
+        renderer.templated(question, add_generation_prompt=True, enable_thinking=value) for value in (True, False)
     }
     if len(prompts) == 2:
         return None

@@ -40,6 +40,8 @@ class Family(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    models: str = ""
+    """The models it is for, in words."""
     template_contains: tuple[str, ...] = ()
     """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
     template_lacks: tuple[str, ...] = ()
@@ -114,7 +116,7 @@ def find_family(definition: str) -> Family:
         ModelError: no such name or file, or as `parse_family`.
     """
     if "\n" in definition:
-        return parse_family(definition, "of your own")
+        return parse_family(definition, "of your own (the .toml file that --family or the recipe names)")
     if definition.endswith(".toml"):
         try:
             return parse_family(Path(definition).read_text(encoding="utf-8"), definition)

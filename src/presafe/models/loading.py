@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from presafe.models.family import detect_family, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
 from presafe.processes import weights_are_cut
+
+_UNREADABLE = (OSError, ValueError, KeyError, struct.error)
+"""What transformers raises where files are missing or malformed; the last from a GGUF file that was cut."""
 
 
 class LoadedModel(NamedTuple):
@@ -46,10 +50,10 @@ def load_renderer(address: str, family: str | None = None, tokenizer: str | None
     source = address if served is None else tokenizer or served.name
     try:
         loaded = AutoTokenizer.from_pretrained(**pretrained(source))
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         if served is not None:
             raise ModelError(
-                f"cannot load the tokenizer of {address} from {source!r}: {_first_line(error)}.",
+                f"cannot load the tokenizer of {address} from {source!r}: {_reason(source, error)}.",
                 "Name its hub id or a local folder with --tokenizer, or tokenizer in the recipe's [model].",
             ) from error
         raise _not_found(address, error) from error
@@ -143,7 +147,7 @@ def load_weights(address: str, dtype: str) -> Any:
     need_weights(address, "loading a model")
     try:
         model = AutoModelForCausalLM.from_pretrained(**pretrained(address), dtype=getattr(torch, dtype))
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _not_found(address, error) from error
     except SafetensorError as error:
         raise ModelError(
@@ -182,9 +186,18 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).removesuffix(".")
 
 
+def _reason(source: str, error: Exception) -> str:
+    """What is wrong with a model's files."""
+    if "gguf_file" in pretrained(source):
+        return f"its GGUF file cannot be read, perhaps because its download was cut ({_first_line(error)})"
+    if "instantiate the backend tokenizer" in str(error):
+        return "it holds no tokenizer that can be read here (tokenizer.json)"
+    return _first_line(error)
+
+
 def _not_found(address: str, error: Exception) -> ModelError:
     is_missing = address.startswith(("/", ".", "~")) and not Path(address).expanduser().exists()
-    reason = "there is no such file or folder" if is_missing else _first_line(error)
+    reason = "there is no such file or folder" if is_missing else _reason(address, error)
     return ModelError(
         f"cannot load model {address!r}: {reason}.",
         "Give a hub id, a local folder with config, tokenizer and weights or a GGUF file, `smolthink`, or http://host:port#name.",

@@ -8,7 +8,8 @@ for all rows, in which a draw would depend on the company it is made in; so the 
                            exceeds the share u of its total
 
 It leaves one token, which transformers' greedy choice then takes. A row of the cache is never looked at by its number:
-what a prompt gets does not depend on when it came in, on who else is there, or on being put off and read in again.
+u does not depend on when a prompt came in, on who else is there, or on being put off and read in again. The scores do,
+as far as sums in floating point are rounded, which may decide between tokens that are nearly equally likely.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _STEP_TOKENS = 1024
 """Tokens of one forward pass, at least: prompts that are read beside the rows that write. Without FlashAttention each
 is masked against the whole cache, which is why there are no more.
 """
+_LOOK_S = 1.0
+"""Seconds after which a prompt that waits looks whether it is still waited for."""
 
 
 class PagedDecoder:
@@ -87,7 +90,7 @@ class PagedDecoder:
             request.ids, request_id=name, max_new_tokens=request.max_tokens, eos_token_id=self._stop_ids, **seed
         )
         try:
-            found = await result if taken else None
+            found = await self._answer(result) if taken else None
         except asyncio.CancelledError:
             self._manager.cancel_request(name)
             raise
@@ -97,6 +100,14 @@ class PagedDecoder:
                 "Where memory is short, lower --batch-tokens.",
             )
         return Generation(found.generated_tokens, found.generated_tokens[-1] in self._stop_ids)
+
+    async def _answer(self, result: asyncio.Future[Any]) -> Any:
+        """What came of a prompt; None where decoding ended, and emptied its queue just before the prompt came there."""
+        runs = True
+        while runs and not result.done():
+            runs = self._manager.is_running()
+            await asyncio.wait([result], timeout=_LOOK_S)
+        return result.result() if result.done() else None
 
     def close(self) -> None:
         """Free the cache; what is still being decoded is lost."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from presafe.errors import ModelError
 from presafe.methods.method import Prefill
 from presafe.models.family import Family
@@ -154,6 +156,22 @@ class Renderer:
         thought = thought.strip().removeprefix(self.family.think_open).strip()
         return Answer(thought, answer.strip(), not mark and not ended)
 
+    def templated(self, messages: list[dict[str, str]], **switches: Any) -> str:
+        """What the chat template writes.
+
+        Raises:
+            ModelError: it fails, or refuses these messages.
+        """
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
+        except (TemplateError, TypeError) as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ModelError(
+                f"the chat template fails on a conversation of {roles}: {' '.join(str(error).split())}.",
+                "Mend chat_template in the tokenizer's folder, or take the publisher's.",
+            ) from error
+        return text
+
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
         before, after = self._around("on")
         pieces = [after, self.family.on_prefill]
@@ -171,9 +189,7 @@ class Renderer:
     def _around(self, thinking: Thinking) -> tuple[str, str]:
         """What the chat template writes before and after the user's text."""
         switch = {self.family.switch: thinking == "on"} if self.family.switch else {}
-        rendered: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], add_generation_prompt=True, tokenize=False, **switch
-        )
+        rendered = self.templated([{"role": "user", "content": _SLOT}], add_generation_prompt=True, **switch)
         before, slot, after = rendered.partition(_SLOT)
         if not slot:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")

@@ -151,6 +151,7 @@ class ServedEngine:
                 except UnaskableError as error:
                     problem = error.problem
                 else:
+                    self._say_if_not_offered(offered)
                     _warn(renderer, dialect)
                     return dialect
         raise ModelError(
@@ -218,7 +219,7 @@ class ServedEngine:
         )
 
     def _settings(self) -> dict[str, Any]:
-        key = os.environ.get(_KEY)
+        key = _key()
         return {
             "base_url": self.served.url,
             "timeout": httpx.Timeout(self._patience.timeout_s, connect=min(10.0, self._patience.timeout_s), pool=None),
@@ -229,7 +230,7 @@ class ServedEngine:
     def _check_key(self, response: httpx.Response) -> None:
         if response.status_code in (401, 403):
             raise ModelError(
-                f"{self.served.url} {'refuses the key' if os.environ.get(_KEY) else 'wants a key'}.",
+                f"{self.served.url} {'refuses the key' if _key() else 'wants a key'}.",
                 f"Set the environment variable {_KEY}.",
             )
 
@@ -243,8 +244,15 @@ class ServedEngine:
         said = (said.get("message") or said.get("detail")) if isinstance(said, dict) else said
         if not isinstance(said, str):  # FastAPI's lists of what is wrong repeat the request
             return ""
-        key = os.environ.get(_KEY)
+        key = _key()
         return f" ({' '.join((said.replace(key, '***') if key else said).split())[:_WORDS]})"
+
+    def _say_if_not_offered(self, offered: list[str]) -> None:
+        if offered and self.served.name not in offered:
+            console.print(
+                f"  {self.served.url} answers as {self.served.name!r}, which it does not offer: it may be another "
+                f"model (it offers: {', '.join(offered)})."
+            )
 
     def _say(self, state: RetryCallState) -> None:
         if state.attempt_number == _SAY_AT and state.outcome is not None:
@@ -298,6 +306,21 @@ def _completion(response: httpx.Response) -> Completion:
         return Completion(text, int(body["usage"]["completion_tokens"]), stopped)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise _TryAgain("its answer is no completion") from error
+
+
+def _key() -> str | None:
+    """The API's key, where there is one. A line's end, which files have, is no part of it.
+
+    Raises:
+        ModelError: it holds what a header cannot.
+    """
+    key = os.environ.get(_KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(
+            f"the environment variable {_KEY} holds letters that no key has.",
+            "Copy the key again: it is printable ASCII, on one line.",
+        )
+    return key or None
 
 
 def _seconds(variable: str) -> float:

@@ -71,6 +71,6 @@ def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> 
 def copies_over(plan: Plan, memory_gib: float, num_gpus: int) -> int:
     """GPUs to cut one copy of the model over, a power of two: its weights then take at most half of each."""
     split = 1
-    while split < num_gpus and plan.memory.sampling_weights / split / GIB > memory_gib / 2:
+    while split < num_gpus and plan.memory.sampling.weights / split / GIB > memory_gib / 2:
         split *= 2
     return split

@@ -22,6 +22,13 @@ CUTS_WEIGHTS: tuple[Launcher, ...] = ("fsdp2", "zero3")
 """Launchers under which a GPU keeps only its share of the weights."""
 
 
+class Answerer(NamedTuple):
+    """A model that answers: its shape, and the type of its weights and cache."""
+
+    shape: ModelShape
+    dtype: str
+
+
 class Sampling(NamedTuple):
     """Prompts that are answered: how many, with which budget of tokens, how many together, in how large a cache."""
 
@@ -32,6 +39,8 @@ class Sampling(NamedTuple):
     batch_tokens: int
     guessed: bool = False
     """Is the number of prompts an assumption?"""
+    by: Answerer | None = None
+    """Who answers, where it is not the recipe's model: a teacher."""
 
 
 class Decoding(NamedTuple):
@@ -57,21 +66,29 @@ class Training(NamedTuple):
     gpu_hours: float
 
 
+class SamplingBytes(NamedTuple):
+    """Bytes on one device while a model answers."""
+
+    weights: float
+    cache: float
+
+    def total(self) -> float:
+        """Both."""
+        return sum(self)
+
+
 class Memory(NamedTuple):
-    """Bytes on each device."""
+    """Bytes on each device. A training, the model that answers and its teacher are never there together."""
 
     training: TrainingBytes
-    sampling_weights: float
-    sampling_cache: float
+    sampling: SamplingBytes
+    teacher: SamplingBytes | None
+    """Of a teacher that is another model."""
     reserve: float
 
-    def training_gib(self) -> float:
-        """GiB of a training step, with the reserve."""
-        return (self.training.total() + self.reserve) / GIB
-
-    def sampling_gib(self) -> float:
-        """GiB of sampling in one process, with the reserve."""
-        return (self.sampling_weights + self.sampling_cache + self.reserve) / GIB
+    def gib(self, part: TrainingBytes | SamplingBytes) -> float:
+        """GiB of one of them, with the reserve."""
+        return (part.total() + self.reserve) / GIB
 
 
 class Plan(NamedTuple):
@@ -113,9 +130,8 @@ def plan(
     """
     align, dtype = recipe.align, recipe.model.dtype
     adapter = shape.num_adapter_parameters(align.lora_rank, align.lora_targets)
-    cached = max(
-        min(each.batch_tokens, each.batch_size * (each.max_tokens + assumed.prompt_tokens)) for each in samplings
-    )
+    own = Answerer(shape, dtype)
+    others = [each for each in samplings if each.by is not None]
     memory = Memory(
         training=training_bytes(
             shape,
@@ -129,8 +145,8 @@ def plan(
             checkpointing=True,
             shards=num_gpus if launcher in CUTS_WEIGHTS else 1,
         ),
-        sampling_weights=BYTES[dtype] * shape.num_parameters(),
-        sampling_cache=cached * cache_bytes(shape, dtype),
+        sampling=_sampling_bytes(own, [each for each in samplings if each.by is None], assumed),
+        teacher=_sampling_bytes(others[0].by, others, assumed) if others and others[0].by else None,
         reserve=assumed.reserve_gib * GIB,
     )
     budget = recipe.respond.max_tokens
@@ -138,12 +154,20 @@ def plan(
         num_parameters=shape.num_parameters(),
         num_adapter_parameters=adapter,
         memory=memory,
-        decoding=tuple(_decoding(shape, dtype, each, device, assumed) for each in samplings),
+        decoding=tuple(_decoding(each.by or own, each, device, assumed) for each in samplings),
         training=_training(shape, align, adapter, refused_share, budget, device, assumed),
     )
 
 
-def _decoding(shape: ModelShape, dtype: str, work: Sampling, device: Device, assumed: Assumptions) -> Decoding:
+def _sampling_bytes(by: Answerer, samplings: Sequence[Sampling], assumed: Assumptions) -> SamplingBytes:
+    """The weights, and the largest cache that one of the samplings fills."""
+    cached = max(
+        min(each.batch_tokens, each.batch_size * (each.max_tokens + assumed.prompt_tokens)) for each in samplings
+    )
+    return SamplingBytes(BYTES[by.dtype] * by.shape.num_parameters(), cached * cache_bytes(*by))
+
+
+def _decoding(by: Answerer, work: Sampling, device: Device, assumed: Assumptions) -> Decoding:
     expected = work.num_prompts * work.max_tokens * assumed.answer_share
     most = work.num_prompts * work.max_tokens
     return Decoding(
@@ -151,10 +175,8 @@ def _decoding(shape: ModelShape, dtype: str, work: Sampling, device: Device, ass
         num_prompts=work.num_prompts,
         expected_tokens=expected,
         most_tokens=most,
-        gpu_hours=expected
-        * seconds_a_token(shape, dtype, work, work.max_tokens * assumed.answer_share, device, assumed)
-        / 3600,
-        most_gpu_hours=most * seconds_a_token(shape, dtype, work, work.max_tokens, device, assumed) / 3600,
+        gpu_hours=expected * seconds_a_token(*by, work, work.max_tokens * assumed.answer_share, device, assumed) / 3600,
+        most_gpu_hours=most * seconds_a_token(*by, work, work.max_tokens, device, assumed) / 3600,
         guessed=work.guessed,
     )
 

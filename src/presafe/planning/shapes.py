@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from presafe.errors import ModelError
-from presafe.recipe import Settings
+from presafe.recipe import Settings, is_served
 
 Kind = Literal["llama", "qwen2", "qwen3"]
 KINDS: tuple[Kind, ...] = ("llama", "qwen2", "qwen3")
@@ -86,10 +86,15 @@ def shape_of(address: str) -> ModelShape:
     """The shape of the model at an address: one that ships, or read from its config, local or on the hub.
 
     Raises:
-        ModelError: its config cannot be read, or is of a kind that is not planned for.
+        ModelError: its config cannot be read, is of a kind that is not planned for, or a server has it.
     """
     if address in known_shapes():
         return known_shapes()[address]
+    if is_served(address):
+        raise ModelError(
+            f"no plan for {address}: a served model has no config here.",
+            "To plan for it, name its hub id or a folder with its config.json as the address.",
+        )
     from transformers import AutoConfig
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from presafe.errors import RecipeError
 from presafe.evaluation.suites import PUBLISHED
 from presafe.planning.devices import Assumptions, assumptions, find_device
-from presafe.planning.estimate import Launcher, Plan, Sampling, plan
+from presafe.planning.estimate import Answerer, Launcher, Plan, Sampling, plan
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.recipe import Recipe, Source
@@ -18,7 +18,7 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
 
     Raises:
         RecipeError: no such device, or GPUs that cannot share a step.
-        ModelError: no plan for the model.
+        ModelError: no plan for the model or its teacher.
     """
     if num_gpus < 1 or (recipe.align.accumulation % num_gpus and recipe.align.batch_size % num_gpus):
         raise RecipeError(
@@ -39,13 +39,18 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
 
 
 def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
-    """Everything that a recipe has answered, stage by stage."""
+    """Everything that a recipe has answered, stage by stage.
+
+    Raises:
+        ModelError: no plan for a teacher that is another model.
+    """
     respond, evaluate = recipe.respond, recipe.evaluate
     queries = sum(_count(source, assumed) for source in respond.classifier_queries)
     own = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) != "refuse")
     harmful = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) == "refuse")
     systems = len(evaluated_systems(recipe))
     together = (respond.batch_size, respond.batch_tokens)
+    teacher = Answerer(shape_of(respond.teacher.address), respond.teacher.dtype) if respond.teacher else None
     suites = [
         Sampling(
             f"evaluate {name}, {systems} systems",
@@ -58,11 +63,11 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
         for name, source in evaluate.suites.items()
     ]
     return [
-        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, *together),
+        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, *together, by=teacher),
         Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, *together),
         Sampling("own answers", own, respond.max_tokens, *together),
         *(
-            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, *together)]
+            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, *together, by=teacher)]
             if reads_answers(recipe)
             else []
         ),

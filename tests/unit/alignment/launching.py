@@ -23,17 +23,19 @@ def config_file(name: str) -> Path:
     return Path(str(resources.files("presafe") / "launchers" / f"{name}.yaml"))
 
 
-def launched_environment(name: str) -> dict[str, str]:
-    """What `accelerate launch --config_file NAME` tells its processes."""
+def launched_environment(name: str, precision: str) -> dict[str, str]:
+    """What `accelerate launch --config_file NAME --mixed_precision PRECISION` tells its processes."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    words = ["--config_file", str(config_file(name)), "--num_processes", str(NUM_PROCESSES), "--mixed_precision", "no"]
+    words = ["--config_file", str(config_file(name)), "--num_processes", str(NUM_PROCESSES)]
     arguments, file, _ = _validate_launch_command(
-        launch_command_parser().parse_args([*words, "--main_process_port", port, "none.py"])
+        launch_command_parser().parse_args(
+            [*words, "--mixed_precision", precision, "--main_process_port", port, "none.py"]
+        )
     )
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(NUM_PROCESSES)}
     if not arguments.use_deepspeed:
@@ -42,12 +44,18 @@ def launched_environment(name: str) -> dict[str, str]:
     return prepare_deepspeed_cmd_env(arguments)[1] | shared
 
 
-def launch(name: str, work: Callable[[], None], timeout_s: float = 60) -> list[int | None]:
+def launch(name: str, work: Callable[[], None], precision: str = "no", timeout_s: float = 60) -> list[int | None]:
     """Run `work` in two processes; returns their exit codes, 0 where all went well.
 
     As a launcher does, it ends the others once one has failed.
+
+    Args:
+        name: The configuration that ships.
+        work: What each process does.
+        precision: "no" for float32, or "bf16", which the configuration says.
+        timeout_s: Seconds after which both are killed.
     """
-    variables = launched_environment(name)
+    variables = launched_environment(name, precision)
     context = get_context("fork")
     processes = [context.Process(target=_become, args=(rank, name, variables, work)) for rank in range(NUM_PROCESSES)]
     for process in processes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from transformers import LlamaConfig
 
 from presafe.errors import ModelError
 from presafe.models.address import Served, need_weights, pretrained, served_model
@@ -90,3 +91,10 @@ def test_a_gguf_file_alone_in_its_folder_or_by_name(tmp_path: Path) -> None:
         pretrained(str(tmp_path))
     (tmp_path / "config.json").touch()  # a folder of safetensors that also offers GGUFs
     assert pretrained(str(tmp_path)) == {"pretrained_model_name_or_path": str(tmp_path)}
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
+    LlamaConfig().save_pretrained(tmp_path)
+    for address, tokenizer in ((str(tmp_path), None), (SERVER, str(tmp_path))):
+        with pytest.raises(ModelError, match=r"it holds no tokenizer that can be read here \(tokenizer.json\)"):
+            load_renderer(address, tokenizer=tokenizer)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import trl
 
+from presafe.cli.listing import Kind, list_names
+from presafe.cli.options import read_model
 from presafe.errors import ModelError
 from presafe.models.family import detect_family, families, find_family, parse_family
 from presafe.models.loading import smolthink_adapter
 
+DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
 
@@ -156,12 +160,28 @@ def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_malformed_family_that_an_option_names_is_named_by_its_file(tmp_path: Path) -> None:
+    # Failed first: settings keep the file's text, and what was wrong was that of a "family of your own".
+    mine = tmp_path / "mine.toml"
+    mine.write_text(GOOD.replace('stop = ["</s>"]', ""), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"mine\.toml: stop: Field required"):
+        read_model("smolthink", str(mine), "float32")
+
+
 def test_a_family_is_found_by_name_or_declared_in_toml() -> None:
     assert find_family("qwen3") is families()["qwen3"]
     assert find_family(GOOD).name == "mine"
     with pytest.raises(ModelError, match="no chat family 'qwen9'") as caught:
         find_family("qwen9")
     assert "give a .toml file" in caught.value.hint
+
+
+def test_the_list_and_the_documentation_name_each_familys_models(capsys: pytest.CaptureFixture[str]) -> None:
+    # Failed first: `presafe list models` named no model of a family, so that QwQ could not be found in it.
+    documented = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.read_text("utf-8").split("| family |")[1], re.MULTILINE)
+    list_names(Kind.models)
+    listed = re.findall(r"^(\w+) +chat family of ([^;]+);", capsys.readouterr().out, re.MULTILINE)
+    assert dict(documented) == dict(listed) == {name: family.models for name, family in families().items()}
 
 
 def test_every_family_has_its_publishers_budget() -> None:

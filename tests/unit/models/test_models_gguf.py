@@ -11,6 +11,7 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM
 
+from presafe.errors import ModelError
 from presafe.models.loading import LoadedModel, load_model, smolthink_adapter
 
 _WIDTH, _INNER, _HEADS = 32, 64, 2
@@ -81,3 +82,10 @@ def test_a_folder_with_one_gguf_file_is_a_model(folder: Path, tmp_path: Path) ->
     assert torch.equal(logits(again, rendered.ids), logits(model, rendered.ids))
     by_file, _ = load_model(str(folder / "tiny.gguf"))
     assert torch.equal(logits(by_file, rendered.ids), logits(model, rendered.ids))
+
+
+@pytest.mark.parametrize("num_bytes", [2_000, 50_000], ids=["in_its_fields", "in_its_weights"])
+def test_a_file_that_was_cut_is_one_line(folder: Path, tmp_path: Path, num_bytes: int) -> None:
+    (tmp_path / "tiny.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:num_bytes])
+    with pytest.raises(ModelError, match="its GGUF file cannot be read, perhaps because its download was cut"):
+        load_model(str(tmp_path))

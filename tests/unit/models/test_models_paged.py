@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedConfig, Qwen3_5TextConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager, RequestState
+from transformers.generation.continuous_batching.continuous_api import BackgroundThreadStatus
 
 from presafe.errors import ModelError
 from presafe.models import cache, paged
@@ -196,6 +197,21 @@ def test_a_failure_reaches_every_prompt_and_the_next_ones_are_decoded(
         return await asyncio.gather(*map(engine.complete, requests_of(GREEDY)))
 
     assert asyncio.run(together()) == by_the_loop
+
+
+@pytest.mark.usefixtures("pages")
+def test_a_prompt_that_comes_just_after_the_end_does_not_wait_for_ever(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(self: ContinuousBatchingManager, *_: object, request_id: str, **__: object) -> str:
+        self.background_thread_status.request_stop(BackgroundThreadStatus.HARD_STOP, 0)
+        return request_id  # and the queue was emptied before
+
+    monkeypatch.setattr(ContinuousBatchingManager, "add_request", too_late)
+    monkeypatch.setattr(paged, "_LOOK_S", 0.05)
+    engine = LocalEngine(lambda: loaded, 2, 8 * PAGE)
+    with pytest.raises(ModelError, match="continuous batching ended: it takes no more prompts"):
+        asyncio.run(asyncio.wait_for(engine.complete(requests_of(GREEDY)[0]), 20))
 
 
 def test_the_model_is_left_as_it_was(loaded: LoadedModel, pages: list[str]) -> None:

@@ -138,6 +138,23 @@ def test_an_answer_without_a_thought_is_read_back(smolthink: Renderer, answer: s
     assert smolthink.split(smolthink.answer_ids(answer), "off") == Answer("", answer, False)
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages[0]['content'] ", "unexpected end of template"),
+        ("{{ raise_exception('two turns\nplease') }}", "user: two turns please"),
+        ("{{ messages[0]['name'] + 'x' }}", "has no attribute 'name'"),
+        ("{{ messages[0]['content'] + 1 }}", "can only concatenate str"),
+    ],
+    ids=["malformed", "refuses", "undefined", "wrong_type"],
+)
+def test_a_template_that_fails_is_one_line(smolthink: Renderer, template: str, said: str) -> None:
+    with pytest.raises(ModelError, match="the chat template fails") as caught:
+        with_template(smolthink, template, "smolthink").render("Boil an egg?", "on")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_completion_is_exactly_this_text(smolthink: Renderer) -> None:
     decode = smolthink.tokenizer.decode
     assert decode(smolthink.completion("7 + 5 = 12.", "12")) == "7 + 5 = 12.\n</think>\n\n12<|im_end|>"

@@ -168,3 +168,9 @@ def test_a_model_that_is_not_known_is_read_from_its_config(tmp_path, tiny):
     assert shape_of(str(tmp_path)) == tiny[1]
     with pytest.raises(ModelError, match="cannot read the config of"):
         shape_of("presafe-tests/not-there")
+
+
+def test_a_served_model_has_no_plan():
+    with pytest.raises(ModelError, match="a served model has no config here") as caught:
+        shape_of("http://127.0.0.1:8000#Qwen/Qwen3-8B")
+    assert "name its hub id" in caught.value.hint
