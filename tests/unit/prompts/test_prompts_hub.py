@@ -75,6 +75,7 @@ def test_rows_are_kept_once_and_by_value(source) -> None:
         "licence": "CC0-1.0",
         "expect": "comply",
         "target": None,
+        "version": 1,
     }
 
 
