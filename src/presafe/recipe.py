@@ -141,9 +141,8 @@ class Source(Settings):
             raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
         if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
             raise ValueError("a `hub` needs `split`, `column` and `licence`")
-        if (
-            self.file or self.suite
-        ) and self.split != "held_out":  # not `model_fields_set`: recipe.json has every field
+        # not `model_fields_set`: recipe.json has every field
+        if (self.file or self.suite) and self.split != "held_out":
             raise ValueError("`split` belongs to a `set` or a `hub`")
         if self.set is not None and self.split not in ("build", "align", "held_out"):
             raise ValueError("`split` of a `set` is build, align or held_out")

@@ -17,8 +17,17 @@ from presafe.run_folder import RunFolder
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.systems import evaluated_systems
 
-KILL_AT = (r"^  own: ", r"^  classifier: [3-9]", r"^  presafe: 3/", r"^  presafe-on: ", r"^5 report")
-"""The line on stderr after which the process is killed: once in each stage, where it has the most to lose."""
+KILL_AT = (
+    r"^  teacher: ",
+    r"^  own: ",
+    r"^  classifier: [3-9]",
+    r"^  sft: 2/",
+    r"^  presafe: 3/",
+    r"^  vanilla-on: ",
+    r"^  presafe-on: ",
+    r"^5 report",
+)
+"""The line on stderr after which the process is killed: each stage once or twice."""
 
 
 def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
