@@ -158,6 +158,16 @@ class SuiteShares(Record):
     shares: dict[str, float | None]
 
 
+class OperatingPoint(Record):
+    """How strongly an adapter is applied, and how many of n harmless queries it then refuses at once."""
+
+    scale: float
+    """γ; 1 is as it was trained."""
+    refused_as_trained: int
+    refused: int
+    n: int
+
+
 class RunResult(Record):
     """One run of a study, a condition with one seed: all that its summary needs, without the run folder.
 
@@ -179,6 +189,8 @@ class RunResult(Record):
     trained_tokens: int | None
     scores: tuple[Score, ...]
     answered: tuple[SuiteShares, ...]
+    operating_point: OperatingPoint | None = None
+    """None where the adapter is as it was trained."""
 
 
 class StudyScore(Score):

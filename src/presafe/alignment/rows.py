@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from presafe.methods.method import Case, Form, Target, Training
-from presafe.methods.targets import own_words, refuse
+from presafe.methods.targets import REFUSALS, own_words, refuse
+from presafe.models.decision_head import RefusalStart
 from presafe.models.rendering import Renderer
 from presafe.records import Prompt, Response, Signal
 
@@ -104,16 +105,24 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
     )
 
 
-def refusal_start_id(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> int:
-    """The token with which a method's refusals and other thoughts part ways, right after the thought's opening.
+def refusal_start(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> RefusalStart:
+    """What a method's refusals start with, right after the thought's opening.
 
-    The first token of a refusal's thought, or the one that closes the thought at once. Where the method knows no
-    refusal before it sees data, that of the recipe's form.
+    The first token of a refusal's thought; or all that closes the thought at once, and the first word of any of the
+    project's refusals. Where the method knows no refusal before it sees data, that of the recipe's form.
     """
     case = Case(_SOME_QUERY, None, refusal_target)
     from_data = training.needs_data or training.steering
     target = refuse(case) if from_data else training.refusal(case) or refuse(case)
-    return (renderer.completion_ids(target.thought) if target.thought else renderer.close_ids())[0]
+    if target.thought:
+        return RefusalStart((), frozenset(renderer.completion_ids(target.thought)[:1]))
+    words = {renderer.answer_ids(refusal, ended=True)[0] for refusal in REFUSALS}
+    return RefusalStart(tuple(renderer.close_ids()), frozenset(words))
+
+
+def refusal_start_id(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> int:
+    """The token with which a method's refusals and other thoughts part ways: the first of `refusal_start`."""
+    return refusal_start(renderer, refusal_target, training).links[0][0]
 
 
 def pivot_ids(renderer: Renderer, pivots: tuple[str, str]) -> tuple[list[int], list[int]]:

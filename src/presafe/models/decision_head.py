@@ -1,14 +1,15 @@
 """The decision before the CoT: the auxiliary head after training, and the model's own odds of starting a refusal.
 
 `states_at` and `read_states` say which hidden state a head reads. Training and measuring both read through them. The
-head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r the token that a refusal
-starts with (ours).
+head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r what a refusal starts with
+(ours).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +21,20 @@ from presafe.methods.method import Position
 
 HEAD = "presafe_head"
 """Attribute of the causal language model while it trains, and stem of the exported file."""
+
+
+class RefusalStart(NamedTuple):
+    """What a system's refusals start with, once the thought is open: some tokens that all share, then a first word."""
+
+    closing: tuple[int, ...]
+    """Tokens that close the thought at once; none where a refusal starts with a thought of its own."""
+    words: frozenset[int]
+    """Tokens of which the next is one."""
+
+    @property
+    def links(self) -> list[tuple[int, ...]]:
+        """Which tokens may follow, step by step."""
+        return [*((token,) for token in self.closing), tuple(sorted(self.words))]
 
 
 def has_head(folder: Path) -> bool:
@@ -61,20 +76,22 @@ def read_states(
 
 
 def start_log_odds(
-    logits: Float[Tensor, "rows vocabulary"], token: int, against: int | None = None
+    logits: Float[Tensor, "rows vocabulary"], tokens: int | Sequence[int], against: int | None = None
 ) -> Float[Tensor, " rows"]:
-    """ln P(token) − ln(1 − P(token)) without forming P, which would saturate; or − ln P(against).
+    """ln P − ln(1 − P), P the probability of one of some tokens, without forming it, which would saturate.
 
     Args:
         logits: Output of the language-model head, at the position before the token.
-        token: Id of the token.
-        against: Id of another; None is all others.
+        tokens: Id of the token, or ids of several.
+        against: Id of another one: ln P(token) − ln P(against) for a single token; None is all others.
     """
+    among = [tokens] if isinstance(tokens, int) else list(tokens)
+    own = logits[:, among].logsumexp(-1)
     if against is not None:
-        return logits[:, token] - logits[:, against]
+        return own - logits[:, against]
     others = logits.clone()
-    others[:, token] = -torch.inf
-    return logits[:, token] - others.logsumexp(-1)
+    others[:, among] = -torch.inf
+    return own - others.logsumexp(-1)
 
 
 class DecisionHead:

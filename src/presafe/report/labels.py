@@ -67,6 +67,7 @@ METRICS: Mapping[str, str] = {
     "refusal_start_auroc": "harmful against this suite: AUROC, refusal start",
     "head_auroc": "harmful against this suite: AUROC, head",
     "classifier_accuracy": "classifier accuracy",
+    "with_thought_rate": "answered after a thought",
     "truncated_rate": "truncated thought",
     "unjudged_rate": "no verdict",
 }

@@ -4,7 +4,7 @@ What differs between them stands in `methods/`: what queries are answered with, 
 
     L = L_SFT + λ · L_align + λ_start · L_start
 
-are on. Base, rows, order, steps and export are the same.
+are on. Base, rows, order, steps and export are the same. Then each adapter is scaled to the recipe's operating point.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
 from presafe.models.rendering import Renderer
-from presafe.processes import claim_device, part
+from presafe.processes import alone, claim_device, is_main_process, part
 from presafe.progress import console
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
+from presafe.stages.operating_point import set_operating_point
 from presafe.stages.respond import responses_of
 from presafe.stages.systems import (
     System,
@@ -70,6 +71,11 @@ def align(run: RunFolder) -> None:
         )
         free_memory()
     part()
+    if is_main_process():
+        with alone():
+            for system in aligned_systems(recipe):
+                set_operating_point(run, system, renderer)
+                free_memory()
 
 
 def system_rows(

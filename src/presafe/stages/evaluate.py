@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from presafe.alignment.rows import refusal_start_id
+from presafe.alignment.rows import refusal_start
 from presafe.evaluation.answers import Answers, answered, answers_to, scores_of
 from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.evaluation.decision import decision_scores
@@ -127,7 +127,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     method = (
         system.name if system.seed is not None else "sft"
     )  # the model as it came: where the recipe's refusals start
-    start = refusal_start_id(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
+    start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
     asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
         found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)

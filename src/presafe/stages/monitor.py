@@ -7,7 +7,7 @@ from pathlib import Path
 
 from presafe.evaluation.decision import decision_scores
 from presafe.models.address import need_weights
-from presafe.models.decision_head import DecisionHead
+from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.loading import load_model
 from presafe.recipe import ModelSettings
 from presafe.records import Prompt
@@ -31,5 +31,5 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
         Prompt(id=str(number), text=text, category="none", split="none", licence="none", expect="comply")
         for number, text in enumerate(texts)
     ]
-    scores = decision_scores(loaded, prompts, 0, head)
+    scores = decision_scores(loaded, prompts, RefusalStart((), frozenset({0})), head)  # of which the head knows nothing
     return [score.head_probability for score in scores if score.head_probability is not None]

@@ -28,6 +28,7 @@ from presafe.report.labels import duration
 from presafe.report.study import write_study
 from presafe.run_folder import RunFolder, check_same, locked
 from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
 from presafe.stages.share import link_shared
 from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
@@ -134,6 +135,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if histories else None,
         scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
         answered=tuple(shares),
+        operating_point=next((point for each in own if (point := operating_point(folder, each))), None),
     )
 
 

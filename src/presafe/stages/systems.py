@@ -38,7 +38,12 @@ def alignment_queries(recipe: Recipe) -> list[Prompt]:
 
 def harmless_queries(recipe: Recipe) -> list[Prompt]:
     """Those of them that the model is to answer as before."""
-    return [prompt for prompt in alignment_queries(recipe) if prompt.expect != "refuse"]
+    return harmless(alignment_queries(recipe))
+
+
+def harmless(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Those of some prompts that are to be answered."""
+    return [prompt for prompt in prompts if prompt.expect != "refuse"]
 
 
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
@@ -86,8 +91,9 @@ def check_prompts(recipe: Recipe) -> str:
         The sha256 of all prompts, with their ids.
 
     Raises:
-        PromptError: as `load_sources` and `safety_data`; the alignment queries are all harmful or all harmless; or a
-            query stands in an evaluation suite, case and punctuation folded.
+        PromptError: as `load_sources` and `safety_data`; the alignment queries are all harmful or all harmless, or
+            those of the classifier are all harmful where `align.over_refusal` is a share of the others; or a query
+            stands in an evaluation suite, case and punctuation folded.
     """
     queries = [classifier_queries(recipe), alignment_queries(recipe)]
     harmful = {prompt.expect == "refuse" for prompt in queries[1]}
@@ -95,6 +101,11 @@ def check_prompts(recipe: Recipe) -> str:
         there, missing = ("harmful", "harmless") if harmful.pop() else ("harmless", "harmful")
         raise PromptError(
             f"every alignment query is {there}.", f"Add {missing} ones to respond.alignment_queries: it takes both."
+        )
+    if recipe.align.over_refusal is not None and not harmless(queries[0]):
+        raise PromptError(
+            "align.over_refusal is a share of the classifier's harmless queries, and there is none.",
+            "Add some to respond.classifier_queries, or leave align.over_refusal out.",
         )
     suites = evaluation_suites(recipe)
     asked = {fold(prompt.text) for prompts in queries for prompt in prompts}

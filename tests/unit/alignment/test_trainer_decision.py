@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from math import exp, log
+from math import exp, log, prod
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from presafe.alignment.head import attach_head, save_head
-from presafe.alignment.rows import alignment_rows, refusal_start_id
+from presafe.alignment.rows import alignment_rows, refusal_start
 from presafe.evaluation.decision import decision_scores
-from presafe.models.decision_head import DecisionHead
+from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
 from presafe.records import Prompt, Response, Signal
 
+TEN = RefusalStart((), frozenset({10}))
+"""Some token, where only the head is looked at."""
 TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words in it, so that rows are padded.", "ok")
 
 
@@ -56,19 +58,24 @@ def head(make_model, tmp_path):
 @pytest.mark.parametrize(("kind", "opening"), [("loaded", ""), ("opens_itself", "<think>\n")])
 def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch_size):
     loaded = request.getfixturevalue(kind)
-    start = refusal_start_id(loaded.renderer, "direct")
-    # a direct refusal closes the thought at once: "\n</think>\n\n..."
-    assert loaded.renderer.tokenizer.decode([start]) == "\n"
+    start = refusal_start(loaded.renderer, "direct")
+    # a direct refusal closes the thought at once, "\n</think>\n\n", and begins with "I" or "Sorry"
+    assert loaded.renderer.tokenizer.decode(start.closing) == "\n</think>\n\n"
+    assert len(start.words) == 2
     scores = decision_scores(loaded, prompts(), start, head, batch_size=batch_size)
     assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
     for text, score in zip(TEXTS, scores, strict=True):
         rendered = loaded.renderer.render(text, "on")
         ids = rendered.ids + loaded.renderer.completion_ids(opening)
         with torch.no_grad():
-            output = loaded.model(torch.tensor([ids]), output_hidden_states=True)
-        # the probability that the thought, once open, begins with the refusal's first token
-        p = output.logits[0, -1].double().softmax(-1)[start].item()
+            output = loaded.model(torch.tensor([ids + list(start.closing)]), output_hidden_states=True)
+        # the probability that the thought, once open, closes token by token, and that then comes one of the two words
+        chances = output.logits[0, len(ids) - 1 :].double().softmax(-1)
+        steps = [chances[i, token].item() for i, token in enumerate(start.closing)]
+        steps.append(sum(chances[-1, word].item() for word in start.words))
+        p = prod(steps)
         assert score.refusal_logit == pytest.approx(log(p) - log(1 - p), abs=1e-4)
+        assert score.weakest_logit == pytest.approx(log(min(steps)) - log(1 - min(steps)), abs=1e-4)
         # the head reads the last prompt token, after the final norm
         z = (output.hidden_states[-1][:, rendered.decision_index] @ head.weight.T + head.bias).item()
         assert score.head_probability == pytest.approx(1 / (1 + exp(-z)), abs=1e-5)
@@ -76,8 +83,8 @@ def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch
 
 
 def test_without_a_head_there_is_no_head_probability(loaded, head):
-    with_head = decision_scores(loaded, prompts(), 10, head)
-    without = decision_scores(loaded, prompts(), 10, None)
+    with_head = decision_scores(loaded, prompts(), TEN, head)
+    without = decision_scores(loaded, prompts(), TEN, None)
     assert [score.head_probability for score in without] == [None] * 4
     assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
 
@@ -90,8 +97,8 @@ def test_refusal_logit_is_finite_where_the_refusal_is_certain(loaded, renderer):
         lm_head.bias.zero_()
         lm_head.bias[5] = 200.0
     loaded.model.set_output_embeddings(lm_head)
-    (certain, *_) = decision_scores(loaded, prompts(), 5, None)
-    (never, *_) = decision_scores(loaded, prompts(), 6, None)
+    (certain, *_) = decision_scores(loaded, prompts(), RefusalStart((), frozenset({5})), None)
+    (never, *_) = decision_scores(loaded, prompts(), RefusalStart((), frozenset({6})), None)
     assert 20 < certain.refusal_logit < float("inf")
     assert never.refusal_logit == pytest.approx(-200, abs=1e-3)
 
@@ -117,7 +124,7 @@ def test_training_and_scoring_read_the_same_position(loaded, head, renderer, mak
     by_hand = [
         -signals[str(i)].probability * log(score.head_probability)
         - (1 - signals[str(i)].probability) * log(1 - score.head_probability)
-        for i, score in enumerate(decision_scores(loaded, prompts(), 10, head))
+        for i, score in enumerate(decision_scores(loaded, prompts(), TEN, head))
     ]
     trainer = make_trainer(loaded.model, rows)
     with torch.no_grad():
@@ -134,5 +141,5 @@ def test_head_that_ignores_the_prompt(tmp_path, loaded):
     save_file(
         {"weight": torch.zeros(1, 32), "bias": torch.tensor([log(3)])}, str(tmp_path / "presafe_head.safetensors")
     )
-    scores = decision_scores(loaded, prompts(), 10, DecisionHead(tmp_path))
+    scores = decision_scores(loaded, prompts(), TEN, DecisionHead(tmp_path))
     assert [score.head_probability for score in scores] == pytest.approx([0.75] * 4)

@@ -80,9 +80,21 @@ def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:
     rows = rows_of(REFUSED, "comply")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
         "over_refusal_rate": (0.75, 8),
+        "with_thought_rate": (0.0, 10),
         "truncated_rate": (0.1, 10),
         "unjudged_rate": (0.2, 10),
     }
+
+
+@pytest.mark.parametrize("expect", ["comply", "answer"])
+def test_harmless_prompts_say_how_many_were_answered_after_a_thought(expect: Expect) -> None:
+    # 3 of 4 with a thought, whatever came of it; blanks are none.
+    thoughts = ("I think.", "So", "\nHm", " \n")
+    said = [response("refuse").model_copy(update={"thought": thought}) for thought in thoughts]
+    row = rows_of(said, expect)["with_thought_rate"]
+    assert (row.value, row.n) == (0.75, 4)
+    assert "with_thought_rate" not in rows_of(said, expect, thinking="off")
+    assert "with_thought_rate" not in rows_of(said, "refuse")  # a refusal needs none
 
 
 def test_thoughts_are_rated_apart_and_under_their_own_judge() -> None:
@@ -140,6 +152,7 @@ def test_problems_count_an_unjudged_one_as_not_solved() -> None:
     rows = rows_of(responses, "answer")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
         "accuracy": (0.5, 6),
+        "with_thought_rate": (0.0, 6),
         "truncated_rate": (pytest.approx(2 / 6), 6),
         "unjudged_rate": (pytest.approx(2 / 6), 6),
     }

@@ -139,6 +139,7 @@ def test_problems_with_several_answers() -> None:
         "pass@2": (pytest.approx((1 + 1 / 2 + 5 / 6 + 0) / 4), 4),  # 1 − C(3,2)/6 and 1 − C(2,2)/6
         "pass@4": (0.75, 4),
         "maj@4": (0.5, 4),  # yes, no, yes (two against one), no
+        "with_thought_rate": (0.0, 4),
         "truncated_rate": (2 / 16, 4),
         "unjudged_rate": (2 / 16, 4),
     }
@@ -147,7 +148,8 @@ def test_problems_with_several_answers() -> None:
 def test_programs_have_no_majority_and_harmless_prompts_only_their_rate() -> None:
     assert "maj@3" not in rows_of(answers("RRW"), "code")
     assert "pass@3" in rows_of(answers("RRW"), "code")
-    assert list(rows_of(answers("rc", "cc"), "comply")) == ["over_refusal_rate", "truncated_rate", "unjudged_rate"]
+    rates = ["over_refusal_rate", "with_thought_rate", "truncated_rate", "unjudged_rate"]
+    assert list(rows_of(answers("rc", "cc"), "comply")) == rates
 
 
 def test_one_answer_a_prompt_has_no_rows_at_k() -> None:

@@ -1,0 +1,68 @@
+"""Where an aligned model begins to refuse: its adapter is scaled until few harmless queries are refused.
+
+The queries are the harmless ones of the classifier's: the model is not trained on them, nor measured.
+
+alignment/<system>/operating_point.json     the scale, and what it does; written last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from presafe.alignment.rows import refusal_start
+from presafe.alignment.scale import find_scale, rescale
+from presafe.evaluation.decision import decision_scores
+from presafe.methods.registry import training_of
+from presafe.models.loading import LoadedModel, load_weights, release_model
+from presafe.models.rendering import Renderer
+from presafe.progress import console, progress_bar
+from presafe.records import OperatingPoint, write_text
+from presafe.run_folder import RunFolder
+from presafe.stages.systems import System, classifier_queries, harmless, system_folder
+
+OPERATING_POINT = "operating_point.json"
+"""Name of its file."""
+
+
+def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> None:
+    """Scale a trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
+    from peft import PeftModel
+    from peft.helpers import rescale_adapter_scale
+
+    settings, folder = run.recipe.align, system_folder(run, system)
+    if settings.over_refusal is None or (folder / OPERATING_POINT).exists():
+        return
+    queries = harmless(classifier_queries(run.recipe))
+    start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
+    release_model()
+    rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
+    model = PeftModel.from_pretrained(
+        load_weights(run.recipe.model.address, run.recipe.model.dtype), folder / "adapter"
+    )
+    loaded = LoadedModel(model.eval().get_base_model(), renderer)
+    refused: dict[float, int] = {}
+
+    def weakest_logits(scale: float, among: Sequence[int]) -> list[float]:
+        asked = [queries[each] for each in among]
+        with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(asked)) as bar:
+            scores = decision_scores(loaded, asked, start, None, on_finished=bar.advance)
+        logits = [score.weakest_logit for score in scores]
+        refused.setdefault(scale, sum(logit > 0 for logit in logits))
+        return logits
+
+    found = find_scale(weakest_logits, len(queries), round(settings.over_refusal * len(queries)))
+    scale = 1.0 if found is None else found
+    rescale(folder / "adapter", settings.lora_alpha * scale)
+    point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))
+    write_text(folder / OPERATING_POINT, point.model_dump_json(indent=2) + "\n")
+    there = "as trained: no scale gives as many as are allowed" if found is None else f"at {scale:.2f} of its scale"
+    console.print(
+        f"  {folder.name}: refuses {point.refused} of {point.n} harmless queries, {there} "
+        f"({point.refused_as_trained} as trained)"
+    )
+
+
+def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:
+    """That of a system; None where its adapter is as it was trained, or there is none."""
+    file = system_folder(run, system) / OPERATING_POINT
+    return OperatingPoint.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
