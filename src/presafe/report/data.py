@@ -9,6 +9,7 @@ from presafe.records import (
     Expect,
     HistoryPoint,
     InsideView,
+    OperatingPoint,
     PositionScore,
     Record,
     RefusalPlaces,
@@ -51,5 +52,7 @@ class ReportData(Record):
     sweep: tuple[SweepScore, ...] = ()
     places: tuple[RefusalPlaces, ...] = ()
     inside: tuple[InsideView, ...] = ()
+    operating_points: dict[str, OperatingPoint] = {}
+    """By system name, of adapters that were scaled after training."""
     is_comparison: bool = False
     """Whether it is about its differences, and so has a sentence for each."""

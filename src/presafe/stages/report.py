@@ -24,6 +24,7 @@ from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
 from presafe.stages.look import views_of
+from presafe.stages.operating_point import operating_point
 from presafe.stages.systems import System, evaluated_systems, evaluation_suites, system_folder
 
 _EXAMPLES = 5
@@ -85,6 +86,7 @@ def report_data(run: RunFolder) -> ReportData:
         examples=tuple(_examples(suites, said)),
         places=tuple(_places(suites, said)),
         inside=tuple(views_of(run)),
+        operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from presafe.intervals import Interval
-from presafe.records import Difference, HistoryPoint, PositionScore, Score, Thinking
+from presafe.records import Difference, HistoryPoint, OperatingPoint, PositionScore, Score, Thinking
 from presafe.report.data import Example, ReportData
 from presafe.signals.calibration import ClassifierCard, ReliabilityBin
 
@@ -148,6 +148,9 @@ def data(scores: tuple[Score, ...]) -> ReportData:
             for expect, centre in (("refuse", 2), ("comply", 6))
             for i in range(9)
         ),
+        operating_points={
+            "presafe": OperatingPoint(scale=0.925, refused_as_trained=31, refused=16, n=260),
+        },
         examples=(
             Example(
                 **shared,

@@ -220,6 +220,12 @@ def test_several_seeds_without_a_mean_are_all_shown_and_a_mean_hides_them(data, 
     assert cells_of(with_mean, "SFT only (λ = 0)")[1] == "50.0 % n = 120"
 
 
+def test_page_says_how_strongly_each_adapter_is_applied(data):
+    page = " ".join(render_report(data).split())
+    assert "PreSafe: applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
+    assert "allowed share" not in render_report(data.model_copy(update={"operating_points": {}}))
+
+
 def test_page_of_an_empty_run_says_so(data):
     nothing = {"scores": (), "classifier": None, "histories": {}, "positions": (), "examples": ()}
     page = render_report(data.model_copy(update=nothing))
