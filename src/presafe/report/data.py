@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from presafe.records import (
     Difference,
     Expect,
@@ -52,7 +54,7 @@ class ReportData(Record):
     sweep: tuple[SweepScore, ...] = ()
     places: tuple[RefusalPlaces, ...] = ()
     inside: tuple[InsideView, ...] = ()
-    operating_points: dict[str, OperatingPoint] = {}
+    operating_points: dict[str, OperatingPoint] = Field(default={})
     """By system name, of adapters that were scaled after training."""
     is_comparison: bool = False
     """Whether it is about its differences, and so has a sentence for each."""
