@@ -265,9 +265,10 @@ class AlignSettings(Settings):
         "down_proj",
     )
     """Linear layers that carry the adapter."""
-    over_refusal: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the classifier's harmless queries that an aligned model may refuse at once. After training every adapter
-    is scaled to that (ours, `alignment/scale.py`); None leaves it as it was trained."""
+    over_refusal: Literal["teacher"] | Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the classifier's queries to comply with that an aligned model may refuse at once; "teacher" is the share
+    that the teacher refuses. After training every adapter is scaled to that (ours, `alignment/scale.py`); None leaves
+    it as it was trained."""
     max_length: Positive = 1024
     """Rows with more tokens are cut there, and counted; those whose prompt alone has as many are left out."""
     save_steps: Positive = 1

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from presafe.records import write_text
 
-LOWEST, HIGHEST = 0.5, 1.5
-"""Between these γ is looked for: farther from what was trained, nothing is known of the answers."""
+_DOWN, _UP = (0.9, 0.75, 0.5), (1.1, 1.25, 1.5)
+"""Scales that γ is looked for between, the nearest to the trained one first; beyond them nothing is known of answers."""
 
 _PRECISE = 0.02
 """To which γ is looked for; a tenth moves one refusal in fifty."""
 _MORE = 10
-"""Queries that are read again beside three times those that may be refused."""
+"""Queries that are read again beside twice those that may be refused."""
 
 
 def find_scale(read: Callable[[float, Sequence[int]], Sequence[float]], num: int, allowed: int) -> float | None:
@@ -37,23 +37,26 @@ def find_scale(read: Callable[[float, Sequence[int]], Sequence[float]], num: int
         allowed: How many may be refused; fewer than there are.
 
     Returns:
-        The scale; None where the number is not met between `LOWEST` and `HIGHEST`.
+        The scale; None where the number is not met between a half and one and a half.
     """
     from scipy.optimize import brentq
 
     as_trained = read(1.0, range(num))
-    nearest = sorted(range(num), key=lambda query: -as_trained[query])[: 3 * allowed + _MORE]
+    nearest = sorted(range(num), key=lambda query: -as_trained[query])[: 2 * allowed + _MORE]
+    next_refused = as_trained[nearest[allowed]]
 
     @cache
     def first_kept(scale: float) -> float:
         """Log-odds of the query that is the next to be refused."""
-        return sorted(read(scale, nearest), reverse=True)[allowed]
+        return next_refused if scale == 1.0 else sorted(read(scale, nearest), reverse=True)[allowed]
 
-    low, high = (LOWEST, 1.0) if sorted(as_trained, reverse=True)[allowed] > 0 else (1.0, HIGHEST)
-    if first_kept(low) > 0 or first_kept(high) < 0:
-        return None
-    scale: float = brentq(first_kept, low, high, xtol=_PRECISE)
-    return scale
+    tried = 1.0
+    for further in _DOWN if next_refused > 0 else _UP:
+        if (first_kept(further) > 0) != (next_refused > 0):
+            scale: float = brentq(first_kept, tried, further, xtol=_PRECISE)
+            return scale
+        tried = further
+    return None
 
 
 def rescale(adapter: Path, alpha: float) -> None:

@@ -5,8 +5,9 @@ All on held-out prompts.
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
-evaluation/positions/<system>.jsonl     the decision position of every prompt, CoT on; none of a served model, and none
-                                        of a prefilled thought, whose decision position is that of the model as it came
+evaluation/positions/<system>.jsonl     the decision position of every prompt to refuse or to comply with, CoT on; none
+                                        of a served model, and none of a prefilled thought, whose decision position
+                                        is that of the model as it came
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from presafe.stages.systems import (
     label_of,
     system_folder,
 )
+
+_DECIDED = ("refuse", "comply")
+"""What is expected of the prompts whose decision position is read; problems are there to be solved."""
 
 
 def evaluate(run: RunFolder) -> None:
@@ -128,7 +132,8 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         system.name if system.seed is not None else "sft"
     )  # the model as it came: where the recipe's refusals start
     start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
-    asked = [(suite, prompt) for suite, prompts in evaluation_suites(run.recipe).items() for prompt in prompts]
+    decided = {name: each for name, each in evaluation_suites(run.recipe).items() if each[0].expect in _DECIDED}
+    asked = [(suite, prompt) for suite, prompts in decided.items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
         found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)
     positions = [

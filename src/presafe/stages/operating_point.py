@@ -1,6 +1,6 @@
 """Where an aligned model begins to refuse: its adapter is scaled until few harmless queries are refused.
 
-The queries are the harmless ones of the classifier's: the model is not trained on them, nor measured.
+The queries are those to comply with among the classifier's: the model is not trained on them, nor measured.
 
 alignment/<system>/operating_point.json     the scale, and what it does; written last
 """
@@ -18,7 +18,8 @@ from presafe.models.rendering import Renderer
 from presafe.progress import console, progress_bar
 from presafe.records import OperatingPoint, write_text
 from presafe.run_folder import RunFolder
-from presafe.stages.systems import System, classifier_queries, harmless, system_folder
+from presafe.stages.respond import decisions_of
+from presafe.stages.systems import System, system_folder
 
 OPERATING_POINT = "operating_point.json"
 """Name of its file."""
@@ -32,7 +33,12 @@ def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> N
     settings, folder = run.recipe.align, system_folder(run, system)
     if settings.over_refusal is None or (folder / OPERATING_POINT).exists():
         return
-    queries = harmless(classifier_queries(run.recipe))
+    decisions = [each for each in decisions_of(run).judged if each.query.expect == "comply"]
+    queries = [each.query for each in decisions]
+    if settings.over_refusal == "teacher":
+        allowed = sum(each.refused for each in decisions)
+    else:
+        allowed = round(settings.over_refusal * len(queries))
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
     rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
@@ -50,7 +56,7 @@ def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> N
         refused.setdefault(scale, sum(logit > 0 for logit in logits))
         return logits
 
-    found = find_scale(weakest_logits, len(queries), round(settings.over_refusal * len(queries)))
+    found = find_scale(weakest_logits, len(queries), min(allowed, len(queries) - 1))
     scale = 1.0 if found is None else found
     rescale(folder / "adapter", settings.lora_alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))

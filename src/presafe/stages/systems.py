@@ -38,12 +38,7 @@ def alignment_queries(recipe: Recipe) -> list[Prompt]:
 
 def harmless_queries(recipe: Recipe) -> list[Prompt]:
     """Those of them that the model is to answer as before."""
-    return harmless(alignment_queries(recipe))
-
-
-def harmless(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Those of some prompts that are to be answered."""
-    return [prompt for prompt in prompts if prompt.expect != "refuse"]
+    return [prompt for prompt in alignment_queries(recipe) if prompt.expect != "refuse"]
 
 
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
@@ -92,7 +87,7 @@ def check_prompts(recipe: Recipe) -> str:
 
     Raises:
         PromptError: as `load_sources` and `safety_data`; the alignment queries are all harmful or all harmless, or
-            those of the classifier are all harmful where `align.over_refusal` is a share of the others; or a query
+            none of the classifier's is to be complied with where `align.over_refusal` is a share of them; or a query
             stands in an evaluation suite, case and punctuation folded.
     """
     queries = [classifier_queries(recipe), alignment_queries(recipe)]
@@ -102,9 +97,9 @@ def check_prompts(recipe: Recipe) -> str:
         raise PromptError(
             f"every alignment query is {there}.", f"Add {missing} ones to respond.alignment_queries: it takes both."
         )
-    if recipe.align.over_refusal is not None and not harmless(queries[0]):
+    if recipe.align.over_refusal is not None and all(prompt.expect != "comply" for prompt in queries[0]):
         raise PromptError(
-            "align.over_refusal is a share of the classifier's harmless queries, and there is none.",
+            "align.over_refusal is a share of the classifier's queries to comply with, and there is none.",
             "Add some to respond.classifier_queries, or leave align.over_refusal out.",
         )
     suites = evaluation_suites(recipe)
