@@ -17,7 +17,7 @@ from pathlib import Path
 from presafe.records import write_text
 
 _DOWN, _UP = (0.9, 0.75, 0.5), (1.1, 1.25, 1.5)
-"""Scales that γ is looked for between, the nearest to the trained one first; beyond them nothing is known of answers."""
+"""Scales between which γ is looked for, the nearest to 1 first; beyond them nothing is known of answers."""
 
 _PRECISE = 0.02
 """To which γ is looked for; a tenth moves one refusal in fifty."""
