@@ -35,6 +35,7 @@ system = "sft"
 name = "strong"
 [condition.set]
 align.lambda_align = 5.0
+align.lambda_start = 5.0
 """
 
 
