@@ -20,7 +20,7 @@ _DOWN, _UP = (0.9, 0.75, 0.5), (1.1, 1.25, 1.5)
 """Scales between which γ is looked for, the nearest to 1 first; beyond them nothing is known of answers."""
 
 _PRECISE = 0.02
-"""To which γ is looked for; a tenth moves one refusal in fifty."""
+"""To which γ is looked for."""
 _MORE = 10
 """Queries that are read again beside twice those that may be refused."""
 

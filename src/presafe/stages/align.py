@@ -24,7 +24,7 @@ from presafe.processes import alone, claim_device, is_main_process, part
 from presafe.progress import console
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
-from presafe.stages.operating_point import set_operating_point
+from presafe.stages.operating_point import set_operating_points
 from presafe.stages.respond import responses_of
 from presafe.stages.systems import (
     System,
@@ -73,9 +73,7 @@ def align(run: RunFolder) -> None:
     part()
     if is_main_process():
         with alone():
-            for system in aligned_systems(recipe):
-                set_operating_point(run, system, renderer)
-                free_memory()
+            set_operating_points(run, renderer)
 
 
 def system_rows(

@@ -12,26 +12,25 @@ from collections.abc import Sequence
 from presafe.alignment.rows import refusal_start
 from presafe.alignment.scale import find_scale, rescale
 from presafe.evaluation.decision import decision_scores
+from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.models.loading import LoadedModel, load_weights, release_model
 from presafe.models.rendering import Renderer
 from presafe.progress import console, progress_bar
-from presafe.records import OperatingPoint, write_text
+from presafe.records import OperatingPoint, Prompt, write_text
 from presafe.run_folder import RunFolder
 from presafe.stages.respond import decisions_of
-from presafe.stages.systems import System, system_folder
+from presafe.stages.systems import System, aligned_systems, system_folder
 
 OPERATING_POINT = "operating_point.json"
 """Name of its file."""
 
 
-def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> None:
-    """Scale a trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
-    from peft import PeftModel
-    from peft.helpers import rescale_adapter_scale
-
-    settings, folder = run.recipe.align, system_folder(run, system)
-    if settings.over_refusal is None or (folder / OPERATING_POINT).exists():
+def set_operating_points(run: RunFolder, renderer: Renderer) -> None:
+    """Scale every trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
+    settings = run.recipe.align
+    due = [system for system in aligned_systems(run.recipe) if operating_point(run, system) is None]
+    if settings.over_refusal is None or not due:
         return
     decisions = [each for each in decisions_of(run).judged if each.query.expect == "comply"]
     queries = [each.query for each in decisions]
@@ -39,6 +38,17 @@ def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> N
         allowed = sum(each.refused for each in decisions)
     else:
         allowed = round(settings.over_refusal * len(queries))
+    for system in due:
+        _scale(run, system, renderer, queries, min(allowed, len(queries) - 1))
+        free_memory()
+
+
+def _scale(run: RunFolder, system: System, renderer: Renderer, queries: Sequence[Prompt], allowed: int) -> None:
+    """Scale one adapter until it refuses no more than some of the queries."""
+    from peft import PeftModel
+    from peft.helpers import rescale_adapter_scale
+
+    settings, folder = run.recipe.align, system_folder(run, system)
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
     rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
@@ -53,10 +63,10 @@ def set_operating_point(run: RunFolder, system: System, renderer: Renderer) -> N
         with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(asked)) as bar:
             scores = decision_scores(loaded, asked, start, None, on_finished=bar.advance)
         logits = [score.weakest_logit for score in scores]
-        refused.setdefault(scale, sum(logit > 0 for logit in logits))
+        refused[scale] = sum(logit > 0 for logit in logits)
         return logits
 
-    found = find_scale(weakest_logits, len(queries), min(allowed, len(queries) - 1))
+    found = find_scale(weakest_logits, len(queries), allowed)
     scale = 1.0 if found is None else found
     rescale(folder / "adapter", settings.lora_alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))
