@@ -31,6 +31,7 @@ from presafe.recipe import is_served
 from presafe.records import Difference, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.systems import (
+    DECIDED,
     System,
     adapter_of,
     evaluated_systems,
@@ -38,9 +39,6 @@ from presafe.stages.systems import (
     label_of,
     system_folder,
 )
-
-_DECIDED = ("refuse", "comply")
-"""What is expected of the prompts whose decision position is read; problems are there to be solved."""
 
 
 def evaluate(run: RunFolder) -> None:
@@ -132,7 +130,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         system.name if system.seed is not None else "sft"
     )  # the model as it came: where the recipe's refusals start
     start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
-    decided = {name: each for name, each in evaluation_suites(run.recipe).items() if each[0].expect in _DECIDED}
+    decided = {name: each for name, each in evaluation_suites(run.recipe).items() if each[0].expect in DECIDED}
     asked = [(suite, prompt) for suite, prompts in decided.items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
         found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)

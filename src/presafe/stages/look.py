@@ -27,6 +27,7 @@ from presafe.progress import console, progress_bar
 from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, StatePoint, Thinking
 from presafe.run_folder import RunFolder, read_json, write_json
 from presafe.stages.systems import (
+    DECIDED,
     System,
     adapter_of,
     aligned_systems,
@@ -98,7 +99,7 @@ def read_prompts(run: RunFolder, limit: int) -> dict[str, list[Prompt]]:
     suites = {
         name: _some(prompts, limit, run.recipe.evaluate.seed)
         for name, prompts in evaluation_suites(run.recipe).items()
-        if prompts[0].expect in ("refuse", "comply")
+        if prompts[0].expect in DECIDED
     }
     if {prompts[0].expect for prompts in suites.values()} != {"refuse", "comply"}:
         raise PromptError(

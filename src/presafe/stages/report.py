@@ -25,7 +25,7 @@ from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
 from presafe.stages.look import views_of
 from presafe.stages.operating_point import operating_point
-from presafe.stages.systems import System, evaluated_systems, evaluation_suites, system_folder
+from presafe.stages.systems import DECIDED, System, evaluated_systems, evaluation_suites, system_folder
 
 _EXAMPLES = 5
 """Prompts shown of each suite."""
@@ -117,7 +117,7 @@ def _places(
         RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=places(responses[suite]))
         for system, responses in said.items()
         for suite, prompts in suites.items()
-        if system.thinking == "on" and prompts[0].expect in ("refuse", "comply")
+        if system.thinking == "on" and prompts[0].expect in DECIDED
     ]
 
 

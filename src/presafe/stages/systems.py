@@ -17,6 +17,9 @@ from presafe.recipe import Recipe, Source
 from presafe.records import Prompt, Thinking
 from presafe.run_folder import RunFolder
 
+DECIDED = ("refuse", "comply")
+"""What is expected of prompts that a model decides to answer or not; problems are there to be solved."""
+
 
 class System(NamedTuple):
     """One thing that is evaluated. `seed` is None for the model as it came, also where its thought is prefilled."""
