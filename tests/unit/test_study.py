@@ -148,9 +148,13 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
 def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     study = load_study("ablations")
     runs = study_runs(study)
-    assert len(runs) == 14 * 3
+    assert len(runs) == 12 * 3
     head, *others = (run.recipe for run in runs if run.seed == 0)
-    assert (head.name, head.align.systems, head.align.lambda_align) == ("head-seed0", ("presafe_head",), 1.0)
+    assert (head.name, head.align.systems, head.align.lambda_align) == (
+        "presafe_head-lambda_1-seed0",
+        ("presafe_head",),
+        1.0,
+    )
     changed = []
     for recipe in others:
         tables = ("model", "respond", "signal", "align", "evaluate")
@@ -169,10 +173,18 @@ def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     ]
     assert all((recipe.align.layer or 0) <= 30 for recipe in others)  # SmolLM2-135M has 30
     assert len({recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in others}) == len(others)
-    # a half and a quarter of every kind of query, to the nearest whole one
+    # a quarter of every kind of query, to the nearest whole one
     by_name = {recipe.name.removesuffix("-seed0"): recipe.respond for recipe in others}
-    for part, share in (("half", 2), ("quarter", 4)):
-        for name, kind in ((f"aligned_on_{part}", "alignment_queries"), (f"classifier_{part}", "classifier_queries")):
-            for some, every in zip(getattr(by_name[name], kind), getattr(head.respond, kind), strict=True):
-                assert (some.set, some.split) == (every.set, every.split)
-                assert abs(some.n - every.n / share) <= 0.5
+    for name, kind in (("aligned_on_quarter", "alignment_queries"), ("classifier_quarter", "classifier_queries")):
+        for some, every in zip(getattr(by_name[name], kind), getattr(head.respond, kind), strict=True):
+            assert (some.set, some.split) == (every.set, every.split)
+            assert abs(some.n - every.n / 4) <= 0.5
+
+
+def test_runs_that_two_studies_share_are_the_same_runs() -> None:
+    """So that each is done once for both."""
+    runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
+    for one, other, count in (("control", "methods", 6), ("methods", "ablations", 6), ("control", "ablations", 0)):
+        both = runs[one].keys() & runs[other].keys()
+        assert len(both) == count
+        assert all(runs[one][name] == runs[other][name] for name in both)

@@ -5,11 +5,13 @@
     work/<condition>-seed<k>/         the run folder; git ignores `work/`, and it may be deleted between two runs
     work/shared/                      what several run folders have in common (`share.py`)
 
-A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there.
+A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there. A run that a
+study in a folder beside this one has done, with the same settings and prompts, is taken from there.
 """
 
 from __future__ import annotations
 
+import glob
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from presafe.alignment.fit import HISTORY
-from presafe.errors import RunError
+from presafe.errors import PresafeError, RunError
 from presafe.evaluation.across_runs import condition_scores, paired_differences, seed_differences, training_costs
 from presafe.evaluation.answers import answered, answers_to
 from presafe.progress import console
@@ -58,18 +60,9 @@ def standing(study: Study, out: Path) -> list[Standing]:
     for run in study_runs(study):
         if run.condition.name not in prompts:  # they do not depend on the seed of a training
             prompts[run.condition.name] = check_prompts(run.recipe)
-        path = _result_file(out, run)
-        result = _read_result(path) if path.exists() else None
-        if result is not None:
-            # Read by today's presafe, so that a setting that is new since then has its default on both sides.
-            before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
-            check_same(path, before, run.recipe.model_dump(mode="json"))
-            if result.prompts_sha256 != prompts[run.condition.name]:
-                raise RunError(
-                    f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
-                    "Choose another folder with --out, or delete that file to do the run again.",
-                )
-        found.append(Standing(run, result))
+        own = _result_file(out, run)
+        find = _result_that_fits if own.exists() else _result_of_a_neighbour
+        found.append(Standing(run, find(own, run, prompts[run.condition.name])))
     return found
 
 
@@ -84,19 +77,21 @@ def run_study(study: Study, out: Path) -> StudySummary:
         RecipeError, PromptError, RunError: as `standing`, before the first token.
         PresafeError: as `run_stages`; what is done is kept.
     """
-    with locked(out):
+    with locked(out / "work"):  # which git ignores
         runs = standing(study, out)
         write_text(out / "work" / ".gitignore", "*\n")
         results = [result for _, result in runs if result is not None]
         for number, (run, result) in enumerate(runs, start=1):
             if result is not None:
                 console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}, done before")
+                if not _result_file(out, run).exists():  # it is a neighbour's
+                    _write_result(out, run, result)
                 continue
             console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}{_time_left(results, len(runs))}")
             folder = out / "work" / run.name
             link_shared(run.recipe, folder, out / "work" / "shared")
             result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
-            write_text(_result_file(out, run), result.model_dump_json(indent=1) + "\n")
+            _write_result(out, run, result)
             results.append(result)
             write_study(summary_of(study, runs, results), out)
         summary = summary_of(study, runs, results)
@@ -169,6 +164,38 @@ def _time_left(results: Sequence[RunResult], total: int) -> str:
 
 def _result_file(out: Path, run: StudyRun) -> Path:
     return out / "runs" / f"{run.name}.json"
+
+
+def _write_result(out: Path, run: StudyRun, result: RunResult) -> None:
+    write_text(_result_file(out, run), result.model_dump_json(indent=1) + "\n")
+
+
+def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResult:
+    """A result, checked to be that of a run.
+
+    Raises:
+        RunError: it cannot be read, or was made with other settings or prompts.
+    """
+    result = _read_result(path)
+    # Read by today's presafe, so that a setting that is new since then has its default on both sides.
+    before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
+    check_same(path, before, run.recipe.model_dump(mode="json"))
+    if result.prompts_sha256 != prompts_sha256:
+        raise RunError(
+            f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
+            "Choose another folder with --out, or delete that file to do the run again.",
+        )
+    return result
+
+
+def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> RunResult | None:
+    """That of the same run in a study beside this one; None where none has done it."""
+    for path in sorted(own.resolve().parents[2].glob(f"*/runs/{glob.escape(own.name)}")):
+        try:
+            return _result_that_fits(path, run, prompts_sha256)
+        except PresafeError:  # another run of that name
+            continue
+    return None
 
 
 def _read_result(path: Path) -> RunResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from presafe.errors import RunError
 from presafe.records import RunResult, write_text
-from presafe.stages.study import standing, summary_of
+from presafe.stages.study import run_study, standing, summary_of
 from presafe.stages.systems import check_prompts
 from presafe.study import Study, load_study, study_runs
 
@@ -98,3 +99,24 @@ def test_a_result_that_cannot_be_read_is_refused(study: Study, tmp_path: Path, t
     leave_result(study, tmp_path, "sft-seed0").write_text(text, encoding="utf-8")
     with pytest.raises(RunError, match=r"cannot read .*sft-seed0\.json: .*Delete it to do the run again\."):
         standing(study, tmp_path)
+
+
+def test_what_a_study_beside_it_has_done_is_taken_from_there(study: Study, tmp_path: Path) -> None:
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    for run in study_runs(study):
+        leave_result(study, beside, run.name)
+    assert all(result is not None for _, result in standing(study, out))
+    assert not out.exists()
+    summary = run_study(study, out)  # calls no model: nothing is missing
+    assert summary.missing == ()
+    assert {path.name for path in (out / "runs").iterdir()} == {f"{run.name}.json" for run in study_runs(study)}
+    shutil.rmtree(beside)
+    assert all(result is not None for _, result in standing(study, out))
+
+
+def test_another_run_of_that_name_beside_it_is_none_of_its_own(study: Study, tmp_path: Path) -> None:
+    for name, fault in (("a", {"prompts_sha256": "other"}), ("b", {"recipe": {}}), ("c", {"seed": "none"})):
+        change(leave_result(study, tmp_path / name, "sft-seed0"), **fault)
+    assert all(result is None for _, result in standing(study, tmp_path / "out"))
+    leave_result(study, tmp_path / "d", "sft-seed0")
+    assert sum(result is not None for _, result in standing(study, tmp_path / "out")) == 1
