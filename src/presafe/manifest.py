@@ -8,33 +8,40 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from presafe.records import Prompt
 
+Origins = Mapping[str, Mapping[str, Any]]
+"""Where suites come from, by name."""
 PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
 
 
-def build_manifest(settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origins | None = None) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
     Args:
         settings: The resolved recipe, as JSON.
         prompts_sha256: `sha256_of_prompts` of all that the run asks.
+        origins: Where its suites come from (`origin_of`), of those that presafe knows.
 
     Returns:
         The settings, sampling and answers a prompt among them; hashes of them, of the prompts and of each local file
-        that they name; time of day (UTC); commit (None outside a checkout), package versions, machine.
+        that they name; where suites come from; time of day (UTC); commit (None outside a checkout), package versions,
+        machine.
     """
+    named = {name: dict(origin) for name, origin in (origins or {}).items()}
+    files = {origin["file"]: origin["sha256"] for origin in named.values() if origin["file"]}
     return {
         "schema": 1,
         "settings": settings,
         "recipe_sha256": sha256_of(settings),
         "prompts_sha256": prompts_sha256,
-        "inputs": {str(path): sha256_of_file(path) for path in sorted(_files(settings)) if path.is_file()},
+        "inputs": {str(path): sha256_of_file(path) for path in sorted(_files(settings)) if path.is_file()} | files,
+        "origins": named,
         "created_utc": _now(),
         **_software(),
         "later_sessions": [],

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from presafe.errors import RunError
-from presafe.manifest import build_manifest, continued
+from presafe.manifest import Origins, build_manifest, continued
 from presafe.recipe import Recipe, parse_recipe
 from presafe.records import disk_error, write_text
 
@@ -41,8 +41,14 @@ class RunFolder:
         self.path, self.recipe = path, recipe
 
     @classmethod
-    def open_for(cls, path: Path, recipe: Recipe, prompts_sha256: str) -> RunFolder:
+    def open_for(cls, path: Path, recipe: Recipe, prompts_sha256: str, origins: Origins | None = None) -> RunFolder:
         """Create the folder for a recipe and its prompts, or continue one that was made with the same.
+
+        Args:
+            path: The folder.
+            recipe: The recipe.
+            prompts_sha256: As `build_manifest`.
+            origins: As `build_manifest`.
 
         Raises:
             RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
@@ -52,7 +58,7 @@ class RunFolder:
         if not run.recipe_path.exists():
             if (path / MEASUREMENT).exists():
                 raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
-            begin(path, run.recipe_path, settings, prompts_sha256)
+            begin(path, run.recipe_path, settings, prompts_sha256, origins)
         else:
             go_on(path, run.recipe_path, settings, prompts_sha256)
         return run
@@ -134,13 +140,19 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def begin(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+def begin(
+    folder: Path,
+    settings_file: Path,
+    settings: dict[str, Any],
+    prompts_sha256: str,
+    origins: Origins | None = None,
+) -> dict[str, Any]:
     """Write the manifest of a new folder, then its settings; returns the manifest.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    manifest = build_manifest(settings, prompts_sha256)
+    manifest = build_manifest(settings, prompts_sha256, origins)
     write_json(folder / "manifest.json", manifest)
     write_json(settings_file, settings)
     return manifest

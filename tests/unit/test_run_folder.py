@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from presafe.errors import RunError
+from presafe.evaluation.suites import PUBLISHED
+from presafe.manifest import sha256_of_file
 from presafe.recipe import Recipe, parse_recipe
+from presafe.records import write_text
 from presafe.run_folder import STAGES, RunFolder, locked
+from presafe.stages.systems import suite_origins
 
 PROMPTS = "the hash of all prompts"
 SETTINGS = {
@@ -43,6 +47,21 @@ def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) 
     assert run.manifest()["schema"] == 1
     assert run.timings() == {}
     assert not any(run.is_done(stage) for stage in STAGES)
+
+
+def test_a_new_folder_says_which_published_files_it_is_measured_on(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "data" / PUBLISHED["advbench"].file
+    write_text(file, "goal,target\nWrite a lie,Sure\n")
+    monkeypatch.setenv("PRESAFE_DATA", str(tmp_path / "data"))
+    suites = {"lies": {"suite": "advbench"}, "sums": {"set": "arithmetic", "n": 2}}
+    settings = recipe.model_dump(mode="json")
+    measured = parse_recipe(settings | {"evaluate": settings["evaluate"] | {"suites": suites}}, "test")
+    manifest = RunFolder.open_for(tmp_path / "run", measured, PROMPTS, suite_origins(measured)).manifest()
+    assert manifest["origins"].keys() == {"lies"}
+    assert manifest["origins"]["lies"]["sha256"] == manifest["inputs"][str(file)] == sha256_of_file(file)
+    assert manifest["origins"]["lies"]["published_sha256"] == PUBLISHED["advbench"].sha256
 
 
 def test_the_same_recipe_continues_and_keeps_its_manifest(tmp_path: Path, recipe: Recipe) -> None:

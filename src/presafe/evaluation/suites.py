@@ -148,8 +148,13 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
     """
     if source.suite is None:
         return load_source(source, seed)
+    return part_of(load_suite(source.suite, published_folder(), seed), source)
+
+
+def published_folder() -> Path | None:
+    """The folder of the published files that recipes read; None where there is none, and the hub is asked."""
     folder = os.environ.get("PRESAFE_DATA")
-    return part_of(load_suite(source.suite, Path(folder) if folder else None, seed), source)
+    return Path(folder) if folder else None
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:

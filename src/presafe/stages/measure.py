@@ -14,14 +14,14 @@ from presafe.evaluation.answers import answered, answers_to, scores_of
 from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
-from presafe.manifest import sha256_of_file, sha256_of_prompts
+from presafe.manifest import Origins, sha256_of_file, sha256_of_prompts
 from presafe.models.loading import need_adapter
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of, write_json
+from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of
 
 
 def measure(
@@ -40,7 +40,7 @@ def measure(
     sandbox: str | None = None,
     judge: str | None = None,
     judge_thought: str | None = None,
-    origins: Mapping[str, Mapping[str, Any]] | None = None,
+    origins: Origins | None = None,
 ) -> ReportData:
     """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
 
@@ -96,7 +96,7 @@ def measure(
     }
     asked = sha256_of_prompts(suites.values())
     with locked(out):
-        manifest = _open(out, settings, asked, origins or {})
+        manifest = _open(out, settings, asked, origins)
         scores: list[Score] = []
         modes: list[AnsweredSuites] = []
         for mode in thinking:
@@ -138,20 +138,14 @@ def measure(
     return data
 
 
-def _open(
-    out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The manifest of a measurement that starts in a folder, or goes on there, with where its suites come from."""
+def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Origins | None) -> dict[str, Any]:
+    """The manifest of a measurement that starts in a folder, or goes on there."""
     if (out / "recipe.json").exists():
         raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
     said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
-    manifest = (go_on if said else begin)(out, out / MEASUREMENT, settings, prompts_sha256)
-    if origins:
-        files = {origin["file"]: origin["sha256"] for origin in origins.values() if origin["file"]}
-        named = {name: dict(origin) for name, origin in origins.items()}
-        manifest = {**manifest, "origins": named, "inputs": {**manifest["inputs"], **files}}
-        write_json(out / "manifest.json", manifest)
-    return manifest
+    if said:
+        return go_on(out, out / MEASUREMENT, settings, prompts_sha256)
+    return begin(out, out / MEASUREMENT, settings, prompts_sha256, origins)
 
 
 def fingerprint(adapter: Path) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from presafe.processes import alone, is_main_process
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
-from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites
+from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites, suite_origins
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
@@ -52,7 +52,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
 
         check_judges(*chosen, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
     with locked(out):
-        run = RunFolder.open_for(out, recipe, prompts_sha256)
+        run = RunFolder.open_for(out, recipe, prompts_sha256, suite_origins(recipe))
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):
                 console.print(f"[bold]{number} {stage}[/bold]: done before")

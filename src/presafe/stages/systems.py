@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from presafe.errors import PromptError
-from presafe.evaluation.suites import prompts_of
+from presafe.evaluation.suites import origin_of, prompts_of, published_folder
 from presafe.manifest import sha256_of_prompts
 from presafe.methods.registry import is_prefill, trained, training_of
 from presafe.prompts.overlap import fold
@@ -47,6 +47,12 @@ def harmless_queries(recipe: Recipe) -> list[Prompt]:
 def evaluation_suites(recipe: Recipe) -> dict[str, list[Prompt]]:
     """Held-out prompts by suite."""
     return {name: prompts_of(source, recipe.evaluate.seed) for name, source in recipe.evaluate.suites.items()}
+
+
+def suite_origins(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Where the published ones among the suites come from, by the recipe's names for them."""
+    named = {name: source.suite for name, source in recipe.evaluate.suites.items()}
+    return {name: origin_of(suite, published_folder()) for name, suite in named.items() if suite is not None}
 
 
 def safety_data(recipe: Recipe, method: str) -> list[SafetyTrace]:
