@@ -84,6 +84,23 @@ def paler(colour: str) -> str:
     return "#" + "".join(f"{round(0.4 * int(colour[i : i + 2], 16) + 0.6 * 255):02x}" for i in (1, 3, 5))
 
 
+def panel_grid(figure: Figure, num: int, columns: int, *, shared: bool = True) -> list[Axes]:
+    """Panels in lines of so many; what the last line lacks is left free.
+
+    Args:
+        figure: What they are drawn on.
+        num: How many there are, at least one.
+        columns: How many a line.
+        shared: All have the same axes, with ticks named at the left and below the lowest panel of a column.
+    """
+    grid = figure.subplots(math.ceil(num / columns), columns, sharex=shared, sharey=shared, squeeze=False)
+    for free in grid.flat[num:]:
+        free.set_visible(False)
+    for lowest in grid.flat[max(0, num - columns) : num]:
+        lowest.tick_params(labelbottom=True)
+    return list(grid.flat[:num])
+
+
 def key(figure: Figure, colours: Mapping[str, str]) -> None:
     """A legend above the figure: coloured squares and what they stand for."""
     patches = [Patch(color=colour, linewidth=0, label=name) for name, colour in colours.items()]

@@ -19,6 +19,7 @@ from presafe.report.drawing import (
     histograms,
     key,
     paler,
+    panel_grid,
     running_mean,
     svg,
     system_colour,
@@ -114,11 +115,8 @@ def systems_figure(scores: Sequence[Score]) -> str | None:
     lines = math.ceil(len(panels) / columns)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (suite, metric) in zip(grid.flat, panels, strict=False):
+        for axes, (suite, metric) in zip(panel_grid(figure, len(panels), columns), panels, strict=True):
             _systems_panel(axes, scores, names, suite, metric)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
         key(figure, {"chain of thought on": MUTED, "chain of thought off": paler(MUTED)})
 
     return svg(draw, height_in=0.5 + lines * (0.75 + 0.5 * len(names)))

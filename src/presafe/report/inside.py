@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from presafe.intervals import wilson
-from presafe.report.drawing import BLUE, MUTED, ORANGE, TEAL, key, paler, svg, system_colour
+from presafe.report.drawing import BLUE, MUTED, ORANGE, TEAL, key, paler, panel_grid, svg, system_colour
 from presafe.report.labels import SUITES, SYSTEMS, interval, label, ordered, percent
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def probes_figure(views: Sequence[InsideView]) -> str | None:
     lines = math.ceil(len(suites) / columns)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, suite in zip(grid.flat, suites, strict=False):
+        for axes, suite in zip(panel_grid(figure, len(suites), columns), suites, strict=True):
             for view in shown:
                 colour = system_colour(view.system, names)
                 for mode in ("on", "off"):
@@ -110,8 +109,6 @@ def probes_figure(views: Sequence[InsideView]) -> str | None:
             axes.set_xlabel("layer")
             axes.set_ylabel("AUROC of a probe")
             axes.grid()
-        for axes in grid.flat[len(suites) :]:
-            axes.set_visible(False)
         key(figure, {label(name, SYSTEMS): system_colour(name, names) for name in names})
 
     return svg(draw, height_in=0.5 + 2.6 * lines)
@@ -152,11 +149,8 @@ def plane_figure(views: Sequence[InsideView]) -> str | None:
     lines = math.ceil(len(shown) / columns)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for axes, view in zip(grid.flat, shown, strict=False):
+        for axes, view in zip(panel_grid(figure, len(shown), columns, shared=False), shown, strict=True):
             _draw_plane(axes, view, colours)
-        for axes in grid.flat[len(shown) :]:
-            axes.set_visible(False)
         key(figure, {label(suite, SUITES): colour for suite, colour in colours.items()})
 
     return svg(draw, height_in=0.5 + 2.9 * lines)

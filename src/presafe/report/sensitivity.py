@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.ticker import PercentFormatter
 
-from presafe.report.drawing import BLUE, INK, ORANGE, TEAL, key, svg
+from presafe.report.drawing import BLUE, INK, ORANGE, TEAL, key, panel_grid, svg
 from presafe.report.labels import METRICS, SUITES, SYSTEMS, estimate, label, noun
 from presafe.report.rows import MODES, suites
 
@@ -86,11 +86,8 @@ def sweep_figure(sweep: Sequence[SweepScore]) -> str | None:
     temperatures = sorted({cell.temperature for cell in sweep})
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, panel in zip(grid.flat, drawn, strict=False):
+        for axes, panel in zip(panel_grid(figure, len(drawn), columns), drawn, strict=True):
             _draw_panel(axes, panel, colours, temperatures)
-        for axes in grid.flat[len(drawn) :]:
-            axes.set_visible(False)
         key(figure, {_line_name(name): colour for name, colour in colours.items()})
 
     return svg(draw, height_in=0.5 + 2.7 * lines)

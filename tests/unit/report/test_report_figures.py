@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from presafe.report.drawing import paler, running_mean, system_colour
+from matplotlib.figure import Figure
+
+from presafe.report.drawing import paler, panel_grid, running_mean, system_colour
 from presafe.report.figures import (
     figures,
     gap_figure,
@@ -138,3 +140,11 @@ def test_colours_and_means():
     assert paler("#000000") == "#999999"  # 0.6 · 255 = 153
     # forty values reach two to either side: the first is the mean of 0, 1, 2; the third of 0 … 4
     assert running_mean(list(range(40)))[:3] == [1, 1.5, 2]
+
+
+def test_a_panel_above_a_free_place_names_its_ticks_itself() -> None:
+    figure = Figure()
+    panels = panel_grid(figure, 6, 4)
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 6 + [False] * 2
+    assert [bool(axes.xaxis.get_tick_params()["labelbottom"]) for axes in panels] == [False] * 2 + [True] * 4
+    assert [bool(axes.yaxis.get_tick_params()["labelleft"]) for axes in panels] == [True, *[False] * 3, True, False]
