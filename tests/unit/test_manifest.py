@@ -17,18 +17,8 @@ from presafe.manifest import build_manifest
 def test_it_says_what_made_the_run() -> None:
     manifest = build_manifest({"name": "mine"}, "p")
     assert set(manifest) == {
-        *(
-            "schema",
-            "settings",
-            "recipe_sha256",
-            "prompts_sha256",
-            "inputs",
-            "origins",
-            "commit",
-            "created_utc",
-            "python",
-        ),
-        *("packages", "machine", "later_sessions"),
+        *("schema", "settings", "recipe_sha256", "prompts_sha256", "inputs", "commit", "created_utc", "python"),
+        *("origins", "packages", "machine", "later_sessions"),
     }
     assert manifest["packages"]["torch"] == metadata.version("torch")
     assert manifest["packages"]["presafe"] == metadata.version("presafe")

@@ -11,7 +11,6 @@ study in a folder beside this one has done, with the same settings and prompts, 
 
 from __future__ import annotations
 
-import glob
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,7 +189,7 @@ def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResu
 
 def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> RunResult | None:
     """That of the same run in a study beside this one; None where none has done it."""
-    for path in sorted(own.resolve().parents[2].glob(f"*/runs/{glob.escape(own.name)}")):
+    for path in sorted(own.resolve().parents[2].glob(f"*/runs/{own.name}")):
         try:
             return _result_that_fits(path, run, prompts_sha256)
         except PresafeError:  # another run of that name
