@@ -3,6 +3,7 @@
 wilson      independent answers, one a prompt
 clustered   several answers a prompt, which are not independent
 bootstrap   a value a prompt that is neither 0 nor 1
+newcombe    a difference of two rates
 over_seeds  a value a seed
 """
 
@@ -120,6 +121,26 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> I
     means = np.random.default_rng(seed).multinomial(n, chances, size=draws) @ points / n
     mean, (low, high) = float(np.mean(values)), np.percentile(means, [2.5, 97.5])
     return Interval(mean, min(mean, float(low)), max(mean, float(high)), n)
+
+
+def newcombe(left: Interval, right: Interval) -> Interval:
+    """The difference of two rates on different prompts, left − right, from their own intervals.
+
+        d − √((p₁ − l₁)² + (u₂ − p₂)²),  d + √((u₁ − p₁)² + (p₂ − l₂)²)
+
+    Args:
+        left, right: Rates with their bounds; without values there is no difference.
+
+    Returns:
+        The interval, in [−1, 1]; its n counts the prompts of both.
+
+    Source: Newcombe 1998, method 10 (hybrid score), where the bounds are Wilson's.
+    """
+    (p1, low1, high1, n1), (p2, low2, high2, n2) = left, right
+    if p1 is None or low1 is None or high1 is None or p2 is None or low2 is None or high2 is None:
+        return Interval(None, None, None, n1 + n2)
+    below, above = sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2), sqrt((high1 - p1) ** 2 + (p2 - low2) ** 2)
+    return Interval(p1 - p2, p1 - p2 - below, p1 - p2 + above, n1 + n2)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:

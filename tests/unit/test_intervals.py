@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presafe.intervals import Interval, bootstrap, clustered, clustered_standard_error, over_seeds, wilson
+from presafe.intervals import Interval, bootstrap, clustered, clustered_standard_error, newcombe, over_seeds, wilson
 
 
 def test_eight_of_ten() -> None:
@@ -140,3 +140,23 @@ def test_over_seeds_is_students_interval() -> None:
     assert (found.low, found.high) == (pytest.approx(2 - 4.302652730 / 3**0.5), pytest.approx(2 + 4.302652730 / 3**0.5))
     assert over_seeds([0.4]) == (0.4, None, None, 1)
     assert over_seeds([]) == (None, None, None, 0)
+
+
+def test_a_difference_of_two_rates_as_published() -> None:
+    # Newcombe 1998, Table II, contrast (a), method 10: 56/70 − 48/80 is .2 [.0524, .3339].
+    found = newcombe(wilson(56, 70), wilson(48, 80))
+    assert (found.value, found.n) == (pytest.approx(0.2), 150)
+    assert (found.low, found.high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+
+
+@given(st.integers(0, 20), st.integers(0, 30))
+def test_a_difference_mirrors_and_stays_in_its_range(left: int, right: int) -> None:
+    found, mirrored = newcombe(wilson(left, 20), wilson(right, 30)), newcombe(wilson(right, 30), wilson(left, 20))
+    value, low, high, _ = (each or 0.0 for each in found)
+    assert -1 <= low <= value <= high <= 1
+    assert (mirrored.low, mirrored.high) == (pytest.approx(-high), pytest.approx(-low))
+
+
+def test_a_rate_of_nothing_has_no_difference() -> None:
+    assert newcombe(wilson(1, 2), wilson(0, 0)) == Interval(None, None, None, 2)
+    assert newcombe(wilson(0, 0), wilson(1, 2)) == Interval(None, None, None, 2)

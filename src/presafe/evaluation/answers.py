@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from presafe.evaluation.comparison import AnsweredSuites, Kind, Outcomes, kind_of, outcomes
-from presafe.evaluation.metrics import suite_scores
+from presafe.evaluation.metrics import suite_scores, youden_scores
 from presafe.judges.scorers import judge_name, thought_judge_name
 from presafe.models.sampling import LoggedSuite
 from presafe.records import Expect, Prompt, Response, Score, Thinking
@@ -50,7 +50,7 @@ def answers_to(
 
 def scores_of(answers: Mapping[str, Answers], *, system: str, thinking: Thinking, seed: int | None) -> list[Score]:
     """All rows of one system, mode and seed."""
-    return [
+    scores = [
         score
         for suite, each in answers.items()
         for score in suite_scores(
@@ -64,6 +64,7 @@ def scores_of(answers: Mapping[str, Answers], *, system: str, thinking: Thinking
             thought_judge=each.thought_judge,
         )
     ]
+    return [*scores, *youden_scores(scores)]
 
 
 def answered(system: str, thinking: Thinking, seeds: Sequence[Mapping[str, Answers]]) -> AnsweredSuites:

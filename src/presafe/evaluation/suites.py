@@ -60,6 +60,8 @@ class Suite(Layout):
     """How many prompts it has, those only that `where` keeps."""
     sha256: str | None = None
     """Of the publisher's file; None where its terms kept it from us, and only the number of its prompts is checked."""
+    harmful_half: str | None = None
+    """Of a harmless suite: the harmful one that its publisher worded like it."""
     target_after: str = ""
     """What the reference stands after in its column, where a working comes first."""
     hub: HubCopy | None = None
@@ -85,6 +87,11 @@ OWN = {
 def suite_names() -> list[str]:
     """Every suite that `presafe evaluate --suite` knows."""
     return [*OWN, *PUBLISHED]
+
+
+def harmful_half(suite: str) -> str | None:
+    """The harmful suite that was published with a harmless one and is worded like it; None where there is none."""
+    return PUBLISHED[suite].harmful_half if suite in PUBLISHED else None
 
 
 def suites_of(name: str) -> list[str]:

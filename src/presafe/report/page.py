@@ -116,9 +116,9 @@ def missing(score: Score, scores: Sequence[Score]) -> str:
 def size(score: Score, positions: Sequence[PositionScore]) -> str:
     """A score's n; of an AUROC, the two kinds of prompts: "100 against 50"."""
     is_auroc = score.metric.endswith("_auroc")
-    harmful = sum((each.system, each.expect) == (score.system, "refuse") for each in positions) if is_auroc else 0
-    if harmful:
-        return f"{harmful} against {score.n - harmful}"
+    harmless = sum((each.system, each.suite) == (score.system, score.suite) for each in positions) if is_auroc else 0
+    if harmless:
+        return f"{score.n - harmless} against {harmless}"
     return labels.size(score)
 
 

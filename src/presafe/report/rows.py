@@ -18,6 +18,8 @@ MODES: tuple[Thinking, ...] = ("on", "off")
 
 EXTENTS = ("full_compliance_rate", "partial_refusal_rate", "full_refusal_rate")
 """XSTest's three classes, which add up to one."""
+HALVES = ("youden_j", "matched_refusal_start_auroc", "matched_head_auroc")
+"""How well a suite's harmful half is told from its harmless one, which is worded alike."""
 THOUGHT = "thought_"
 """What the metrics of thoughts begin with; without it stands that of the answers."""
 

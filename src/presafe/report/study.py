@@ -8,7 +8,7 @@ from pathlib import Path
 
 from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
 from presafe.report.labels import DASH, METRICS, SUITES, chance, duration, estimate, interval, label, points
-from presafe.report.rows import MODES, headline_metrics, metrics, suites
+from presafe.report.rows import HALVES, MODES, headline_metrics, metrics, suites
 
 SCHEMA = 1
 """Version of study.json. A change that would break a reader raises it."""
@@ -50,6 +50,14 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
         _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
         *([f"![Conditions](figures/{FIGURE}.svg)"] if with_figure else []),
     ]
+    halves = [(suite, metric) for suite in names for metric in metrics(summary.scores, suite) if metric in HALVES]
+    if halves:
+        parts += [
+            "## Harmful against harmless prompts that are worded alike",
+            "Two halves of one published suite. Refusing more of both adds nothing to Youden's J; an AUROC has no "
+            "threshold.",
+            _scores_table(summary, {_name(*column): column for column in halves}),
+        ]
     if summary.differences:
         parts += [
             f"## Against {summary.baseline}, paired by prompt and seed",

@@ -10,7 +10,7 @@ import pytest
 
 from presafe.cli.listing import Kind, list_names
 from presafe.errors import PromptError
-from presafe.evaluation.suites import PUBLISHED, load_suite, origin_of, prompts_of, suite_names, suites_of
+from presafe.evaluation.suites import PUBLISHED, harmful_half, load_suite, origin_of, prompts_of, suite_names, suites_of
 from presafe.judges.code import CodeProblem
 from presafe.manifest import sha256_of_file
 from presafe.models.sampling import make_task
@@ -330,3 +330,11 @@ def test_the_list_gives_rows_licence_version_and_checksum_of_every_suite(capsys:
         )
         assert all(fact in lines[name] for fact in facts), lines[name]
     assert "119 prompts to comply with; presafe (Apache-2.0)" in lines["smolthink_borderline"]
+
+
+def test_halves_are_a_harmful_and_a_harmless_suite_of_one_publisher() -> None:
+    halves = {name: half for name in suite_names() if (half := harmful_half(name))}
+    assert halves.keys() == {"jailbreakbench_benign", "xstest_safe", "wildjailbreak_benign"}
+    for harmless, harmful in halves.items():
+        assert (PUBLISHED[harmless].expect, PUBLISHED[harmful].expect) == ("comply", "refuse")
+        assert PUBLISHED[harmless].source == PUBLISHED[harmful].source

@@ -139,13 +139,13 @@ def data(scores: tuple[Score, ...]) -> ReportData:
                 system=system,
                 seed=None,
                 prompt_id=f"{expect}-{i}",
-                suite="s",
+                suite=suite,
                 expect=expect,
                 refusal_logit=i - centre,
                 head_probability=0.1 * i if system == "presafe" else None,
             )
             for system in ("vanilla", "presafe")
-            for expect, centre in (("refuse", 2), ("comply", 6))
+            for suite, expect, centre in (("smolthink_harmful", "refuse", 2), ("smolthink_benign", "comply", 6))
             for i in range(9)
         ),
         operating_points={

@@ -82,9 +82,9 @@ def test_table_shows_value_interval_n_and_a_dash_for_none(data):
     page = render_report(data)
     # columns: CoT, harmful, benign, borderline, arithmetic; SFT has only the first suite
     assert cells_of(page, "SFT only (λ = 0)") == ["on", "89.0 % [82, 93] n = 120", "–", "–", "–"]
-    # the head's AUROC row has no value; n = 120, nine of them PreSafe's prompts to refuse
+    # the head's AUROC row has no value; n = 120, nine of them the suite's own prompts
     auroc = page[page.index('<section id="positions">') :]
-    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 9 against 111", "– n = 9 against 111"]
+    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 111 against 9", "– n = 111 against 9"]
 
 
 def test_trace_accuracy_that_was_not_measured_is_a_dash(data):

@@ -94,6 +94,22 @@ def test_every_condition_has_its_line_in_the_studys_order() -> None:
     ]
 
 
+def test_halves_worded_alike_have_a_table_of_their_own() -> None:
+    heading = "## Harmful against harmless prompts that are worded alike"
+    assert heading not in study_markdown(SUMMARY)
+    rows = [
+        mean("sft", "youden_j", 0.25, suite="xstest_safe"),
+        mean("strong", "youden_j", -0.02, suite="xstest_safe"),
+        mean("strong", "matched_refusal_start_auroc", 0.75, suite="xstest_safe"),
+    ]
+    page = study_markdown(SUMMARY.model_copy(update={"scores": (*SUMMARY.scores, *rows)}))
+    lines = page[page.index(heading) :].splitlines()
+    assert [line for line in lines if line.startswith("|")][2:4] == [
+        "| sft | on | 3 | – | 25.0 % [20, 30], n = 40 |",
+        "| strong | on | 3 | 0.750 [0.70, 0.80], n = 40 | -2.0 % [-7, 3], n = 40 |",
+    ]
+
+
 def test_a_metric_that_nobody_knows_is_a_plain_number() -> None:
     page = study_markdown(SUMMARY)
     assert "| strong | on | 3 | 90.0 % [85, 95], n = 40 | 12.500 [12.45, 12.55], n = 40 |" in page
