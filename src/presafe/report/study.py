@@ -54,8 +54,8 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
     if halves:
         parts += [
             "## Harmful against harmless prompts that are worded alike",
-            "Two halves of one published suite. Refusing more of both adds nothing to Youden's J; an AUROC has no "
-            "threshold.",
+            "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
+            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold.",
             _scores_table(summary, {_name(*column): column for column in halves}),
         ]
     if summary.differences:
