@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from presafe.report.labels import percent
+from presafe.report.labels import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def key(figure: Figure, colours: Mapping[str, str]) -> None:
 
 
 def bar(axes: Axes, place: float, score: Score, colour: str, *, lying: bool = False) -> None:
-    """A bar of a rate with its 95 % whisker and its percentage.
+    """A bar of a score with its 95 % whisker and its value.
 
     Args:
         axes: Where to draw, its rate axis from 0 to at least 1.2.
@@ -129,9 +129,9 @@ def bar(axes: Axes, place: float, score: Score, colour: str, *, lying: bool = Fa
         ends = [place, place], [score.low, score.high]
         axes.plot(*(reversed(ends) if lying else ends), color=INK, linewidth=1, solid_capstyle="butt")
     if lying:
-        axes.text(top + 0.03, place, percent(score.value), ha="left", va="center", fontsize=8)
+        axes.text(top + 0.03, place, number(score), ha="left", va="center", fontsize=8)
     else:
-        axes.text(place, top + 0.02, percent(score.value), ha="center", va="bottom", fontsize=8)
+        axes.text(place, top + 0.02, number(score), ha="center", va="bottom", fontsize=8)
 
 
 def histograms(

@@ -26,7 +26,7 @@ from presafe.report.drawing import (
 )
 from presafe.report.inside import directions_figure, plane_figure, probes_figure
 from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered, size
-from presafe.report.rows import MODES, find, judged, lead, suites, systems
+from presafe.report.rows import HALVES, MODES, find, judged, lead, metrics, suites, systems
 from presafe.report.sensitivity import sweep_figure
 
 if TYPE_CHECKING:
@@ -107,7 +107,24 @@ def _sizes(scores: Sequence[Score], suite: str) -> str:
 
 def systems_figure(scores: Sequence[Score]) -> str | None:
     """Every system's leading rate on every suite, CoT on (full) above CoT off (pale), with 95 % whiskers."""
-    panels = [(suite, metric) for suite in suites(scores) if (metric := lead(scores, suite))]
+    return _systems_panels(scores, [(suite, metric) for suite in suites(scores) if (metric := lead(scores, suite))])
+
+
+def halves_figure(scores: Sequence[Score]) -> str | None:
+    """How well every system tells harmful prompts from harmless ones worded alike, as `systems_figure`."""
+    return _systems_panels(
+        scores,
+        [
+            (suite, metric)
+            for suite in suites(scores)
+            for metric in metrics(scores, suite)
+            if metric in ("youden_j", "matched_refusal_start_auroc")
+        ],
+    )
+
+
+def _systems_panels(scores: Sequence[Score], panels: Sequence[tuple[str, str]]) -> str | None:
+    """One panel a suite and metric, four a line; None where there is nothing to draw."""
     names = systems([score for score in scores if (score.suite, score.metric) in panels])
     if not names:
         return None
@@ -130,12 +147,15 @@ def _systems_panel(axes: Axes, scores: Sequence[Score], names: Sequence[str], su
             shift = 0 if len(found) == 1 else -0.19 if mode == "on" else 0.19
             colour = system_colour(name, names)
             bar(axes, place + shift, score, colour if mode == "on" else paler(colour), lying=True)
-    is_better = "higher" if metric in ("accuracy", "refusal_rate") else "lower"
+    is_better = "higher" if metric in ("accuracy", "refusal_rate", *HALVES) else "lower"
+    if metric in HALVES:
+        chance = 0.5 if metric.endswith("_auroc") else 0
+        axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_title(label(suite, SUITES))
-    axes.set_xlabel(f"{label(metric, METRICS)}\n({is_better} is better)")
-    axes.set_xlim(0, 1.32)
+    axes.set_xlabel(f"{label(metric, METRICS)}\n({is_better} is better)".replace(": ", ":\n"))
+    axes.set_xlim(-0.3 if metric in HALVES else 0, 1.32)
     axes.set_xticks([0, 0.5, 1])
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.xaxis.set_major_formatter("{x:.1f}" if metric in HALVES else PercentFormatter(1, symbol=" %"))
     axes.set_yticks(range(len(names)), [label(name, SYSTEMS).replace(" (", "\n(") for name in names], color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x")

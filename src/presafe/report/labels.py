@@ -125,11 +125,22 @@ def interval(value: float | None, low: float | None, high: float | None, *, is_r
     return f"{text} [{100 * low:z.0f}, {100 * high:z.0f}]" if is_rate else f"{text} [{low:z.2f}, {high:z.2f}]"
 
 
+def number(score: Score) -> str:
+    """A score's value as a figure shows it: a whole percentage, or two decimals; a dash for none."""
+    if score.value is None:
+        return DASH
+    return percent(score.value) if _is_rate(score) else f"{score.value:z.2f}"
+
+
+def _is_rate(score: Score) -> bool:
+    return not score.metric.endswith(("_auroc", "_score", "_j"))
+
+
 def estimate(score: Score | None) -> str:
     """A score's value and interval; a dash where there is none."""
     if score is None:
         return DASH
-    return interval(score.value, score.low, score.high, is_rate=not score.metric.endswith(("_auroc", "_score")))
+    return interval(score.value, score.low, score.high, is_rate=_is_rate(score))
 
 
 def rate(score: Score | None) -> str:

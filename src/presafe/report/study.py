@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
@@ -12,27 +12,27 @@ from presafe.report.rows import HALVES, MODES, headline_metrics, metrics, suites
 
 SCHEMA = 1
 """Version of study.json. A change that would break a reader raises it."""
-FIGURE = "conditions"
 
 
 def write_study(summary: StudySummary, folder: Path) -> None:
-    """Write study.json, study.md and figures/conditions.svg.
+    """Write study.json, study.md and its figures.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    from presafe.report.figures import systems_figure
+    from presafe.report.figures import halves_figure, systems_figure
 
-    drawn = systems_figure(summary.scores)
-    if drawn is not None:
-        write_text(folder / "figures" / f"{FIGURE}.svg", drawn)
+    figures = {"conditions": systems_figure(summary.scores), "halves": halves_figure(summary.scores)}
+    drawn = {name: text for name, text in figures.items() if text is not None}
+    for name, text in drawn.items():
+        write_text(folder / "figures" / f"{name}.svg", text)
     results = {"schema": SCHEMA, **summary.model_dump(mode="json")}
     write_text(folder / "study.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / "study.md", study_markdown(summary, with_figure=drawn is not None))
+    write_text(folder / "study.md", study_markdown(summary, set(drawn)))
 
 
-def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
-    """The summary as a page of Markdown tables."""
+def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> str:
+    """The summary as a page of Markdown tables, with those of its figures that were drawn."""
     done, missing = len(summary.done), len(summary.missing)
     parts = [
         f"# {summary.name}",
@@ -48,7 +48,7 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
         "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged. With one "
         "seed, and for the model as it came, the interval is over prompts.",
         _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
-        *([f"![Conditions](figures/{FIGURE}.svg)"] if with_figure else []),
+        *(["![Every condition's leading rates](figures/conditions.svg)"] if "conditions" in figures else []),
     ]
     halves = [(suite, metric) for suite in names for metric in metrics(summary.scores, suite) if metric in HALVES]
     if halves:
@@ -57,6 +57,7 @@ def study_markdown(summary: StudySummary, *, with_figure: bool = False) -> str:
             "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
             "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold.",
             _scores_table(summary, {_name(*column): column for column in halves}),
+            *(["![Every condition, halves worded alike](figures/halves.svg)"] if "halves" in figures else []),
         ]
     if summary.differences:
         parts += [

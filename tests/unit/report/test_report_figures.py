@@ -11,6 +11,7 @@ from presafe.report.drawing import paler, panel_grid, running_mean, system_colou
 from presafe.report.figures import (
     figures,
     gap_figure,
+    halves_figure,
     pareto_figure,
     pareto_front,
     positions_figure,
@@ -91,6 +92,21 @@ def test_system_without_a_value_has_no_bar(make_score):
     svg = systems_figure(rows) or ""
     assert len(bars(svg, "#8b929b")) == 1
     assert bars(svg, "#17807a") == []
+
+
+def test_halves_are_drawn_on_both_sides_of_chance(make_score):
+    rows = [
+        make_score("sft", "on", "xstest_safe", "over_refusal_rate", 0.3),
+        make_score("sft", "on", "xstest_safe", "youden_j", 0.4, low=0.3, high=0.5),
+        make_score("presafe", "on", "xstest_safe", "youden_j", -0.2, low=-0.3, high=-0.1),
+        make_score("presafe", "on", "xstest_safe", "matched_refusal_start_auroc", 0.75),
+    ]
+    svg = halves_figure(rows)
+    (sft,), (presafe, auroc) = bars(svg or "", "#d9a441"), bars(svg or "", "#17807a")
+    widths = {round(width / sft[0], 2) for width, _ in (presafe, auroc)}
+    assert 0.5 in widths  # −.2 against .4
+    assert {"0.40", "-0.20", "0.75"} <= written(svg)
+    assert halves_figure(rows[:1]) is None
 
 
 def test_many_suites_and_unknown_systems_are_drawn(make_score):

@@ -105,8 +105,8 @@ def test_halves_worded_alike_have_a_table_of_their_own() -> None:
     page = study_markdown(SUMMARY.model_copy(update={"scores": (*SUMMARY.scores, *rows)}))
     lines = page[page.index(heading) :].splitlines()
     assert [line for line in lines if line.startswith("|")][2:4] == [
-        "| sft | on | 3 | – | 25.0 % [20, 30], n = 40 |",
-        "| strong | on | 3 | 0.750 [0.70, 0.80], n = 40 | -2.0 % [-7, 3], n = 40 |",
+        "| sft | on | 3 | – | 0.250 [0.20, 0.30], n = 40 |",
+        "| strong | on | 3 | 0.750 [0.70, 0.80], n = 40 | -0.020 [-0.07, 0.03], n = 40 |",
     ]
 
 
