@@ -7,6 +7,7 @@ rather than by a chat template, because some templates drop the thought of a fin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from presafe.methods.method import Case, Form, Target, Training
@@ -15,8 +16,10 @@ from presafe.models.decision_head import RefusalStart
 from presafe.models.rendering import Renderer
 from presafe.records import Prompt, Response, Signal
 
-_SOME_QUERY = Prompt(id="", text="?", category="none", split="none", licence="none", expect="refuse")
-"""Stands for any harmful query, where only the first word of a refusal is asked for."""
+_SOME_QUERIES = tuple(
+    Prompt(id="", text=text, category="none", split="none", licence="none", expect="refuse") for text in ("?", "Why")
+)
+"""Stand for any harmful queries, where only what all refusals begin with is asked for."""
 
 _DEFAULT = Training(refuse, own_words)
 """Targets in the recipe's form, as PreSafe and SFT alone have them."""
@@ -108,14 +111,17 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
 def refusal_start(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> RefusalStart:
     """What a method's refusals start with, right after the thought's opening.
 
-    The first token of a refusal's thought; or all that closes the thought at once, and the first word of any of the
-    project's refusals. Where the method knows no refusal before it sees data, that of the recipe's form.
+    All that the thoughts of its refusals share, whose first token alone may begin a harmless thought, too; or all that
+    closes the thought at once, and the first word of any of the project's refusals. Where the method knows no refusal
+    before it sees data, that of the recipe's form.
     """
-    case = Case(_SOME_QUERY, None, refusal_target)
+    cases = [Case(query, None, refusal_target) for query in _SOME_QUERIES]
     from_data = training.needs_data or training.steering
-    target = refuse(case) if from_data else training.refusal(case) or refuse(case)
-    if target.thought:
-        return RefusalStart((), frozenset(renderer.completion_ids(target.thought)[:1]))
+    targets = [refuse(case) if from_data else training.refusal(case) or refuse(case) for case in cases]
+    if all(target.thought for target in targets):
+        one, other = ([*renderer.text_ids(each.thought or ""), *renderer.text_ids(each.rest)] for each in targets)
+        *shared, last = one[: max(1, _num_shared(one, other))]
+        return RefusalStart(tuple(shared), frozenset({last}))
     words = {renderer.answer_ids(refusal, ended=True)[0] for refusal in REFUSALS}
     return RefusalStart(tuple(renderer.close_ids()), frozenset(words))
 
@@ -142,4 +148,4 @@ def start_ids(renderer: Renderer, refusal_target: Form, training: Training) -> t
 
 def _num_shared(left: Sequence[int], right: Sequence[int]) -> int:
     """Tokens that two sequences begin with alike."""
-    return next(index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

@@ -5,8 +5,9 @@ refusal logit        ln P(r) − ln(1 − P(r)), with r what a refusal starts wi
 weakest logit        the same of that one of r's tokens that is least likely; above 0, greedy decoding declines at once
 head probability     σ(φ(h)), the auxiliary head's decision, for systems that have one
 
-r is several tokens: a direct refusal closes the thought, and only then comes its first word. A model may close the
-thought before every prompt and decide afterwards, so that its first token alone says little of what it will do.
+r is several tokens: a direct refusal closes the thought, and only then comes its first word; one with a thought begins
+with the words that all such thoughts share. A model may close the thought before every prompt and decide afterwards,
+or begin every thought with "I", so that its first token alone says little of what it will do.
 
 The head reads the position and layer that it was trained at. One that was trained at the thought's first token saw the
 target's there; here it is the token that the model itself finds most likely, in a second pass.
@@ -58,7 +59,7 @@ def decision_scores(
 
     rendered = [loaded.renderer.render(prompt.text, "on") for prompt in prompts]
     opening = loaded.renderer.opening_ids()
-    sequences = [each.ids + opening + list(start.closing) for each in rendered]
+    sequences = [each.ids + opening + list(start.shared) for each in rendered]
     scores: dict[int, DecisionScore] = {}
     decoder, lm_head = loaded.model.base_model, loaded.model.get_output_embeddings()
     layer = None if head is None else head.layer

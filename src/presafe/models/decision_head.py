@@ -24,17 +24,17 @@ HEAD = "presafe_head"
 
 
 class RefusalStart(NamedTuple):
-    """What a system's refusals start with, once the thought is open: some tokens that all share, then a first word."""
+    """What a system's refusals start with, once the thought is open: some tokens that all share, then one of a few."""
 
-    closing: tuple[int, ...]
-    """Tokens that close the thought at once; none where a refusal starts with a thought of its own."""
+    shared: tuple[int, ...]
+    """Those that close the thought at once, or the refusals' own thought but for the last token that they share."""
     words: frozenset[int]
     """Tokens of which the next is one."""
 
     @property
     def links(self) -> list[tuple[int, ...]]:
         """Which tokens may follow, step by step."""
-        return [*((token,) for token in self.closing), tuple(sorted(self.words))]
+        return [*((token,) for token in self.shared), tuple(sorted(self.words))]
 
 
 def has_head(folder: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from presafe.alignment.labels import random_signals
-from presafe.alignment.rows import AlignmentRow, alignment_rows, refusal_start_id
+from presafe.alignment.rows import AlignmentRow, alignment_rows, refusal_start, refusal_start_id
 from presafe.judges.refusal import is_refusal
+from presafe.methods.registry import training_of
 from presafe.methods.targets import REFUSALS, SAFE_THOUGHT, refusal_for
 from presafe.models.rendering import Renderer
 from presafe.records import Expect, Prompt, Response, Signal, Verdict
@@ -138,6 +139,29 @@ def test_the_refusal_start_is_the_token_after_the_decision(smolthink: Renderer, 
     found = refusal_start_id(smolthink, form)  # type: ignore[arg-type]
     assert found == row.input_ids[row.decision_index + 1]
     assert smolthink.tokenizer.decode([found]) == ("\n" if form == "direct" else "This")
+
+
+@pytest.mark.parametrize(
+    ("method", "begins"),
+    [
+        ("presafe_thought", SAFE_THOUGHT),
+        ("direct_refusal", "I should not answer this question!"),
+        ("safepath", "Let's think about safety first."),
+        ("safekey", 'The user asks: "'),
+        ("r2d", f"{SAFE_THOUGHT} [UNSAFE]"),
+    ],
+)
+def test_a_refusal_with_a_thought_starts_with_all_that_such_thoughts_share(
+    smolthink: Renderer, method: str, begins: str
+) -> None:
+    start = refusal_start(smolthink, "direct", training_of(method))
+    assert [len(tokens) for tokens in start.links] == [1] * len(start.links)
+    assert smolthink.tokenizer.decode([token for (token,) in start.links]) == begins
+
+
+@pytest.mark.parametrize("method", ["thinksafe", "star1", "sft"])
+def test_a_refusal_that_is_not_known_before_data_starts_as_the_recipes(smolthink: Renderer, method: str) -> None:
+    assert refusal_start(smolthink, "direct", training_of(method)) == refusal_start(smolthink, "direct")
 
 
 def test_every_refusal_is_read_as_one_and_is_used() -> None:

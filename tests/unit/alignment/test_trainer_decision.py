@@ -60,7 +60,7 @@ def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch
     loaded = request.getfixturevalue(kind)
     start = refusal_start(loaded.renderer, "direct")
     # a direct refusal closes the thought at once, "\n</think>\n\n", and begins with "I" or "Sorry"
-    assert loaded.renderer.tokenizer.decode(start.closing) == "\n</think>\n\n"
+    assert loaded.renderer.tokenizer.decode(start.shared) == "\n</think>\n\n"
     assert len(start.words) == 2
     scores = decision_scores(loaded, prompts(), start, head, batch_size=batch_size)
     assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
@@ -68,10 +68,10 @@ def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch
         rendered = loaded.renderer.render(text, "on")
         ids = rendered.ids + loaded.renderer.completion_ids(opening)
         with torch.no_grad():
-            output = loaded.model(torch.tensor([ids + list(start.closing)]), output_hidden_states=True)
+            output = loaded.model(torch.tensor([ids + list(start.shared)]), output_hidden_states=True)
         # the probability that the thought, once open, closes token by token, and that then comes one of the two words
         chances = output.logits[0, len(ids) - 1 :].double().softmax(-1)
-        steps = [chances[i, token].item() for i, token in enumerate(start.closing)]
+        steps = [chances[i, token].item() for i, token in enumerate(start.shared)]
         steps.append(sum(chances[-1, word].item() for word in start.words))
         p = prod(steps)
         assert score.refusal_logit == pytest.approx(log(p) - log(1 - p), abs=1e-4)
