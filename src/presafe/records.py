@@ -203,6 +203,13 @@ class StudyScore(Score):
     num_seeds: int
 
 
+class StudyOperatingPoint(OperatingPoint):
+    """That of one run of a study."""
+
+    condition: str
+    seed: int
+
+
 class SeedDifference(Record):
     """How far a condition's number lies from the baseline's, paired by seed: mean and 95 % interval over seeds."""
 
@@ -238,6 +245,7 @@ class StudySummary(Record):
     differences: tuple[Difference, ...]
     seed_differences: tuple[SeedDifference, ...]
     costs: tuple[TrainingCost, ...]
+    operating_points: tuple[StudyOperatingPoint, ...] = ()
 
 
 class HistoryPoint(Record):

@@ -4,7 +4,8 @@
     differences        leading rates, paired by prompt and by seed (`comparison`), p corrected over all of them
     seed_differences   every number, paired by seed only: mean ± t₀.₉₇₅ · s/√k of the k differences
 
-Pure functions of the runs' records. Only seeds that both sides have are paired.
+Pure functions of the runs' records. Only seeds that both sides have are paired; what trains nothing is the same with
+every seed, and its one run meets each of the other side's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from statistics import mean
 
 from presafe.evaluation.comparison import AnsweredSuites, Kind, Outcomes, differences
 from presafe.intervals import over_seeds
-from presafe.records import Difference, RunResult, Score, SeedDifference, StudyScore, Thinking, TrainingCost
+from presafe.records import (
+    Difference,
+    RunResult,
+    Score,
+    SeedDifference,
+    StudyOperatingPoint,
+    StudyScore,
+    Thinking,
+    TrainingCost,
+)
 
 Cell = tuple[Thinking, str, str]
 """CoT mode, suite and metric."""
@@ -119,6 +129,15 @@ def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
     return costs
 
 
+def operating_points(results: Sequence[RunResult]) -> list[StudyOperatingPoint]:
+    """How strongly each run's adapter is applied, of those that were scaled."""
+    return [
+        StudyOperatingPoint(condition=run.condition, seed=run.seed, **run.operating_point.model_dump())
+        for run in results
+        if run.operating_point is not None
+    ]
+
+
 def _by_condition(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     found: dict[str, list[RunResult]] = {}
     for result in results:
@@ -128,9 +147,16 @@ def _by_condition(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 def _same_seeds(left: Sequence[RunResult], right: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
     """The runs whose seed both sides have, in one order."""
-    ours, theirs = ({run.seed: run for run in runs} for runs in (left, right))
+    ours, theirs = _by_seed(left, right), _by_seed(right, left)
     both = [seed for seed in ours if seed in theirs]
     return [ours[seed] for seed in both], [theirs[seed] for seed in both]
+
+
+def _by_seed(runs: Sequence[RunResult], others: Sequence[RunResult]) -> dict[int, RunResult]:
+    """Runs by their seed; of what trains nothing, its first run under every seed of the others."""
+    if runs and all(run.training_s is None for run in runs):
+        return {seed: runs[0].model_copy(update={"seed": seed}) for seed in (run.seed for run in others)}
+    return {run.seed: run for run in runs}
 
 
 def _own(run: RunResult) -> list[Score]:

@@ -50,6 +50,13 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
         _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
         *(["![Every condition's leading rates](figures/conditions.svg)"] if "conditions" in figures else []),
     ]
+    if summary.operating_points:
+        parts += [
+            "## How strongly each adapter is applied",
+            "γ by seed, and how many of n harmless queries that nothing is measured on begin as a refusal then: one "
+            "number for all, where a scale between a half and one and a half gives it, and as trained where none does.",
+            _operating_points_table(summary),
+        ]
     halves = [(suite, metric) for suite in names for metric in metrics(summary.scores, suite) if metric in HALVES]
     if halves:
         parts += [
@@ -103,6 +110,19 @@ def _scores_table(summary: StudySummary, columns: Mapping[str, tuple[str, str]],
 
 def _cell(score: StudyScore | None) -> str:
     return DASH if score is None or score.value is None else f"{_number(score)}, n = {score.n}"
+
+
+def _operating_points_table(summary: StudySummary) -> str:
+    lines = []
+    for name in summary.conditions:
+        points = [point for point in summary.operating_points if point.condition == name]
+        if points:
+            seeds = " / ".join(str(point.seed) for point in points)
+            scales = " / ".join(f"{point.scale:.2f}" for point in points)
+            refused = " / ".join(str(point.refused) for point in points)
+            before = " / ".join(str(point.refused_as_trained) for point in points)
+            lines.append([name, seeds, scales, refused, before, str(points[0].n)])
+    return _table(["condition", "seed", "γ", "refused", "as trained", "n"], lines)
 
 
 def _number(score: Score) -> str:

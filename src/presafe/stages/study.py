@@ -20,7 +20,13 @@ from pydantic import ValidationError
 
 from presafe.alignment.fit import HISTORY
 from presafe.errors import PresafeError, RunError
-from presafe.evaluation.across_runs import condition_scores, paired_differences, seed_differences, training_costs
+from presafe.evaluation.across_runs import (
+    condition_scores,
+    operating_points,
+    paired_differences,
+    seed_differences,
+    training_costs,
+)
 from presafe.evaluation.answers import answered, answers_to
 from presafe.progress import console
 from presafe.recipe import parse_recipe
@@ -150,6 +156,7 @@ def summary_of(study: Study, runs: Sequence[Standing], results: Sequence[RunResu
         differences=tuple(paired_differences(ordered, study.baseline)),
         seed_differences=tuple(seed_differences(ordered, study.baseline)),
         costs=tuple(training_costs(ordered)),
+        operating_points=tuple(operating_points(ordered)),
     )
 
 

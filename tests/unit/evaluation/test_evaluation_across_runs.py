@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from presafe.evaluation.across_runs import condition_scores, paired_differences, seed_differences, training_costs
+from presafe.evaluation.across_runs import (
+    condition_scores,
+    operating_points,
+    paired_differences,
+    seed_differences,
+    training_costs,
+)
 from presafe.records import RunResult, Score, SuiteShares
 
 T1, T2 = 12.706204736, 4.302652730
@@ -122,6 +128,36 @@ def test_without_a_common_seed_there_is_no_pair() -> None:
     assert paired_differences(runs, "base") == []
     assert seed_differences(runs, "base") == []
     assert paired_differences(runs[1:], "base") == []  # the baseline is not run yet
+
+
+def test_what_trains_nothing_meets_every_seed_of_the_baseline() -> None:
+    base = [
+        result("base", seed, score("sft", value, seed=seed), shares=shares)
+        for seed, value, shares in ((3, 0.2, "1100000000"), (4, 0.8, "1111111100"))
+    ]
+    prefilled = result("p", 0, score("sft", 0.6), shares="1111110000", training_s=None)
+    (found,) = paired_differences([*base, prefilled], "base")
+    # .6 against .2 and .8: +.1, and the seeds of the baseline differ by .6, so ± 12.7 · .42/√2 at least
+    assert (found.value, found.value_against, found.num_seeds) == (pytest.approx(0.6), pytest.approx(0.5), 2)
+    assert (found.low, found.high) == (-1, 1)
+    (each,) = seed_differences([*base, prefilled], "base")
+    assert (each.difference, each.num_seeds) == (pytest.approx(0.1), 2)
+    assert each.high == pytest.approx(0.1 + T1 * 0.3)  # +.4 and −.2
+    (turned,) = paired_differences([*base, prefilled], "p")
+    assert turned.difference == pytest.approx(-0.1)
+
+
+def test_how_strongly_adapters_are_applied_is_kept_run_by_run() -> None:
+    point = {"scale": 0.9, "refused_as_trained": 30, "refused": 24, "n": 230}
+    runs = [
+        result("a", 0, operating_point=point),
+        result("a", 1, operating_point=point | {"scale": 1.2}),
+        result("p", 0),
+    ]
+    assert [(each.condition, each.seed, each.scale, each.refused) for each in operating_points(runs)] == [
+        ("a", 0, 0.9, 24),
+        ("a", 1, 1.2, 24),
+    ]
 
 
 def test_prompts_in_another_order_are_the_same_prompts() -> None:

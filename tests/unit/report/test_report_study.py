@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from presafe.records import Difference, SeedDifference, StudyScore, StudySummary, TrainingCost
+from presafe.records import Difference, SeedDifference, StudyOperatingPoint, StudyScore, StudySummary, TrainingCost
 from presafe.report.study import study_markdown, write_study
 
 
@@ -108,6 +108,16 @@ def test_halves_worded_alike_have_a_table_of_their_own() -> None:
         "| sft | on | 3 | – | 0.250 [0.20, 0.30], n = 40 |",
         "| strong | on | 3 | 0.750 [0.70, 0.80], n = 40 | -0.020 [-0.07, 0.03], n = 40 |",
     ]
+
+
+def test_how_strongly_adapters_are_applied_stands_seed_by_seed() -> None:
+    points = [
+        StudyOperatingPoint(condition="sft", seed=seed, scale=scale, refused_as_trained=before, refused=refused, n=230)
+        for seed, scale, before, refused in ((0, 0.94, 29, 24), (2, 1.0, 0, 0))
+    ]
+    page = study_markdown(SUMMARY.model_copy(update={"operating_points": tuple(points)}))
+    assert "| sft | 0 / 2 | 0.94 / 1.00 | 24 / 0 | 29 / 0 | 230 |" in page
+    assert "How strongly" not in study_markdown(SUMMARY)
 
 
 def test_a_metric_that_nobody_knows_is_a_plain_number() -> None:
