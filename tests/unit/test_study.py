@@ -148,7 +148,7 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
 def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
     study = load_study("ablations")
     runs = study_runs(study)
-    assert len(runs) == 12 * 3
+    assert len(runs) == 13 * 3
     head, *others = (run.recipe for run in runs if run.seed == 0)
     assert (head.name, head.align.systems, head.align.lambda_align) == (
         "presafe_head-lambda_1-seed0",
@@ -160,6 +160,9 @@ def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
         tables = ("model", "respond", "signal", "align", "evaluate")
         settings = [(name, key) for name in tables for key in type(getattr(recipe, name)).model_fields]
         found = [(t, k) for t, k in settings if getattr(getattr(recipe, t), k) != getattr(getattr(head, t), k)]
+        if "random_labels" in recipe.align.systems:  # the head's own loss alone: coins for p′, and no L_start either
+            assert recipe.align.lambda_start == 0
+            found.remove(("align", "lambda_start"))
         assert len(found) == 1, recipe.name
         changed += found
     assert sorted(set(changed)) == [
@@ -167,6 +170,7 @@ def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
         ("align", "lambda_align"),
         ("align", "layer"),
         ("align", "refusal_target"),
+        ("align", "systems"),
         ("respond", "alignment_queries"),
         ("respond", "classifier_queries"),
         ("signal", "reads"),
