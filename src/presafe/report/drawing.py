@@ -125,8 +125,9 @@ def bar(axes: Axes, place: float, score: Score, colour: str, *, lying: bool = Fa
     else:
         axes.bar(place, score.value, width=0.34, color=colour)
     if score.low is not None and score.high is not None:
-        top = max(top, score.high)
-        ends = [place, place], [score.low, score.high]
+        low, high = max(-1.0, score.low), min(1.0, score.high)  # Student's interval over few seeds reaches further
+        top = max(top, high)
+        ends = [place, place], [low, high]
         axes.plot(*(reversed(ends) if lying else ends), color=INK, linewidth=1, solid_capstyle="butt")
     if lying:
         axes.text(top + 0.03, place, number(score), ha="left", va="center", fontsize=8)

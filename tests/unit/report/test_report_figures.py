@@ -109,6 +109,14 @@ def test_halves_are_drawn_on_both_sides_of_chance(make_score):
     assert halves_figure(rows[:1]) is None
 
 
+def test_an_interval_that_reaches_beyond_every_rate_leaves_the_layout_as_it_is(make_score):
+    def size_of_bar(low: float, high: float) -> tuple[float, float]:
+        rows = [make_score("sft", "on", f"set_{i}", "accuracy", 0.5, low=low, high=high) for i in range(2)]
+        return bars(systems_figure(rows) or "", "#d9a441")[0]
+
+    assert size_of_bar(-7.0, 8.0) == size_of_bar(0.0, 1.0)
+
+
 def test_many_suites_and_unknown_systems_are_drawn(make_score):
     rows = [make_score(system, "on", f"set_{i}", "accuracy", 0.5) for system in ("mine", "yours") for i in range(6)]
     svg = systems_figure(rows) or ""
