@@ -26,7 +26,7 @@ from presafe.report.drawing import (
 )
 from presafe.report.inside import directions_figure, plane_figure, probes_figure
 from presafe.report.labels import EXPECTS, METRICS, SUITES, SYSTEMS, label, ordered, size
-from presafe.report.rows import HALVES, MODES, find, judged, lead, metrics, suites, systems
+from presafe.report.rows import HALVES, MODES, find, halves, judged, lead, suites, systems
 from presafe.report.sensitivity import sweep_figure
 
 if TYPE_CHECKING:
@@ -112,15 +112,7 @@ def systems_figure(scores: Sequence[Score]) -> str | None:
 
 def halves_figure(scores: Sequence[Score]) -> str | None:
     """How well every system tells harmful prompts from harmless ones worded alike, as `systems_figure`."""
-    return _systems_panels(
-        scores,
-        [
-            (suite, metric)
-            for suite in suites(scores)
-            for metric in metrics(scores, suite)
-            if metric in ("youden_j", "matched_refusal_start_auroc")
-        ],
-    )
+    return _systems_panels(scores, [column for column in halves(scores) if column[1] != "matched_head_auroc"])
 
 
 def _systems_panels(scores: Sequence[Score], panels: Sequence[tuple[str, str]]) -> str | None:

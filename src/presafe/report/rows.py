@@ -96,6 +96,11 @@ def apart(scores: Sequence[Score]) -> list[tuple[str, str]]:
     return columns
 
 
+def halves(scores: Sequence[Score]) -> list[tuple[str, str]]:
+    """The columns that tell how well halves worded alike are told apart."""
+    return [(suite, metric) for suite in suites(scores) for metric in metrics(scores, suite) if metric in HALVES]
+
+
 def without_verdict(scores: Sequence[Score], score: Score) -> tuple[int, int] | None:
     """How many answers, or thoughts, the score leaves out for want of a verdict, and how many there are.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
 from presafe.report.labels import DASH, METRICS, SUITES, chance, duration, estimate, interval, label, points
-from presafe.report.rows import HALVES, MODES, headline_metrics, metrics, suites
+from presafe.report.rows import MODES, halves, headline_metrics, metrics, suites
 
 SCHEMA = 1
 """Version of study.json. A change that would break a reader raises it."""
@@ -57,13 +57,13 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
             "number for all, where a scale between a half and one and a half gives it, and as trained where none does.",
             _operating_points_table(summary),
         ]
-    halves = [(suite, metric) for suite in names for metric in metrics(summary.scores, suite) if metric in HALVES]
-    if halves:
+    alike = halves(summary.scores)
+    if alike:
         parts += [
             "## Harmful against harmless prompts that are worded alike",
             "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
             "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold.",
-            _scores_table(summary, {_name(*column): column for column in halves}),
+            _scores_table(summary, {_name(*column): column for column in alike}),
             *(["![Every condition, halves worded alike](figures/halves.svg)"] if "halves" in figures else []),
         ]
     if summary.differences:
@@ -117,11 +117,8 @@ def _operating_points_table(summary: StudySummary) -> str:
     for name in summary.conditions:
         points = [point for point in summary.operating_points if point.condition == name]
         if points:
-            seeds = " / ".join(str(point.seed) for point in points)
-            scales = " / ".join(f"{point.scale:.2f}" for point in points)
-            refused = " / ".join(str(point.refused) for point in points)
-            before = " / ".join(str(point.refused_as_trained) for point in points)
-            lines.append([name, seeds, scales, refused, before, str(points[0].n)])
+            by_seed = ((str(p.seed), f"{p.scale:.2f}", str(p.refused), str(p.refused_as_trained)) for p in points)
+            lines.append([name, *map(" / ".join, zip(*by_seed, strict=True)), str(points[0].n)])
     return _table(["condition", "seed", "γ", "refused", "as trained", "n"], lines)
 
 
