@@ -9,7 +9,7 @@ import pytest
 
 from presafe.errors import RecipeError
 from presafe.methods.registry import methods
-from presafe.recipe import load_recipe
+from presafe.recipe import Recipe, load_recipe
 from presafe.study import load_study, shipped_studies, study_runs
 
 STUDY = """
@@ -145,50 +145,74 @@ def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_tra
     assert len({(each.systems, each.lambda_align, each.lambda_start) for each in first}) == len(first)
 
 
-def test_every_ablation_differs_from_the_head_in_one_thing() -> None:
-    study = load_study("ablations")
-    runs = study_runs(study)
-    assert len(runs) == 13 * 3
-    head, *others = (run.recipe for run in runs if run.seed == 0)
-    assert (head.name, head.align.systems, head.align.lambda_align) == (
-        "presafe_head-lambda_1-seed0",
-        ("presafe_head",),
-        1.0,
-    )
-    changed = []
-    for recipe in others:
-        tables = ("model", "respond", "signal", "align", "evaluate")
-        settings = [(name, key) for name in tables for key in type(getattr(recipe, name)).model_fields]
-        found = [(t, k) for t, k in settings if getattr(getattr(recipe, t), k) != getattr(getattr(head, t), k)]
-        if "random_labels" in recipe.align.systems:  # the head's own loss alone: coins for p′, and no L_start either
-            assert recipe.align.lambda_start == 0
-            found.remove(("align", "lambda_start"))
-        assert len(found) == 1, recipe.name
-        changed += found
-    assert sorted(set(changed)) == [
-        ("align", "decision_position"),
-        ("align", "lambda_align"),
-        ("align", "layer"),
-        ("align", "refusal_target"),
+TABLES = ("model", "respond", "signal", "align", "evaluate")
+
+
+def _changed(recipe: Recipe, base: Recipe) -> set[tuple[str, str]]:
+    settings = [(table, key) for table in TABLES for key in type(getattr(base, table)).model_fields]
+    return {(t, key) for t, key in settings if getattr(getattr(recipe, t), key) != getattr(getattr(base, t), key)}
+
+
+def _seed_0(name: str, count: int) -> dict[str, Recipe]:
+    """The recipes of a study's first seed by condition, its baseline's first; no two are the same."""
+    runs = study_runs(load_study(name))
+    recipes = {run.condition.name: run.recipe for run in runs if run.seed == 0}
+    assert len(runs) == 3 * len(recipes) == count
+    unnamed = {recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in recipes.values()}
+    assert len(unnamed) == len(recipes)
+    assert next(iter(recipes)) == load_study(name).baseline
+    return recipes
+
+
+def test_every_ablation_differs_from_presafe_in_one_thing() -> None:
+    recipes = _seed_0("ablations", 45)
+    base = recipes.pop("presafe")
+    assert base.align == load_recipe("smolthink-135m-published").align.model_copy(update={"systems": ("presafe",)})
+    changed = {name: _changed(recipe, base) for name, recipe in recipes.items()}
+    assert changed.pop("sft-steps_80") == {("align", "systems"), ("align", "max_steps")}  # differs from `sft` in one
+    assert all(len(found) == 1 for found in changed.values())
+    assert set().union(*changed.values()) == {
+        ("align", "lambda_start"),
+        ("align", "max_steps"),
         ("align", "systems"),
         ("respond", "alignment_queries"),
         ("respond", "classifier_queries"),
         ("signal", "reads"),
-    ]
-    assert all((recipe.align.layer or 0) <= 30 for recipe in others)  # SmolLM2-135M has 30
-    assert len({recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in others}) == len(others)
+    }
     # a quarter of every kind of query, to the nearest whole one
-    by_name = {recipe.name.removesuffix("-seed0"): recipe.respond for recipe in others}
     for name, kind in (("aligned_on_quarter", "alignment_queries"), ("classifier_quarter", "classifier_queries")):
-        for some, every in zip(getattr(by_name[name], kind), getattr(head.respond, kind), strict=True):
-            assert (some.set, some.split) == (every.set, every.split)
-            assert abs(some.n - every.n / 4) <= 0.5
+        some, every = getattr(recipes[name].respond, kind), getattr(base.respond, kind)
+        assert [(each.set, each.split) for each in some] == [(each.set, each.split) for each in every]
+        assert all(abs(few.n - each.n / 4) <= 0.5 for few, each in zip(some, every, strict=True))
+
+
+def test_every_condition_of_the_head_differs_from_it_in_one_thing() -> None:
+    recipes = _seed_0("head", 27)
+    base = recipes.pop("presafe_head-lambda_1")
+    assert (base.align.systems, base.align.lambda_align) == (("presafe_head",), 1.0)
+    changed = {name: _changed(recipe, base) for name, recipe in recipes.items()}
+    # the head's own loss alone: coins for p′, and no L_start either
+    assert changed.pop("random_labels-head") == {("align", "systems"), ("align", "lambda_start")}
+    assert recipes["random_labels-head"].align.lambda_start == 0
+    assert all(len(found) == 1 for found in changed.values())
+    assert set().union(*changed.values()) == {
+        ("align", "decision_position"),
+        ("align", "lambda_align"),
+        ("align", "layer"),
+    }
+    assert all((recipe.align.layer or 0) <= 30 for recipe in recipes.values())  # SmolLM2-135M has 30
 
 
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:
     """So that each is done once for both."""
     runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
-    for one, other, count in (("control", "methods", 6), ("methods", "ablations", 6), ("control", "ablations", 0)):
+    shared = {
+        ("control", "methods"): 6,
+        ("control", "ablations"): 9,
+        ("methods", "ablations"): 27,
+        ("methods", "head"): 6,
+    }
+    for (one, other), count in shared.items():
         both = runs[one].keys() & runs[other].keys()
         assert len(both) == count
         assert all(runs[one][name] == runs[other][name] for name in both)
