@@ -13,6 +13,10 @@ from presafe.report.rows import MODES, halves, headline_metrics, metrics, suites
 SCHEMA = 1
 """Version of study.json. A change that would break a reader raises it."""
 
+FEW = 0.9
+"""A cell of which fewer answers have a verdict than this share of its column's most is marked: a rate of some prompts
+only."""
+
 
 def write_study(summary: StudySummary, folder: Path) -> None:
     """Write study.json, study.md and its figures.
@@ -45,8 +49,9 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
     leading = [(suite, metric) for suite in names for metric in headline_metrics(summary.scores, suite)]
     parts += [
         "## Conditions",
-        "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged. With one "
-        "seed, and for the model as it came, the interval is over prompts.",
+        "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged, "
+        "here and below with † where it is less than nine tenths of its column's most: the other answers have no "
+        "verdict. With one seed, and for the model as it came, the interval is over prompts.",
         _scores_table(summary, {_name(*column): column for column in leading}, with_cost=True),
         *(["![Every condition's leading rates](figures/conditions.svg)"] if "conditions" in figures else []),
     ]
@@ -94,6 +99,10 @@ def _scores_table(summary: StudySummary, columns: Mapping[str, tuple[str, str]],
     """One line a condition and CoT mode, one column a suite and metric, by its head."""
     cells = {(each.system, each.thinking, each.suite, each.metric): each for each in summary.scores}
     costs = {cost.condition: cost for cost in summary.costs}
+    most = {
+        column: max((each.n for each in summary.scores if (each.suite, each.metric) == column), default=0)
+        for column in columns.values()
+    }
     lines = []
     for name in ("vanilla", *summary.conditions):
         for mode in MODES:
@@ -102,14 +111,16 @@ def _scores_table(summary: StudySummary, columns: Mapping[str, tuple[str, str]],
             if there:
                 seeds = max(score.num_seeds for score in there)
                 cost = _cost(costs.get(name)) if with_cost else ()
-                lines.append([name, mode, str(seeds or DASH), *map(_cell, found), *cost])
+                lines.append([name, mode, str(seeds or DASH), *map(_cell, found, most.values()), *cost])
     return _table(
         ["condition", "CoT", "seeds", *columns, *(("training", "tokens trained") if with_cost else ())], lines
     )
 
 
-def _cell(score: StudyScore | None) -> str:
-    return DASH if score is None or score.value is None else f"{_number(score)}, n = {score.n}"
+def _cell(score: StudyScore | None, most: int) -> str:
+    if score is None or score.value is None:
+        return DASH
+    return f"{_number(score)}, n = {score.n}" + (" †" if score.n < FEW * most else "")
 
 
 def _operating_points_table(summary: StudySummary) -> str:

@@ -110,6 +110,19 @@ def test_halves_worded_alike_have_a_table_of_their_own() -> None:
     ]
 
 
+def test_a_cell_of_which_many_answers_have_no_verdict_is_marked() -> None:
+    few = [
+        mean("strong", "accuracy", 0.5, suite="arithmetic").model_copy(update={"n": 36}),
+        mean("sft", "accuracy", 0.5, suite="arithmetic").model_copy(update={"n": 35}),
+        mean("vanilla", "accuracy", 0.5, suite="arithmetic", seeds=0),
+    ]
+    page = study_markdown(SUMMARY.model_copy(update={"scores": (*SUMMARY.scores, *few)}))
+    assert page.count("50.0 % [45, 55], n = 35 † |") == 2  # among the leading rates, and among all
+    assert "n = 36 |" in page
+    assert "n = 40 |" in page
+    assert page.count("†") == 3  # and where it is explained
+
+
 def test_how_strongly_adapters_are_applied_stands_seed_by_seed() -> None:
     points = [
         StudyOperatingPoint(condition="sft", seed=seed, scale=scale, refused_as_trained=before, refused=refused, n=230)
