@@ -203,6 +203,17 @@ def test_every_condition_of_the_head_differs_from_it_in_one_thing() -> None:
     assert all((recipe.align.layer or 0) <= 30 for recipe in recipes.values())  # SmolLM2-135M has 30
 
 
+def test_the_thoughts_controls_differ_from_presafe_in_what_they_are_called() -> None:
+    recipes = {run.name: run.recipe for run in study_runs(load_study("thought"))}
+    assert len(recipes) == 5 * 5
+    direct = recipes["presafe-seed4"]
+    assert _changed(recipes["presafe_thought-seed4"], direct) == {("align", "systems")}  # it sets the form itself
+    for name, system in (("sft-thought", "sft"), ("random_labels-thought", "random_labels")):
+        recipe = recipes[f"{name}-seed4"]
+        assert recipe.align.systems == (system,)
+        assert _changed(recipe, direct) == {("align", "systems"), ("align", "refusal_target")}
+
+
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:
     """So that each is done once for both."""
     runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
@@ -211,6 +222,8 @@ def test_runs_that_two_studies_share_are_the_same_runs() -> None:
         ("control", "ablations"): 9,
         ("methods", "ablations"): 27,
         ("methods", "head"): 6,
+        ("control", "thought"): 10,
+        ("methods", "thought"): 9,
     }
     for (one, other), count in shared.items():
         both = runs[one].keys() & runs[other].keys()
