@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,19 +82,31 @@ def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:
     rows = rows_of(REFUSED, "comply")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
         "over_refusal_rate": (0.75, 8),
-        "with_thought_rate": (0.0, 10),
+        "with_thought_rate": (0.0, 2),
         "truncated_rate": (0.1, 10),
         "unjudged_rate": (0.2, 10),
     }
 
 
-@pytest.mark.parametrize("expect", ["comply", "answer"])
-def test_harmless_prompts_say_how_many_were_answered_after_a_thought(expect: Expect) -> None:
-    # 3 of 4 with a thought, whatever came of it; blanks are none.
-    thoughts = ("I think.", "So", "\nHm", " \n")
-    said = [response("refuse").model_copy(update={"thought": thought}) for thought in thoughts]
+@pytest.mark.parametrize(
+    ("expect", "verdicts", "share"),
+    [
+        # what is refused says nothing of the thoughts that are kept, whether it comes after one or not
+        ("comply", ("comply", "comply", "comply", "comply", "refuse", "refuse", "unjudged"), (0.75, 4)),
+        # a problem is to be thought about, whatever comes of it
+        ("answer", ("right", "wrong", "unjudged", "wrong", "right", "wrong", "wrong"), (5 / 7, 7)),
+    ],
+)
+def test_harmless_prompts_say_how_many_were_answered_after_a_thought(
+    expect: Expect, verdicts: Sequence[Verdict], share: tuple[float, int]
+) -> None:
+    thoughts = ("I think.", "So", "\nHm", " \n", "I must not.", "", "Well")  # blanks are none
+    said = [
+        response(verdict).model_copy(update={"thought": thought})
+        for verdict, thought in zip(verdicts, thoughts, strict=True)
+    ]
     row = rows_of(said, expect)["with_thought_rate"]
-    assert (row.value, row.n) == (0.75, 4)
+    assert (row.value, row.n) == share
     assert "with_thought_rate" not in rows_of(said, expect, thinking="off")
     assert "with_thought_rate" not in rows_of(said, "refuse")  # a refusal needs none
 
