@@ -44,7 +44,7 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     assert not {"judge_thought", "reads"} & set(
         re.findall(r"\w+", str(shared_parts(base)))
     )  # a default decides nothing: what was made before it is found
-    assert differing(base, changed(align={"refusal_target": "thought"})) == {POSITIONS}
+    assert differing(base, changed(align={"refusal_target": "direct"})) == {POSITIONS}
     assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
     assert differing(base, changed(model={"dtype": "bfloat16"})) == {*RESPONSES, *SIGNALS, *VANILLA}
     aligned = [{"set": "harmful", "split": "align", "n": 9}, {"set": "benign", "split": "align", "n": 9}]
