@@ -203,7 +203,7 @@ def test_every_condition_of_the_head_differs_from_it_in_one_thing() -> None:
     assert all((recipe.align.layer or 0) <= 30 for recipe in recipes.values())  # SmolLM2-135M has 30
 
 
-def test_the_thoughts_controls_differ_from_presafe_in_what_they_are_called() -> None:
+def test_the_study_of_thought_changes_the_method_and_the_form_of_refusals_only() -> None:
     recipes = {run.name: run.recipe for run in study_runs(load_study("thought"))}
     assert len(recipes) == 5 * 5
     direct = recipes["presafe-seed4"]
