@@ -17,6 +17,7 @@ from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
+from presafe.precision import Dtype, fastest_dtype
 from presafe.records import Expect
 
 Positive = Annotated[int, Field(ge=1)]
@@ -49,8 +50,14 @@ class ModelSettings(Settings):
     family: str | None = None
     """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
     Detected from the tokenizer's template where it is not named."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the frozen weights. On CPUs without matrix units bfloat16 is several times slower."""
+    dtype: Dtype = "float32"
+    """Type of the frozen weights. `auto` is bfloat16 on a GPU or a CPU with AMX, float32 elsewhere; a run keeps what it
+    began with."""
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _of_this_machine(cls, dtype: object) -> object:
+        return fastest_dtype() if dtype == "auto" else dtype
 
     @field_validator("family")
     @classmethod

@@ -99,6 +99,7 @@ def fit(
     batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
     first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
     checkpoints = folder / "checkpoints"
+    on_gpu = torch.cuda.is_available()
     set_seed(seed)
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),
@@ -118,8 +119,9 @@ def fit(
         warmup_steps=settings.warmup_steps,
         train_sampling_strategy="sequential",  # `mixed_order` has drawn it
         max_length=None,
-        bf16=torch.cuda.is_available(),
-        gradient_checkpointing=torch.cuda.is_available(),
+        bf16=on_gpu or model.dtype == torch.bfloat16,
+        use_cpu=not on_gpu and model.dtype == torch.bfloat16,  # transformers asks for it, to train in bfloat16 there
+        gradient_checkpointing=on_gpu,
         logging_steps=1,
         save_steps=settings.save_steps,
         save_total_limit=1,

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from presafe.errors import PresafeError, PromptError
+from presafe.precision import Dtype as DtypeName
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.recipe import ModelSettings, SamplingSettings
@@ -52,7 +53,7 @@ Sandbox = Annotated[
     str | None,
     typer.Option("--sandbox", help="Where programs of the model run: docker, as where not named, or local."),
 ]
-Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32, bfloat16 or auto.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
 ]
@@ -85,17 +86,15 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
     Raises:
         PresafeError: another type of weights, an unreadable family, or an option that cannot take effect.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise PresafeError(f"--dtype must be float32 or bfloat16, got {dtype!r}.")
+    if dtype not in (*get_args(DtypeName), "auto"):
+        raise PresafeError(f"--dtype must be float32, bfloat16 or auto, got {dtype!r}.")
     from pydantic import ValidationError
 
     from presafe.models.family import find_family
     from presafe.recipe import ModelSettings
 
     try:
-        settings = ModelSettings(
-            address=address, family=family, tokenizer=tokenizer, dtype=cast(Literal["float32", "bfloat16"], dtype)
-        )
+        settings = ModelSettings(address=address, family=family, tokenizer=tokenizer, dtype=cast(DtypeName, dtype))
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")
