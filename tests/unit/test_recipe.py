@@ -55,6 +55,28 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("has_gpu", "cpu", "resolved"),
+    [
+        (True, {}, "bfloat16"),
+        (False, {"amx_bf16": True}, "bfloat16"),
+        (False, {"amx_bf16": False, "avx512_bf16": True}, "float32"),
+        (False, {}, "float32"),
+    ],
+)
+def test_auto_is_the_type_that_this_machine_multiplies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, cpu: dict[str, bool], resolved: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    recipe = load_recipe(write(tmp_path, MINIMAL.replace('"smolthink"', '"smolthink"\ndtype = "auto"')))
+    assert recipe.model.dtype == resolved
+    # What a run keeps is the type, not the wish: on another machine it goes on with the same or not at all.
+    assert json.loads(recipe.model_dump_json())["model"]["dtype"] == resolved
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("max_steps = 7", "max_stepz = 7", "align.max_stepz: Extra inputs are not permitted"),

@@ -76,8 +76,8 @@ def align(libraries, make_model, renderer):
     With `kill_before`, it returns the steps that this process did.
     """
 
-    def run(folder, *, kill_before=None, rows=None, seed=7, lambda_align=1.0, settings=SETTINGS):
-        model = make_model()
+    def run(folder, *, kill_before=None, rows=None, seed=7, lambda_align=1.0, settings=SETTINGS, dtype=torch.float32):
+        model = make_model().to(dtype)
         torch.manual_seed(random.SystemRandom().randrange(2**32))
         random.seed()
         kill = Kill(kill_before)
@@ -271,3 +271,17 @@ def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
     for path in tmp_path.iterdir():
         (path / "trainer_state.json").unlink()
     assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there bfloat16 is what fit always trains in")
+def test_a_model_in_bfloat16_is_trained_in_it_and_its_adapter_in_float32(align, whole, tmp_path):
+    align(tmp_path / "run", dtype=torch.bfloat16)
+    weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    # Steps of AdamW are far smaller than a bfloat16's last bit at these weights: they are not rounded to it.
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
+    ours, theirs = (read_jsonl(each / HISTORY, HistoryPoint) for each in (tmp_path / "run", whole))
+    assert [each.nll for each in ours] != [each.nll for each in theirs]
+    for one, two in zip(ours, theirs, strict=True):
+        assert one.nll == pytest.approx(two.nll, rel=0.02)
+        assert one.bce == pytest.approx(two.bce, rel=0.05)
