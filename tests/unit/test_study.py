@@ -224,6 +224,8 @@ def test_runs_that_two_studies_share_are_the_same_runs() -> None:
         ("methods", "head"): 6,
         ("control", "thought"): 10,
         ("methods", "thought"): 9,
+        ("thought", "better_baseline"): 10,
+        ("ablations", "more_steps"): 6,
     }
     for (one, other), count in shared.items():
         both = runs[one].keys() & runs[other].keys()
