@@ -20,8 +20,8 @@ from presafe.training import bar_callback, last_checkpoint
 HISTORY = "history.jsonl"
 """Training curve of a system; written last, so that it marks a finished training."""
 _SHORT = 512
-"""Tokens of a row up to which attention in bfloat16 on a CPU is not fused in training: going backward torch's fused one
-takes a fifth of a step longer (four rows of 70 tokens). It is there for long rows, of which it keeps no pair of positions.
+"""Tokens of a row up to which a CPU trains in bfloat16 without torch's fused attention, which is slow going backward: a
+step of rows of 70 tokens takes a fifth less time. Long rows need it: it keeps nothing for each pair of positions.
 """
 
 
