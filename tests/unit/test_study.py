@@ -214,6 +214,15 @@ def test_the_study_of_thought_changes_the_method_and_the_form_of_refusals_only()
         assert _changed(recipe, direct) == {("align", "systems"), ("align", "refusal_target")}
 
 
+def test_the_study_of_the_shipped_recipe_trains_what_ships() -> None:
+    ships = load_recipe("smolthink-135m")
+    for run in study_runs(load_study("shipped")):
+        own = {"systems": run.recipe.align.systems, "seeds": run.recipe.align.seeds}
+        assert run.recipe.align == ships.align.model_copy(update=own)
+        assert (run.recipe.respond, run.recipe.signal) == (ships.respond, ships.signal)
+        assert run.recipe.model == ships.model.model_copy(update={"dtype": "bfloat16"})
+
+
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:
     """So that each is done once for both."""
     runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
