@@ -11,7 +11,7 @@ from presafe.alignment.rows import AlignmentRow, cut, refusal_start_id
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import Head
 from presafe.models.rendering import Renderer
-from presafe.processes import is_main_process, num_processes
+from presafe.processes import is_main_process, num_processes, weights_are_cut
 from presafe.progress import console, progress_bar
 from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, write_jsonl
@@ -106,7 +106,7 @@ def fit(
     first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
     checkpoints = folder / "checkpoints"
     on_gpu = torch.cuda.is_available()
-    on_cpu_in_bfloat16 = not on_gpu and model.dtype == torch.bfloat16
+    on_cpu_in_bfloat16 = not on_gpu and model.dtype == torch.bfloat16 and not weights_are_cut()
     set_seed(seed)
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),

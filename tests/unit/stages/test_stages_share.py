@@ -46,7 +46,8 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     )  # a default decides nothing: what was made before it is found
     assert differing(base, changed(align={"refusal_target": "direct"})) == {POSITIONS}
     assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
-    assert differing(base, changed(model={"dtype": "bfloat16"})) == {*RESPONSES, *SIGNALS, *VANILLA}
+    other = "float32" if base.model.dtype == "bfloat16" else "bfloat16"  # which one "auto" is depends on the machine
+    assert differing(base, changed(model={"dtype": other})) == {*RESPONSES, *SIGNALS, *VANILLA}
     aligned = [{"set": "harmful", "split": "align", "n": 9}, {"set": "benign", "split": "align", "n": 9}]
     assert differing(base, changed(respond={"alignment_queries": aligned})) == {*SIGNALS, "responses/own"}
     # harmful alignment queries are not answered, so that their number parts the signals only
