@@ -11,7 +11,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
@@ -51,13 +60,15 @@ class ModelSettings(Settings):
     """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
     Detected from the tokenizer's template where it is not named."""
     dtype: Dtype = "float32"
-    """Type of the frozen weights. `auto` is bfloat16 on a GPU or a CPU with AMX, float32 elsewhere; a run keeps what it
-    began with."""
+    """Type of the frozen weights. `auto` is bfloat16 on a GPU or CPU that multiplies it in hardware, float32 elsewhere.
+    A run keeps what it was on the machine that began it, and another kind of machine does not go on with it."""
 
     @field_validator("dtype", mode="before")
     @classmethod
-    def _of_this_machine(cls, dtype: object) -> object:
-        return fastest_dtype() if dtype == "auto" else dtype
+    def _of_this_machine(cls, dtype: object, info: ValidationInfo) -> object:
+        if dtype != "auto":
+            return dtype
+        return "float32" if is_served(info.data.get("address", "")) else fastest_dtype()  # a server has its own
 
     @field_validator("family")
     @classmethod

@@ -9,7 +9,7 @@ import pytest
 
 from presafe.cli.options import short_name
 from presafe.errors import RecipeError
-from presafe.recipe import Recipe, Source, load_recipe, parse_recipe, shipped_recipes
+from presafe.recipe import ModelSettings, Recipe, Source, load_recipe, parse_recipe, shipped_recipes
 
 MINIMAL = """
 name = "mine"
@@ -55,25 +55,28 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("has_gpu", "cpu", "resolved"),
+    ("gpu", "cpu", "resolved"),
     [
-        (True, {}, "bfloat16"),
-        (False, {"amx_bf16": True}, "bfloat16"),
-        (False, {"amx_bf16": False, "avx512_bf16": True}, "float32"),
-        (False, {}, "float32"),
+        ("ampere", {}, "bfloat16"),
+        ("older", {"amx_bf16": True}, "float32"),
+        (None, {"amx_bf16": True}, "bfloat16"),
+        (None, {"amx_bf16": False, "avx512_bf16": True}, "float32"),
+        (None, {}, "float32"),
     ],
 )
 def test_auto_is_the_type_that_this_machine_multiplies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, cpu: dict[str, bool], resolved: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None, cpu: dict[str, bool], resolved: str
 ) -> None:
     import torch
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu == "ampere")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     recipe = load_recipe(write(tmp_path, MINIMAL.replace('"smolthink"', '"smolthink"\ndtype = "auto"')))
     assert recipe.model.dtype == resolved
     # What a run keeps is the type, not the wish: on another machine it goes on with the same or not at all.
     assert json.loads(recipe.model_dump_json())["model"]["dtype"] == resolved
+    assert ModelSettings.model_validate({"address": "http://127.0.0.1:1#m", "dtype": "auto"}).dtype == "float32"
 
 
 @pytest.mark.parametrize(

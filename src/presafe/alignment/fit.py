@@ -19,7 +19,7 @@ from presafe.training import bar_callback, last_checkpoint
 
 HISTORY = "history.jsonl"
 """Training curve of a system; written last, so that it marks a finished training."""
-_SHORT = 512
+_SHORT = 256
 """Tokens of a row up to which a CPU trains in bfloat16 without torch's fused attention, which is slow going backward: a
 step of rows of 70 tokens takes a fifth less time. Long rows need it: it keeps nothing for each pair of positions.
 """
@@ -106,7 +106,8 @@ def fit(
     first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
     checkpoints = folder / "checkpoints"
     on_gpu = torch.cuda.is_available()
-    on_cpu_in_bfloat16 = not on_gpu and model.dtype == torch.bfloat16 and not weights_are_cut()
+    on_cpu = not torch.accelerator.is_available()
+    on_cpu_in_bfloat16 = on_cpu and model.dtype == torch.bfloat16 and not weights_are_cut()
     set_seed(seed)
     arguments = PreSafeConfig(
         output_dir=str(checkpoints),
@@ -127,7 +128,7 @@ def fit(
         train_sampling_strategy="sequential",  # `mixed_order` has drawn it
         max_length=None,
         bf16=on_gpu or on_cpu_in_bfloat16,
-        use_cpu=on_cpu_in_bfloat16,  # transformers wants to be told
+        use_cpu=on_cpu_in_bfloat16,  # without it transformers refuses bf16 where there is no GPU
         gradient_checkpointing=on_gpu,
         logging_steps=1,
         save_steps=settings.save_steps,

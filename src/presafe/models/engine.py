@@ -68,7 +68,7 @@ def generate_batch(
     cache = growing_cache(model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     for step in range(max_new_tokens):
-        # Named by its index: a slice of a prompt's states is no matrix, and off the GPU torch multiplies it row by row,
+        # By its index: a slice of a prompt's states is not contiguous, and off the GPU torch multiplies it row by row,
         # in bfloat16 with a copy of the whole vocabulary's weights for each.
         last = torch.arange(ids.shape[1] - 1, ids.shape[1], device=device)
         logits = model(
