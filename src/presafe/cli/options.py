@@ -94,7 +94,9 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
     from presafe.recipe import ModelSettings
 
     try:
-        settings = ModelSettings(address=address, family=family, tokenizer=tokenizer, dtype=cast(DtypeName, dtype))
+        settings = ModelSettings.model_validate(
+            {"address": address, "family": family, "tokenizer": tokenizer, "dtype": dtype}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")

@@ -67,10 +67,10 @@ def generate_batch(
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     cache = growing_cache(model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    # By its index: a slice of a prompt's states is not contiguous, and off the GPU torch multiplies it row by row, in
+    # bfloat16 with a copy of the whole vocabulary's weights for each.
+    last = torch.tensor([-1], device=device)
     for step in range(max_new_tokens):
-        # By its index: a slice of a prompt's states is not contiguous, and off the GPU torch multiplies it row by row,
-        # in bfloat16 with a copy of the whole vocabulary's weights for each.
-        last = torch.arange(ids.shape[1] - 1, ids.shape[1], device=device)
         logits = model(
             input_ids=ids,
             attention_mask=mask,
