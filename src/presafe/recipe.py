@@ -27,7 +27,7 @@ from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.precision import Dtype, fastest_dtype
-from presafe.records import Expect
+from presafe.records import Expect, Thinking
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -44,6 +44,12 @@ MethodName = Annotated[str, AfterValidator(_known)]
 
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("each may stand once")
+    return values
 
 
 def is_served(address: str) -> bool:
@@ -257,6 +263,9 @@ class AlignSettings(Settings):
     """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
+    thinking_off_share: float = Field(default=0, ge=0, lt=1)
+    """Share of the rows that are alignment queries with CoT off, answered as the model itself answers them then: by
+    next-token loss what it did with CoT off is kept (ours; 0 trains with CoT on only, as the paper does)."""
     max_steps: Positive = 60
     """Optimiser steps."""
     batch_size: Positive = 8
@@ -292,12 +301,7 @@ class AlignSettings(Settings):
     save_steps: Positive = 1
     """Steps between checkpoints: what a kill can lose."""
 
-    @field_validator("systems", "seeds")
-    @classmethod
-    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("each may stand once")
-        return values
+    _each_once = field_validator("systems", "seeds")(_distinct)
 
     @model_validator(mode="after")
     def _takes_effect(self) -> Self:
@@ -315,8 +319,12 @@ class AlignSettings(Settings):
 class EvaluateSettings(Settings):
     """Stage 4: every system on held-out prompts."""
 
+    _each_once = field_validator("aligned_thinking")(_distinct)
+
     suites: dict[str, Source] = Field(min_length=1)
     """Prompts by suite name."""
+    aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
+    """CoT modes of the aligned systems; the model as it came is measured in both."""
     max_tokens: Positive = 160
     """Token budget of thought and answer."""
     samples: Positive = 1

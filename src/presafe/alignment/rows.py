@@ -6,6 +6,7 @@ rather than by a chat template, because some templates drop the thought of a fin
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -32,7 +33,8 @@ class AlignmentRow(NamedTuple):
     or where the model itself opens its thought the last token of the opening; with pivots, the position before the
     token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey), and
     `thought_index` the first token of the thought, or of what closes it at once. `kind` is what the query's set
-    expects; every step gets its share of each (design/0002).
+    expects, or that its CoT is off; every step gets its share of each (design/0002). A row with CoT off has no p′: no
+    loss but that of the next token reads it.
     """
 
     prompt_id: str
@@ -40,7 +42,7 @@ class AlignmentRow(NamedTuple):
     labels: list[int]
     decision_index: int
     start_index: int
-    signal: float
+    signal: float | None
     pool_index: int = 0
     kind: str = ""
     thought_index: int = 0
@@ -75,6 +77,51 @@ def alignment_rows(
         if target is not None:
             rows.append(_row(prompt, target, signals[prompt.id].probability, renderer, training))
     return rows
+
+
+def thinking_off_rows(
+    prompts: Sequence[Prompt], responses: Mapping[str, Response], renderer: Renderer
+) -> list[AlignmentRow]:
+    """Rows that keep what the model does with CoT off, in the order of the prompts.
+
+    Left out is what must not be kept: a harmful query that was answered, a harmless one that was refused.
+
+    Args:
+        prompts: Alignment queries.
+        responses: The model's own responses to them with CoT off, by prompt id.
+        renderer: The model's tokenizer and family.
+
+    Raises:
+        KeyError: a query has no response.
+    """
+    rows = []
+    for prompt in prompts:
+        response = responses[prompt.id]
+        if response.verdict == "unjudged" or (response.verdict == "refuse") != (prompt.expect == "refuse"):
+            continue
+        rendered = renderer.render(prompt.text, "off")
+        answer = renderer.answer_ids(response.answer, ended=response.complete)
+        last = len(rendered.ids) - 1
+        rows.append(
+            AlignmentRow(
+                prompt_id=prompt.id,
+                input_ids=rendered.ids + answer,
+                labels=[-100] * len(rendered.ids) + answer,
+                decision_index=rendered.decision_index,
+                start_index=last,
+                signal=None,
+                pool_index=last,
+                kind="thinking_off",
+                thought_index=last,
+            )
+        )
+    return rows
+
+
+def mixed(rows: Sequence[AlignmentRow], off: Sequence[AlignmentRow], share: float, seed: int) -> list[AlignmentRow]:
+    """Rows with CoT on and, of those with CoT off, as many as make a share of all; drawn by a seed."""
+    num = min(round(len(rows) * share / (1 - share)), len(off))
+    return [*rows, *random.Random(seed).sample(off, num)]
 
 
 def cut(row: AlignmentRow, max_length: int) -> AlignmentRow:

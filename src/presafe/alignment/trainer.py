@@ -78,18 +78,26 @@ class PreSafeConfig(SFTConfig):
 class PreSafeCollator(DataCollatorForLanguageModeling):
     """Pads on the right, which leaves decision positions as they are.
 
-    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]); for L_start
-    also `start_index`, the position before the token that a refusal starts with, for SafeKey's heads `pool_index`, the
-    last token of the sentences that they read, and for a head at the thought's first token `thought_index`.
+    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]; None where only
+    next-token loss reads the row); for L_start also `start_index`, the position before the token that a refusal starts
+    with, for SafeKey's heads `pool_index`, the last token of the sentences that they read, and for a head at the
+    thought's first token `thought_index`.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = super().torch_call(examples)
-        batch["signal"] = torch.tensor([float(example["signal"]) for example in examples])
+        batch["signal"] = torch.tensor(
+            [math.nan if example["signal"] is None else float(example["signal"]) for example in examples]
+        )
         for name in _POSITIONS:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         return batch
+
+
+def _num_decided(signal: Tensor) -> int:
+    """Rows of a batch with a p′."""
+    return int((~signal.isnan()).sum())
 
 
 def pooled_states(
@@ -146,9 +154,9 @@ class PreSafeTrainer(SFTTrainer):
         causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Also counts M, the rows of the whole step over all processes."""
+        """Also counts M, the rows of the whole step with a p′, over all processes."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        rows = torch.tensor(sum(len(batch["signal"]) for batch in batches), device=self.accelerator.device)
+        rows = torch.tensor(sum(_num_decided(batch["signal"]) for batch in batches), device=self.accelerator.device)
         self._rows_in_step = int(self.accelerator.gather(rows).sum())
         return batches, num_items
 
@@ -174,17 +182,18 @@ class PreSafeTrainer(SFTTrainer):
         decision, self._decision = self._decision, None
         assert decision is not None
         training = self.model.training
-        rows = self._rows_in_step if training else len(targets)
+        rows = max(1, self._rows_in_step if training else _num_decided(targets))
+        decided = ~targets.isnan()
         # DDP averages gradients over processes; both terms are sums over all of them.
         processes = self.accelerator.num_processes if training else 1
-        each = targets.repeat_interleave(decision.head.shape[-1])  # SafeKey's two heads learn the same
-        bce = alignment_loss(decision.head.flatten(), each) * processes / rows
+        each = targets[decided].repeat_interleave(decision.head.shape[-1])  # SafeKey's two heads learn the same
+        bce = alignment_loss(decision.head[decided].flatten(), each) * processes / rows
         self._note("sft_loss", sft_loss, training)
         self._note("align_loss", bce, training)
         loss = sft_loss + self.args.lambda_align * bce
         if decision.start is not None:
             own = ids[torch.arange(len(ids), device=ids.device), where["start_index"] + 1]
-            start = self._start_loss(decision.start, own, targets) * processes / rows
+            start = self._start_loss(decision.start[decided], own[decided], targets[decided]) * processes / rows
             self._note("start_loss", start, training)
             loss = loss + self.args.lambda_start * start
         return (loss, outputs) if return_outputs else loss

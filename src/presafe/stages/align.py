@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.labels import labels_of
-from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids
+from presafe.alignment.rows import AlignmentRow, alignment_rows, mixed, start_ids, thinking_off_rows
 from presafe.errors import SignalError
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
@@ -25,7 +25,7 @@ from presafe.progress import console
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.stages.operating_point import set_operating_points
-from presafe.stages.respond import responses_of
+from presafe.stages.respond import responses_of, trains_thinking_off
 from presafe.stages.systems import (
     System,
     aligned_systems,
@@ -118,4 +118,8 @@ def system_rows(
         )
     if taught < len(asked):
         console.print(f"  {system.name}: {taught} of {len(asked)} harmful queries have a target")
-    return rows
+    if not trains_thinking_off(recipe):
+        return rows
+    said = {response.prompt_id: response for response in responses_of(run, "own_off")}
+    off = thinking_off_rows(alignment_queries(recipe), said, renderer)
+    return mixed(rows, off, recipe.align.thinking_off_share, system.seed or 0)

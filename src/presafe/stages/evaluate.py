@@ -1,6 +1,5 @@
-"""Stage 4: the model as it came with CoT on and off, with its thought prefilled, and every aligned system with CoT on.
-
-All on held-out prompts.
+"""Stage 4: the model as it came with CoT on and off, with its thought prefilled, and every aligned system with CoT on,
+or in the modes that the recipe names. All on held-out prompts.
 
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
@@ -59,9 +58,15 @@ def evaluate(run: RunFolder) -> None:
 
 
 def _differences(systems: Sequence[AnsweredSuites]) -> list[Difference]:
-    """The two modes of the model as it came, and PreSafe against every other system."""
+    """The two modes of each system, and PreSafe against every other in its mode, CoT on also against the teacher."""
     ours = [system for system in systems if system.system == "presafe"]
-    pairs = [(other, our) for our in ours for other in systems if other is not our]
+    pairs = [
+        (other, our)
+        for our in ours
+        for other in systems
+        if other.system != our.system
+        and (other.thinking == our.thinking or (other.system == "vanilla" and our.thinking == "on"))
+    ]
     return differences([*between_modes(systems), *pairs])
 
 

@@ -9,7 +9,7 @@ from presafe.planning.estimate import Answerer, Launcher, Plan, Sampling, plan
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.recipe import Recipe, Source
-from presafe.stages.respond import reads_answers, steered_methods
+from presafe.stages.respond import reads_answers, steered_methods, trains_thinking_off
 from presafe.stages.systems import evaluated_systems
 
 
@@ -69,6 +69,11 @@ def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
         *(
             [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, *together, by=teacher)]
             if reads_answers(recipe)
+            else []
+        ),
+        *(
+            [Sampling("own answers, CoT off", own + harmful, respond.teacher_max_tokens, *together)]
+            if trains_thinking_off(recipe)
             else []
         ),
         *(Sampling(f"refusals of {name}", harmful, respond.max_tokens, *together) for name in steered_methods(recipe)),

@@ -4,6 +4,7 @@ responses/teacher   classifier queries, CoT off, by the teacher: their verdicts 
 responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
 responses/own       harmless alignment queries, CoT on: what the model is to keep
 responses/decided   alignment queries, CoT off, by the teacher: for a classifier that also reads its answers
+responses/own_off   alignment queries, CoT off: what the model is to keep there (`align.thinking_off_share`)
 responses/<method>  harmful alignment queries after the method's instruction to refuse, CoT on (ThinkSafe)
 """
 
@@ -23,6 +24,7 @@ from presafe.stages.systems import alignment_queries, classifier_queries, harmle
 
 _PARTS = ("teacher", "traces", "own")
 _BY_TEACHER = ("teacher", "decided")
+_THINKING_OFF = (*_BY_TEACHER, "own_off")
 
 
 class Decision(NamedTuple):
@@ -44,7 +46,7 @@ class Decisions(NamedTuple):
 def respond(run: RunFolder) -> None:
     """Sample every part."""
     settings = run.recipe.respond
-    for part in (*_PARTS, *(["decided"] if reads_answers(run.recipe) else []), *steered_methods(run.recipe)):
+    for part in (*_PARTS, *_further_parts(run.recipe)):
         thinking = _thinking(part)
         said = sample_responses(
             part,
@@ -76,19 +78,34 @@ def reads_answers(recipe: Recipe) -> bool:
     return recipe.signal.reads == "query_and_answer"
 
 
+def trains_thinking_off(recipe: Recipe) -> bool:
+    """Whether rows with CoT off are trained on, so that the model's own answers then are needed."""
+    return recipe.align.thinking_off_share > 0
+
+
+def _further_parts(recipe: Recipe) -> list[str]:
+    needed = {"decided": reads_answers(recipe), "own_off": trains_thinking_off(recipe)}
+    return [*(part for part, is_needed in needed.items() if is_needed), *steered_methods(recipe)]
+
+
 def _thinking(part: str) -> Thinking:
-    return "off" if part in _BY_TEACHER else "on"
+    return "off" if part in _THINKING_OFF else "on"
 
 
 def queries_of(run: RunFolder, part: str) -> list[Prompt]:
-    """The queries of one part: teacher, traces, own, decided, or a method's name.
+    """The queries of one part: teacher, traces, own, decided, own_off, or a method's name.
 
     Those of the traces are known once the teacher has decided.
     """
     if part == "traces":
         decisions = decisions_of(run)
         return [decisions.judged[index].query for index in decisions.split.held_out]
-    of = {"teacher": classifier_queries, "own": harmless_queries, "decided": alignment_queries}
+    of = {
+        "teacher": classifier_queries,
+        "own": harmless_queries,
+        "decided": alignment_queries,
+        "own_off": alignment_queries,
+    }
     return of[part](run.recipe) if part in of else steered_queries(run.recipe, part)
 
 

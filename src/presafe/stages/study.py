@@ -108,8 +108,8 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     """What is kept of an evaluated run."""
     manifest, timings = folder.manifest(), folder.timings()
     own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
-    histories = [path for system in own if (path := system_folder(folder, system) / HISTORY).exists()]
-    steps = [point for path in histories for point in read_jsonl(path, HistoryPoint)]
+    history = system_folder(folder, own[0]) / HISTORY  # one system with one seed, in one mode or both
+    steps = read_jsonl(history, HistoryPoint) if history.exists() else []
     shares = []
     for system in own:
         settings = folder.recipe.evaluate
@@ -131,11 +131,11 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         prompts_sha256=manifest["prompts_sha256"],
         made_by={key: manifest[key] for key in _MADE_BY},
         timings_s=timings,
-        training_s=timings["align"] if histories else None,
-        trained_tokens=sum(point.num_tokens or 0 for point in steps) if histories else None,
+        training_s=timings["align"] if steps else None,
+        trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
         scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
         answered=tuple(shares),
-        operating_point=next((point for each in own if (point := operating_point(folder, each))), None),
+        operating_point=operating_point(folder, own[0]),
     )
 
 

@@ -130,9 +130,14 @@ def aligned_systems(recipe: Recipe) -> list[System]:
 
 
 def evaluated_systems(recipe: Recipe) -> list[System]:
-    """The model as it came, in both modes; with its thought prefilled; and every aligned system, CoT on."""
+    """The model as it came, in both modes; with its thought prefilled; every aligned system in the recipe's modes."""
     prefilled = [System(name, None, "on") for name in recipe.align.systems if is_prefill(name)]
-    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned_systems(recipe)]
+    aligned = [
+        system._replace(thinking=thinking)
+        for system in aligned_systems(recipe)
+        for thinking in recipe.evaluate.aligned_thinking
+    ]
+    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned]
 
 
 def system_folder(run: RunFolder, system: System) -> Path:
