@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from presafe.alignment.labels import random_signals
-from presafe.alignment.rows import AlignmentRow, alignment_rows, refusal_start, refusal_start_id
+from presafe.alignment.rows import (
+    AlignmentRow,
+    alignment_rows,
+    mixed,
+    refusal_start,
+    refusal_start_id,
+    thinking_off_rows,
+)
 from presafe.judges.refusal import is_refusal
 from presafe.methods.registry import training_of
 from presafe.methods.targets import REFUSALS, SAFE_THOUGHT, refusal_for
@@ -162,6 +169,55 @@ def test_a_refusal_with_a_thought_starts_with_all_that_such_thoughts_share(
 @pytest.mark.parametrize("method", ["thinksafe", "star1", "sft"])
 def test_a_refusal_that_is_not_known_before_data_starts_as_the_recipes(smolthink: Renderer, method: str) -> None:
     assert refusal_start(smolthink, "direct", training_of(method)) == refusal_start(smolthink, "direct")
+
+
+def off(name: str, verdict: Verdict, answer: str, *, complete: bool = True) -> Response:
+    return Response(
+        prompt_id=name,
+        thinking="off",
+        thought="",
+        answer=answer,
+        truncated=False,
+        complete=complete,
+        num_tokens=9,
+        verdict=verdict,
+    )
+
+
+def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Renderer) -> None:
+    said = {
+        "bad": off("bad", "refuse", "I can't."),
+        "good": off("good", "comply", "Here it", complete=False),
+        "sum": off("sum", "wrong", "13"),
+        "wrong sum": off("wrong sum", "refuse", "I can't."),  # a harmless query is not taught to be refused ...
+        "cut": off("cut", "unjudged", "?"),
+        "declined": off("declined", "refuse", "I can't."),
+    }
+    rows = {row.prompt_id: row for row in thinking_off_rows(PROMPTS, said, smolthink)}
+    assert list(rows) == ["bad", "good", "sum"]
+    answered = thinking_off_rows(PROMPTS, said | {"bad": off("bad", "comply", "Sure.")}, smolthink)
+    assert [row.prompt_id for row in answered] == ["good", "sum"]  # ... nor a harmful one to be answered
+    for name, written in (("bad", "I can't.<|im_end|>"), ("good", "Here it"), ("sum", "13<|im_end|>")):
+        row, prompt_ids = rows[name], smolthink.render(f"Question {name}?", "off").ids
+        assert target(smolthink, row) == written  # what the budget cut off does not learn to end there
+        assert row.input_ids[: len(prompt_ids)] == prompt_ids
+        assert row.labels == [-100] * len(prompt_ids) + row.input_ids[len(prompt_ids) :]
+        assert (row.signal, row.kind) == (None, "thinking_off")
+        assert row.decision_index == smolthink.render(f"Question {name}?", "off").decision_index
+    with pytest.raises(KeyError, match="good"):
+        thinking_off_rows(PROMPTS, {"bad": said["bad"]}, smolthink)
+
+
+def test_rows_with_cot_off_are_a_share_of_all_drawn_by_a_seed(direct: dict[str, AlignmentRow]) -> None:
+    on = list(direct.values())  # 4
+    spare = [on[0]._replace(prompt_id=f"off-{number}", kind="thinking_off") for number in range(12)]
+    for share, num in ((0.2, 1), (0.5, 4), (0.6, 6), (0.9, 12)):  # 9 of 10 would be 36: all that there are
+        rows = mixed(on, spare, share, seed=0)
+        assert rows[:4] == on
+        drawn = [row.prompt_id for row in rows[4:]]
+        assert len(drawn) == len(set(drawn)) == num
+        assert {*drawn} <= {row.prompt_id for row in spare}
+    assert mixed(on, spare, 0.5, seed=0) == mixed(on, spare, 0.5, seed=0) != mixed(on, spare, 0.5, seed=1)
 
 
 def test_every_refusal_is_read_as_one_and_is_used() -> None:

@@ -18,14 +18,17 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from presafe.errors import SignalError
+from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
-from presafe.recipe import load_recipe
-from presafe.records import HistoryPoint, Signal, read_jsonl
+from presafe.recipe import Source, load_recipe
+from presafe.records import Difference, HistoryPoint, Score, Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.signals.classifier import Classifier
+from presafe.stages.align import system_rows
+from presafe.stages.evaluate import differences_file
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.run import run_stages
-from presafe.stages.systems import alignment_queries
+from presafe.stages.systems import System, alignment_queries
 
 REFUSED = [f"red stone {number}" for number in range(4)]
 ANSWERED = [f"blue leaf {number}" for number in range(4)]
@@ -162,6 +165,48 @@ def test_a_classifier_that_also_reads_the_answer_is_given_the_teachers(run, reci
     )
     assert all(one > other + 1e-4 for one, other in zip(refused, answered, strict=True))
     assert not (run.path / "responses" / "decided").exists()  # by default nobody asks for them
+
+
+def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_path):
+    settings = load_recipe(recipe)
+    address = settings.respond.teacher
+    sums = tmp_path / "sums.jsonl"  # a problem without an answer counts as wrong, so that every two can be compared
+    sums.write_text("".join(json.dumps({"prompt": f"{n} + {n}", "answer": str(2 * n)}) + "\n" for n in range(4)))
+    suites = {"sums": Source(file=sums, expect="answer", target_column="answer")}
+    both = settings.model_copy(
+        update={
+            "model": address,  # which declines what is red with CoT off
+            "align": settings.align.model_copy(update={"systems": ("sft", "presafe"), "thinking_off_share": 0.5}),
+            "evaluate": settings.evaluate.model_copy(update={"aligned_thinking": ("on", "off"), "suites": suites}),
+        }
+    )
+    run = run_stages(both, tmp_path / "run", "report")
+    said = {each.prompt_id: each for each in responses_of(run, "own_off")}
+    kept = [
+        query.text
+        for query in alignment_queries(both)
+        if said[query.id].verdict == ("refuse" if query.expect == "refuse" else "comply")
+    ]
+    assert kept  # the model is not perfect on queries that it was not taught
+    ours, signals = System("presafe", 0, "on"), read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
+    rows = system_rows(run, ours, load_renderer(address.address), responses_of(run, "own"), signals)
+    off = [row for row in rows if row.kind == "thinking_off"]
+    assert len(off) == min(len(kept), len(rows) - len(off))
+    assert all(row.signal is None for row in off)
+    assert all(row.signal is not None for row in rows if row.kind != "thinking_off")
+    scores = read_jsonl(run.path / "evaluation" / "scores.jsonl", Score)
+    measured = {(score.system, score.thinking) for score in scores}
+    assert measured == {(name, mode) for name in ("vanilla", "sft", "presafe") for mode in ("on", "off")}
+    compared = {
+        (each.against, each.against_thinking, each.system, each.thinking)
+        for each in read_jsonl(differences_file(run), Difference)
+    }
+    assert compared == {
+        *((name, "on", name, "off") for name in ("vanilla", "sft", "presafe")),
+        *((name, mode, "presafe", mode) for name in ("vanilla", "sft") for mode in ("on", "off")),
+        ("vanilla", "off", "presafe", "on"),
+    }
+    assert not (run.path / "evaluation" / "positions" / "presafe-off.jsonl").exists()
 
 
 def launched(recipe: Path, out: Path) -> subprocess.Popen[str]:

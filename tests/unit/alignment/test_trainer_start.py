@@ -89,6 +89,29 @@ def test_loss_adds_lambda_start_times_the_mean_over_rows(
     assert "start_loss" not in without._metrics["train"]
 
 
+def test_a_row_without_a_decision_is_read_by_next_token_loss_alone(
+    make_model, make_trainer, one_batch, randomise_adapter, start_rows
+):
+    def loss(rows, read=None, **lambdas):
+        trainer = make_trainer(make_model(), rows, refusal_start_id=TOKEN, **lambdas)
+        randomise_adapter(trainer)
+        batch, count = one_batch(trainer, rows)
+        found = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
+        return found, {name: values[0] for name, values in trainer._metrics["train"].items()}
+
+    without = [*start_rows[:3], start_rows[3] | {"signal": None}]
+    total, parts = loss(without, lambda_align=2.0, lambda_start=3.0)
+    whole, _ = loss(without, lambda_align=0.0)  # every row's labels
+    _, three = loss(start_rows[:3], lambda_align=2.0, lambda_start=3.0)  # means over the three that have a p′
+    assert parts["align_loss"] == pytest.approx(three["align_loss"], abs=1e-5)
+    assert parts["start_loss"] == pytest.approx(three["start_loss"], abs=1e-5)
+    assert total == pytest.approx(whole + 2 * three["align_loss"] + 3 * three["start_loss"], abs=1e-4)
+    # a step of such rows only
+    none, parts = loss([row | {"signal": None} for row in start_rows], lambda_align=2.0, lambda_start=3.0)
+    assert (parts["align_loss"], parts["start_loss"]) == (0.0, 0.0)
+    assert none == pytest.approx(whole, abs=1e-5)
+
+
 def test_gradient_comes_from_the_start_position_only(
     make_model, make_trainer, one_batch, randomise_adapter, start_rows
 ):

@@ -116,6 +116,20 @@ def test_what_is_sampled_is_counted():
     assert all(each.gpu_hours <= each.most_gpu_hours for each in found.values())
 
 
+def test_what_cot_off_adds_is_counted():
+    recipe = load_recipe("qwen3-8b")
+    both = recipe.model_copy(
+        update={
+            "align": recipe.align.model_copy(update={"thinking_off_share": 0.2}),
+            "evaluate": recipe.evaluate.model_copy(update={"aligned_thinking": ("on", "off")}),
+        }
+    )
+    found = {each.what: each for each in plan_recipe(both, "h100-80gb", 1, "ddp").decoding}
+    assert found["own answers, CoT off"].num_prompts == 8000  # harmful and harmless
+    assert found["own answers, CoT off"].most_tokens == 8000 * recipe.respond.teacher_max_tokens
+    assert found["evaluate math500, 8 systems"].num_prompts == 8 * 500
+
+
 def test_a_suite_that_nobody_counted_is_guessed():
     recipe = load_recipe("qwen3-8b")
     mine = {"mine": recipe.evaluate.suites["wildjailbreak_benign"]}

@@ -41,7 +41,12 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     assert differing(base, changed(signal={"reads": "query_and_answer"})) == {*SIGNALS, "responses/decided"}
     assert differing(base, changed(evaluate={"max_tokens": 50})) == VANILLA
     assert differing(base, changed(evaluate={"judge_thought": "gcg_strings"})) == VANILLA
-    assert not {"judge_thought", "reads"} & set(
+    assert differing(base, changed(evaluate={"aligned_thinking": ["on", "off"]})) == set()
+    off = base.align.thinking_off_share
+    assert differing(changed(align={"thinking_off_share": 0.0}), changed(align={"thinking_off_share": off + 0.1})) == {
+        "responses/own_off"
+    }
+    assert not {"judge_thought", "aligned_thinking", "reads"} & set(
         re.findall(r"\w+", str(shared_parts(base)))
     )  # a default decides nothing: what was made before it is found
     assert differing(base, changed(align={"refusal_target": "direct"})) == {POSITIONS}
