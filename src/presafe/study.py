@@ -21,6 +21,15 @@ from presafe.recipe import Recipe, Settings, parse_recipe, recipe_settings
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
+def _without_systems(settings: dict[str, Any]) -> dict[str, Any]:
+    align = settings.get("align", {})
+    if not isinstance(align, dict):
+        raise ValueError("`align` is a table of settings")
+    if align.keys() & {"systems", "seeds"}:
+        raise ValueError("`align.systems` and `align.seeds` are a condition's own `system` and `seeds`")
+    return settings
+
+
 class Condition(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$")
     """Name in files and tables: letters, digits and . _ + = -"""
@@ -34,14 +43,9 @@ class Condition(Settings):
     @field_validator("set")
     @classmethod
     def _not_the_studys(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        align = settings.get("align", {})
-        if not isinstance(align, dict):
-            raise ValueError("`align` is a table of settings")
-        if align.keys() & {"systems", "seeds"}:
-            raise ValueError("`align.systems` and `align.seeds` are the condition's own `system` and `seeds`")
         if both := settings.keys() & {"evaluate", "name"}:
             raise ValueError(f"`{both.pop()}` belongs to the study: all its conditions are measured alike")
-        return settings
+        return _without_systems(settings)
 
 
 class Study(Settings):
@@ -53,7 +57,17 @@ class Study(Settings):
     """Name of the condition that the others are compared with."""
     seeds: Seeds = (0,)
     """Seeds of the conditions that name none."""
+    set: dict[str, Any] = Field(default={})
+    """Settings of the recipe that all conditions override, how they are measured included; a condition's own come over
+    them."""
     condition: tuple[Condition, ...] = Field(min_length=1)
+
+    @field_validator("set")
+    @classmethod
+    def _not_a_conditions(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if "name" in settings:
+            raise ValueError("`name` is that of a run: its condition and seed")
+        return _without_systems(settings)
 
     @model_validator(mode="after")
     def _names_and_seeds(self) -> Self:
@@ -103,10 +117,12 @@ def study_runs(study: Study) -> list[StudyRun]:
     """Every run: the first seed of each condition, then the second, so that a study broken off compares all of them.
 
     Raises:
-        RecipeError: the recipe cannot be read, or a condition's overrides make no valid one.
+        RecipeError: the recipe cannot be read, or the study's or a condition's overrides make no valid one.
     """
     base = recipe_settings(study.recipe)
-    parse_recipe(base, study.recipe)  # its own mistakes are no condition's
+    parse_recipe(base, study.recipe)  # its own mistakes are no condition's, nor the study's
+    base = overlaid(study.set, base)
+    parse_recipe(base, f"{study.recipe} as the study sets it")
     runs = []
     for condition in study.condition:
         for place, seed in enumerate(condition.seeds or study.seeds):
