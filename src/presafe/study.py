@@ -26,7 +26,7 @@ def _without_systems(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(align, dict):
         raise ValueError("`align` is a table of settings")
     if align.keys() & {"systems", "seeds"}:
-        raise ValueError("`align.systems` and `align.seeds` are a condition's own `system` and `seeds`")
+        raise ValueError("`align.systems` and `align.seeds` are the condition's own `system` and `seeds`")
     return settings
 
 

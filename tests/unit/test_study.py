@@ -37,6 +37,11 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
+def edited(old: str, new: str) -> str:
+    assert old in STUDY
+    return STUDY.replace(old, new)
+
+
 def test_a_run_is_a_condition_with_a_seed_and_the_first_seed_of_each_comes_first(tmp_path: Path) -> None:
     runs = study_runs(load_study(write(tmp_path, STUDY)))
     assert [run.name for run in runs] == ["sft-seed3", "strong-seed3", "strong-seed4"]
@@ -70,18 +75,28 @@ def test_its_recipe_is_the_studys_with_the_conditions_overrides(tmp_path: Path) 
         ("align.lambda_align = 2.0", 'align.systems = ["sft"]', "`align.systems` and"),
         ("align.lambda_align = 2.0", "align = 2.0", "`align` is a table of settings"),
         ("align.lambda_align = 2.0", "evaluate.max_tokens = 5", "`evaluate` belongs to the study"),
+        ('baseline = "sft"', 'baseline = "sft"\nset.align.seeds = [1]', "set: Value error, `align.systems` and"),
+        ('baseline = "sft"', 'baseline = "sft"\nset.name = "x"', "set: Value error, `name` is that of a run"),
         ("[[condition]]", "[condition]", "is not TOML"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_study(tmp_path: Path, old: str, new: str, said: str) -> None:
-    assert old in STUDY
-    path = write(tmp_path, STUDY.replace(old, new))
+    path = write(tmp_path, edited(old, new))
     with pytest.raises(RecipeError) as caught:
         load_study(path)
     message = str(caught.value)
     assert said in message
     assert f"study {path}" in message
     assert "\n" not in message
+
+
+def test_what_the_study_sets_holds_for_every_condition_and_a_conditions_own_comes_over_it(tmp_path: Path) -> None:
+    own = 'baseline = "sft"\nset = { align = { lambda_align = 5.0, max_steps = 7 }, evaluate = { max_tokens = 9 } }'
+    sft, strong, _ = (run.recipe for run in study_runs(load_study(write(tmp_path, edited('baseline = "sft"', own)))))
+    assert (sft.align.lambda_align, sft.align.max_steps, sft.evaluate.max_tokens) == (5.0, 7, 9)
+    assert (strong.align.lambda_align, strong.align.max_steps, strong.evaluate.max_tokens) == (2.0, 7, 9)
+    with pytest.raises(RecipeError, match=r"smolthink-135m as the study sets it: align\.lamda"):
+        study_runs(load_study(write(tmp_path, edited('baseline = "sft"', 'baseline = "sft"\nset.align.lamda = 2'))))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +112,7 @@ def test_a_mistake_is_one_line_that_names_the_study(tmp_path: Path, old: str, ne
     ],
 )
 def test_overrides_that_make_no_valid_recipe_name_the_condition(tmp_path: Path, old: str, new: str, said: str) -> None:
-    study = load_study(write(tmp_path, STUDY.replace(old, new)))
+    study = load_study(write(tmp_path, edited(old, new)))
     with pytest.raises(RecipeError) as caught:
         study_runs(study)
     assert said in str(caught.value)
@@ -221,6 +236,18 @@ def test_the_study_of_the_shipped_recipe_trains_what_ships() -> None:
         assert run.recipe.align == ships.align.model_copy(update=own)
         assert (run.recipe.respond, run.recipe.signal) == (ships.respond, ships.signal)
         assert run.recipe.model == ships.model.model_copy(update={"dtype": "bfloat16"})
+        assert run.recipe.evaluate.aligned_thinking == ("on", "off")
+    of_runs = {run.name: run.recipe for run in study_runs(load_study("shipped"))}
+    before = {run.name: run.recipe for run in study_runs(load_study("thinking_on_only"))}
+    for name in of_runs.keys() & before.keys():
+        assert _changed(of_runs[name], before[name]) == {
+            ("align", "max_steps"),
+            ("align", "thinking_off_share"),
+            ("evaluate", "aligned_thinking"),
+        }
+        # as many rows with CoT on
+        (now, then) = (each[name].align for each in (of_runs, before))
+        assert abs(now.max_steps * (1 - now.thinking_off_share) - then.max_steps) <= 2
 
 
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:

@@ -26,7 +26,8 @@ def differing(left: Recipe, right: Recipe) -> set[str]:
 SIGNALS = {"signals", "stages/signal"}
 POSITIONS = "evaluation/positions/vanilla-on.jsonl"
 VANILLA = {"evaluation/vanilla-on", "evaluation/vanilla-off", POSITIONS}
-RESPONSES = {"responses/teacher", "responses/traces", "responses/own"}
+OWN_OFF = "responses/own_off"
+RESPONSES = {"responses/teacher", "responses/traces", "responses/own", OWN_OFF}
 
 
 def test_what_is_trained_decides_nothing_that_comes_before_it() -> None:
@@ -42,10 +43,8 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     assert differing(base, changed(evaluate={"max_tokens": 50})) == VANILLA
     assert differing(base, changed(evaluate={"judge_thought": "gcg_strings"})) == VANILLA
     assert differing(base, changed(evaluate={"aligned_thinking": ["on", "off"]})) == set()
-    off = base.align.thinking_off_share
-    assert differing(changed(align={"thinking_off_share": 0.0}), changed(align={"thinking_off_share": off + 0.1})) == {
-        "responses/own_off"
-    }
+    assert differing(base, changed(align={"thinking_off_share": 0.4})) == set()
+    assert differing(base, changed(align={"thinking_off_share": 0.0})) == {OWN_OFF}
     assert not {"judge_thought", "aligned_thinking", "reads"} & set(
         re.findall(r"\w+", str(shared_parts(base)))
     )  # a default decides nothing: what was made before it is found
@@ -54,11 +53,15 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     other = "float32" if base.model.dtype == "bfloat16" else "bfloat16"  # which one "auto" is depends on the machine
     assert differing(base, changed(model={"dtype": other})) == {*RESPONSES, *SIGNALS, *VANILLA}
     aligned = [{"set": "harmful", "split": "align", "n": 9}, {"set": "benign", "split": "align", "n": 9}]
-    assert differing(base, changed(respond={"alignment_queries": aligned})) == {*SIGNALS, "responses/own"}
-    # harmful alignment queries are not answered, so that their number parts the signals only
+    assert differing(base, changed(respond={"alignment_queries": aligned})) == {
+        *SIGNALS,
+        "responses/own",
+        OWN_OFF,
+    }
+    # harmful alignment queries are answered with CoT off only
     whole = recipe_settings("smolthink-135m")["respond"]["alignment_queries"]
     fewer = [{**whole[0], "n": 9}, *whole[1:]]
-    assert differing(base, changed(respond={"alignment_queries": fewer})) == SIGNALS
+    assert differing(base, changed(respond={"alignment_queries": fewer})) == {*SIGNALS, OWN_OFF}
 
 
 def test_what_one_run_writes_the_other_finds(tmp_path: Path) -> None:
