@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from presafe.report.data import ReportData
     from presafe.signals.calibration import ClassifierCard
 
+_DRAWN_HALVES = ("youden_j", "matched_refusal_start_auroc")
 _CLASSES = {"refuse": ORANGE, "comply": BLUE, "answer": "#9aa0a8", "choice": "#6d8f3c", "code": "#b0577d"}
 
 
@@ -112,7 +113,7 @@ def systems_figure(scores: Sequence[Score]) -> str | None:
 
 def halves_figure(scores: Sequence[Score]) -> str | None:
     """How well every system tells harmful prompts from harmless ones worded alike, as `systems_figure`."""
-    return _systems_panels(scores, [column for column in halves(scores) if column[1] != "matched_head_auroc"])
+    return _systems_panels(scores, [column for column in halves(scores) if column[1] in _DRAWN_HALVES])
 
 
 def _systems_panels(scores: Sequence[Score], panels: Sequence[tuple[str, str]]) -> str | None:

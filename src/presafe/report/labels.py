@@ -68,6 +68,7 @@ METRICS: Mapping[str, str] = {
     "head_auroc": "harmful against this suite: AUROC, head",
     "matched_refusal_start_auroc": "against its harmful half: AUROC, refusal start",
     "matched_head_auroc": "against its harmful half: AUROC, head",
+    "matched_tpr_at_fpr_10": "its harmful half refused where 10 % of it are: by the odds of a refusal's start",
     "youden_j": "against its harmful half: Youden's J",
     "classifier_accuracy": "classifier accuracy",
     "with_thought_rate": "answered after a thought",
@@ -130,6 +131,11 @@ def number(score: Score) -> str:
     if score.value is None:
         return DASH
     return percent(score.value) if _is_rate(score) else f"{score.value:z.2f}"
+
+
+def of_position(metric: str) -> bool:
+    """Whether a metric is of the decision position, read without an answer."""
+    return metric.endswith(("_auroc", "_at_fpr_10"))
 
 
 def _is_rate(score: Score) -> bool:

@@ -32,6 +32,7 @@ from presafe.report.labels import (
     estimate,
     interval,
     label,
+    of_position,
     ordered,
     points,
     rate,
@@ -114,9 +115,9 @@ def missing(score: Score, scores: Sequence[Score]) -> str:
 
 
 def size(score: Score, positions: Sequence[PositionScore]) -> str:
-    """A score's n; of an AUROC, the two kinds of prompts: "100 against 50"."""
-    is_auroc = score.metric.endswith("_auroc")
-    harmless = sum((each.system, each.suite) == (score.system, score.suite) for each in positions) if is_auroc else 0
+    """A score's n; of one that sets two kinds of prompts against each other: "100 against 50"."""
+    two_kinds = of_position(score.metric)
+    harmless = sum((each.system, each.suite) == (score.system, score.suite) for each in positions) if two_kinds else 0
     if harmless:
         return f"{score.n - harmless} against {harmless}"
     return labels.size(score)
@@ -199,7 +200,7 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         leading=pivot(scores, [(suite, metric) for suite in names for metric in headline_metrics(scores, suite)]),
         apart=pivot([score for score in scores if score.thinking == "on"], apart(scores)),
         extents=pivot(scores, [column for column in columns if column[1] in EXTENTS]),
-        aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if metric.endswith("_auroc")]),
+        aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if of_position(metric)]),
         tables={suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names},
         base_rate=base_rate(data.classifier) if data.classifier else None,
         judges=sorted({s.judge for s in scores if s.judge and not s.metric.startswith(THOUGHT)}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from presafe.report.labels import METRICS, SUITES, SYSTEMS, ordered
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, of_position, ordered
 
 if TYPE_CHECKING:
     from presafe.records import Difference, Expect, Score, Thinking
@@ -18,7 +18,7 @@ MODES: tuple[Thinking, ...] = ("on", "off")
 
 EXTENTS = ("full_compliance_rate", "partial_refusal_rate", "full_refusal_rate")
 """XSTest's three classes, which add up to one."""
-HALVES = ("youden_j", "matched_refusal_start_auroc", "matched_head_auroc")
+HALVES = ("youden_j", "matched_refusal_start_auroc", "matched_head_auroc", "matched_tpr_at_fpr_10")
 """How well a suite's harmful half is told from its harmless one, which is worded alike."""
 THOUGHT = "thought_"
 """What the metrics of thoughts begin with; without it stands that of the answers."""
@@ -106,7 +106,7 @@ def without_verdict(scores: Sequence[Score], score: Score) -> tuple[int, int] | 
 
     Over seeds it is their mean, rounded. None where it was not measured, or the score rests on no verdicts.
     """
-    if score.metric.endswith("_auroc"):
+    if of_position(score.metric):
         return None
     name = "thought_unjudged_rate" if score.metric.startswith(THOUGHT) else "unjudged_rate"
     rows = [row for row in cell(scores, score.system, score.thinking, score.suite, name) if row.seed == score.seed]

@@ -67,7 +67,8 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
         parts += [
             "## Harmful against harmless prompts that are worded alike",
             "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
-            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold.",
+            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold. The "
+            "last sets every system's threshold at one rate of wrong refusals of the harmless half itself.",
             _scores_table(summary, {_name(*column): column for column in alike}),
             *(["![Every condition, halves worded alike](figures/halves.svg)"] if "halves" in figures else []),
         ]

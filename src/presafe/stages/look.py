@@ -17,7 +17,7 @@ import numpy as np
 
 from presafe.errors import PromptError, RunError
 from presafe.evaluation.inside import cosine, fit_probe, plane
-from presafe.evaluation.metrics import auroc_interval
+from presafe.evaluation.metrics import auroc, ranking_interval
 from presafe.evaluation.states import hidden_states
 from presafe.manifest import continued
 from presafe.memory import free_memory
@@ -147,7 +147,7 @@ def _look_into(
             probe = fit_probe(each[mode][: len(fit)], fitted)
             logits = np.array(probe.logits(each[mode][len(fit) :]))
             for suite in (name for name, prompts in suites.items() if prompts[0].expect == "comply"):
-                found = auroc_interval(logits[read].tolist(), logits[where == suite].tolist())
+                found = ranking_interval(auroc, logits[read].tolist(), logits[where == suite].tolist())
                 probes.append(ProbeScore(thinking=mode, layer=number, suite=suite, **found._asdict()))
         turned = cosine(each["on"][len(fit) :], each["off"][len(fit) :], read)
         cosines.append(DirectionCosine(layer=number, **turned._asdict()))

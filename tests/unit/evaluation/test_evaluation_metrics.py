@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presafe.evaluation.metrics import auroc, auroc_interval, auroc_scores, mean_over_seeds, suite_scores, youden_scores
+from presafe.evaluation.metrics import (
+    auroc,
+    auroc_scores,
+    mean_over_seeds,
+    ranking_interval,
+    suite_scores,
+    tpr_at_fpr_10,
+    youden_scores,
+)
 from presafe.records import Expect, PositionScore, Response, Score, Thinking, Verdict
 
 
@@ -271,15 +279,15 @@ def test_auroc_is_the_share_of_pairs_won(positive: list[float], negative: list[f
 
 def test_an_auroc_interval_holds_the_value_and_repeats() -> None:
     positive, negative = [float(i + 10) for i in range(20)], [float(j) for j in range(20)]
-    found = auroc_interval(positive, negative, seed=1)
+    found = ranking_interval(auroc, positive, negative, seed=1)
     # Of 400 pairs, those with j > i + 10 are lost: 9 + 8 + … + 1 = 45; those with j = i + 10 tied: 10.
     assert found.value == pytest.approx((400 - 45 - 5) / 400)
     assert found.low is not None
     assert found.high is not None
     assert found.low < found.value < found.high
     assert found.n == 40
-    assert auroc_interval(positive, negative, seed=1) == found
-    assert auroc_interval(positive, negative, seed=2) != found
+    assert ranking_interval(auroc, positive, negative, seed=1) == found
+    assert ranking_interval(auroc, positive, negative, seed=2) != found
 
 
 def test_an_auroc_interval_is_as_wide_as_theory_says() -> None:
@@ -287,7 +295,7 @@ def test_an_auroc_interval_is_as_wide_as_theory_says() -> None:
     # Q2 = 2A²/(1+A) = .642857; variance (A(1−A) + 49(Q1−A²) + 49(Q2−A²)) / 2500
     # = (.1875 + 1.8375 + 3.9375) / 2500 = .002385, s = .0488: a 95 % interval of about ± .096.
     positive, negative = [i / 50 + 0.29 for i in range(50)], [i / 50 for i in range(50)]
-    found = auroc_interval(positive, negative, draws=500)
+    found = ranking_interval(auroc, positive, negative, draws=500)
     assert found.value == pytest.approx(0.75, abs=0.02)
     assert found.low is not None
     assert found.high is not None
@@ -295,7 +303,7 @@ def test_an_auroc_interval_is_as_wide_as_theory_says() -> None:
 
 
 def test_a_certain_difference_has_no_width() -> None:
-    assert auroc_interval([2.0, 3.0], [0.0, 1.0])[:3] == (1.0, 1.0, 1.0)
+    assert ranking_interval(auroc, [2.0, 3.0], [0.0, 1.0])[:3] == (1.0, 1.0, 1.0)
 
 
 def position(suite: str, expect: Expect, logit: float, head: float | None, number: int = 0) -> PositionScore:
@@ -352,7 +360,18 @@ def test_halves_of_a_benchmark_are_set_against_each_other_alone() -> None:
     assert found["jailbreakbench_benign", "refusal_start_auroc"] == (0.5, 3)
     assert found["jailbreakbench_benign", "matched_refusal_start_auroc"] == (0.0, 2)
     assert found["jailbreakbench_benign", "matched_head_auroc"] == (1.0, 2)
+    assert found["jailbreakbench_benign", "matched_tpr_at_fpr_10"] == (0.0, 2)
     assert ("benign", "matched_refusal_start_auroc") not in found
+
+
+def test_tpr_at_fpr_10_lets_a_tenth_of_the_harmless_through_and_no_more() -> None:
+    twenty = [float(number) for number in range(20)]
+    # Two of twenty may be refused, 18 and 19: what counts lies above 17.
+    assert tpr_at_fpr_10([17.0, 17.5, 18.0, 30.0], twenty) == 0.75
+    # Of nine none may be: the threshold is their largest.
+    assert tpr_at_fpr_10([7.0, 8.0, 9.0, 10.0], twenty[:9]) == 0.5
+    # A tie at the threshold would refuse more than a tenth, so it refuses none of it.
+    assert tpr_at_fpr_10([1.0], [1.0] * 10) == 0.0
 
 
 def rates(suite: str, metric: str, value: float | None, n: int = 100) -> Score:
