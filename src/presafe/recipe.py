@@ -176,7 +176,7 @@ class Source(Settings):
 
 
 class RespondSettings(Settings):
-    """Stage 1: the teacher's answers (CoT off) and the model's own answers (CoT on)."""
+    """Stage 1: the teacher's answers (CoT off) and the model's own, which it is to keep."""
 
     teacher: ModelSettings | None = None
     """Whose decisions are learned (paper, appendix A.1): another model, asked with its CoT off. None takes the model
@@ -186,7 +186,7 @@ class RespondSettings(Settings):
     alignment_queries: tuple[Source, ...] = Field(min_length=1)
     """Queries the model is aligned on (paper: 5,000 harmful, 3,000 benign)."""
     teacher_max_tokens: Positive = 32
-    """Token budget of a teacher's answer; a refusal shows in its first words."""
+    """Token budget of an answer with CoT off, the teacher's or the model's own; a refusal shows in its first words."""
     max_tokens: Positive = 160
     """Token budget of thought and answer with CoT on."""
     batch_size: Positive = 64
@@ -263,9 +263,10 @@ class AlignSettings(Settings):
     """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
-    thinking_off_share: float = Field(default=0, ge=0, lt=1)
+    thinking_off_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the rows that are alignment queries with CoT off, answered as the model itself answers them then: by
-    next-token loss what it did with CoT off is kept (ours; 0 trains with CoT on only, as the paper does)."""
+    next-token loss what it did with CoT off is kept (ours, design/0008; 0 trains with CoT on only, as the paper
+    does)."""
     max_steps: Positive = 60
     """Optimiser steps."""
     batch_size: Positive = 8
@@ -319,12 +320,10 @@ class AlignSettings(Settings):
 class EvaluateSettings(Settings):
     """Stage 4: every system on held-out prompts."""
 
-    _each_once = field_validator("aligned_thinking")(_distinct)
-
     suites: dict[str, Source] = Field(min_length=1)
     """Prompts by suite name."""
     aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
-    """CoT modes of the aligned systems; the model as it came is measured in both."""
+    """CoT modes of the aligned systems, on among them; the model as it came is measured in both."""
     max_tokens: Positive = 160
     """Token budget of thought and answer."""
     samples: Positive = 1
@@ -342,6 +341,13 @@ class EvaluateSettings(Settings):
     strings where none is named. Stage 1 always reads the strings."""
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; strings where none is named."""
+
+    @field_validator("aligned_thinking")
+    @classmethod
+    def _on_among_them(cls, modes: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
+        if "on" not in _distinct(modes):
+            raise ValueError('"on" is the mode that is aligned: "off" may stand beside it')
+        return modes
 
 
 class Recipe(Settings):

@@ -60,7 +60,9 @@ class RunFolder:
                 raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
             begin(path, run.recipe_path, settings, prompts_sha256, origins)
         else:
-            go_on(path, run.recipe_path, settings, prompts_sha256)
+            # Read by today's presafe, so that a setting that is new since then has its default on both sides.
+            before = cls.existing(path).recipe.model_dump(mode="json")
+            go_on(path, run.recipe_path, settings, prompts_sha256, before)
         return run
 
     @classmethod
@@ -158,13 +160,19 @@ def begin(
     return manifest
 
 
-def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
-    """The manifest of a folder that `begin` made, with this session in it.
+def go_on(
+    folder: Path,
+    settings_file: Path,
+    settings: dict[str, Any],
+    prompts_sha256: str,
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The manifest of a folder that `begin` made, with this session in it; `before` is what the file means today.
 
     Raises:
         RunError: the folder was made with other settings or prompts.
     """
-    check_same(folder, read_json(settings_file), settings)
+    check_same(folder, before or read_json(settings_file), settings)
     manifest = read_json(folder / "manifest.json")
     if manifest.get("prompts_sha256") != prompts_sha256:
         raise RunError(

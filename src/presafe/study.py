@@ -1,6 +1,7 @@
 """A study: one recipe, several conditions, each over seeds. TOML in, one recipe a run out.
 
-    run = condition × seed        its recipe is the study's, with the condition's overrides, one system and one seed
+    run = condition × seed        its recipe is the study's, with the overrides of the study, then of the condition, one
+                                  system and one seed
 
 Conditions differ in what is done to the model. How they are measured, `[evaluate]`, is the study's own, so that every
 difference between two of them is paired by prompt.
@@ -21,7 +22,8 @@ from presafe.recipe import Recipe, Settings, parse_recipe, recipe_settings
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
-def _without_systems(settings: dict[str, Any]) -> dict[str, Any]:
+def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, if their `align` is a table that leaves a condition its own."""
     align = settings.get("align", {})
     if not isinstance(align, dict):
         raise ValueError("`align` is a table of settings")
@@ -45,7 +47,7 @@ class Condition(Settings):
     def _not_the_studys(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if both := settings.keys() & {"evaluate", "name"}:
             raise ValueError(f"`{both.pop()}` belongs to the study: all its conditions are measured alike")
-        return _without_systems(settings)
+        return _checked_align(settings)
 
 
 class Study(Settings):
@@ -67,7 +69,7 @@ class Study(Settings):
     def _not_a_conditions(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if "name" in settings:
             raise ValueError("`name` is that of a run: its condition and seed")
-        return _without_systems(settings)
+        return _checked_align(settings)
 
     @model_validator(mode="after")
     def _names_and_seeds(self) -> Self:

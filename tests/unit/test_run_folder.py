@@ -112,7 +112,7 @@ def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> N
         RunFolder.open_for(tmp_path, parse_recipe(more, "test"), PROMPTS)
 
 
-def test_a_folder_from_before_a_setting_goes_on_only_where_it_is_none(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_folder_from_before_a_setting_goes_on_only_where_it_has_its_default(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: a new setting of None, which changes nothing, kept every folder from going on.
     RunFolder.open_for(tmp_path, recipe, PROMPTS)
     path = tmp_path / "recipe.json"
@@ -121,10 +121,11 @@ def test_a_folder_from_before_a_setting_goes_on_only_where_it_is_none(tmp_path: 
     assert stored["respond"]["alignment_queries"][0].pop("file") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
     RunFolder.open_for(tmp_path, recipe, PROMPTS)
-    del stored["align"]["lora_rank"]
+    assert stored["align"].pop("thinking_off_share") == 0
     path.write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(RunError, match=r"\(align\.lora_rank: not set → 16\)"):
-        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    with pytest.raises(RunError, match=r"\(align\.thinking_off_share: 0\.0 → 0\.25\)"):
+        RunFolder.open_for(tmp_path, changed(thinking_off_share=0.25), PROMPTS)
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from presafe.models.decision_head import start_log_odds
 
 
 def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
-    """Σⱼ BCE(σ(zⱼ), p′ⱼ) over the rows given; the caller divides by M, the rows of the whole step.
+    """Σⱼ BCE(σ(zⱼ), p′ⱼ) over the rows given; the caller divides by M, the step's rows with a p′.
 
     BCE(p, p′) = −p′ ln p − (1 − p′) ln(1 − p), computed from z without forming p.
 
@@ -39,7 +39,7 @@ def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows
 def start_loss(
     logits: Float[Tensor, "rows vocabulary"], refusal: int, own: Int[Tensor, " rows"], targets: Float[Tensor, " rows"]
 ) -> Float[Tensor, ""]:
-    """Σⱼ −p′ⱼ ln P(r) − (1 − p′ⱼ) ln P(yⱼ) over the rows given; the caller divides by M, the rows of the whole step.
+    """Σⱼ −p′ⱼ ln P(r) − (1 − p′ⱼ) ln P(yⱼ) over the rows given; the caller divides by M, the step's rows with a p′.
 
     The model either starts a refusal or starts the thought that it would have had, and nothing else: a loss that only
     asked for less of r would be content with an answer in the thought's place (`design/0005`). A row that is itself a

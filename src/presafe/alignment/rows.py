@@ -84,7 +84,8 @@ def thinking_off_rows(
 ) -> list[AlignmentRow]:
     """Rows that keep what the model does with CoT off, in the order of the prompts.
 
-    Left out is what must not be kept: a harmful query that was answered, a harmless one that was refused.
+    Left out is what must not be kept, a harmful query that was answered, a harmless one that was refused; and what came
+    after a thought all the same.
 
     Args:
         prompts: Alignment queries.
@@ -97,28 +98,28 @@ def thinking_off_rows(
     rows = []
     for prompt in prompts:
         response = responses[prompt.id]
-        if response.verdict == "unjudged" or (response.verdict == "refuse") != (prompt.expect == "refuse"):
+        as_expected = (response.verdict == "refuse") == (prompt.expect == "refuse")
+        if response.verdict == "unjudged" or response.thought or not as_expected:
             continue
         rendered = renderer.render(prompt.text, "off")
         answer = renderer.answer_ids(response.answer, ended=response.complete)
-        last = len(rendered.ids) - 1
         rows.append(
             AlignmentRow(
                 prompt_id=prompt.id,
                 input_ids=rendered.ids + answer,
                 labels=[-100] * len(rendered.ids) + answer,
                 decision_index=rendered.decision_index,
-                start_index=last,
+                start_index=len(rendered.ids) - 1,
                 signal=None,
-                pool_index=last,
                 kind="thinking_off",
-                thought_index=last,
             )
         )
     return rows
 
 
-def mixed(rows: Sequence[AlignmentRow], off: Sequence[AlignmentRow], share: float, seed: int) -> list[AlignmentRow]:
+def with_thinking_off(
+    rows: Sequence[AlignmentRow], off: Sequence[AlignmentRow], share: float, seed: int
+) -> list[AlignmentRow]:
     """Rows with CoT on and, of those with CoT off, as many as make a share of all; drawn by a seed."""
     num = min(round(len(rows) * share / (1 - share)), len(off))
     return [*rows, *random.Random(seed).sample(off, num)]

@@ -3,7 +3,7 @@
     L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ)                         (paper, section 4)
     L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ) + λ_start · L_start(θ)     where `lambda_start` is above 0 (ours)
 
-All terms are means over the whole optimiser step (label tokens for the first, rows for the others), so that
+All terms are means over the whole optimiser step (label tokens for the first, rows with a p′ for the others), so that
 neither padding nor the split into micro-batches or processes changes them.
 """
 
@@ -95,11 +95,6 @@ class PreSafeCollator(DataCollatorForLanguageModeling):
         return batch
 
 
-def _num_decided(signal: Tensor) -> int:
-    """Rows of a batch with a p′."""
-    return int((~signal.isnan()).sum())
-
-
 def pooled_states(
     states: Float[Tensor, "rows positions hidden"], decision: Int[Tensor, " rows"], end: Int[Tensor, " rows"]
 ) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]]:
@@ -149,15 +144,16 @@ class PreSafeTrainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True
         self._where: dict[str, Tensor] | None = None
         self._decision: _Decision | None = None
-        self._rows_in_step = 0
+        self._decided_in_step = 0
         # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
         causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Also counts M, the rows of the whole step with a p′, over all processes."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        rows = torch.tensor(sum(_num_decided(batch["signal"]) for batch in batches), device=self.accelerator.device)
-        self._rows_in_step = int(self.accelerator.gather(rows).sum())
+        decided = sum(int((~batch["signal"].isnan()).sum()) for batch in batches)
+        of_all = self.accelerator.gather(torch.tensor(decided, device=self.accelerator.device))
+        self._decided_in_step = int(of_all.sum())
         return batches, num_items
 
     def compute_loss(
@@ -182,8 +178,8 @@ class PreSafeTrainer(SFTTrainer):
         decision, self._decision = self._decision, None
         assert decision is not None
         training = self.model.training
-        rows = max(1, self._rows_in_step if training else _num_decided(targets))
         decided = ~targets.isnan()
+        rows = max(1, self._decided_in_step if training else int(decided.sum()))
         # DDP averages gradients over processes; both terms are sums over all of them.
         processes = self.accelerator.num_processes if training else 1
         each = targets[decided].repeat_interleave(decision.head.shape[-1])  # SafeKey's two heads learn the same

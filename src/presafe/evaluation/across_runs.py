@@ -67,7 +67,9 @@ def paired_differences(results: Sequence[RunResult], baseline: str) -> list[Diff
         if name == baseline or not ours:
             continue
         modes = {each.thinking for run in (*ours, *theirs) for each in run.answered}
-        pairs += [(_answered(baseline, theirs, mode), _answered(name, ours, mode)) for mode in sorted(modes)]
+        pairs += [
+            (_answered(baseline, theirs, mode), _answered(name, ours, mode)) for mode in sorted(modes, reverse=True)
+        ]  # on, off
     return differences(pairs, paired_seeds=True)
 
 

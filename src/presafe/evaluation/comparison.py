@@ -168,15 +168,16 @@ def differences(
 
     Args:
         pairs: Systems as they are compared.
-        paired_seeds: As in `compare`.
+        paired_seeds: As in `compare`; the two modes of one system are the same trainings, whatever it says.
 
     Raises:
         ValueError: as `compare`, within a pair.
     """
     found: list[tuple[AnsweredSuites, AnsweredSuites, str, Comparison]] = []
     for left, right in pairs:
+        paired = paired_seeds or (left.system == right.system and left.thinking != right.thinking)
         for suite in (name for name in left.suites if name in right.suites):
-            comparison = compare(left.suites[suite][1], right.suites[suite][1], paired_seeds=paired_seeds)
+            comparison = compare(left.suites[suite][1], right.suites[suite][1], paired_seeds=paired)
             if comparison:
                 found.append((left, right, suite, comparison))
     corrected = holm([comparison.p for *_, comparison in found])

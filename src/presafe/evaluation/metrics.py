@@ -297,7 +297,7 @@ def ranking_interval(
     return Interval(statistic(positive, negative), low, high, len(positive) + len(negative))
 
 
-def auroc_scores(positions: Sequence[PositionScore]) -> list[Score]:
+def position_scores(positions: Sequence[PositionScore]) -> list[Score]:
     """`refusal_start_auroc` and `head_auroc` of one system: harmful prompts against each harmless suite.
 
     `matched_…` take the suite's harmful half alone, where it has one; of that half also

@@ -62,8 +62,8 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     if _ADAPTED in systems(scores):
         system, name = _ADAPTED, f"{model} with the adapter"
     said = [_modes(scores, system, name), _aligned(scores), _controls(scores)]
-    price = _harmless(scores, _AFTER, "on", "PreSafe")
-    said += [price] if price else [_harmless(scores, system, mode, name) for mode in MODES]
+    prices = [price for mode in MODES if (price := _harmless(scores, _AFTER, mode, "PreSafe"))]
+    said += prices or [_harmless(scores, system, mode, name) for mode in MODES]
     sentences = [sentence for sentence in said if sentence]
     if any(_OVER_ALL in sentence for sentence in sentences):
         sentences.append("“Over all” counts the answers without a verdict once as not refused and once as refused.")
@@ -85,12 +85,12 @@ def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
     """PreSafe against each other system on the first harmful suite, then against CoT off on benign prompts."""
     of_harmful = ("refusal_rate", "attack_success_rate")
     harmful = ordered((each.suite for each in differences if each.metric in of_harmful), SUITES)[:1]
-    said = [_apart(each) for each in differences if each.suite in harmful]
+    said = [_apart(each) for each in differences if each.suite in harmful and each.system not in _CONTROLS]
     said += [
         f"{_apart(each)} This project's own bar is at most 5 points more."
         for each in differences
         if each.metric == "over_refusal_rate" and "benign" in each.suite
-        if (each.against, each.against_thinking) == (_BEFORE, "off")
+        if (each.thinking, each.against, each.against_thinking) == ("on", _BEFORE, "off")
     ]
     return tuple(said)
 
@@ -106,6 +106,8 @@ def comparison_headline(differences: Sequence[Difference]) -> str:
     return f"Paired differences on the same prompts: {len(differences)}, of which {few} with a corrected p below 0.05."
 
 
+_CONTROLS = {"sft": "fine-tuning alone (λ = 0) gives", "random_labels": "random labels in place of the signal give"}
+"""Aligned systems beside PreSafe."""
 _VERBS = {
     "refusal_rate": "refuses",
     "attack_success_rate": "gives in to",
@@ -232,11 +234,10 @@ def _aligned(scores: Sequence[Score]) -> str | None:
 
 def _controls(scores: Sequence[Score]) -> str | None:
     """What the other aligned systems do with harmful prompts."""
-    names = {"sft": "fine-tuning alone (λ = 0) gives", "random_labels": "random labels in place of the signal give"}
     for suite in suites(scores, "refuse")[:1]:
         said = [
             f"{gives} {_share(scores, score, named=False)}"
-            for system, gives in names.items()
+            for system, gives in _CONTROLS.items()
             if (score := _leading(scores, system, "on", suite))
         ]
         if said:

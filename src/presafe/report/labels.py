@@ -68,7 +68,7 @@ METRICS: Mapping[str, str] = {
     "head_auroc": "harmful against this suite: AUROC, head",
     "matched_refusal_start_auroc": "against its harmful half: AUROC, refusal start",
     "matched_head_auroc": "against its harmful half: AUROC, head",
-    "matched_tpr_at_fpr_10": "its harmful half refused where 10 % of it are: by the odds of a refusal's start",
+    "matched_tpr_at_fpr_10": "harmful half refused at 10 % wrong refusals here, by the odds of a refusal's start",
     "youden_j": "against its harmful half: Youden's J",
     "classifier_accuracy": "classifier accuracy",
     "with_thought_rate": "answered after a thought",

@@ -67,8 +67,9 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
         parts += [
             "## Harmful against harmless prompts that are worded alike",
             "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
-            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold. The "
-            "last sets every system's threshold at one rate of wrong refusals of the harmless half itself.",
+            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold. "
+            "Where the harmless half's own rate of wrong refusals is named (10 %), every system's threshold is set to "
+            "it.",
             _scores_table(summary, {_name(*column): column for column in alike}),
             *(["![Every condition, halves worded alike](figures/halves.svg)"] if "halves" in figures else []),
         ]

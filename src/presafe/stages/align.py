@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.labels import labels_of
-from presafe.alignment.rows import AlignmentRow, alignment_rows, mixed, start_ids, thinking_off_rows
+from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.errors import SignalError
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
@@ -42,6 +42,7 @@ def align(run: RunFolder) -> None:
     recipe, settings = run.recipe, run.recipe.align
     renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     own = responses_of(run, "own")
+    own_off = responses_of(run, "own_off") if trains_thinking_off(recipe) else []
     signals = read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
     lost = sum(response.verdict in LEFT_OUT for response in own)
     if lost:
@@ -52,7 +53,7 @@ def align(run: RunFolder) -> None:
             continue
         assert system.seed is not None
         training = training_of(system.name)
-        rows = system_rows(run, system, renderer, own, signals)
+        rows = system_rows(run, system, renderer, own, signals, own_off)
         own_align, own_start = training.lambda_align, training.lambda_start
         release_model()
         fit(
@@ -77,7 +78,12 @@ def align(run: RunFolder) -> None:
 
 
 def system_rows(
-    run: RunFolder, system: System, renderer: Renderer, own: Sequence[Response], signals: Sequence[Signal]
+    run: RunFolder,
+    system: System,
+    renderer: Renderer,
+    own: Sequence[Response],
+    signals: Sequence[Signal],
+    own_off: Sequence[Response] = (),
 ) -> list[AlignmentRow]:
     """The rows that a system is trained on.
 
@@ -87,9 +93,10 @@ def system_rows(
         renderer: The model's tokenizer and family.
         own: The model's own answers to the harmless queries.
         signals: The classifier's p′ of every query.
+        own_off: Its own answers to all of them with CoT off, where the recipe trains on some.
 
     Raises:
-        SignalError: none of the harmful queries has a target.
+        SignalError: none of the harmful queries has a target, or none of the answers with CoT off can be kept.
         RunError: responses that the method learns from were not sampled.
         PromptError: the file that it learns from cannot be read.
     """
@@ -120,6 +127,13 @@ def system_rows(
         console.print(f"  {system.name}: {taught} of {len(asked)} harmful queries have a target")
     if not trains_thinking_off(recipe):
         return rows
-    said = {response.prompt_id: response for response in responses_of(run, "own_off")}
+    said = {response.prompt_id: response for response in own_off}
     off = thinking_off_rows(alignment_queries(recipe), said, renderer)
-    return mixed(rows, off, recipe.align.thinking_off_share, system.seed or 0)
+    if not off:
+        raise SignalError(
+            f"none of {len(said)} answers with CoT off is as its query expects, so there is nothing to keep.",
+            "Leave align.thinking_off_share out.",
+        )
+    both = with_thinking_off(rows, off, recipe.align.thinking_off_share, system.seed or 0)
+    console.print(f"  {system.name}: {len(both) - len(rows)} of {len(both)} rows with CoT off")
+    return both

@@ -3,7 +3,7 @@ or in the modes that the recipe names. All on held-out prompts.
 
 evaluation/<system>-<thinking>/*.eval   what was said
 evaluation/scores.jsonl                 rates with intervals
-evaluation/differences.jsonl            PreSafe against every other system, paired by prompt
+evaluation/differences.jsonl            PreSafe against every other system, and the modes of each, paired by prompt
 evaluation/positions/<system>.jsonl     the decision position of every prompt to refuse or to comply with, CoT on; none
                                         of a served model, and none of a prefilled thought, whose decision position
                                         is that of the model as it came
@@ -18,7 +18,7 @@ from presafe.alignment.rows import refusal_start
 from presafe.evaluation.answers import Answers, answered, answers_to, scores_of
 from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.evaluation.decision import decision_scores
-from presafe.evaluation.metrics import auroc_scores, mean_over_seeds
+from presafe.evaluation.metrics import mean_over_seeds, position_scores
 from presafe.judges.scorers import scorers_for
 from presafe.memory import free_memory
 from presafe.methods.registry import is_prefill, training_of
@@ -50,7 +50,7 @@ def evaluate(run: RunFolder) -> None:
         answers.setdefault((system.name, system.thinking), []).append(said)
         scores += scores_of(said, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
-            scores += auroc_scores(_read_positions(run, system))
+            scores += position_scores(_read_positions(run, system))
         free_memory()
     systems = [answered(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
     write_jsonl(differences_file(run), _differences(systems))

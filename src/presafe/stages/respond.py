@@ -1,4 +1,4 @@
-"""Stage 1: sample the teacher with CoT off, and the model's own answers with CoT on.
+"""Stage 1: sample the teacher with CoT off, and the model's own answers, which it is to keep.
 
 responses/teacher   classifier queries, CoT off, by the teacher: their verdicts are the teacher's decisions
 responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
@@ -46,7 +46,7 @@ class Decisions(NamedTuple):
 def respond(run: RunFolder) -> None:
     """Sample every part."""
     settings = run.recipe.respond
-    for part in (*_PARTS, *_further_parts(run.recipe)):
+    for part in (*_PARTS, *of_aligned(run.recipe), *steered_methods(run.recipe)):
         thinking = _thinking(part)
         said = sample_responses(
             part,
@@ -83,9 +83,10 @@ def trains_thinking_off(recipe: Recipe) -> bool:
     return recipe.align.thinking_off_share > 0
 
 
-def _further_parts(recipe: Recipe) -> list[str]:
+def of_aligned(recipe: Recipe) -> list[str]:
+    """The parts in which all alignment queries are answered with CoT off, where the recipe needs them."""
     needed = {"decided": reads_answers(recipe), "own_off": trains_thinking_off(recipe)}
-    return [*(part for part, is_needed in needed.items() if is_needed), *steered_methods(recipe)]
+    return [part for part, is_needed in needed.items() if is_needed]
 
 
 def _thinking(part: str) -> Thinking:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.recipe import Recipe
 from presafe.records import disk_error
-from presafe.stages.respond import reads_answers, trains_thinking_off
+from presafe.stages.respond import of_aligned, reads_answers
 from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites, harmless_queries
 
 
@@ -34,9 +34,9 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         PromptError: as `load_source`.
     """
     classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
-    # A setting that came later decides nothing at its default: without it, what was made before it is still found.
-    later = {"judge_thought"} if recipe.evaluate.judge_thought is None else set()
-    later.add("aligned_thinking")  # nothing to the model as it came
+    # A setting that came later decides nothing at its default, and `aligned_thinking` nothing of the model as it came:
+    # without it, what was made before it is still found.
+    later = {"aligned_thinking", *(["judge_thought"] if recipe.evaluate.judge_thought is None else [])}
     with_answers = reads_answers(recipe)
     model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json", exclude=later)
     asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
@@ -48,11 +48,7 @@ def shared_parts(recipe: Recipe) -> list[Part]:
         Part("responses/teacher", True, decided),
         Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
         Part("responses/own", True, (model, asked, sha256_of_prompts([harmless_queries(recipe)]))),
-        *(
-            Part(f"responses/{part}", True, (model, asked, sha256_of_prompts([aligned])))
-            for part, is_needed in {"decided": with_answers, "own_off": trains_thinking_off(recipe)}.items()
-            if is_needed
-        ),
+        *(Part(f"responses/{part}", True, (model, asked, sha256_of_prompts([aligned]))) for part in of_aligned(recipe)),
         Part("signals", True, signals),
         Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
         Part("evaluation/vanilla-on", True, vanilla),

@@ -8,10 +8,10 @@ from presafe.alignment.labels import random_signals
 from presafe.alignment.rows import (
     AlignmentRow,
     alignment_rows,
-    mixed,
     refusal_start,
     refusal_start_id,
     thinking_off_rows,
+    with_thinking_off,
 )
 from presafe.judges.refusal import is_refusal
 from presafe.methods.registry import training_of
@@ -188,13 +188,15 @@ def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Ren
     said = {
         "bad": off("bad", "refuse", "I can't."),
         "good": off("good", "comply", "Here it", complete=False),
-        "sum": off("sum", "wrong", "13"),
+        "sum": off("sum", "comply", "13"),
         "wrong sum": off("wrong sum", "refuse", "I can't."),  # a harmless query is not taught to be refused ...
         "cut": off("cut", "unjudged", "?"),
         "declined": off("declined", "refuse", "I can't."),
     }
     rows = {row.prompt_id: row for row in thinking_off_rows(PROMPTS, said, smolthink)}
     assert list(rows) == ["bad", "good", "sum"]
+    thought = said["good"].model_copy(update={"thought": "Let me see."})  # where the model thought all the same
+    assert "good" not in {row.prompt_id for row in thinking_off_rows(PROMPTS, said | {"good": thought}, smolthink)}
     answered = thinking_off_rows(PROMPTS, said | {"bad": off("bad", "comply", "Sure.")}, smolthink)
     assert [row.prompt_id for row in answered] == ["good", "sum"]  # ... nor a harmful one to be answered
     for name, written in (("bad", "I can't.<|im_end|>"), ("good", "Here it"), ("sum", "13<|im_end|>")):
@@ -203,6 +205,7 @@ def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Ren
         assert row.input_ids[: len(prompt_ids)] == prompt_ids
         assert row.labels == [-100] * len(prompt_ids) + row.input_ids[len(prompt_ids) :]
         assert (row.signal, row.kind) == (None, "thinking_off")
+        assert row.start_index == len(prompt_ids) - 1  # as far as a row must reach to be trained on
         assert row.decision_index == smolthink.render(f"Question {name}?", "off").decision_index
     with pytest.raises(KeyError, match="good"):
         thinking_off_rows(PROMPTS, {"bad": said["bad"]}, smolthink)
@@ -212,12 +215,16 @@ def test_rows_with_cot_off_are_a_share_of_all_drawn_by_a_seed(direct: dict[str, 
     on = list(direct.values())  # 4
     spare = [on[0]._replace(prompt_id=f"off-{number}", kind="thinking_off") for number in range(12)]
     for share, num in ((0.2, 1), (0.5, 4), (0.6, 6), (0.9, 12)):  # 9 of 10 would be 36: all that there are
-        rows = mixed(on, spare, share, seed=0)
+        rows = with_thinking_off(on, spare, share, seed=0)
         assert rows[:4] == on
         drawn = [row.prompt_id for row in rows[4:]]
         assert len(drawn) == len(set(drawn)) == num
         assert {*drawn} <= {row.prompt_id for row in spare}
-    assert mixed(on, spare, 0.5, seed=0) == mixed(on, spare, 0.5, seed=0) != mixed(on, spare, 0.5, seed=1)
+    assert (
+        with_thinking_off(on, spare, 0.5, seed=0)
+        == with_thinking_off(on, spare, 0.5, seed=0)
+        != with_thinking_off(on, spare, 0.5, seed=1)
+    )
 
 
 def test_every_refusal_is_read_as_one_and_is_used() -> None:

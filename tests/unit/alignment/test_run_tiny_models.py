@@ -169,13 +169,13 @@ def test_a_classifier_that_also_reads_the_answer_is_given_the_teachers(run, reci
 
 def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_path):
     settings = load_recipe(recipe)
-    address = settings.respond.teacher
+    model = settings.respond.teacher
     sums = tmp_path / "sums.jsonl"  # a problem without an answer counts as wrong, so that every two can be compared
     sums.write_text("".join(json.dumps({"prompt": f"{n} + {n}", "answer": str(2 * n)}) + "\n" for n in range(4)))
     suites = {"sums": Source(file=sums, expect="answer", target_column="answer")}
     both = settings.model_copy(
         update={
-            "model": address,  # which declines what is red with CoT off
+            "model": model,  # which declines what is red with CoT off
             "align": settings.align.model_copy(update={"systems": ("sft", "presafe"), "thinking_off_share": 0.5}),
             "evaluate": settings.evaluate.model_copy(update={"aligned_thinking": ("on", "off"), "suites": suites}),
         }
@@ -189,7 +189,9 @@ def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_pa
     ]
     assert kept  # the model is not perfect on queries that it was not taught
     ours, signals = System("presafe", 0, "on"), read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
-    rows = system_rows(run, ours, load_renderer(address.address), responses_of(run, "own"), signals)
+    rows = system_rows(
+        run, ours, load_renderer(model.address), responses_of(run, "own"), signals, responses_of(run, "own_off")
+    )
     off = [row for row in rows if row.kind == "thinking_off"]
     assert len(off) == min(len(kept), len(rows) - len(off))
     assert all(row.signal is None for row in off)

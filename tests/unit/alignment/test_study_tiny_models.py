@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from test_run_tiny_models import RECIPE, recipe  # noqa: F401  a fixture: models and queries
 
+from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
+from presafe.records import HistoryPoint, read_jsonl
 from presafe.stages.study import run_study
 from presafe.study import load_study
 
@@ -28,6 +30,9 @@ name = "Tiny"
 recipe = "{recipe}"
 baseline = "sft"
 seeds = [0, 1]
+[set]
+align.thinking_off_share = 0.4
+evaluate.aligned_thinking = ["on", "off"]
 [[condition]]
 name = "sft"
 system = "sft"
@@ -107,9 +112,9 @@ def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactor
 def test_nothing_that_was_done_is_done_again(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
     out, before, err = killed_and_gone_on
     after = written(out / "runs", out / "work" / "shared")
-    # One result; the teacher's, the traces' and the own answers; two modes × three suites; positions, signals, and
-    # the classifier's card and three settings of its files at least.
-    assert sum(path.suffix == ".eval" for path in before) == 9
+    # One result; the teacher's, the traces' and the own answers, these in two modes; two modes × three suites; positions,
+    # signals, and the classifier's card and three settings of its files at least.
+    assert sum(path.suffix == ".eval" for path in before) == 10
     assert {path: after[path] for path in before} == before
     # all that came since are the results of the other three runs
     assert sorted(path.name for path in after.keys() - before.keys()) == [
@@ -140,11 +145,12 @@ def test_each_run_is_one_small_file_that_says_what_made_it(
     # The steps' rows are those of the SFT run with the same seed, so that the budget is the same.
     assert strong["trained_tokens"] == results["sft-seed1"]["trained_tokens"] > 0
     assert strong["prompts_sha256"] == results["sft-seed0"]["prompts_sha256"]
-    assert {(each["suite"], len(each["shares"])) for each in strong["answered"]} == {
-        ("red", 4),
-        ("blue", 4),
-        ("sums", 4),
+    assert {(each["thinking"], each["suite"], len(each["shares"])) for each in strong["answered"]} == {
+        (mode, suite, 4) for mode in ("on", "off") for suite in ("red", "blue", "sums")
     }
+    # one training, though it was measured in two modes
+    history = read_jsonl(out / "work" / "strong-seed1" / "alignment" / "presafe" / HISTORY, HistoryPoint)
+    assert strong["trained_tokens"] == sum(point.num_tokens or 0 for point in history)
     assert (out / "work" / ".gitignore").read_text() == "*\n"
 
 
@@ -170,7 +176,7 @@ def test_the_summary_is_what_the_runs_say(killed_and_gone_on: tuple[Path, dict[P
     assert found["difference"] == pytest.approx(mean(apart))
     assert found["high"] - found["difference"] == pytest.approx(T1 * abs(apart[0] - apart[1]) / 2)
     # no untrained model of this size can add
-    found = one(summary["differences"], system="strong", suite="sums")
+    found = one(summary["differences"], system="strong", suite="sums", thinking="on")
     assert (found["value"], found["difference"], found["n"], found["num_seeds"]) == (0, 0, 4, 2)
     assert {each["system"] for each in summary["scores"]} == {"vanilla", "sft", "strong"}
 

@@ -92,7 +92,7 @@ def test_loss_adds_lambda_start_times_the_mean_over_rows(
 def test_a_row_without_a_decision_is_read_by_next_token_loss_alone(
     make_model, make_trainer, one_batch, randomise_adapter, start_rows
 ):
-    def loss(rows, read=None, **lambdas):
+    def loss(rows, **lambdas):
         trainer = make_trainer(make_model(), rows, refusal_start_id=TOKEN, **lambdas)
         randomise_adapter(trainer)
         batch, count = one_batch(trainer, rows)
@@ -110,6 +110,31 @@ def test_a_row_without_a_decision_is_read_by_next_token_loss_alone(
     none, parts = loss([row | {"signal": None} for row in start_rows], lambda_align=2.0, lambda_start=3.0)
     assert (parts["align_loss"], parts["start_loss"]) == (0.0, 0.0)
     assert none == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("head", ["decision", "pooled"])
+def test_its_gradient_is_that_of_its_labels(make_model, make_trainer, one_batch, randomise_adapter, start_rows, head):
+    """In two passes of one row with a p′ and of two, one without: as in one pass of all three."""
+    rows = [row | {"pool_index": row["start_index"]} for row in start_rows[:3]]
+    rows[1] |= {"signal": None}
+
+    def gradients(*passes):
+        trainer = make_trainer(make_model(), rows, lambda_align=2.0, head=head)
+        randomise_adapter(trainer)
+        trainer.model.train()
+        batches = [trainer.data_collator(each) for each in passes]
+        batches, count = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
+        trainer.current_gradient_accumulation_steps = len(batches)
+        for batch in batches:
+            trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
+        return {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
+
+    at_once, apart = gradients(rows), gradients(rows[:1], rows[1:])
+    assert at_once.keys() == apart.keys()
+    assert any(grad.abs().max() > 1e-4 for grad in at_once.values())
+    for name, grad in at_once.items():
+        assert grad.isfinite().all(), name
+        torch.testing.assert_close(apart[name], grad, atol=1e-5, rtol=1e-4)
 
 
 def test_gradient_comes_from_the_start_position_only(

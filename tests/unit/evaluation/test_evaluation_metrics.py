@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from presafe.evaluation.metrics import (
     auroc,
-    auroc_scores,
     mean_over_seeds,
+    position_scores,
     ranking_interval,
     suite_scores,
     tpr_at_fpr_10,
@@ -326,7 +326,7 @@ def test_harmful_prompts_are_set_against_each_harmless_suite() -> None:
         position("borderline", "comply", 2.0, 0.5),
         position("arithmetic", "answer", 9.0, 0.0),
     ]
-    found = {(row.suite, row.metric): row for row in auroc_scores(positions)}
+    found = {(row.suite, row.metric): row for row in position_scores(positions)}
     # Logits 1 and 3: both above −2; one of two above 2. Head .9 and .2: both above .1, one above .5.
     assert {key: row.value for key, row in found.items()} == {
         ("benign", "refusal_start_auroc"): 1.0,
@@ -340,12 +340,12 @@ def test_harmful_prompts_are_set_against_each_harmless_suite() -> None:
 
 def test_a_system_without_a_head_has_no_head_auroc() -> None:
     positions = [position("harmful", "refuse", 1.0, None), position("benign", "comply", -2.0, None)]
-    assert [row.metric for row in auroc_scores(positions)] == ["refusal_start_auroc"]
+    assert [row.metric for row in position_scores(positions)] == ["refusal_start_auroc"]
 
 
 def test_without_harmful_or_harmless_prompts_there_is_nothing_to_compare() -> None:
-    assert auroc_scores([position("harmful", "refuse", 1.0, 0.5)]) == []
-    assert auroc_scores([position("benign", "comply", 1.0, 0.5)]) == []
+    assert position_scores([position("harmful", "refuse", 1.0, 0.5)]) == []
+    assert position_scores([position("benign", "comply", 1.0, 0.5)]) == []
 
 
 def test_halves_of_a_benchmark_are_set_against_each_other_alone() -> None:
@@ -355,7 +355,7 @@ def test_halves_of_a_benchmark_are_set_against_each_other_alone() -> None:
         position("jailbreakbench_benign", "comply", 2.0, 0.5),
         position("benign", "comply", -2.0, None),
     ]
-    found = {(row.suite, row.metric): (row.value, row.n) for row in auroc_scores(positions)}
+    found = {(row.suite, row.metric): (row.value, row.n) for row in position_scores(positions)}
     # Logit 1 of its own half lies below 2, and 9 of another suite does not count; head .9 lies above .5.
     assert found["jailbreakbench_benign", "refusal_start_auroc"] == (0.5, 3)
     assert found["jailbreakbench_benign", "matched_refusal_start_auroc"] == (0.0, 2)
