@@ -112,7 +112,7 @@ def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactor
 def test_nothing_that_was_done_is_done_again(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
     out, before, err = killed_and_gone_on
     after = written(out / "runs", out / "work" / "shared")
-    # One result; the teacher's, the traces' and the own answers, these in two modes; two modes × three suites; positions,
+    # One result; the teacher's, the traces' and the own answers in two modes; two modes × three suites; positions,
     # signals, and the classifier's card and three settings of its files at least.
     assert sum(path.suffix == ".eval" for path in before) == 10
     assert {path: after[path] for path in before} == before
