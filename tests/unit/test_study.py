@@ -241,6 +241,7 @@ def test_the_study_of_the_shipped_recipe_trains_what_ships() -> None:
     before = {run.name: run.recipe for run in study_runs(load_study("thinking_on_only"))}
     for name in of_runs.keys() & before.keys():
         assert _changed(of_runs[name], before[name]) == {
+            ("align", "max_scale"),
             ("align", "max_steps"),
             ("align", "thinking_off_share"),
             ("evaluate", "aligned_thinking"),

@@ -25,7 +25,9 @@ _MORE = 10
 """Queries that are read again beside twice those that may be refused."""
 
 
-def find_scale(read: Callable[[float, Sequence[int]], Sequence[float]], num: int, allowed: int) -> float | None:
+def find_scale(
+    read: Callable[[float, Sequence[int]], Sequence[float]], num: int, allowed: int, most: float = 1.5
+) -> float | None:
     """γ at which no more than some queries are refused, and no fewer; within 0.02.
 
     All queries are read once, as trained; at other scales those again that are nearest to being refused or kept.
@@ -35,9 +37,10 @@ def find_scale(read: Callable[[float, Sequence[int]], Sequence[float]], num: int
             rise with the scale.
         num: How many queries there are.
         allowed: How many may be refused; fewer than there are.
+        most: The largest scale, between 1 and one and a half.
 
     Returns:
-        The scale; None where the number is not met between a half and one and a half.
+        The scale; None where the number is not met between a half and the largest.
     """
     from scipy.optimize import brentq
 
@@ -51,7 +54,8 @@ def find_scale(read: Callable[[float, Sequence[int]], Sequence[float]], num: int
         return next_refused if scale == 1.0 else sorted(read(scale, nearest), reverse=True)[allowed]
 
     tried = 1.0
-    for further in _DOWN if next_refused > 0 else _UP:
+    up = [*(scale for scale in _UP if scale < most), *([most] if most > 1 else [])]
+    for further in _DOWN if next_refused > 0 else up:
         if (first_kept(further) > 0) != (next_refused > 0):
             scale: float = brentq(first_kept, tried, further, xtol=_PRECISE)
             return scale

@@ -66,7 +66,7 @@ def _scale(run: RunFolder, system: System, renderer: Renderer, queries: Sequence
         refused[scale] = sum(logit > 0 for logit in logits)
         return logits
 
-    found = find_scale(weakest_logits, len(queries), allowed)
+    found = find_scale(weakest_logits, len(queries), allowed, settings.max_scale)
     scale = 1.0 if found is None else found
     rescale(folder / "adapter", settings.lora_alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))

@@ -32,9 +32,9 @@ def test_the_next_query_is_about_to_be_refused(allowed: int, scale: float) -> No
 
 
 @given(
-    st.lists(st.tuples(st.floats(0.5, 20), st.floats(0.55, 1.45)), min_size=1, max_size=30),
+    st.lists(st.tuples(st.floats(0.5, 20), st.floats(0.55, 1.45)), min_size=1, max_size=10),
     st.data(),
-)
+)  # so few that all are read at every scale: of more, one far from being refused may overtake those that are near
 def test_just_below_the_scale_no_more_are_refused_and_just_above_it_more(lines, data) -> None:
     allowed, everything = data.draw(st.integers(0, len(lines) - 1)), range(len(lines))
 
@@ -50,6 +50,19 @@ def test_just_below_the_scale_no_more_are_refused_and_just_above_it_more(lines, 
 @pytest.mark.parametrize("logit", [-5.0, 5.0])
 def test_a_number_that_no_scale_gives_is_none(logit: float) -> None:
     assert find_scale(lambda scale, among: [logit + each * scale for each in among], 2, 1) is None
+
+
+@pytest.mark.parametrize(("most", "scale"), [(1.5, 1.3), (1.35, 1.3), (1.2, None), (1.0, None)])
+def test_no_scale_is_above_the_largest(most: float, scale: float | None) -> None:
+    tried = []
+
+    def read(scale: float, among) -> list[float]:
+        tried.append(scale)
+        return [8 * (scale - 1.3) - each for each in among]
+
+    found = find_scale(read, 20, 0, most)
+    assert found == (None if scale is None else pytest.approx(scale, abs=0.02))
+    assert max(tried) <= most
 
 
 def test_few_scales_are_tried_and_only_the_nearest_queries_again() -> None:
