@@ -298,8 +298,8 @@ class AlignSettings(Settings):
     that the teacher refuses. After training every adapter is scaled to that (ours, `alignment/scale.py`); None leaves
     it as it was trained."""
     max_scale: float = Field(default=1.5, ge=1, le=1.5)
-    """Largest scale of an adapter where `over_refusal` sets it. Above 1 it exaggerates what was learned; with 1 one that
-    refuses less than it may stays as trained."""
+    """Largest scale of an adapter where `over_refusal` sets it. Above 1 it exaggerates what was learned. With 1, one
+    that refuses less than it may stays as trained."""
     max_length: Positive = 1024
     """Rows with more tokens are cut there, and counted; those whose prompt alone has as many are left out."""
     save_steps: Positive = 1
