@@ -263,8 +263,8 @@ def _harmless(scores: Sequence[Score], system: str, thinking: Thinking, name: st
 
 def _with_before(scores: Sequence[Score], after: Score) -> str:
     """ "3 % of benign prompts (1 % before, 4 % before with the chain of thought off)"; off, of refusals only."""
-    on, off = (_leading(scores, _BEFORE, mode, after.suite) for mode in MODES)
-    said = [f"{rate(on)} before"] if on else []
-    if off and after.metric == "over_refusal_rate":
+    same, off = (_leading(scores, _BEFORE, mode, after.suite) for mode in (after.thinking, "off"))
+    said = [f"{rate(same)} before"] if same else []
+    if off and after.thinking == "on" and after.metric == "over_refusal_rate":
         said.append(f"{rate(off)} before with the chain of thought off")
     return f"{rate(after)} of {noun(after.suite)}" + (f" ({', '.join(said)})" if said else "")

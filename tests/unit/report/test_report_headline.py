@@ -106,6 +106,15 @@ def test_the_price_stands_beside_vanilla_in_both_modes(scores, make_score):
     assert "3 % of held-out benign prompts (1 % before, 4 % before with the chain of thought off) and" in price
 
 
+def test_presafe_with_cot_off_stands_beside_vanilla_with_cot_off(scores, make_score):
+    benign = "smolthink_benign"
+    before = make_score("vanilla", "off", benign, "over_refusal_rate", 0.042, low=0.02, high=0.09)
+    after = make_score("presafe", "off", benign, "over_refusal_rate", 0.5, low=0.41, high=0.59)
+    on, off = headline((*scores, before, after))[-2:]
+    assert on.startswith("With its chain of thought on, PreSafe wrongly refuses 3 % of held-out benign prompts (1 %")
+    assert off == "With its chain of thought off, PreSafe wrongly refuses 50 % of held-out benign prompts (4 % before)."
+
+
 def test_headline_of_nothing_is_empty():
     assert headline([]) == ()
     assert cards([]) == ()
@@ -156,6 +165,13 @@ def test_comparisons_end_with_the_bar_on_benign_prompts(make_difference):
         "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
         "out). This project's own bar is at most 5 points more.",
     )
+
+
+def test_comparisons_with_cot_off_have_no_bar_and_leave_the_controls_modes_out(make_difference):
+    benign = {"suite": "smolthink_benign", "metric": "over_refusal_rate"}
+    off = make_difference("vanilla", "off", 0.01, 0.5, **benign).model_copy(update={"thinking": "off"})
+    modes = make_difference("sft", "on", 0.89, 0.95).model_copy(update={"system": "sft", "thinking": "off"})
+    assert comparisons([off, modes]) == ()
 
 
 def test_a_comparison_has_a_sentence_for_every_difference_with_what_n_could_show(make_difference):
