@@ -59,7 +59,8 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
         parts += [
             "## How strongly each adapter is applied",
             "γ by seed, and how many of n harmless queries that nothing is measured on begin as a refusal then: one "
-            "number for all, where a scale between a half and one and a half gives it, and as trained where none does.",
+            "number for all, where a scale between a half and the largest (`align.max_scale`) gives it, and as trained "
+            "where none does.",
             _operating_points_table(summary),
         ]
     alike = halves(summary.scores)

@@ -71,7 +71,7 @@ def _scale(run: RunFolder, system: System, renderer: Renderer, queries: Sequence
     rescale(folder / "adapter", settings.lora_alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))
     write_text(folder / OPERATING_POINT, point.model_dump_json(indent=2) + "\n")
-    there = "as trained: no scale gives as many as are allowed" if found is None else f"at {scale:.2f} of its scale"
+    there = "as trained: no scale that is allowed gives as many" if found is None else f"at {scale:.2f} of its scale"
     console.print(
         f"  {folder.name}: refuses {point.refused} of {point.n} harmless queries, {there} "
         f"({point.refused_as_trained} as trained)"
