@@ -54,15 +54,13 @@ class RunFolder:
             RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
         """
         run = cls(path, recipe)
-        settings = recipe.model_dump(mode="json")
         if not run.recipe_path.exists():
             if (path / MEASUREMENT).exists():
                 raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
-            begin(path, run.recipe_path, settings, prompts_sha256, origins)
+            begin(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, origins)
         else:
-            # Read by today's presafe, so that a setting that is new since then has its default on both sides.
-            before = cls.existing(path).recipe.model_dump(mode="json")
-            go_on(path, run.recipe_path, settings, prompts_sha256, before)
+            check_same_recipe(path, cls.existing(path).recipe, recipe)
+            _continue(path, prompts_sha256)
         return run
 
     @classmethod
@@ -160,19 +158,17 @@ def begin(
     return manifest
 
 
-def go_on(
-    folder: Path,
-    settings_file: Path,
-    settings: dict[str, Any],
-    prompts_sha256: str,
-    before: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The manifest of a folder that `begin` made, with this session in it; `before` is what the file means today.
+def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+    """The manifest of a folder that `begin` made, with this session in it.
 
     Raises:
         RunError: the folder was made with other settings or prompts.
     """
-    check_same(folder, before or read_json(settings_file), settings)
+    check_same(folder, read_json(settings_file), settings)
+    return _continue(folder, prompts_sha256)
+
+
+def _continue(folder: Path, prompts_sha256: str) -> dict[str, Any]:
     manifest = read_json(folder / "manifest.json")
     if manifest.get("prompts_sha256") != prompts_sha256:
         raise RunError(
@@ -182,6 +178,16 @@ def go_on(
     manifest = continued(manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
+    """Keep results of two recipes apart. The stored one was read by today's presafe, so that a setting that is new
+    since then has its default on both sides.
+
+    Raises:
+        RunError: as `check_same`.
+    """
+    check_same(folder, before.model_dump(mode="json"), recipe.model_dump(mode="json"))
 
 
 def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], option: str = "--out") -> None:

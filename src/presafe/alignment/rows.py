@@ -14,7 +14,7 @@ from typing import NamedTuple
 from presafe.methods.method import Case, Form, Target, Training
 from presafe.methods.targets import REFUSALS, own_words, refuse
 from presafe.models.decision_head import RefusalStart
-from presafe.models.rendering import Renderer
+from presafe.models.rendering import RenderedPrompt, Renderer
 from presafe.records import Prompt, Response, Signal
 
 _SOME_QUERIES = tuple(
@@ -101,20 +101,22 @@ def thinking_off_rows(
         as_expected = (response.verdict == "refuse") == (prompt.expect == "refuse")
         if response.verdict == "unjudged" or response.thought or not as_expected:
             continue
-        rendered = renderer.render(prompt.text, "off")
         answer = renderer.answer_ids(response.answer, ended=response.complete)
-        rows.append(
-            AlignmentRow(
-                prompt_id=prompt.id,
-                input_ids=rendered.ids + answer,
-                labels=[-100] * len(rendered.ids) + answer,
-                decision_index=rendered.decision_index,
-                start_index=len(rendered.ids) - 1,
-                signal=None,
-                kind="thinking_off",
-            )
-        )
+        rows.append(plain_row(prompt.id, renderer.render(prompt.text, "off"), answer, "thinking_off"))
     return rows
+
+
+def plain_row(prompt_id: str, rendered: RenderedPrompt, completion: list[int], kind: str = "") -> AlignmentRow:
+    """A row without p′: next-token loss on what follows a prompt, and nothing else."""
+    return AlignmentRow(
+        prompt_id=prompt_id,
+        input_ids=rendered.ids + completion,
+        labels=[-100] * len(rendered.ids) + completion,
+        decision_index=rendered.decision_index,
+        start_index=len(rendered.ids) - 1,
+        signal=None,
+        kind=kind,
+    )
 
 
 def with_thinking_off(

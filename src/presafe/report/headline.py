@@ -85,7 +85,9 @@ def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
     """PreSafe against each other system on the first harmful suite, then against CoT off on benign prompts."""
     of_harmful = ("refusal_rate", "attack_success_rate")
     harmful = ordered((each.suite for each in differences if each.metric in of_harmful), SUITES)[:1]
-    said = [_apart(each) for each in differences if each.suite in harmful and each.system not in _CONTROLS]
+    said = [
+        _apart(each) for each in differences if each.suite in harmful and each.system in (_BEFORE, _AFTER, _ADAPTED)
+    ]
     said += [
         f"{_apart(each)} This project's own bar is at most 5 points more."
         for each in differences
@@ -106,8 +108,6 @@ def comparison_headline(differences: Sequence[Difference]) -> str:
     return f"Paired differences on the same prompts: {len(differences)}, of which {few} with a corrected p below 0.05."
 
 
-_CONTROLS = {"sft": "fine-tuning alone (λ = 0) gives", "random_labels": "random labels in place of the signal give"}
-"""Aligned systems beside PreSafe."""
 _VERBS = {
     "refusal_rate": "refuses",
     "attack_success_rate": "gives in to",
@@ -234,10 +234,11 @@ def _aligned(scores: Sequence[Score]) -> str | None:
 
 def _controls(scores: Sequence[Score]) -> str | None:
     """What the other aligned systems do with harmful prompts."""
+    names = {"sft": "fine-tuning alone (λ = 0) gives", "random_labels": "random labels in place of the signal give"}
     for suite in suites(scores, "refuse")[:1]:
         said = [
             f"{gives} {_share(scores, score, named=False)}"
-            for system, gives in _CONTROLS.items()
+            for system, gives in names.items()
             if (score := _leading(scores, system, "on", suite))
         ]
         if said:

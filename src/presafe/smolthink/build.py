@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from presafe.alignment.rows import AlignmentRow
+from presafe.alignment.rows import AlignmentRow, plain_row
 from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.models.address import SMOLTHINK
 from presafe.models.engine import generate_batch
@@ -166,14 +166,7 @@ def _row(renderer: Renderer, number: int, lesson: Lesson) -> AlignmentRow:
         completion = renderer.completion(lesson.thought, lesson.answer)
     else:
         completion = renderer.answer_ids(lesson.answer)
-    return AlignmentRow(
-        prompt_id=f"lesson-{number}",
-        input_ids=prompt.ids + completion,
-        labels=[-100] * len(prompt.ids) + completion,
-        decision_index=prompt.decision_index,
-        start_index=prompt.decision_index,
-        signal=0.0,  # λ = 0: neither is read
-    )
+    return plain_row(f"lesson-{number}", prompt, completion)
 
 
 def _own_answers(model: Any, tokenizer: Any, prompts: list[Prompt], opening: str, file: Path) -> dict[str, str]:

@@ -42,7 +42,7 @@ def align(run: RunFolder) -> None:
     recipe, settings = run.recipe, run.recipe.align
     renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     own = responses_of(run, "own")
-    own_off = responses_of(run, "own_off") if trains_thinking_off(recipe) else []
+    off = _off_rows(run, renderer) if trains_thinking_off(recipe) else []
     signals = read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
     lost = sum(response.verdict in LEFT_OUT for response in own)
     if lost:
@@ -53,7 +53,7 @@ def align(run: RunFolder) -> None:
             continue
         assert system.seed is not None
         training = training_of(system.name)
-        rows = system_rows(run, system, renderer, own, signals, own_off)
+        rows = system_rows(run, system, renderer, own, signals, off)
         own_align, own_start = training.lambda_align, training.lambda_start
         release_model()
         fit(
@@ -83,7 +83,7 @@ def system_rows(
     renderer: Renderer,
     own: Sequence[Response],
     signals: Sequence[Signal],
-    own_off: Sequence[Response] = (),
+    off: Sequence[AlignmentRow] = (),
 ) -> list[AlignmentRow]:
     """The rows that a system is trained on.
 
@@ -93,10 +93,10 @@ def system_rows(
         renderer: The model's tokenizer and family.
         own: The model's own answers to the harmless queries.
         signals: The classifier's p′ of every query.
-        own_off: Its own answers to all of them with CoT off, where the recipe trains on some.
+        off: Rows with CoT off, of which the recipe's share is taken.
 
     Raises:
-        SignalError: none of the harmful queries has a target, or none of the answers with CoT off can be kept.
+        SignalError: none of the harmful queries has a target.
         RunError: responses that the method learns from were not sampled.
         PromptError: the file that it learns from cannot be read.
     """
@@ -125,15 +125,24 @@ def system_rows(
         )
     if taught < len(asked):
         console.print(f"  {system.name}: {taught} of {len(asked)} harmful queries have a target")
-    if not trains_thinking_off(recipe):
-        return rows
-    said = {response.prompt_id: response for response in own_off}
-    off = thinking_off_rows(alignment_queries(recipe), said, renderer)
     if not off:
+        return rows
+    both = with_thinking_off(rows, off, recipe.align.thinking_off_share, system.seed or 0)
+    console.print(f"  {system.name}: {len(both) - len(rows)} of {len(both)} rows with CoT off")
+    return both
+
+
+def _off_rows(run: RunFolder, renderer: Renderer) -> list[AlignmentRow]:
+    """Every row with CoT off that there is.
+
+    Raises:
+        SignalError: there is none.
+    """
+    said = {response.prompt_id: response for response in responses_of(run, "own_off")}
+    rows = thinking_off_rows(alignment_queries(run.recipe), said, renderer)
+    if not rows:
         raise SignalError(
             f"none of {len(said)} answers with CoT off is as its query expects, so there is nothing to keep.",
             "Leave align.thinking_off_share out.",
         )
-    both = with_thinking_off(rows, off, recipe.align.thinking_off_share, system.seed or 0)
-    console.print(f"  {system.name}: {len(both) - len(rows)} of {len(both)} rows with CoT off")
-    return both
+    return rows

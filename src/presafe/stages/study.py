@@ -33,7 +33,7 @@ from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
 from presafe.report.labels import duration
 from presafe.report.study import write_study
-from presafe.run_folder import RunFolder, check_same, locked
+from presafe.run_folder import RunFolder, check_same_recipe, locked
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
@@ -183,9 +183,7 @@ def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResu
         RunError: it cannot be read, or was made with other settings or prompts.
     """
     result = _read_result(path)
-    # Read by today's presafe, so that a setting that is new since then has its default on both sides.
-    before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
-    check_same(path, before, run.recipe.model_dump(mode="json"))
+    check_same_recipe(path, parse_recipe(result.recipe, str(path)), run.recipe)
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
             f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",

@@ -172,16 +172,8 @@ def test_a_refusal_that_is_not_known_before_data_starts_as_the_recipes(smolthink
 
 
 def off(name: str, verdict: Verdict, answer: str, *, complete: bool = True) -> Response:
-    return Response(
-        prompt_id=name,
-        thinking="off",
-        thought="",
-        answer=answer,
-        truncated=False,
-        complete=complete,
-        num_tokens=9,
-        verdict=verdict,
-    )
+    changes = {"thinking": "off", "thought": "", "answer": answer, "complete": complete}
+    return own(name, verdict).model_copy(update=changes)
 
 
 def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Renderer) -> None:

@@ -17,6 +17,7 @@ from launching import NUM_PROCESSES, config_file
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
+from presafe.alignment.rows import thinking_off_rows
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
@@ -189,9 +190,9 @@ def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_pa
     ]
     assert kept  # the model is not perfect on queries that it was not taught
     ours, signals = System("presafe", 0, "on"), read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
-    rows = system_rows(
-        run, ours, load_renderer(model.address), responses_of(run, "own"), signals, responses_of(run, "own_off")
-    )
+    renderer = load_renderer(model.address)
+    every = thinking_off_rows(alignment_queries(both), said, renderer)
+    rows = system_rows(run, ours, renderer, responses_of(run, "own"), signals, every)
     off = [row for row in rows if row.kind == "thinking_off"]
     assert len(off) == min(len(kept), len(rows) - len(off))
     assert all(row.signal is None for row in off)
