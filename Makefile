@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format smolthink clean
 
