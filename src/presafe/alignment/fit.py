@@ -17,6 +17,8 @@ from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, write_jsonl
 from presafe.training import bar_callback, last_checkpoint
 
+CHECKPOINTS = "checkpoints"
+"""Folder of what a training goes on from after a kill."""
 HISTORY = "history.jsonl"
 """Training curve of a system; written last, so that it marks a finished training."""
 _SHORT = 256
@@ -104,7 +106,7 @@ def fit(
     order = mixed_order([len(row.input_ids) for row in kept], [row.kind for row in kept], group, needed, seed)
     batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
     first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     on_gpu = torch.cuda.is_available()
     on_cpu = not torch.accelerator.is_available()
     on_cpu_in_bfloat16 = on_cpu and model.dtype == torch.bfloat16 and not weights_are_cut()

@@ -4,19 +4,34 @@
 
 The key is the sha256 of those settings and prompts. A stage writes and reads through the link as if the folder were
 its own, and finds what another run has done, whole or half done, as it would find its own after a kill.
+
+A training is copied rather than linked: each run scales its adapter to an operating point of its own.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from presafe.alignment.fit import CHECKPOINTS, HISTORY
+from presafe.errors import PresafeError
 from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.recipe import Recipe
 from presafe.records import disk_error
+from presafe.run_folder import RunFolder, timings_of, write_json
+from presafe.stages.operating_point import OPERATING_POINT
 from presafe.stages.respond import of_aligned, reads_answers
-from presafe.stages.systems import alignment_queries, classifier_queries, evaluation_suites, harmless_queries
+from presafe.stages.systems import (
+    aligned_systems,
+    alignment_queries,
+    classifier_queries,
+    evaluation_suites,
+    harmless_queries,
+    system_folder,
+)
 
 
 class Part(NamedTuple):
@@ -74,3 +89,53 @@ def link_shared(recipe: Recipe, folder: Path, store: Path) -> None:
                 link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=part.is_folder)
         except OSError as error:
             raise disk_error(link, error) from error
+
+
+def take_trainings(recipe: Recipe, prompts_sha256: str, folder: Path, others: Sequence[Path]) -> None:
+    """Copy what other runs have trained with the same settings and prompts into a run folder that is to be begun.
+
+    Only how it is scaled and measured may differ. The seconds of its training come with it, for they are its cost.
+
+    Args:
+        recipe: The run's settings.
+        prompts_sha256: Of all its prompts, as `check_prompts`.
+        folder: The run folder; one with a training is left as it is.
+        others: Run folders, whole or not; what is none of one is passed over.
+
+    Raises:
+        RunError: a folder cannot be written.
+    """
+    run = RunFolder(folder, recipe)
+    for system in aligned_systems(recipe):
+        to = system_folder(run, system)
+        alike = (other for other in others if _trains_alike(other, run, prompts_sha256))
+        found = None if to.exists() else next(alike, None)
+        if found is None:
+            continue
+        half = to.with_name(f"{to.name}.half")  # a kill leaves no part of a training that looks like the whole
+        try:
+            shutil.rmtree(half, ignore_errors=True)
+            left_out = shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT)
+            shutil.copytree(system_folder(RunFolder(found, recipe), system), half, ignore=left_out)
+            write_json(folder / "timings.json", {"align": timings_of(found)["align"]})
+            half.rename(to)
+        except OSError as error:
+            raise disk_error(to, error) from error
+
+
+def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> bool:
+    """Whether another run has trained all that a run is to train, just so."""
+    try:
+        there = RunFolder.existing(other)
+        same = there.manifest()["prompts_sha256"] == prompts_sha256
+    except PresafeError:
+        return False
+    trained = all((system_folder(there, each) / HISTORY).exists() for each in aligned_systems(run.recipe))
+    return same and trained and there.is_done("align") and _training(there.recipe) == _training(run.recipe)
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide what is trained."""
+    return recipe.model_dump(
+        mode="json", exclude={"name": True, "evaluate": True, "align": {"over_refusal", "max_scale"}}
+    )

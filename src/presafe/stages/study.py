@@ -6,7 +6,8 @@
     work/shared/                      what several run folders have in common (`share.py`)
 
 A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there. A run that a
-study in a folder beside this one has done, with the same settings and prompts, is taken from there.
+study in a folder beside this one has done, with the same settings and prompts, is taken from there; and where only
+how it is scaled or measured differs, its training.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from presafe.run_folder import RunFolder, check_same_recipe, locked
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
-from presafe.stages.share import link_shared
+from presafe.stages.share import link_shared, take_trainings
 from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
 from presafe.study import Study, StudyRun, study_runs
 
@@ -95,6 +96,8 @@ def run_study(study: Study, out: Path) -> StudySummary:
             console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}{_time_left(results, len(runs))}")
             folder = out / "work" / run.name
             link_shared(run.recipe, folder, out / "work" / "shared")
+            others = sorted(out.resolve().parent.glob("*/work/*-seed*"))
+            take_trainings(run.recipe, check_prompts(run.recipe), folder, others)
             result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
             _write_result(out, run, result)
             results.append(result)

@@ -204,6 +204,33 @@ def test_from_the_results_alone_it_goes_on(
     ]
 
 
+def test_a_study_that_only_scales_otherwise_trains_nothing(
+    killed_and_gone_on: tuple[Path, dict[Path, int], str],
+    study_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(killed_and_gone_on[0], tmp_path / "one", symlinks=True)
+    scaled = tmp_path / "scaled.toml"
+    settings = "align.lambda_start = 5.0\nalign.over_refusal = 0.25\n"
+    scaled.write_text(study_file.read_text().replace("align.lambda_start = 5.0\n", settings).replace("[0, 1]", "[0]"))
+    run_study(load_study(scaled), tmp_path / "two")
+    said = capsys.readouterr().err
+    assert "run 1 of 2: sft-seed0, done before" in said
+    assert "presafe: refuses" in said  # it was scaled
+    one, two = (tmp_path / name / "work" / "strong-seed0" / "alignment" / "presafe" for name in ("one", "two"))
+    weights = "adapter/adapter_model.safetensors"
+    assert (one / weights).stat().st_mtime_ns == (two / weights).stat().st_mtime_ns  # a copy, not another training
+    assert (two / "operating_point.json").exists()
+    assert not (one / "operating_point.json").exists()
+    first, second = (
+        json.loads((tmp_path / name / "runs" / "strong-seed0.json").read_text()) for name in ("one", "two")
+    )
+    assert second["trained_tokens"] == first["trained_tokens"]
+    assert second["training_s"] >= first["training_s"]  # what it cost is not forgotten
+    assert second["operating_point"]["n"] == 4
+
+
 def test_a_mistake_in_a_condition_ends_it_before_anything_is_written(study_file: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(study_file.read_text().replace("align.lambda_align = 5.0", "align.lambda = 5.0"))

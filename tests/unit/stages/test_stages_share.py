@@ -9,8 +9,8 @@ from typing import Any
 from presafe.declared import overlaid
 from presafe.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.records import write_text
-from presafe.run_folder import RunFolder
-from presafe.stages.share import link_shared, shared_parts
+from presafe.run_folder import RunFolder, timings_of, write_json
+from presafe.stages.share import link_shared, shared_parts, take_trainings
 
 
 def changed(**settings: Any) -> Recipe:
@@ -89,3 +89,56 @@ def test_the_study_may_be_moved(tmp_path: Path) -> None:
     write_text(tmp_path / "here" / "a" / "signals" / "signals.jsonl", "p'")
     (tmp_path / "here").rename(tmp_path / "there")
     assert (tmp_path / "there" / "a" / "signals" / "signals.jsonl").read_text() == "p'"
+
+
+def trained(folder: Path, recipe: Recipe, prompts: str = "p") -> Path:
+    """A run folder in which one system is trained and scaled."""
+    run = RunFolder.open_for(folder, recipe, prompts)
+    to = folder / "alignment" / recipe.align.systems[0]
+    write_text(to / "adapter" / "adapter_model.safetensors", folder.name)
+    write_text(to / "checkpoints" / "checkpoint-72" / "optimizer.pt", "large")
+    write_text(to / "history.jsonl", "steps")
+    write_text(to / "operating_point.json", "scale")
+    with run.working_on("align"):
+        pass
+    write_json(folder / "timings.json", {"respond": 1.0, "align": 300.0})
+    return folder
+
+
+ONE: dict[str, Any] = {"systems": ["sft"], "seeds": [3]}
+
+
+def test_a_training_is_taken_where_only_its_scale_and_its_name_differ(tmp_path: Path) -> None:
+    other = trained(tmp_path / "a", changed(name="a", align=ONE))
+    to = tmp_path / "b"
+    recipe = changed(name="b", align={**ONE, "over_refusal": 0.05, "max_scale": 1.2}, evaluate={"max_tokens": 50})
+    take_trainings(recipe, "p", to, [tmp_path / "nothing there", other])
+    taken = to / "alignment" / "sft"
+    # not the operating point: that is the other run's
+    assert {path.name for path in taken.iterdir()} == {"adapter", "history.jsonl"}
+    assert (taken / "adapter" / "adapter_model.safetensors").read_text() == "a"
+    assert not (taken / "adapter").is_symlink()  # its scale is written into it
+    assert timings_of(to) == {"align": 300.0}
+    assert not RunFolder(to, recipe).is_done("align")
+    RunFolder.open_for(to, recipe, "p")  # it is begun like any other
+    write_text(taken / "history.jsonl", "its own")
+    take_trainings(recipe, "p", to, [other])
+    assert (taken / "history.jsonl").read_text() == "its own"
+
+
+def test_another_training_is_not_taken(tmp_path: Path) -> None:
+    recipe = changed(name="mine", align=ONE)
+    folders = [
+        trained(tmp_path / "steps", changed(align={**ONE, "max_steps": 9})),
+        trained(tmp_path / "seed", changed(align={**ONE, "seeds": [4]})),
+        trained(tmp_path / "signal", changed(align=ONE, signal={"epochs": 2})),
+        trained(tmp_path / "prompts", changed(align=ONE), prompts="others"),
+        trained(tmp_path / "cut", changed(align=ONE)),
+        trained(tmp_path / "not scaled yet", changed(align=ONE)),
+    ]
+    (tmp_path / "cut" / "alignment" / "sft" / "history.jsonl").unlink()
+    (tmp_path / "not scaled yet" / "stages" / "align").unlink()
+    take_trainings(recipe, "p", tmp_path / "mine", folders)
+    assert not (tmp_path / "mine").exists()
+    take_trainings(recipe, "p", tmp_path / "mine", [*folders, trained(tmp_path / "same", recipe)])
+    assert (tmp_path / "mine" / "alignment" / "sft" / "adapter" / "adapter_model.safetensors").read_text() == "same"
