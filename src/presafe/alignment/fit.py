@@ -73,6 +73,7 @@ def fit(
     import torch
     from datasets import Dataset
     from peft import LoraConfig
+    from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from transformers import PrinterCallback, set_seed
 
@@ -159,7 +160,9 @@ def fit(
         with trainer.accelerator.main_process_first():  # it may delete one that was cut
             checkpoint = last_checkpoint(checkpoints)
         short = max(len(row.input_ids) for row in kept) <= _SHORT
-        with sdpa_kernel(SDPBackend.MATH) if on_cpu_in_bfloat16 and short else nullcontext():
+        attention = sdpa_kernel(SDPBackend.MATH) if on_cpu_in_bfloat16 and short else nullcontext()
+        # PEFT makes every input float32 for its weights, and autocast makes it bfloat16 again: to the bit the same.
+        with attention, disable_input_dtype_casting(trainer.model, active=on_cpu_in_bfloat16):
             trainer.train(resume_from_checkpoint=checkpoint)
     weights = whole_weights(trainer)
     if not is_main_process():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -285,3 +286,15 @@ def test_a_model_in_bfloat16_is_trained_in_it_and_its_adapter_in_float32(align, 
     for one, two in zip(ours, theirs, strict=True):
         assert one.nll == pytest.approx(two.nll, rel=0.02)
         assert one.bce == pytest.approx(two.bce, rel=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these are shortcuts of CPUs")
+def test_shortcuts_of_bfloat16_on_a_cpu_change_nothing(align, tmp_path, monkeypatch):
+    align(tmp_path / "run", dtype=torch.bfloat16)
+    monkeypatch.setattr("peft.helpers.disable_input_dtype_casting", lambda model, active: nullcontext())
+    align(tmp_path / "cast", dtype=torch.bfloat16)
+    assert (tmp_path / "cast" / HISTORY).read_text() == (tmp_path / "run" / HISTORY).read_text()
+    monkeypatch.setattr(fit_module, "_SHORT", 0)  # every row is long: torch's fused attention, rounded elsewhere
+    align(tmp_path / "fused", dtype=torch.bfloat16)
+    ours, fused = (read_jsonl(tmp_path / name / HISTORY, HistoryPoint) for name in ("run", "fused"))
+    assert [each.nll for each in fused] == pytest.approx([each.nll for each in ours], rel=0.01)
