@@ -251,6 +251,16 @@ def test_the_study_of_the_shipped_recipe_trains_what_ships() -> None:
         assert abs(now.max_steps * (1 - now.thinking_off_share) - then.max_steps) <= 2
 
 
+def test_the_study_of_operating_points_changes_nothing_that_is_trained() -> None:
+    recipes = {run.name: run.recipe for run in study_runs(load_study("operating_points"))}
+    assert len(recipes) == 30
+    for name, recipe in recipes.items():
+        condition, seed = name.rsplit("-", 1)
+        system = condition.split("-")[0]
+        changed = _changed(recipe, recipes[f"{system}-{seed}"])
+        assert changed == (set() if condition == system else {("align", "over_refusal")})
+
+
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:
     """So that each is done once for both."""
     runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
@@ -263,6 +273,7 @@ def test_runs_that_two_studies_share_are_the_same_runs() -> None:
         ("methods", "thought"): 9,
         ("thought", "better_baseline"): 10,
         ("ablations", "more_steps"): 6,
+        ("shipped", "operating_points"): 10,
     }
     for (one, other), count in shared.items():
         both = runs[one].keys() & runs[other].keys()
