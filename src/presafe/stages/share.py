@@ -117,7 +117,7 @@ def take_trainings(recipe: Recipe, prompts_sha256: str, folder: Path, others: Se
             shutil.rmtree(half, ignore_errors=True)
             left_out = shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT)
             shutil.copytree(system_folder(RunFolder(found, recipe), system), half, ignore=left_out)
-            write_json(folder / "timings.json", {"align": timings_of(found)["align"]})
+            write_json(folder / "timings.json", timings_of(folder) | {"align": timings_of(found)["align"]})
             half.rename(to)
         except OSError as error:
             raise disk_error(to, error) from error

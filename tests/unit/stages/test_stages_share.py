@@ -112,13 +112,14 @@ def test_a_training_is_taken_where_only_its_scale_and_its_name_differ(tmp_path: 
     other = trained(tmp_path / "a", changed(name="a", align=ONE))
     to = tmp_path / "b"
     recipe = changed(name="b", align={**ONE, "over_refusal": 0.05, "max_scale": 1.2}, evaluate={"max_tokens": 50})
+    write_json(to / "timings.json", {"respond": 2.0})  # begun before the other was done
     take_trainings(recipe, "p", to, [tmp_path / "nothing there", other])
     taken = to / "alignment" / "sft"
     # not the operating point: that is the other run's
     assert {path.name for path in taken.iterdir()} == {"adapter", "history.jsonl"}
     assert (taken / "adapter" / "adapter_model.safetensors").read_text() == "a"
     assert not (taken / "adapter").is_symlink()  # its scale is written into it
-    assert timings_of(to) == {"align": 300.0}
+    assert timings_of(to) == {"respond": 2.0, "align": 300.0}
     assert not RunFolder(to, recipe).is_done("align")
     RunFolder.open_for(to, recipe, "p")  # it is begun like any other
     write_text(taken / "history.jsonl", "its own")
