@@ -231,7 +231,8 @@ class SafetyData(Settings):
     """Safe thoughts and answers that someone published, in a file on this machine."""
 
     file: Path
-    """A CSV, TSV, JSON or JSONL file, gzipped or not; one question a row."""
+    """A CSV, TSV, JSON or JSONL file, gzipped or not; one question a row. From the working directory, or from the
+    folder that PRESAFE_DATA names."""
     prompt_column: str | None = None
     """Column of the question; None takes the first of the usual names."""
     response_column: str = "response"

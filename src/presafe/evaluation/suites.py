@@ -5,7 +5,6 @@ Nothing published is shipped: a user names the folder of the files, or lets the 
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +19,7 @@ from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
 from presafe.prompts.hub import hub_rows
-from presafe.prompts.sets import from_rows, load_source, part_of, read_rows
+from presafe.prompts.sets import from_rows, load_source, part_of, published_folder, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 
@@ -156,12 +155,6 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
     if source.suite is None:
         return load_source(source, seed)
     return part_of(load_suite(source.suite, published_folder(), seed), source)
-
-
-def published_folder() -> Path | None:
-    """The folder of the published files that recipes read; None where there is none, and the hub is asked."""
-    folder = os.environ.get("PRESAFE_DATA")
-    return Path(folder) if folder else None
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from presafe.errors import PromptError
-from presafe.prompts.sets import from_file, read_rows
+from presafe.prompts.sets import from_file, published_folder, read_rows
 from presafe.recipe import SafetyData
 from presafe.records import Prompt, Response
 
@@ -28,14 +28,16 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
     """The rows of a file.
 
     Args:
-        data: The file and its columns.
+        data: The file and its columns; a file that is not there is looked for in the folder that PRESAFE_DATA names.
 
     Raises:
         PromptError: the file cannot be read, lacks a column, or has a row without a thought or an answer.
     """
-    prompts = from_file(data.file, expect="refuse", column=data.prompt_column)
+    folder = published_folder()
+    file = data.file if folder is None or data.file.exists() else folder / data.file
+    prompts = from_file(file, expect="refuse", column=data.prompt_column)
     traces = []
-    for number, (prompt, row) in enumerate(zip(prompts, read_rows(data.file), strict=True), start=1):
+    for number, (prompt, row) in enumerate(zip(prompts, read_rows(file), strict=True), start=1):
         if data.n is not None and number > data.n:
             break
         thought, answer = _split(row, data, number)

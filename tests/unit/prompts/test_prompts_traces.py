@@ -45,6 +45,23 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     assert (trace.prompt.text, trace.response.thought, trace.response.answer) == ("A?", "Why a.", "No.")
 
 
+def test_a_file_is_looked_for_in_the_folder_of_the_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, rows in ((here, STAR[:1]), (there, STAR)):
+        folder.mkdir()
+        write(folder, rows)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRESAFE_DATA", str(there))
+    assert len(load_traces(SafetyData(file=Path("mine.json")))) == 2
+    monkeypatch.chdir(here)  # a file that is there comes first
+    assert len(load_traces(SafetyData(file=Path("mine.json")))) == 1
+    monkeypatch.delenv("PRESAFE_DATA")
+    with pytest.raises(PromptError, match=r"other\.json"):
+        load_traces(SafetyData(file=Path("other.json")))
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
