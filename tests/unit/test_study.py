@@ -274,6 +274,7 @@ def test_runs_that_two_studies_share_are_the_same_runs() -> None:
         ("thought", "better_baseline"): 10,
         ("ablations", "more_steps"): 6,
         ("shipped", "operating_points"): 10,
+        ("operating_points", "rate_5"): 10,
     }
     for (one, other), count in shared.items():
         both = runs[one].keys() & runs[other].keys()
