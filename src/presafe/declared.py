@@ -1,10 +1,12 @@
-"""What is declared in TOML: recipes and studies, by a file or by the name of one that ships; and their mistakes, said.
+"""What is declared in TOML: recipes and studies, by a file or by the name of one that ships; their mistakes, said; and
+where the files lie that they name.
 
 Nothing here knows what may stand in them: that is `recipe.py` and `study.py`.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -65,3 +67,16 @@ def problems_of(error: ValidationError, whole: str) -> str:
         + ("" if each["type"] in ("missing", "extra_forbidden") else f" (got {each['input']!r:.60})")
         for each in error.errors()
     )
+
+
+def published_folder() -> Path | None:
+    """The folder of the published files that recipes read, as PRESAFE_DATA names it; None where it names none."""
+    folder = os.environ.get("PRESAFE_DATA")
+    return Path(folder) if folder else None
+
+
+def data_file(path: Path) -> Path:
+    """A file that a recipe names: from the working directory, or else from the folder of the published files."""
+    folder = published_folder()
+    there = folder / path if folder else path
+    return there if there.exists() and not path.exists() else path

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from presafe.declared import data_file
 from presafe.records import Prompt
 
 Origins = Mapping[str, Mapping[str, Any]]
@@ -40,7 +41,7 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origi
         "settings": settings,
         "recipe_sha256": sha256_of(settings),
         "prompts_sha256": prompts_sha256,
-        "inputs": {str(path): sha256_of_file(path) for path in sorted(_files(settings)) if path.is_file()} | files,
+        "inputs": {name: sha256_of_file(file) for name, file in _files(settings).items() if file.is_file()} | files,
         "origins": named,
         "created_utc": _now(),
         **_software(),
@@ -56,6 +57,11 @@ def continued(manifest: dict[str, Any]) -> dict[str, Any]:
         return manifest
     session = {"created_utc": _now(), **software}
     return {**manifest, "later_sessions": [*manifest["later_sessions"], session]}
+
+
+def made_by(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What of a manifest the result of a study's run keeps: commit, versions and machine, of every session."""
+    return {key: manifest[key] for key in ("created_utc", "commit", "python", "packages", "machine", "later_sessions")}
 
 
 def sha256_of(value: Any) -> str:
@@ -89,14 +95,13 @@ def _software() -> dict[str, Any]:
     }
 
 
-def _files(settings: Any) -> set[Path]:
-    """Every value under a key `file`, wherever it stands."""
-    if isinstance(settings, dict):
-        own = {Path(settings["file"])} if isinstance(settings.get("file"), str) else set()
-        return own.union(*(_files(value) for value in settings.values()))
-    if isinstance(settings, list):
-        return set().union(*(_files(value) for value in settings))
-    return set()
+def _files(settings: Any) -> dict[str, Path]:
+    """Every value under a key `file`, wherever it stands, in order, and where that file is read."""
+    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
+    found = {name: path for value in inner for name, path in _files(value).items()}
+    if isinstance(settings, dict) and isinstance(name := settings.get("file"), str):
+        found[name] = data_file(Path(name))
+    return dict(sorted(found.items()))
 
 
 def _commit() -> str | None:

@@ -168,12 +168,24 @@ class OperatingPoint(Record):
     n: int
 
 
+class TrainedBy(Record):
+    """The run of a study that made a training which another run has copied."""
+
+    run: str
+    """Name of its run folder."""
+    made_by: dict[str, Any]
+    """Its manifest's commit, versions and machine."""
+    training_s: float
+    """Seconds of its stage align."""
+
+
 class RunResult(Record):
     """One run of a study, a condition with one seed: all that its summary needs, without the run folder.
 
     `scores` are those of the condition's system and of the model as it came. `training_s` is the time of the stage
     align over all sessions that ended in order; `trained_tokens` counts the tokens of the rows of all steps, without
     padding. Both are None for a system that trains nothing. `made_by` is the manifest's: commit, versions, machine.
+    Where the training was copied from another run, `trained_by` names that, and `training_s` is its.
     """
 
     schema_version: Literal[1] = 1
@@ -191,6 +203,7 @@ class RunResult(Record):
     answered: tuple[SuiteShares, ...]
     operating_point: OperatingPoint | None = None
     """None where the adapter is as it was trained."""
+    trained_by: TrainedBy | None = None
 
 
 class StudyScore(Score):

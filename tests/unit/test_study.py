@@ -261,6 +261,18 @@ def test_the_study_of_operating_points_changes_nothing_that_is_trained() -> None
         assert changed == (set() if condition == system else {("align", "over_refusal")})
 
 
+@pytest.mark.parametrize(
+    ("name", "like"), [("operating_points", "shipped"), ("rate_5", "shipped"), ("star1", "control")]
+)
+def test_studies_that_take_trainings_train_as_the_one_they_take_them_from(name: str, like: str) -> None:
+    made = {(run.condition.system, run.seed): run.recipe for run in study_runs(load_study(like))}
+    for run in study_runs(load_study(name)):
+        if run.condition.system == "star1":  # its own
+            continue
+        changed = _changed(run.recipe, made[run.condition.system, run.seed])
+        assert changed <= {("align", "over_refusal"), ("evaluate", "max_tokens")}
+
+
 def test_runs_that_two_studies_share_are_the_same_runs() -> None:
     """So that each is done once for both."""
     runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}

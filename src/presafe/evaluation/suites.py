@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from presafe.declared import published_folder
 from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
 from presafe.prompts.hub import hub_rows
-from presafe.prompts.sets import from_rows, load_source, part_of, published_folder, read_rows
+from presafe.prompts.sets import from_rows, load_source, part_of, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -59,12 +58,6 @@ def built_in(name: str, split: str) -> tuple[Prompt, ...]:
     if not prompts:
         raise PromptError(f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out.")
     return prompts
-
-
-def published_folder() -> Path | None:
-    """The folder of the published files that recipes read, as PRESAFE_DATA names it; None where it names none."""
-    folder = os.environ.get("PRESAFE_DATA")
-    return Path(folder) if folder else None
 
 
 def from_file(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from presafe.declared import data_file
 from presafe.errors import PromptError
-from presafe.prompts.sets import from_file, published_folder, read_rows
+from presafe.prompts.sets import from_file, read_rows
 from presafe.recipe import SafetyData
 from presafe.records import Prompt, Response
 
@@ -28,13 +29,16 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
     """The rows of a file.
 
     Args:
-        data: The file and its columns; a file that is not there is looked for in the folder that PRESAFE_DATA names.
+        data: The file (`data_file`) and its columns.
 
     Raises:
         PromptError: the file cannot be read, lacks a column, or has a row without a thought or an answer.
     """
-    folder = published_folder()
-    file = data.file if folder is None or data.file.exists() else folder / data.file
+    file = data_file(data.file)
+    if not file.exists():
+        raise PromptError(
+            f"there is no {data.file}.", "Name it from the working directory, or let PRESAFE_DATA name its folder."
+        )
     prompts = from_file(file, expect="refuse", column=data.prompt_column)
     traces = []
     for number, (prompt, row) in enumerate(zip(prompts, read_rows(file), strict=True), start=1):

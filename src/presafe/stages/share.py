@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.alignment.fit import CHECKPOINTS, HISTORY
+from presafe.alignment.scale import rescale
 from presafe.errors import PresafeError
-from presafe.manifest import sha256_of, sha256_of_prompts
+from presafe.manifest import made_by, sha256_of, sha256_of_prompts
 from presafe.recipe import Recipe
-from presafe.records import disk_error
-from presafe.run_folder import RunFolder, timings_of, write_json
+from presafe.records import TrainedBy, disk_error, write_text
+from presafe.run_folder import RunFolder
 from presafe.stages.operating_point import OPERATING_POINT
 from presafe.stages.respond import of_aligned, reads_answers
 from presafe.stages.systems import (
@@ -32,6 +33,9 @@ from presafe.stages.systems import (
     harmless_queries,
     system_folder,
 )
+
+_TRAINED_BY = "trained_by.json"
+"""In a system's folder: which run made the training that was copied."""
 
 
 class Part(NamedTuple):
@@ -91,47 +95,60 @@ def link_shared(recipe: Recipe, folder: Path, store: Path) -> None:
             raise disk_error(link, error) from error
 
 
-def take_trainings(recipe: Recipe, prompts_sha256: str, folder: Path, others: Sequence[Path]) -> None:
-    """Copy what other runs have trained with the same settings and prompts into a run folder that is to be begun.
+def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Sequence[Path]) -> None:
+    """Copy what another run has trained with the same settings and prompts into a run folder that is not begun.
 
-    Only how it is scaled and measured may differ. The seconds of its training come with it, for they are its cost.
+    Only how it is scaled and measured may differ. What made it and what it cost comes with it (`trained_by`).
 
     Args:
         recipe: The run's settings.
-        prompts_sha256: Of all its prompts, as `check_prompts`.
-        folder: The run folder; one with a training is left as it is.
+        prompts_sha256: Of all its prompts, those that it is measured on included, as `check_prompts`.
+        folder: The run folder; one that is begun is left as it is.
         others: Run folders, whole or not; what is none of one is passed over.
 
     Raises:
         RunError: a folder cannot be written.
     """
     run = RunFolder(folder, recipe)
+    if run.recipe_path.exists():
+        return
+    shutil.rmtree(folder / "alignment", ignore_errors=True)  # a kill may have left a part of one
+    found = next((there for other in others if (there := _trains_alike(other, run, prompts_sha256))), None)
+    if found is None:
+        return
     for system in aligned_systems(recipe):
-        to = system_folder(run, system)
-        alike = (other for other in others if _trains_alike(other, run, prompts_sha256))
-        found = None if to.exists() else next(alike, None)
-        if found is None:
-            continue
-        half = to.with_name(f"{to.name}.half")  # a kill leaves no part of a training that looks like the whole
+        to, source = system_folder(run, system), system_folder(found, system)
         try:
-            shutil.rmtree(half, ignore_errors=True)
-            left_out = shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT)
-            shutil.copytree(system_folder(RunFolder(found, recipe), system), half, ignore=left_out)
-            write_json(folder / "timings.json", timings_of(folder) | {"align": timings_of(found)["align"]})
-            half.rename(to)
+            shutil.copytree(source, to, ignore=shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT))
+            rescale(to / "adapter", recipe.align.lora_alpha)
+            write_text(to / _TRAINED_BY, (trained_by(source) or _maker(found)).model_dump_json(indent=2) + "\n")
         except OSError as error:
-            raise disk_error(to, error) from error
+            shutil.rmtree(to, ignore_errors=True)
+            if (source / HISTORY).exists():
+                raise disk_error(to, error) from error
+            # it was deleted meanwhile: this run trains it
 
 
-def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> bool:
-    """Whether another run has trained all that a run is to train, just so."""
+def trained_by(folder: Path) -> TrainedBy | None:
+    """What made the training in a system's folder; None where its own run did."""
+    file = folder / _TRAINED_BY
+    return TrainedBy.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def _maker(run: RunFolder) -> TrainedBy:
+    return TrainedBy(run=run.path.name, made_by=made_by(run.manifest()), training_s=run.timings()["align"])
+
+
+def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> RunFolder | None:
+    """Another run, where it has trained all that a run is to train, just so."""
     try:
         there = RunFolder.existing(other)
         same = there.manifest()["prompts_sha256"] == prompts_sha256
     except PresafeError:
-        return False
+        return None
     trained = all((system_folder(there, each) / HISTORY).exists() for each in aligned_systems(run.recipe))
-    return same and trained and there.is_done("align") and _training(there.recipe) == _training(run.recipe)
+    alike = same and trained and there.is_done("align") and _training(there.recipe) == _training(run.recipe)
+    return there if alike else None
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:

@@ -6,8 +6,8 @@
     work/shared/                      what several run folders have in common (`share.py`)
 
 A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there. A run that a
-study in a folder beside this one has done, with the same settings and prompts, is taken from there; and where only
-how it is scaled or measured differs, its training.
+study in a folder beside this one has done, with the same settings and prompts, is taken from there; and where its run
+folder is still there and only how the adapter is scaled or sampled differs, its training.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from presafe.evaluation.across_runs import (
     training_costs,
 )
 from presafe.evaluation.answers import answered, answers_to
+from presafe.manifest import made_by
 from presafe.progress import console
 from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
@@ -38,12 +39,9 @@ from presafe.run_folder import RunFolder, check_same_recipe, locked
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
-from presafe.stages.share import link_shared, take_trainings
+from presafe.stages.share import link_shared, take_training, trained_by
 from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
 from presafe.study import Study, StudyRun, study_runs
-
-_MADE_BY = ("created_utc", "commit", "python", "packages", "machine", "later_sessions")
-"""What of a run's manifest its JSON keeps."""
 
 
 class Standing(NamedTuple):
@@ -97,7 +95,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
             folder = out / "work" / run.name
             link_shared(run.recipe, folder, out / "work" / "shared")
             others = sorted(out.resolve().parent.glob("*/work/*-seed*"))
-            take_trainings(run.recipe, check_prompts(run.recipe), folder, others)
+            take_training(run.recipe, check_prompts(run.recipe), folder, others)
             result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
             _write_result(out, run, result)
             results.append(result)
@@ -113,6 +111,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
     history = system_folder(folder, own[0]) / HISTORY  # one system with one seed, in one mode or both
     steps = read_jsonl(history, HistoryPoint) if history.exists() else []
+    maker = trained_by(history.parent)
     shares = []
     for system in own:
         settings = folder.recipe.evaluate
@@ -132,13 +131,14 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         recipe=folder.recipe.model_dump(mode="json"),
         recipe_sha256=manifest["recipe_sha256"],
         prompts_sha256=manifest["prompts_sha256"],
-        made_by={key: manifest[key] for key in _MADE_BY},
+        made_by=made_by(manifest),
         timings_s=timings,
-        training_s=timings["align"] if steps else None,
+        training_s=(maker.training_s if maker else timings["align"]) if steps else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
         scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
         answered=tuple(shares),
         operating_point=operating_point(folder, own[0]),
+        trained_by=maker,
     )
 
 

@@ -204,7 +204,7 @@ def test_from_the_results_alone_it_goes_on(
     ]
 
 
-def test_a_study_that_only_scales_otherwise_trains_nothing(
+def test_a_study_that_only_scales_otherwise_trains_no_adapter(
     killed_and_gone_on: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
@@ -227,7 +227,9 @@ def test_a_study_that_only_scales_otherwise_trains_nothing(
         json.loads((tmp_path / name / "runs" / "strong-seed0.json").read_text()) for name in ("one", "two")
     )
     assert second["trained_tokens"] == first["trained_tokens"]
-    assert second["training_s"] >= first["training_s"]  # what it cost is not forgotten
+    assert second["training_s"] == first["training_s"] > second["timings_s"]["align"]  # what it cost, not the copy
+    assert second["trained_by"]["made_by"] == first["made_by"]
+    assert first["trained_by"] is None
     assert second["operating_point"]["n"] == 4
 
 

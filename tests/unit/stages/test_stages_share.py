@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from presafe.declared import overlaid
 from presafe.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.records import write_text
-from presafe.run_folder import RunFolder, timings_of, write_json
-from presafe.stages.share import link_shared, shared_parts, take_trainings
+from presafe.run_folder import RunFolder, read_json, write_json
+from presafe.stages.share import link_shared, shared_parts, take_training, trained_by
 
 
 def changed(**settings: Any) -> Recipe:
@@ -96,6 +99,7 @@ def trained(folder: Path, recipe: Recipe, prompts: str = "p") -> Path:
     run = RunFolder.open_for(folder, recipe, prompts)
     to = folder / "alignment" / recipe.align.systems[0]
     write_text(to / "adapter" / "adapter_model.safetensors", folder.name)
+    write_json(to / "adapter" / "adapter_config.json", {"r": 16, "lora_alpha": 0.74 * recipe.align.lora_alpha})
     write_text(to / "checkpoints" / "checkpoint-72" / "optimizer.pt", "large")
     write_text(to / "history.jsonl", "steps")
     write_text(to / "operating_point.json", "scale")
@@ -108,23 +112,39 @@ def trained(folder: Path, recipe: Recipe, prompts: str = "p") -> Path:
 ONE: dict[str, Any] = {"systems": ["sft"], "seeds": [3]}
 
 
-def test_a_training_is_taken_where_only_its_scale_and_its_name_differ(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [0.05, None])
+def test_a_training_is_taken_as_it_was_before_it_was_scaled(tmp_path: Path, rate: float | None) -> None:
     other = trained(tmp_path / "a", changed(name="a", align=ONE))
     to = tmp_path / "b"
-    recipe = changed(name="b", align={**ONE, "over_refusal": 0.05, "max_scale": 1.2}, evaluate={"max_tokens": 50})
-    write_json(to / "timings.json", {"respond": 2.0})  # begun before the other was done
-    take_trainings(recipe, "p", to, [tmp_path / "nothing there", other])
+    align = {**ONE, "over_refusal": rate, "max_scale": 1.2}
+    recipe = changed(name="b", evaluate={"max_tokens": 50}, align=align)
+    take_training(recipe, "p", to, [tmp_path / "nothing there", other])
     taken = to / "alignment" / "sft"
-    # not the operating point: that is the other run's
-    assert {path.name for path in taken.iterdir()} == {"adapter", "history.jsonl"}
+    # the operating point is the other run's, and so is the scale in its adapter
+    assert {path.name for path in taken.iterdir()} == {"adapter", "history.jsonl", "trained_by.json"}
     assert (taken / "adapter" / "adapter_model.safetensors").read_text() == "a"
-    assert not (taken / "adapter").is_symlink()  # its scale is written into it
-    assert timings_of(to) == {"respond": 2.0, "align": 300.0}
-    assert not RunFolder(to, recipe).is_done("align")
-    RunFolder.open_for(to, recipe, "p")  # it is begun like any other
-    write_text(taken / "history.jsonl", "its own")
-    take_trainings(recipe, "p", to, [other])
-    assert (taken / "history.jsonl").read_text() == "its own"
+    assert read_json(taken / "adapter" / "adapter_config.json") == {"r": 16, "lora_alpha": recipe.align.lora_alpha}
+    maker = trained_by(taken)
+    assert maker is not None
+    manifest = RunFolder.existing(other).manifest()
+    assert (maker.run, maker.training_s, maker.made_by["commit"]) == ("a", 300.0, manifest["commit"])
+    run = RunFolder.open_for(to, recipe, "p")  # it is begun like any other
+    assert not run.is_done("align")
+    with run.working_on("align"):
+        pass
+    # the next takes it from there, and it is still the first that made it
+    take_training(changed(name="c", align=ONE), "p", tmp_path / "c", [to])
+    assert trained_by(tmp_path / "c" / "alignment" / "sft") == maker
+
+
+def test_a_run_that_is_begun_keeps_what_it_has(tmp_path: Path) -> None:
+    other, recipe = trained(tmp_path / "a", changed(name="a", align=ONE)), changed(name="b", align=ONE)
+    RunFolder.open_for(tmp_path / "b", changed(name="b", align={**ONE, "lora_rank": 4}), "p")
+    take_training(recipe, "p", tmp_path / "b", [other])
+    assert not (tmp_path / "b" / "alignment").exists()  # it would be trained with another rank than its recipe says
+    write_text(tmp_path / "c" / "alignment" / "sft" / "history.jsonl", "of a copy that a kill cut short")
+    take_training(recipe, "p", tmp_path / "c", [other])
+    assert (tmp_path / "c" / "alignment" / "sft" / "history.jsonl").read_text() == "steps"
 
 
 def test_another_training_is_not_taken(tmp_path: Path) -> None:
@@ -139,7 +159,23 @@ def test_another_training_is_not_taken(tmp_path: Path) -> None:
     ]
     (tmp_path / "cut" / "alignment" / "sft" / "history.jsonl").unlink()
     (tmp_path / "not scaled yet" / "stages" / "align").unlink()
-    take_trainings(recipe, "p", tmp_path / "mine", folders)
+    take_training(recipe, "p", tmp_path / "mine", folders)
     assert not (tmp_path / "mine").exists()
-    take_trainings(recipe, "p", tmp_path / "mine", [*folders, trained(tmp_path / "same", recipe)])
+    take_training(recipe, "p", tmp_path / "mine", [*folders, trained(tmp_path / "same", recipe)])
     assert (tmp_path / "mine" / "alignment" / "sft" / "adapter" / "adapter_model.safetensors").read_text() == "same"
+
+
+def test_a_training_that_is_deleted_while_it_is_copied_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = changed(name="mine", align=ONE)
+    other = trained(tmp_path / "a", recipe)
+
+    def cut_short(source: Path, to: Path, ignore: object) -> None:
+        write_text(to / "history.jsonl", "steps")
+        shutil.rmtree(source.parent)
+        raise shutil.Error([(source, to, "gone")])
+
+    monkeypatch.setattr("presafe.stages.share.shutil.copytree", cut_short)
+    take_training(recipe, "p", tmp_path / "mine", [other])
+    assert not (tmp_path / "mine" / "alignment" / "sft").exists()
