@@ -41,7 +41,8 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origi
         "settings": settings,
         "recipe_sha256": sha256_of(settings),
         "prompts_sha256": prompts_sha256,
-        "inputs": {name: sha256_of_file(file) for name, file in _files(settings).items() if file.is_file()} | files,
+        "inputs": {name: sha256_of_file(file) for name, file in sorted(_files(settings).items()) if file.is_file()}
+        | files,
         "origins": named,
         "created_utc": _now(),
         **_software(),
@@ -96,12 +97,12 @@ def _software() -> dict[str, Any]:
 
 
 def _files(settings: Any) -> dict[str, Path]:
-    """Every value under a key `file`, wherever it stands, in order, and where that file is read."""
+    """Every value under a key `file`, wherever it stands, and where that file is read."""
     inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
     found = {name: path for value in inner for name, path in _files(value).items()}
     if isinstance(settings, dict) and isinstance(name := settings.get("file"), str):
         found[name] = data_file(Path(name))
-    return dict(sorted(found.items()))
+    return found
 
 
 def _commit() -> str | None:

@@ -35,11 +35,11 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
         PromptError: the file cannot be read, lacks a column, or has a row without a thought or an answer.
     """
     file = data_file(data.file)
-    if not file.exists():
-        raise PromptError(
-            f"there is no {data.file}.", "Name it from the working directory, or let PRESAFE_DATA name its folder."
-        )
-    prompts = from_file(file, expect="refuse", column=data.prompt_column)
+    try:
+        prompts = from_file(file, expect="refuse", column=data.prompt_column)
+    except PromptError as error:
+        where = f"{data.file} is read from the working directory, or else from the folder that PRESAFE_DATA names."
+        raise PromptError(error.problem, error.hint or where) from error
     traces = []
     for number, (prompt, row) in enumerate(zip(prompts, read_rows(file), strict=True), start=1):
         if data.n is not None and number > data.n:

@@ -126,7 +126,7 @@ def test_a_file_that_changed_is_another_set_of_prompts(whole, tmp_path):
         file.write_text(kept.read_text().replace("No 2.", "Never."))
         assert check_prompts(whole.recipe) != before
         file.unlink()
-        with pytest.raises(PromptError, match=r"there is no .*traces\.json"):
+        with pytest.raises(PromptError, match="No such file"):
             check_prompts(whole.recipe)
     finally:
         shutil.copy(kept, file)

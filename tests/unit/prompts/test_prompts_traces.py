@@ -77,5 +77,5 @@ def test_a_row_without_its_parts_is_named(tmp_path: Path, row: dict[str, Any], s
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match=r"there is no .*none\.json"):
+    with pytest.raises(PromptError, match=r"No such file.*PRESAFE_DATA"):
         load_traces(SafetyData(file=tmp_path / "none.json"))
