@@ -9,7 +9,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def fastest_dtype() -> Dtype:
-    """bfloat16 where hardware multiplies it, in a GPU (Ampere or later) or a CPU with AMX; float32 elsewhere.
+    """bfloat16 where hardware multiplies it: a GPU (Ampere or later), a CPU with AMX or AVX512-BF16; float32 elsewhere.
 
     A CPU without such units takes several times longer in bfloat16 than in float32.
     """
@@ -19,5 +19,5 @@ def fastest_dtype() -> Dtype:
         in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
-        in_hardware = capabilities.get("amx_bf16", False)
+        in_hardware = any(capabilities.get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
     return "bfloat16" if in_hardware else "float32"

@@ -60,7 +60,8 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
         ("ampere", {}, "bfloat16"),
         ("older", {"amx_bf16": True}, "float32"),
         (None, {"amx_bf16": True}, "bfloat16"),
-        (None, {"amx_bf16": False, "avx512_bf16": True}, "float32"),
+        (None, {"amx_bf16": False, "avx512_bf16": True}, "bfloat16"),
+        (None, {"avx512_f": True, "avx512_bf16": False}, "float32"),
         (None, {}, "float32"),
     ],
 )
