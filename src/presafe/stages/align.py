@@ -10,20 +10,27 @@ are on. Base, rows, order, steps and export are the same. Then each adapter is s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+import psutil
 
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
-from presafe.errors import SignalError
+from presafe.errors import ModelError, SignalError
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
 from presafe.models.rendering import Renderer
-from presafe.processes import alone, claim_device, is_main_process, part
+from presafe.planning.compute import BYTES
+from presafe.planning.shapes import shape_of
+from presafe.processes import alone, claim_device, is_main_process, num_processes, part
 from presafe.progress import console
+from presafe.recipe import Recipe
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
+from presafe.side_by_side import side_by_side
 from presafe.stages.operating_point import set_operating_points
 from presafe.stages.respond import responses_of, trains_thinking_off
 from presafe.stages.systems import (
@@ -35,46 +42,77 @@ from presafe.stages.systems import (
     system_folder,
 )
 
+_RESERVE, _WEIGHTS = 2 * 2**30, 4
+"""Free memory a training takes beside others: bytes, and so many times its weights. SmolThink's take half of it."""
+
 
 def align(run: RunFolder) -> None:
-    """Train what is not trained yet, with the other processes where a launcher started some."""
+    """Train and scale what is not yet, several systems at a time on a CPU with the cores and the memory for it.
+
+    Under a launcher the processes share each training.
+    """
     claim_device()
-    recipe, settings = run.recipe, run.recipe.align
-    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
+    recipe = run.recipe
     own = responses_of(run, "own")
-    off = _off_rows(run, renderer) if trains_thinking_off(recipe) else []
+    off = _off_rows(run) if trains_thinking_off(recipe) else []
     signals = read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
     lost = sum(response.verdict in LEFT_OUT for response in own)
     if lost:
         console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
-    for system in aligned_systems(recipe):
-        folder = system_folder(run, system)
-        if (folder / HISTORY).exists():
-            continue
-        assert system.seed is not None
-        training = training_of(system.name)
-        rows = system_rows(run, system, renderer, own, signals, off)
-        own_align, own_start = training.lambda_align, training.lambda_start
-        release_model()
-        fit(
-            load_weights(recipe.model.address, recipe.model.dtype),
-            renderer,
-            rows,
-            settings,
-            lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
-            lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
-            head=training.head or "decision",
-            start_ids=start_ids(renderer, settings.refusal_target, training),
-            seed=system.seed,
-            folder=folder,
-            label=folder.name,
-            base_model=recipe.model.address,
-        )
-        free_memory()
-    part()
-    if is_main_process():
-        with alone():
-            set_operating_points(run, renderer)
+    due = [system for system in aligned_systems(recipe) if not (system_folder(run, system) / HISTORY).exists()]
+    release_model()
+    with side_by_side(_at_once(recipe, len(due))) as for_each:
+        for_each(partial(_train, run=run, own=own, signals=signals, off=off), due)
+        part()
+        if is_main_process():
+            with alone():
+                set_operating_points(run, for_each)
+
+
+def _at_once(recipe: Recipe, num_due: int) -> int:
+    """How many systems to train at a time."""
+    import torch
+
+    if num_due < 2 or num_processes() > 1 or torch.accelerator.is_available():
+        return 1
+    try:
+        each = _RESERVE + _WEIGHTS * shape_of(recipe.model.address).num_parameters() * BYTES[recipe.model.dtype]
+    except ModelError:  # not known how large it is
+        return 1
+    free_memory()
+    return max(1, min(num_due, torch.get_num_threads(), int(psutil.virtual_memory().available / each)))
+
+
+def _train(
+    system: System,
+    *,
+    run: RunFolder,
+    own: Sequence[Response],
+    signals: Sequence[Signal],
+    off: Sequence[AlignmentRow],
+) -> None:
+    recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
+    assert system.seed is not None
+    training = training_of(system.name)
+    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
+    rows = system_rows(run, system, renderer, own, signals, off)
+    own_align, own_start = training.lambda_align, training.lambda_start
+    release_model()
+    fit(
+        load_weights(recipe.model.address, recipe.model.dtype),
+        renderer,
+        rows,
+        settings,
+        lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
+        lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
+        head=training.head or "decision",
+        start_ids=start_ids(renderer, settings.refusal_target, training),
+        seed=system.seed,
+        folder=folder,
+        label=folder.name,
+        base_model=recipe.model.address,
+    )
+    free_memory()
 
 
 def system_rows(
@@ -132,13 +170,15 @@ def system_rows(
     return both
 
 
-def _off_rows(run: RunFolder, renderer: Renderer) -> list[AlignmentRow]:
+def _off_rows(run: RunFolder) -> list[AlignmentRow]:
     """Every row with CoT off that there is.
 
     Raises:
         SignalError: there is none.
     """
+    model = run.recipe.model
     said = {response.prompt_id: response for response in responses_of(run, "own_off")}
+    renderer = load_renderer(model.address, model.family, model.tokenizer)
     rows = thinking_off_rows(alignment_queries(run.recipe), said, renderer)
     if not rows:
         raise SignalError(

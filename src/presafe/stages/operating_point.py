@@ -8,17 +8,18 @@ alignment/<system>/operating_point.json     the scale, and what it does; written
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from presafe.alignment.rows import refusal_start
 from presafe.alignment.scale import find_scale, rescale
 from presafe.evaluation.decision import decision_scores
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
-from presafe.models.loading import LoadedModel, load_weights, release_model
-from presafe.models.rendering import Renderer
+from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
 from presafe.progress import console, progress_bar
 from presafe.records import OperatingPoint, Prompt, write_text
 from presafe.run_folder import RunFolder
+from presafe.side_by_side import ForEach
 from presafe.stages.respond import decisions_of
 from presafe.stages.systems import System, aligned_systems, system_folder
 
@@ -26,7 +27,7 @@ OPERATING_POINT = "operating_point.json"
 """Name of its file."""
 
 
-def set_operating_points(run: RunFolder, renderer: Renderer) -> None:
+def set_operating_points(run: RunFolder, for_each: ForEach) -> None:
     """Scale every trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
     settings = run.recipe.align
     due = [system for system in aligned_systems(run.recipe) if operating_point(run, system) is None]
@@ -38,23 +39,20 @@ def set_operating_points(run: RunFolder, renderer: Renderer) -> None:
         allowed = sum(each.refused for each in decisions)
     else:
         allowed = round(settings.over_refusal * len(queries))
-    for system in due:
-        _scale(run, system, renderer, queries, min(allowed, len(queries) - 1))
-        free_memory()
+    for_each(partial(_scale, run=run, queries=queries, allowed=min(allowed, len(queries) - 1)), due)
 
 
-def _scale(run: RunFolder, system: System, renderer: Renderer, queries: Sequence[Prompt], allowed: int) -> None:
+def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed: int) -> None:
     """Scale one adapter until it refuses no more than some of the queries."""
     from peft import PeftModel
     from peft.helpers import rescale_adapter_scale
 
-    settings, folder = run.recipe.align, system_folder(run, system)
+    recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
+    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
     rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
-    model = PeftModel.from_pretrained(
-        load_weights(run.recipe.model.address, run.recipe.model.dtype), folder / "adapter"
-    )
+    model = PeftModel.from_pretrained(load_weights(recipe.model.address, recipe.model.dtype), folder / "adapter")
     loaded = LoadedModel(model.eval().get_base_model(), renderer)
     refused: dict[float, int] = {}
 
@@ -76,6 +74,7 @@ def _scale(run: RunFolder, system: System, renderer: Renderer, queries: Sequence
         f"  {folder.name}: refuses {point.refused} of {point.n} harmless queries, {there} "
         f"({point.refused_as_trained} as trained)"
     )
+    free_memory()
 
 
 def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:

@@ -212,6 +212,50 @@ def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_pa
     assert not (run.path / "evaluation" / "positions" / "presafe-off.jsonl").exists()
 
 
+def on_two_threads(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """The run up to its alignment."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "presafe.cli.main", "run", str(recipe), "--out", str(out), "--until", "align"],
+        env=os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_trained_side_by_side_after_a_kill_each_system_is_what_it_is_one_after_the_other(run, recipe, tmp_path):
+    file = tmp_path / "both.toml"
+    both = recipe.read_text().replace('["presafe"]', '["sft", "presafe"]\nover_refusal = 0.5')
+    file.write_text(both.replace("max_steps = 6", "max_steps = 80\nsave_steps = 5"))
+    one_by_one, together = tmp_path / "one", tmp_path / "two"
+    run_stages(load_recipe(file), one_by_one, "align")
+    shutil.copytree(one_by_one, together)
+    (together / "stages" / "align").unlink()
+    shutil.rmtree(together / "alignment")
+
+    process = on_two_threads(file, together)
+    begun: set[str] = set()
+    for line in process.stderr:
+        begun |= {name for name in ("sft", "presafe") if line.startswith(f"  {name}: 16/80")}
+        if len(begun) == 2:  # neither has waited for the other
+            break
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    psutil.wait_procs(helpers, timeout=20)
+    assert not list(together.glob("alignment/*/history.jsonl"))
+
+    _, told = on_two_threads(file, together).communicate(timeout=240)
+    assert "2 signal: done before" in told
+    for name in ("sft", "presafe"):
+        assert f"  {name}: 8/80" not in told  # it went on from a checkpoint
+        ours, theirs = (folder / "alignment" / name for folder in (together, one_by_one))
+        assert (ours / "history.jsonl").read_text() == (theirs / "history.jsonl").read_text()
+        assert (ours / "operating_point.json").read_text() == (theirs / "operating_point.json").read_text()
+        for key, value in load_file(ours / "adapter" / "adapter_model.safetensors").items():
+            assert torch.equal(value, load_file(theirs / "adapter" / "adapter_model.safetensors")[key])
+
+
 def launched(recipe: Path, out: Path) -> subprocess.Popen[str]:
     """The line of docs/scale.md that aligns on several GPUs, with two processes on the CPU."""
     return subprocess.Popen(
