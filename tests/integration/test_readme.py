@@ -13,6 +13,43 @@ from command_line import finish
 README = Path(__file__).parents[2] / "README.md"
 
 
+RESULTS = README.parent / "studies"
+SHOWN = {
+    "StrongREJECT refused": ("strong_reject", "refusal_rate"),
+    "JailbreakBench refused": ("jailbreakbench", "refusal_rate"),
+    "XSTest unsafe refused": ("xstest_unsafe", "refusal_rate"),
+    "JailbreakBench benign wrongly refused": ("jailbreakbench_benign", "over_refusal_rate"),
+    "XSTest safe wrongly refused": ("xstest_safe", "over_refusal_rate"),
+    "sums right": ("arithmetic", "accuracy"),
+    "harmful refused": ("smolthink_harmful", "refusal_rate"),
+    "benign wrongly refused": ("smolthink_benign", "over_refusal_rate"),
+    "borderline wrongly refused": ("smolthink_borderline", "over_refusal_rate"),
+    "arithmetic right": ("arithmetic", "accuracy"),
+}
+"""Columns of the tables of results."""
+SYSTEMS = {"control: fair coins for p′": "random_labels", "SFT only": "sft"}
+
+
+def tables() -> list[list[dict[str, str]]]:
+    """Every table of the README, each row by its columns."""
+    found: list[list[dict[str, str]]] = []
+    for table in re.findall(r"(?:^\|.*\n)+", README.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+        found.append([dict(zip(head, row, strict=True)) for row in rows])
+    return found
+
+
+def scores(file: Path, rows: str) -> dict[tuple[str, str, str, str], dict[str, float]]:
+    found = json.loads(file.read_text(encoding="utf-8"))[rows]
+    return {(each["system"], each["thinking"], each["suite"], each["metric"]): each for each in found}
+
+
+def percent(score: dict[str, float], digits: int) -> str:
+    """As the tables write a rate with its interval, which is cut at 0 and 100."""
+    low, high = (round(100 * min(max(score[end], 0.0), 1.0)) for end in ("low", "high"))
+    return f"{100 * score['value']:.{digits}f} % [{low}, {high}]"
+
+
 def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
@@ -68,3 +105,32 @@ def test_the_family_in_the_readme_is_valid(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["family"] == "mine"
     assert found["off"]["text"].endswith("[THINK][/THINK]")
+
+
+def test_the_demos_table_is_its_committed_results() -> None:
+    measured = scores(RESULTS / "demo" / "results.json", "rows")
+    (table,) = [rows for rows in tables() if "harmful refused" in rows[0]]
+    assert len(table) == 4
+    for row in table:
+        system = row["system"].split(" (")[0]
+        for column, (suite, metric) in SHOWN.items():
+            if column in row:
+                score = measured[SYSTEMS.get(system, system.lower()), row["CoT"], suite, metric]
+                assert row[column] == f"{percent(score, 1)}, n = {score['n']}", (system, column)
+
+
+def test_the_table_on_published_files_is_its_studies() -> None:
+    (table,) = [rows for rows in tables() if "StrongREJECT refused" in rows[0]]
+    halves = [number for number, row in enumerate(table) if row["system"].startswith("*")]
+    assert halves == [2, 6]
+    for number, row in enumerate(table):
+        if number in halves:
+            continue
+        study, added = ("rate_5", "-rate_5") if number > halves[1] else ("shipped", "")
+        measured = scores(RESULTS / study / "study.json", "scores")
+        name, _, mode = row["system"].partition(", CoT ")
+        system = "vanilla" if name == "vanilla" else SYSTEMS.get(name, name.lower()) + added
+        for column, (suite, metric) in SHOWN.items():
+            if column in row:
+                score = measured[system, "off" if mode else "on", suite, metric]
+                assert row[column] == percent(score, 0), (row["system"], column)
