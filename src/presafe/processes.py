@@ -21,6 +21,11 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched() -> bool:
+    """Did a launcher start this process, be it alone?"""
+    return "WORLD_SIZE" in os.environ
+
+
 def is_main_process() -> bool:
     """Is this the first process, or the only one?"""
     return int(os.environ.get("RANK", "0")) == 0

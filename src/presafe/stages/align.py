@@ -25,7 +25,7 @@ from presafe.models.loading import load_renderer, load_weights, release_model
 from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
-from presafe.processes import alone, claim_device, is_main_process, num_processes, part
+from presafe.processes import alone, claim_device, is_main_process, launched, part
 from presafe.progress import console
 from presafe.recipe import Recipe
 from presafe.records import Response, Signal, read_jsonl
@@ -73,7 +73,7 @@ def _at_once(recipe: Recipe, num_due: int) -> int:
     """How many systems to train at a time."""
     import torch
 
-    if num_due < 2 or num_processes() > 1 or torch.accelerator.is_available():
+    if num_due < 2 or launched() or torch.accelerator.is_available():
         return 1
     try:
         each = _RESERVE + _WEIGHTS * shape_of(recipe.model.address).num_parameters() * BYTES[recipe.model.dtype]
