@@ -86,6 +86,10 @@ def run_study(study: Study, out: Path) -> StudySummary:
         write_text(out / "work" / ".gitignore", "*\n")
         results = [result for _, result in runs if result is not None]
         for number, (run, result) in enumerate(runs, start=1):
+            if result is None:
+                prompts_sha256 = check_prompts(run.recipe)
+                result = _result_of_a_neighbour(_result_file(out, run), run, prompts_sha256)  # done meanwhile
+                results += [] if result is None else [result]
             if result is not None:
                 console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}, done before")
                 if not _result_file(out, run).exists():  # it is a neighbour's
@@ -95,7 +99,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
             folder = out / "work" / run.name
             link_shared(run.recipe, folder, out / "work" / "shared")
             others = sorted(out.resolve().parent.glob("*/work/*-seed*"))
-            take_training(run.recipe, check_prompts(run.recipe), folder, others)
+            take_training(run.recipe, prompts_sha256, folder, others)
             result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
             _write_result(out, run, result)
             results.append(result)

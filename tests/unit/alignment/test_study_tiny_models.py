@@ -19,8 +19,9 @@ from test_run_tiny_models import RECIPE, recipe  # noqa: F401  a fixture: models
 from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
 from presafe.records import HistoryPoint, read_jsonl
-from presafe.stages.study import run_study
-from presafe.study import load_study
+from presafe.stages import study as study_stage
+from presafe.stages.study import Standing, run_study
+from presafe.study import load_study, study_runs
 
 T1 = 12.706204736
 """Student's 97.5 % quantile with 1 degree of freedom."""
@@ -202,6 +203,23 @@ def test_from_the_results_alone_it_goes_on(
         "done     strong-seed1",
         "3 of 4 runs are done",
     ]
+
+
+def test_what_a_neighbour_does_meanwhile_is_not_done_again(
+    killed_and_gone_on: tuple[Path, dict[Path, int], str],
+    study_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(killed_and_gone_on[0] / "runs", tmp_path / "one" / "runs")
+    nothing_yet = [Standing(run, None) for run in study_runs(load_study(study_file))]
+    monkeypatch.setattr(study_stage, "standing", lambda *_: nothing_yet)  # as it was before the neighbour began
+    run_study(load_study(study_file), tmp_path / "two")
+    assert capsys.readouterr().err.count("done before") == 4
+    assert not (tmp_path / "two" / "work" / "shared").exists()  # nothing was run
+    for name in ("study.json", "study.md"):
+        assert (tmp_path / "two" / name).read_text() == (killed_and_gone_on[0] / name).read_text()
 
 
 def test_a_study_that_only_scales_otherwise_trains_no_adapter(
