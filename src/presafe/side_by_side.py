@@ -9,12 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Protocol
 
 from presafe.errors import RunError
@@ -30,38 +32,52 @@ class ForEach(Protocol):
 def side_by_side(at_once: int) -> Iterator[ForEach]:
     """Processes that live as long as the block, or none: one item at a time is worked on here.
 
-    The first error ends all of them and is raised here. Work and items are pickled. They end with this process, too,
+    The first error ends all of them and is raised here. Work and items are pickled, and
+    of a module that can be imported. They end with this process, too,
     however it ends. On a terminal they write lines, where this process would draw a bar.
 
     Args:
         at_once: How many items are worked on at a time, at most the number of torch's threads.
 
     Raises:
-        RunError: a process was killed.
+        RunError: a process ended without a word, as one does that is killed.
     """
     if at_once < 2:
         yield _one_after_another
         return
     import torch
 
-    begin = (torch.get_num_threads() // at_once,)
+    begin, others = (torch.get_num_threads() // at_once,), set(multiprocessing.active_children())
     with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _begin, begin) as pool:
 
         def for_each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
-            for _ in pool.map(work, items):
-                pass
+            with _main_hidden():
+                begun = [pool.submit(work, item) for item in items]
+            for future in wait(begun, return_when=FIRST_EXCEPTION).done:
+                future.result()
 
         try:
             yield for_each
         except BrokenProcessPool as error:
             raise RunError(
-                "one of the processes that train side by side was killed.",
-                "Where memory is short, OMP_NUM_THREADS=1 trains one after the other. What is done is kept.",
+                "one of the processes that work side by side ended without a word.",
+                "Where memory is short, OMP_NUM_THREADS=1 does one after the other. What is done is kept.",
             ) from error
         except BaseException:
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Processes that begin here do not run the user's script once more, which may have no guard against it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _one_after_another(work: Callable[[Any], None], items: Sequence[Any]) -> None:

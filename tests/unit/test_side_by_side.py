@@ -9,11 +9,13 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
+from presafe import memory
 from presafe.errors import RunError, SignalError
 from presafe.side_by_side import side_by_side
 
@@ -39,8 +41,8 @@ def wait_for_all(item: int, *, folder: Path) -> None:
         time.sleep(0.01)
 
 
-def fail_or_wait(item: int) -> None:
-    if item == 1:
+def fail_or_wait(item: int, *, failing: int) -> None:
+    if item == failing:
         raise SignalError("no signal.", "Make one.")
     time.sleep(60)
 
@@ -77,15 +79,16 @@ def test_one_at_a_time_is_done_here(tmp_path):
     assert list(who(tmp_path).values()) == [[os.getpid(), 2]] * 2
 
 
-def test_the_first_error_ends_all_and_is_raised_as_it_was():
+@pytest.mark.parametrize("failing", [1, 2])
+def test_the_first_error_ends_all_and_is_raised_as_it_was(failing):
     began = time.monotonic()
     with pytest.raises(SignalError, match=r"no signal\. Make one\."), side_by_side(2) as for_each:
-        for_each(fail_or_wait, [1, 2])
+        for_each(partial(fail_or_wait, failing=failing), [1, 2, 3])
     assert time.monotonic() - began < 45
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do():
-    with pytest.raises(RunError, match=r"was killed.*OMP_NUM_THREADS=1"), side_by_side(2) as for_each:
+    with pytest.raises(RunError, match=r"ended without a word.*OMP_NUM_THREADS=1"), side_by_side(2) as for_each:
         for_each(end_hard, [1, 2])
 
 
@@ -93,11 +96,11 @@ def test_a_process_that_is_killed_is_told_with_what_to_do():
 def test_they_end_with_the_process_that_began_them(how, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
+        # no guard against being imported: nobody who writes three lines has one
         "import torch\nfrom test_side_by_side import wait\nfrom presafe.side_by_side import side_by_side\n"
-        "if __name__ == '__main__':\n"
-        "    torch.set_num_threads(2)\n"
-        "    with side_by_side(2) as for_each:\n"
-        "        for_each(wait, [1, 2])\n"
+        "torch.set_num_threads(2)\n"
+        "with side_by_side(2) as for_each:\n"
+        "    for_each(wait, [1, 2])\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)],
@@ -114,3 +117,20 @@ def test_they_end_with_the_process_that_began_them(how, tmp_path):
     assert process.returncode != 0
     _, alive = psutil.wait_procs(helpers, timeout=20)
     assert not alive
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"max": "5000000000", "current": "3000000000", "stat": "anon 2000000000\ninactive_file 500000000"}, 2.5e9),
+        ({"max": "1000", "current": "3000", "stat": "inactive_file 0"}, 0),
+        ({"max": "max", "current": "3000000000", "stat": "inactive_file 0"}, 9e9),
+        ({}, 9e9),
+    ],
+)
+def test_free_memory_is_that_of_a_container_with_a_limit(files, free, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=9_000_000_000))
+    assert memory.free_bytes() == free

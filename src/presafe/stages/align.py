@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import psutil
-
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.errors import ModelError, SignalError
-from presafe.memory import free_memory
+from presafe.memory import free_bytes, free_memory
 from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
@@ -31,7 +29,7 @@ from presafe.recipe import Recipe
 from presafe.records import Response, Signal, read_jsonl
 from presafe.run_folder import RunFolder
 from presafe.side_by_side import side_by_side
-from presafe.stages.operating_point import set_operating_points
+from presafe.stages.operating_point import set_operating_points, unscaled
 from presafe.stages.respond import responses_of, trains_thinking_off
 from presafe.stages.systems import (
     System,
@@ -61,7 +59,7 @@ def align(run: RunFolder) -> None:
         console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
     due = [system for system in aligned_systems(recipe) if not (system_folder(run, system) / HISTORY).exists()]
     release_model()
-    with side_by_side(_at_once(recipe, len(due))) as for_each:
+    with side_by_side(_at_once(recipe, max(len(due), len(unscaled(run))))) as for_each:
         for_each(partial(_train, run=run, own=own, signals=signals, off=off), due)
         part()
         if is_main_process():
@@ -70,7 +68,7 @@ def align(run: RunFolder) -> None:
 
 
 def _at_once(recipe: Recipe, num_due: int) -> int:
-    """How many systems to train at a time."""
+    """How many systems to work on at a time."""
     import torch
 
     if num_due < 2 or launched() or torch.accelerator.is_available():
@@ -80,7 +78,7 @@ def _at_once(recipe: Recipe, num_due: int) -> int:
     except ModelError:  # not known how large it is
         return 1
     free_memory()
-    return max(1, min(num_due, torch.get_num_threads(), int(psutil.virtual_memory().available / each)))
+    return max(1, min(num_due, torch.get_num_threads(), int(free_bytes() / each)))
 
 
 def _train(

@@ -29,8 +29,7 @@ OPERATING_POINT = "operating_point.json"
 
 def set_operating_points(run: RunFolder, for_each: ForEach) -> None:
     """Scale every trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
-    settings = run.recipe.align
-    due = [system for system in aligned_systems(run.recipe) if operating_point(run, system) is None]
+    settings, due = run.recipe.align, unscaled(run)
     if settings.over_refusal is None or not due:
         return
     decisions = [each for each in decisions_of(run).judged if each.query.expect == "comply"]
@@ -75,6 +74,13 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
         f"({point.refused_as_trained} as trained)"
     )
     free_memory()
+
+
+def unscaled(run: RunFolder) -> list[System]:
+    """Systems that the recipe wants scaled and that are not, trained or not."""
+    if run.recipe.align.over_refusal is None:
+        return []
+    return [system for system in aligned_systems(run.recipe) if operating_point(run, system) is None]
 
 
 def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:
