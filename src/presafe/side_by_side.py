@@ -87,8 +87,10 @@ def _one_after_another(work: Callable[[Any], None], items: Sequence[Any]) -> Non
 
 def _begin(num_threads: int) -> None:
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(num_threads)
+    tqdm.set_lock(threading.RLock())  # its own is shared with other processes, and left behind by one that is ended
     warnings.filterwarnings("ignore")  # as the command line does
     os.environ["TTY_COMPATIBLE"] = "0"  # two live bars would draw over each other
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
