@@ -32,9 +32,9 @@ class ForEach(Protocol):
 def side_by_side(at_once: int) -> Iterator[ForEach]:
     """Processes that live as long as the block, or none: one item at a time is worked on here.
 
-    The first error ends all of them and is raised here. Work and items are pickled, and
-    of a module that can be imported. They end with this process, too,
-    however it ends. On a terminal they write lines, where this process would draw a bar.
+    The first error ends all of them and is raised here. Work and items are pickled, so both are of modules that can be
+    imported. They end with this process, too, however it ends. On a terminal they write lines, where this process
+    would draw a bar.
 
     Args:
         at_once: How many items are worked on at a time, at most the number of torch's threads.

@@ -89,7 +89,8 @@ def run_study(study: Study, out: Path) -> StudySummary:
             if result is None:
                 prompts_sha256 = check_prompts(run.recipe)
                 result = _result_of_a_neighbour(_result_file(out, run), run, prompts_sha256)  # done meanwhile
-                results += [] if result is None else [result]
+                if result is not None:
+                    results.append(result)
             if result is not None:
                 console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}, done before")
                 if not _result_file(out, run).exists():  # it is a neighbour's
