@@ -7,7 +7,6 @@ setting that cannot take effect is an error.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,14 +21,14 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.declared import overlaid, problems_of, read_toml, shipped
+from presafe.bounds import Count, Name, Positive, Rate, Seed, Share, SuiteName, Temperature, TopP, Weight
+from presafe.declared import MAX_TOML_BYTES, overlaid, parse_toml, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
+from presafe.files import read_text
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.precision import Dtype, fastest_dtype
 from presafe.records import Expect, Thinking
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 def _known(name: str) -> str:
@@ -82,11 +81,11 @@ class ModelSettings(Settings):
         if family is None or "\n" in family or not family.endswith(".toml"):
             return family
         try:
-            text = Path(family).read_text(encoding="utf-8")
-            tomllib.loads(text)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read it: {getattr(error, 'strerror', 'it is not UTF-8 text')}") from error
-        except tomllib.TOMLDecodeError as error:
+            text = read_text(Path(family), RecipeError, "family", MAX_TOML_BYTES)
+            parse_toml(text)
+        except RecipeError as error:
+            raise ValueError(error.problem.removesuffix(".")) from error
+        except ValueError as error:
             raise ValueError(f"it is not TOML: {error}") from error
         return text.strip() + "\n"
 
@@ -103,11 +102,11 @@ class ModelSettings(Settings):
 class SamplingSettings(Settings):
     """How tokens are drawn, where it is not as the family publishes; None leaves the family's."""
 
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: Temperature | None = None
     """0 is greedy decoding."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: TopP | None = None
     """Nucleus mass kept; 1 keeps all."""
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: Count | None = None
     """Most likely tokens kept; 0 keeps all."""
 
 
@@ -141,7 +140,7 @@ class Source(Settings):
     """What a careful assistant does with the prompts of the file or data set."""
     split: str = "held_out"
     """Split of the project's set (build, align, held_out), or of the data set on the hub."""
-    skip: int = Field(default=0, ge=0)
+    skip: Count = 0
     """Prompts passed over first, so that two sources can share a split without sharing a prompt."""
     n: Positive | None = None
     """How many; None takes all that are left (arithmetic needs a number)."""
@@ -193,7 +192,7 @@ class RespondSettings(Settings):
     """Rows sampled together, at most; of a served model, requests in flight."""
     batch_tokens: Positive = 65_536
     """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
 
     @field_validator("classifier_queries", "alignment_queries")
@@ -211,11 +210,11 @@ class SignalSettings(Settings):
     """`minilm` (fetched by wheel), a hub id, or a local folder."""
     reads: Literal["query", "query_and_answer"] = "query"
     """What it reads: the query, or the query and the teacher's answer to it, as an ablation."""
-    held_out: float = Field(default=0.25, gt=0, lt=1)
+    held_out: Share = Field(default=0.25, gt=0)
     """Share of the teacher's decisions kept to measure the classifier."""
     epochs: Positive = 4
     """Passes over the training decisions."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: Rate = 1e-4
     """Peak learning rate."""
     batch_size: Positive = 16
     """Rows a step."""
@@ -223,7 +222,7 @@ class SignalSettings(Settings):
     """Tokens of a text that the encoder reads: of a trace, query and the beginning of the thought."""
     save_steps: Positive = 20
     """Steps between checkpoints: what a kill can lose."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split, the new layer and the order."""
 
 
@@ -250,11 +249,11 @@ class AlignSettings(Settings):
     """Methods to train, and to sample where they are a prefill of the thought (`presafe list methods`)."""
     data: dict[MethodName, SafetyData] = {}
     """The file of each method that learns from one."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     """One training a seed and system."""
-    lambda_align: float = Field(default=1.0, ge=0)
+    lambda_align: Weight = 1.0
     """λ, the weight of the auxiliary loss. The paper gives no value; SafeKey uses 0.2."""
-    lambda_start: float = Field(default=0.0, ge=0)
+    lambda_start: Weight = 0.0
     """Weight of L_start, which asks the same soft decision of the model's own next token (ours; 0 is the paper's
     method)."""
     decision_position: Position = "prompt_end"
@@ -264,7 +263,7 @@ class AlignSettings(Settings):
     """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
     """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
-    thinking_off_share: float = Field(default=0.0, ge=0, lt=1)
+    thinking_off_share: Share = 0.0
     """Share of the rows that are alignment queries with CoT off, answered as the model itself answers them then: by
     next-token loss what it did with CoT off is kept (ours, design/0008; 0 trains with CoT on only, as the paper
     does)."""
@@ -274,11 +273,11 @@ class AlignSettings(Settings):
     """Rows a forward pass."""
     accumulation: Positive = 1
     """Forward passes a step."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: Rate = 2e-4
     """Peak learning rate of the adapter."""
-    head_learning_rate: float | None = Field(default=None, gt=0)
+    head_learning_rate: Rate | None = None
     """Learning rate of the auxiliary head; None takes the adapter's."""
-    warmup_steps: int = Field(default=5, ge=0)
+    warmup_steps: Count = 5
     """Steps of linear warm-up before the cosine."""
     lora_rank: Positive = 16
     """Rank of the adapter."""
@@ -294,11 +293,11 @@ class AlignSettings(Settings):
         "down_proj",
     )
     """Linear layers that carry the adapter."""
-    over_refusal: Literal["teacher"] | Annotated[float, Field(ge=0, lt=1)] | None = None
+    over_refusal: Literal["teacher"] | Share | None = None
     """Share of the classifier's queries to comply with that an aligned model may refuse at once; "teacher" is the share
     that the teacher refuses. After training every adapter is scaled to that (ours, `alignment/scale.py`); None leaves
     it as it was trained."""
-    max_scale: float = Field(default=1.5, ge=1, le=1.5)
+    max_scale: float = Field(default=1.5, strict=True, ge=1, le=1.5)
     """Largest scale of an adapter where `over_refusal` sets it. Above 1 it exaggerates what was learned. With 1, one
     that refuses less than it may stays as trained."""
     max_length: Positive = 1024
@@ -324,7 +323,7 @@ class AlignSettings(Settings):
 class EvaluateSettings(Settings):
     """Stage 4: every system on held-out prompts."""
 
-    suites: dict[str, Source] = Field(min_length=1)
+    suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
     aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
     """CoT modes of the aligned systems, on among them; the model as it came is measured in both."""
@@ -338,7 +337,7 @@ class EvaluateSettings(Settings):
     """Rows sampled together, at most; of a served model, requests in flight."""
     batch_tokens: Positive = 65_536
     """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
     judge: str | None = None
     """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); the refusal
@@ -357,7 +356,7 @@ class EvaluateSettings(Settings):
 class Recipe(Settings):
     """A whole run."""
 
-    name: str = Field(min_length=1)
+    name: Name
     """Name of the run and title of its report."""
     model: ModelSettings
     respond: RespondSettings

@@ -15,11 +15,12 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from presafe.bounds import Name, Seed
 from presafe.declared import overlaid, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
 from presafe.recipe import Recipe, Settings, parse_recipe, recipe_settings
 
-Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Condition(Settings):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)
     """Name in files and tables: letters, digits and . _ + = -"""
     system: str = "presafe"
     """What is trained, one of the recipe's `align.systems`."""
@@ -51,7 +52,7 @@ class Condition(Settings):
 
 
 class Study(Settings):
-    name: str = Field(min_length=1)
+    name: Name
     """Title of the summary."""
     recipe: str
     """What all conditions start from: name of a shipped recipe, or path of a TOML file from the working directory."""

@@ -89,7 +89,8 @@ def code_prompts(rows: Sequence[dict[str, Any]]) -> list[Prompt]:
 
 
 def _text(row: dict[str, Any], column: str, number: int) -> str:
-    text = str(row.get(column) or "").strip()
+    value = row.get(column)
+    text = value.strip() if isinstance(value, str) else ""  # a list or a truth value is no text
     if not text:
         raise PromptError(f"row {number} has no {column!r}; its columns: {', '.join(map(str, row))}.")
     return text

@@ -20,7 +20,8 @@ from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.manifest import sha256_of_file
 from presafe.progress import console
 from presafe.prompts.hub import hub_rows
-from presafe.prompts.sets import from_rows, load_source, part_of, read_rows
+from presafe.prompts.rows import read_rows
+from presafe.prompts.sets import from_rows, load_source, part_of
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt
 

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
+from presafe.declared import problems_of
 from presafe.errors import PromptError
 from presafe.intervals import Interval, wilson
 from presafe.judges.refusal import OFFLINE
-from presafe.records import Record, Verdict, read_jsonl
+from presafe.prompts.rows import read_rows
+from presafe.records import Record, Verdict
 
 _DRAWS = 1000
 _SIDES = {"safe": "refuse", "unsafe": "comply"}
@@ -63,12 +66,19 @@ def load_labelled(file: Path | None) -> list[Labelled]:
     """Labelled answers from a JSONL file; None takes the set that ships.
 
     Raises:
-        PromptError: the file cannot be read, is empty, or a line lacks a field.
+        PromptError: the file cannot be read, is empty, a line lacks a field, or two have the same id.
     """
     path = file or Path(str(resources.files("presafe.judges") / "data" / "labelled.jsonl"))
-    items = read_jsonl(path, Labelled)
+    items = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            items.append(Labelled.model_validate(row))
+        except ValidationError as error:
+            raise PromptError(f"{path}:{number}: {problems_of(error, 'line')}.") from error
     if not items:
         raise PromptError(f"{path} holds no labelled answers.")
+    if twice := [name for name, count in Counter(item.id for item in items).items() if count > 1]:
+        raise PromptError(f"{path} has two answers with the id {twice[0]!r:.60}.", "Give each its own.")
     return items
 
 

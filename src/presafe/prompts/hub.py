@@ -18,6 +18,7 @@ from typing import Any
 
 from presafe.errors import PromptError
 from presafe.prompts.overlap import fold, overlaps
+from presafe.prompts.rows import category_of, cell_text, column_names
 from presafe.recipe import Source
 from presafe.records import Prompt
 
@@ -62,6 +63,7 @@ _AT_ONCE = 512
 
 def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
     """The rows that `where` keeps, as prompts, the first of each text."""
+    origin = f"{source.hub} ({source.split})"
     name = "-".join(filter(None, (str(source.hub).rpartition("/")[2], source.config, source.split)))
     seen: set[str] = set()
     prompts = []
@@ -75,11 +77,11 @@ def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
             Prompt(
                 id=f"{name}-{number:06d}",
                 text=text,
-                category=str(next((row[key] for key in _CATEGORIES if row.get(key)), "none")),
+                category=category_of(row, _CATEGORIES),
                 split=source.split,
                 licence=source.licence,
                 expect=source.expect,
-                target=str(row[source.target_column]) if source.target_column else None,
+                target=cell_text(row, source.target_column, origin, number + 1) if source.target_column else None,
             )
         )
     return prompts
@@ -88,14 +90,15 @@ def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
 def _kept(source: Source, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Number, prompt and columns of each row that has a prompt and the values of `where`."""
     assert source.column is not None
+    origin = f"{source.hub} ({source.split})"
     columns = list(rows[0]) if rows else []
     for needed in (source.column, source.target_column, *source.where):
         if needed is not None and needed not in columns:
-            raise PromptError(f"{source.hub} ({source.split}) has no column {needed!r}; it has: {', '.join(columns)}.")
+            raise PromptError(f"{origin} has no column {needed!r}; it has: {column_names(rows[0])}.")
     for number, row in enumerate(rows):
-        text = str(row[source.column] or "").strip()
-        if text and all(str(row[key]) in values for key, values in source.where.items()):
-            yield number, text, row
+        is_blank = row[source.column] is None or not str(row[source.column]).strip()
+        if not is_blank and all(str(row[key]) in values for key, values in source.where.items()):
+            yield number, cell_text(row, source.column, origin, number + 1), row
 
 
 def hub_rows(source: Source) -> list[dict[str, Any]]:
@@ -121,14 +124,14 @@ def hub_rows(source: Source) -> list[dict[str, Any]]:
 def _folder(source: Source) -> Path:
     """The data set's files: the folder that `hub` names, or the Hugging Face cache, into which they may be fetched."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     assert source.hub is not None
     if Path(source.hub).is_dir():
         return Path(source.hub)
     try:
         return Path(snapshot_download(source.hub, repo_type="dataset", revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
         fetch = f"hf download --repo-type dataset {source.hub}"
         if source.revision:
             fetch += f" --revision {source.revision}"

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,6 +12,7 @@ from typing import Any
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.hub import hub_prompts
+from presafe.prompts.rows import category_of, cell_text, column_names, read_rows
 from presafe.recipe import Source
 from presafe.records import Expect, Prompt, read_jsonl
 
@@ -123,84 +119,37 @@ def from_rows(
         column = next((name for name in _COLUMNS if name in rows[0]), None)
         if column is None:
             raise PromptError(
-                f"{origin} has no column with a known name; it has: {', '.join(map(str, rows[0]))}.",
+                f"{origin} has no column with a known name; it has: {column_names(rows[0])}.",
                 "Name the one that holds the prompt with --column.",
             )
+    numbered = list(enumerate(rows, start=1))
     if where is not None:
-        rows = [row for row in rows if str(_field(row, where[0], origin)).startswith(where[1])]
-        if not rows:
+        numbered = [(number, row) for number, row in numbered if _starts(row, *where, origin)]
+        if not numbered:
             raise PromptError(f"{origin} has no row whose {where[0]!r} starts with {where[1]!r}.")
     prompts = []
-    for number, row in enumerate(rows, start=1):
-        text = _cell(row, column, origin, number)
+    for place, (number, row) in enumerate(numbered, start=1):
+        text = cell_text(row, column, origin, number)
         if context_column:
-            text = f"{_cell(row, context_column, origin, number)}\n\n---\n\n{text}"
+            text = f"{cell_text(row, context_column, origin, number)}\n\n---\n\n{text}"
         prompts.append(
             Prompt(
-                id=f"{stem}-{number:04d}",
+                id=f"{stem}-{place:04d}",
                 text=text,
-                category=str(next((row[name] for name in _CATEGORIES if row.get(name)), "none")),
+                category=category_of(row, _CATEGORIES),
                 split="held_out",
                 licence="see publisher",
                 expect=expect,
-                target=_cell(row, target_column, origin, number) if target_column else None,
+                target=cell_text(row, target_column, origin, number) if target_column else None,
             )
         )
     return prompts
 
 
-def _field(row: dict[str, Any], column: str, origin: str) -> Any:
+def _starts(row: dict[str, Any], column: str, start: str, origin: str) -> bool:
     if column not in row:
-        raise PromptError(f"{origin} has no column {column!r}; it has: {', '.join(map(str, row))}.")
-    return row[column]
-
-
-def _cell(row: dict[str, Any], column: str, origin: str, number: int) -> str:
-    value = _field(row, column, origin)
-    text = "" if value is None else str(value).strip()
-    if not text:
-        raise PromptError(f"{origin}: row {number} has an empty {column!r}.")
-    return text
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV, JSON or JSONL file, gzipped or not, as they stand.
-
-    Raises:
-        PromptError: unreadable, or not a list of rows with named columns.
-    """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if suffixes[-1:] == [".gz"] else content
-        text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
-    except UnicodeDecodeError as error:
-        raise PromptError(f"cannot read {path}: it is not UTF-8 text.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise PromptError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    suffix = next((each for each in reversed(suffixes) if each != ".gz"), "")
-    try:  # not `splitlines`: it also breaks at separators such as U+2028, which are text in CSV and JSON
-        if suffix in (".csv", ".tsv"):
-            delimiter = "," if suffix == ".csv" else "\t"
-            return list(csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True))
-        rows = json.loads(text) if suffix == ".json" else _json_lines(text)
-    except (csv.Error, json.JSONDecodeError) as error:
-        kind = {".csv": "CSV", ".tsv": "TSV", ".json": "JSON"}.get(suffix, "JSONL, one object a line")
-        raise PromptError(f"{path} is not {kind}: {error}.") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise PromptError(f"{path} is not a list of rows with named columns.")
-    return rows
-
-
-def _json_lines(text: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            if line.strip():
-                rows.append(json.loads(line))
-        except json.JSONDecodeError as error:  # it knows its own line only
-            raise json.JSONDecodeError(f"line {number} of the file: {error.msg}", error.doc, error.pos) from error
-    return rows
+        raise PromptError(f"{origin} has no column {column!r}; it has: {column_names(row)}.")
+    return str(row[column]).startswith(start)
 
 
 def load_source(source: Source, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:

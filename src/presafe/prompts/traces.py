@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from presafe.declared import data_file
 from presafe.errors import PromptError
-from presafe.prompts.sets import from_file, read_rows
+from presafe.prompts.rows import MAX_LETTERS, column_names, read_rows
+from presafe.prompts.sets import from_rows
 from presafe.recipe import SafetyData
 from presafe.records import Prompt, Response
 
@@ -36,12 +37,13 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
     """
     file = data_file(data.file)
     try:
-        prompts = from_file(file, expect="refuse", column=data.prompt_column)
+        rows = read_rows(file)
+        prompts = from_rows(rows, str(file), file.stem, expect="refuse", column=data.prompt_column)
     except PromptError as error:
         where = f"{data.file} is read from the working directory, or else from the folder that PRESAFE_DATA names."
         raise PromptError(error.problem, error.hint or where) from error
     traces = []
-    for number, (prompt, row) in enumerate(zip(prompts, read_rows(file), strict=True), start=1):
+    for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True), start=1):
         if data.n is not None and number > data.n:
             break
         thought, answer = _split(row, data, number)
@@ -69,9 +71,11 @@ def _split(row: dict[str, object], data: SafetyData, number: int) -> tuple[str, 
     for column in columns:
         if not isinstance(row.get(column), str):
             raise PromptError(
-                f"{data.file} row {number} has no text in column {column!r}; it has: {', '.join(map(str, row))}.",
+                f"{data.file} row {number} has no text in column {column!r}; it has: {column_names(row)}.",
                 "Name the columns in the recipe's [align.data] with response_column and thought_column.",
             )
+        if len(str(row[column])) > MAX_LETTERS:
+            raise PromptError(f"{data.file} row {number} has more than {MAX_LETTERS:,} letters in {column!r}.")
     text = str(row[data.response_column])
     if data.thought_column:
         thought, mark, answer = str(row[data.thought_column]), _CLOSE, text

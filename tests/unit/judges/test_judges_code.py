@@ -21,7 +21,7 @@ from presafe.errors import RunError
 from presafe.judges import code
 from presafe.judges.code import CONTAINER, CodeProblem, Limits, Sandbox, code_of, find_sandbox, program_of
 from presafe.judges.scorers import code_tests
-from presafe.prompts.sets import read_rows
+from presafe.prompts.rows import read_rows
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"
 CONFINE = resources.files("presafe.judges").joinpath("confine.py").read_text(encoding="utf-8")

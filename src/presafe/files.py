@@ -1,0 +1,114 @@
+"""Read a file that a user hands in: its kind, size, name and encoding are checked before anything is parsed.
+
+A pipe may never end, a device has no end, and a name may hold what no log can write. So every file of a user is read
+here: prompts, traces, labels, recipes, studies and families.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import unicodedata
+import zlib
+from pathlib import Path
+from typing import Any
+
+from presafe.errors import PresafeError
+
+MAX_BYTES = 1_000_000_000
+"""Most bytes of a file, before and after unzipping. The largest published set of prompts that we know has 0.7 · 10^9
+(WildJailbreak's training set); text and rows of such a file take about ten times as much memory."""
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of what breaks a line, moves the cursor, or is no character at all."""
+_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""What turns the direction of the text that follows."""
+
+
+def read_text(path: Path, error: type[PresafeError], kind: str = "", max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a regular UTF-8 file, with or without a byte order mark, unzipped where its name ends in .gz.
+
+    Args:
+        path: The file.
+        error: Class of the error to raise.
+        kind: What the file is, for the error: "recipe".
+        max_bytes: Most bytes of the file, before and after unzipping.
+
+    Returns:
+        The text; its lines end in "\\n".
+
+    Raises:
+        PresafeError: of the class `error`: no such file, not a regular one, too large, or not UTF-8 text.
+    """
+    try:
+        return _text(path, max_bytes)
+    except MemoryError:
+        reason = "it does not fit into the memory"
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except OSError as problem:  # those of gzip are of this class, too
+        reason = problem.strerror or str(problem)
+    except (ValueError, EOFError, zlib.error) as problem:
+        reason = str(problem)
+    raise error(f"cannot read {kind}{' ' if kind else ''}{printable(path)}: {reason}.")
+
+
+def is_printable(text: str) -> bool:
+    """Return whether a text stands on one line, and every log can write it."""
+    return not any(unicodedata.category(letter) in _UNPRINTABLE or letter in _BIDI for letter in text)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written: halves of surrogate pairs, which JSON can hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(value: object) -> str:
+    """Return a value as text on one line; characters that are not printable are escaped, as "\\x1b"."""
+    return "".join(letter if is_printable(letter) else ascii(letter)[1:-1] for letter in str(value))
+
+
+def is_deeper(value: dict[str, Any] | list[Any], most: int) -> bool:
+    """Return whether tables and lists are nested in more than `most` levels."""
+    level: list[Any] = [value]
+    for _ in range(most):
+        parts = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
+        level = [part for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _text(path: Path, max_bytes: int) -> str:
+    if not is_printable(str(path)):
+        raise ValueError("its name holds a control character, or is not UTF-8; rename it")
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is a pipe or a device, not a regular file")
+        content = _at_most(max_bytes, file, status.st_size)
+    if path.suffix.lower() == ".gz":
+        with gzip.open(io.BytesIO(content)) as unzipped:
+            content = _at_most(max_bytes, unzipped)
+    if b"\0" in content:
+        raise ValueError("it is not UTF-8 text: it holds NUL bytes")
+    text = content.decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer, too, which would wait."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _at_most(max_bytes: int, file: io.BufferedReader | gzip.GzipFile, size: int = 0) -> bytes:
+    """Read a whole file, whatever size it says it has: those of /proc say 0."""
+    content = b"" if size > max_bytes else file.read(max_bytes + 1)
+    if max(size, len(content)) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes, the most that presafe reads of such a file")
+    return content
