@@ -25,12 +25,12 @@ def agree(
     out: options.Out = None,
 ) -> None:
     """Measure judges against labelled answers; the best comes first. What was judged is kept, and not asked again."""
-    from rich.console import Console
     from rich.table import Table
 
     from presafe.judges.agreement import agreement, load_labelled, offline_verdicts, ranked
     from presafe.judges.naming import read_name
     from presafe.judges.refusal import OFFLINE
+    from presafe.progress import PlainConsole
     from presafe.report.labels import interval
 
     items = load_labelled(labels)
@@ -56,7 +56,7 @@ def agree(
         cases.add_column(name, justify="right")
     for case in found[0].wrong:
         cases.add_row(case.replace("_", " "), *(f"{each.wrong[case][0]} of {each.wrong[case][1]}" for each in found))
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.width = max(console.width, _WIDTH)  # a number that is cut is none
     console.print(table)
     console.print(cases)

@@ -18,14 +18,13 @@ def compare(
     out: options.Out = None,
 ) -> None:
     """Compare the systems of one or more runs or measurements, prompt by prompt."""
-    from rich.console import Console
-
+    from presafe.progress import PlainConsole
     from presafe.report.results import differences_table, summary_table
     from presafe.stages.compare import compare_folders
 
     folder = out or options.folder_for("compare", folders[0].name, *folders, against)
     data = compare_folders(folders, folder, against=against)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(summary_table(data))
     console.print(differences_table(data))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)

@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from presafe.cli import options
+
 
 def demo(
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/demo or runs/demo-full.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=options.folder, metavar="PATH", help="Run folder; runs/demo or runs/demo-full."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
 ) -> None:
     """The whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""

@@ -82,11 +82,10 @@ def evaluate(
 
 def measure_and_print(model: ModelSettings, suites: Mapping[str, Sequence[Prompt]], out: Path, **settings: Any) -> None:
     """Measure, print the table and name the report."""
-    from rich.console import Console
-
+    from presafe.progress import PlainConsole
     from presafe.report.results import summary_table
     from presafe.stages.measure import measure
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(summary_table(measure(model, suites, out, **settings)))
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

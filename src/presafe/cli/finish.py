@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
+from presafe.progress import PlainConsole
 from presafe.run_folder import RunFolder
 
 
 def finish(run: RunFolder) -> None:
     """Print the end of a run; before its report there is only its folder to name."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     if not run.is_done("report"):
-        console.print(f"stopped as asked; the run is in {run.path}")
+        console.print(f"stopped as asked; the run is in {run.path}", soft_wrap=True)
         return
     from presafe.report.results import summary_table
     from presafe.stages.report import report_data

@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,10 +30,10 @@ from presafe.cli.smolthink import smolthink
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
+from presafe.files import is_utf8, printable
 
 app = typer.Typer(
     help="The safety decision before the chain of thought: measure the gap, train against it, measure again.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -55,8 +55,12 @@ _FULL_WORDS = ("no space left", "file too large", "disk quota exceeded")
 """How libraries that do not pass the error number on say the same."""
 
 
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What Typer raises for words that it cannot take. It has no public name."""
+
+
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; without any words, print its help."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; what came of them is said in our own line
@@ -64,13 +68,14 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars are ours
     warnings.filterwarnings("ignore")
     try:
-        app()
+        code = app([_checked(word) for word in sys.argv[1:]] or ["--help"], standalone_mode=False)
+        sys.stdout and sys.stdout.flush()  # here, where an error has a line: at the end of the process it has none
+    except _UsageError as error:
+        _leave(f"presafe: {_usage(error)}", 2)
     except PresafeError as error:
         _leave(f"presafe: {error}", 2)
-    except SystemExit as leaving:
-        if leaving.code != 130:  # how Typer ends after Ctrl-C
-            raise
-        _leave("presafe: interrupted; run the same command again to go on.", 130)
+    except BrokenPipeError:  # who reads our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not _disk_is_full(error):
             sys.excepthook = sys.__excepthook__  # Inspect's own says nothing of some errors where its display is off
@@ -79,10 +84,32 @@ def main() -> None:
             "presafe: the disk is full. Free some space and run the same command again: what is done is kept.",
             2,
         )
+    else:
+        if code == 130:  # how Typer ends after Ctrl-C
+            _leave("presafe: interrupted; run the same command again to go on.", 130)
+        sys.exit(code)
+
+
+def _checked(word: str) -> str:
+    """A word of the command line.
+
+    Raises:
+        PresafeError: it is no text that a log can hold.
+    """
+    if not is_utf8(word):
+        raise PresafeError(f"{printable(word)} is not UTF-8 text.", "Rename the file, or write the word in UTF-8.")
+    return word
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words, and where to read which there are."""
+    problem = " ".join(error.format_message().split()).replace("Value error, ", "").removesuffix(".")
+    verb = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else ""
+    return f"{problem}. See `{' '.join(filter(None, ('presafe', verb, '--help')))}`."
 
 
 def _leave(line: str, code: int) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(printable(" ".join(line.split())), file=sys.stderr)
     sys.exit(code)
 
 

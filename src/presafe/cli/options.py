@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from presafe.bounds import MOST, checked_suite_name
 from presafe.errors import PresafeError, PromptError
 from presafe.precision import Dtype as DtypeName
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.recipe import ModelSettings, SamplingSettings
     from presafe.records import Expect, Prompt, Thinking
+
+
+def folder(name: str) -> Path:
+    """A folder's name as a path; an empty one would be the working directory."""
+    if not name:
+        raise typer.BadParameter("an empty name is no folder")
+    return Path(name)
+
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hub id, local folder, GGUF, smolthink, or http://host:port#name.")
@@ -25,7 +34,7 @@ Suites = Annotated[
     typer.Option("--suite", "-s", help="Suite, or several with commas; see `presafe list suites`."),
 ]
 ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First prompts of each suite only.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="First prompts of each suite only.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="PRESAFE_DATA", help="Folder of published files.")]
 Judge = Annotated[
     str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
@@ -35,27 +44,41 @@ JudgeThought = Annotated[
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", min=1, help="Token budget of thought and answer; else the family's."),
+    typer.Option("--max-tokens", min=1, max=MOST, help="Token budget of thought and answer; else the family's."),
 ]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Rows sampled together; of a served model, requests in flight.")
+    int,
+    typer.Option("--batch-size", min=1, max=MOST, help="Rows sampled together; of a served model, requests in flight."),
 ]
 BatchTokens = Annotated[
-    int, typer.Option("--batch-tokens", min=1, help="Tokens of what is sampled together, at most: bounds its memory.")
+    int,
+    typer.Option(
+        "--batch-tokens", min=1, max=MOST, help="Tokens of what is sampled together, at most: bounds its memory."
+    ),
 ]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Answers a prompt; more than one needs a temperature.")]
+Samples = Annotated[
+    int, typer.Option("--samples", min=1, max=MOST, help="Answers a prompt; more than one needs a temperature.")
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", min=0, help="0 is greedy; where not named, as the family publishes.")
 ]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Nucleus mass kept; else as the family publishes.")]
-TopK = Annotated[int | None, typer.Option("--top-k", min=0, help="Likely tokens kept, 0 all; else the family's.")]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", min=0, max=MOST, help="Likely tokens kept, 0 all; else the family's.")
+]
 Sandbox = Annotated[
     str | None,
     typer.Option("--sandbox", help="Where programs of the model run: docker, as where not named, or local."),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32, bfloat16 or auto.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder; where not named, one under runs/ that belongs to these settings.")
+    Path | None,
+    typer.Option(
+        "--out",
+        parser=folder,
+        metavar="PATH",
+        help="Folder; where not named, one under runs/ that belongs to these settings.",
+    ),
 ]
 Family = Annotated[str | None, typer.Option("--family", help="Chat family, or a .toml file of one; else detected.")]
 Tokenizer = Annotated[
@@ -121,7 +144,7 @@ def bounds_of_sampling() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
-        raise PresafeError(f"--{name}: {first['msg']}, got {first['input']!r}.") from error
+        raise PresafeError(f"--{name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}.") from error
 
 
 def read_budget(max_tokens: int | None, model: ModelSettings) -> int:
@@ -173,13 +196,17 @@ def read_prompts(file: Path, column: str | None, expect: str, limit: int | None)
     """A user's own file as a suite named after it.
 
     Raises:
-        PromptError: as `from_file`; or another word for `expect`.
+        PromptError: as `from_file`; another word for `expect`; or a name of the file that is none of a suite.
     """
     from presafe.prompts.sets import from_file
 
     if expect not in ("refuse", "comply"):
         raise PromptError(f"--expect must be refuse or comply, got {expect!r}.")
-    return {file.stem: from_file(file, expect=cast("Expect", expect), column=column)[:limit]}
+    prompts = from_file(file, expect=cast("Expect", expect), column=column)[:limit]
+    try:
+        return {checked_suite_name(file.stem): prompts}
+    except ValueError as error:
+        raise PromptError(f"{file} names a suite, and {error}.", "Rename the file.") from error
 
 
 def judges_of(judge: str | None, judge_thought: str | None) -> tuple[object, ...]:

@@ -13,7 +13,12 @@ from presafe.errors import RecipeError
 
 def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> where it is not named.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", parser=options.folder, metavar="PATH", help="Run folder; runs/<recipe> where it is not named."
+        ),
+    ] = None,
     until: Annotated[
         str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
     ] = "report",

@@ -28,6 +28,8 @@ def score(
     from presafe.stages.monitor import score_prompts
 
     texts = list(prompt or [])
+    if not all(text.strip() for text in texts):
+        raise PromptError("a prompt is empty.", "Leave it out.")
     if prompts is not None:
         texts += [each.text for each in options.read_prompts(prompts, column, "refuse", None)[prompts.stem]]
     if not texts:

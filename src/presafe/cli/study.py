@@ -12,7 +12,12 @@ from presafe.cli import options
 
 def study(
     file: Annotated[str, typer.Argument(metavar="STUDY", help="A .toml file, or the name of a shipped study.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Its folder; studies/<study> where not named.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", parser=options.folder, metavar="PATH", help="Its folder; studies/<study> where not named."
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--list", help="Say which runs are done and which are missing; run none.")
     ] = False,

@@ -37,8 +37,7 @@ def sweep(
     out: options.Out = None,
 ) -> None:
     """Measure MODEL over temperature × top-p × top-k; the same command again goes on where it stopped."""
-    from rich.console import Console
-
+    from presafe.progress import PlainConsole
     from presafe.report.results import sweep_table
     from presafe.stages.sweep import grid
     from presafe.stages.sweep import sweep as run_sweep
@@ -67,7 +66,7 @@ def sweep(
         judge=judge,
         judge_thought=judge_thought,
     )
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(sweep_table(data))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 

@@ -139,7 +139,8 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     if differing:
         console.print(
             f"  {name}: {origin} differs from what presafe knows of the publisher's ({'; '.join(differing)}): compare "
-            "its numbers with care."
+            "its numbers with care.",
+            soft_wrap=True,
         )
     return [each.model_copy(update={"version": suite.version}) for each in prompts]
 

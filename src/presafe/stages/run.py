@@ -15,7 +15,7 @@ from pathlib import Path
 from presafe.memory import free_memory
 from presafe.models.address import need_weights
 from presafe.processes import alone, is_main_process
-from presafe.progress import console
+from presafe.progress import console, heading
 from presafe.recipe import Recipe
 from presafe.run_folder import STAGES, RunFolder, Stage, locked
 from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites, suite_origins
@@ -55,9 +55,9 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         run = RunFolder.open_for(out, recipe, prompts_sha256, suite_origins(recipe))
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):
-                console.print(f"[bold]{number} {stage}[/bold]: done before")
+                heading(f"{number} {stage}", ": done before")
                 continue
-            console.print(f"[bold]{number} {stage}[/bold]")
+            heading(f"{number} {stage}")
             with run.working_on(stage), nullcontext() if stage == "align" else alone():
                 _work_of(stage)(run)
             free_memory()

@@ -30,7 +30,7 @@ from presafe.evaluation.across_runs import (
 )
 from presafe.evaluation.answers import answered, answers_to
 from presafe.manifest import made_by
-from presafe.progress import console
+from presafe.progress import heading
 from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
 from presafe.report.labels import duration
@@ -92,11 +92,11 @@ def run_study(study: Study, out: Path) -> StudySummary:
                 if result is not None:
                     results.append(result)
             if result is not None:
-                console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}, done before")
+                heading(f"run {number} of {len(runs)}", f": {run.name}, done before")
                 if not _result_file(out, run).exists():  # it is a neighbour's
                     _write_result(out, run, result)
                 continue
-            console.print(f"[bold]run {number} of {len(runs)}[/bold]: {run.name}{_time_left(results, len(runs))}")
+            heading(f"run {number} of {len(runs)}", f": {run.name}{_time_left(results, len(runs))}")
             folder = out / "work" / run.name
             link_shared(run.recipe, folder, out / "work" / "shared")
             others = sorted(out.resolve().parent.glob("*/work/*-seed*"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from presafe.errors import RunError
 from presafe.manifest import sha256_of_prompts
-from presafe.progress import console
+from presafe.progress import heading
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, SweepScore, Thinking
 from presafe.report.data import ReportData
@@ -81,7 +81,7 @@ def sweep(
         open_folder = go_on if (out / SWEEP).exists() else begin
         manifest = open_folder(out, out / SWEEP, asked, sha256_of_prompts(suites.values()))
         for number, cell in enumerate(cells, start=1):
-            console.print(f"[bold]cell {number} of {len(cells)}[/bold]: {name_of(cell)}")
+            heading(f"cell {number} of {len(cells)}", f": {name_of(cell)}")
             with timed(out, name_of(cell)):
                 measured = measure(
                     model,
