@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, Strict
 
-from presafe.files import is_printable
+from presafe.reading import is_printable
 
 MOST = 2**31 - 1
 """Largest whole number."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from presafe.errors import RecipeError
-from presafe.files import is_deeper, read_text
+from presafe.reading import is_deeper, read_text
 
 Declared = Literal["recipe", "study"]
 _FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from presafe.files import printable
+from presafe.reading import printable
 
 
 class PlainConsole(Console):

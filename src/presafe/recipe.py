@@ -24,10 +24,10 @@ from pydantic import (
 from presafe.bounds import Count, Name, Positive, Rate, Seed, Share, SuiteName, Temperature, TopP, Weight
 from presafe.declared import MAX_TOML_BYTES, overlaid, parse_toml, problems_of, read_toml, shipped
 from presafe.errors import RecipeError
-from presafe.files import read_text
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.precision import Dtype, fastest_dtype
+from presafe.reading import read_text
 from presafe.records import Expect, Thinking
 
 

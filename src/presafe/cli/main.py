@@ -30,7 +30,7 @@ from presafe.cli.smolthink import smolthink
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
-from presafe.files import is_utf8, printable
+from presafe.reading import is_utf8, printable
 
 app = typer.Typer(
     help="The safety decision before the chain of thought: measure the gap, train against it, measure again.",

@@ -144,7 +144,9 @@ def bounds_of_sampling() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
-        raise PresafeError(f"--{name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}.") from error
+        raise PresafeError(
+            f"--{name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}."
+        ) from error
 
 
 def read_budget(max_tokens: int | None, model: ModelSettings) -> int:

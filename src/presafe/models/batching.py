@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from presafe.models.context import context_length
 from presafe.models.exchange import Completion, Request
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
@@ -47,6 +48,9 @@ class LocalEngine:
 
     def ready(self) -> Renderer:
         return self._load().renderer
+
+    def context(self) -> int | None:
+        return context_length(self._load().model.config)
 
     def in_flight(self) -> int:
         return self.batch_size * 8  # enough that a batch can be chosen by length

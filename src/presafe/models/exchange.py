@@ -44,6 +44,9 @@ class Engine(Protocol):
             ModelError: no such model, server, adapter or family.
         """
 
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, at most; None where that is not known."""
+
     def in_flight(self) -> int:
         """How many requests are useful at once."""
 

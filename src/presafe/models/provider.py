@@ -34,6 +34,7 @@ from presafe.models.batching import LocalEngine
 from presafe.models.exchange import Engine, Request
 from presafe.models.family import Sampling
 from presafe.models.loading import load_model, load_renderer, shared_model
+from presafe.models.rendering import Renderer
 from presafe.models.served import ServedEngine
 from presafe.records import Thinking
 
@@ -114,6 +115,14 @@ class PreSafeAPI(ModelAPI):
         published = family.sampling_on if self._thinking == "on" else family.sampling_off
         return published.model_copy(update={name: value for name, value in given.items() if value is not None})
 
+    def prompt_ids(self, text: str) -> list[int]:
+        """Token ids that a user's text is asked with, a prefilled thought included."""
+        renderer = self.engine.ready()
+        return renderer.render(text, self._thinking).ids + self._prefill_ids(renderer)
+
+    def _prefill_ids(self, renderer: Renderer) -> list[int]:
+        return renderer.prefill_ids(self._prefill) if self._prefill else []
+
     async def count_text_tokens(self, text: str) -> int:
         return len(self.engine.ready().text_ids(text))
 
@@ -140,9 +149,9 @@ class PreSafeAPI(ModelAPI):
         renderer = self.engine.ready()
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
         draw = f"{config.seed or 0} {text}".encode()
-        prefill = renderer.prefill_ids(self._prefill) if self._prefill else []
+        prefill = self._prefill_ids(renderer)
         request = Request(
-            ids=renderer.render(text, self._thinking).ids + prefill,
+            ids=self.prompt_ids(text),
             max_tokens=config.max_tokens or renderer.family.max_tokens,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),

@@ -24,6 +24,7 @@ from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from presafe.errors import ModelError, RunError
+from presafe.models.context import check_context
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
 from presafe.recipe import ModelSettings, SamplingSettings
@@ -144,6 +145,7 @@ def sample_responses(
     Raises:
         RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
             decoding is raised as it is.
+        PromptError: a prompt and the token budget do not fit the model's context.
         ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are asked for.
     """
     model = sampler.inspect_model()
@@ -171,6 +173,7 @@ def sample_responses(
         if logged < total:
             engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
             _check_draws(api, sampler)
+            check_context(suites, api.prompt_ids, sampler.max_tokens, engine.context())
         success, logs = eval_set(
             tasks,
             log_dir=str(log_dir),

@@ -115,6 +115,9 @@ class ServedEngine:
             self._renderer = renderer
         return self._renderer
 
+    def context(self) -> int | None:
+        return None  # the server refuses what is too long for it
+
     def in_flight(self) -> int:
         return self.batch_size
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from presafe.bounds import MOST
 from presafe.errors import PromptError
-from presafe.files import is_deeper, is_utf8, printable, read_text
+from presafe.reading import is_deeper, is_utf8, printable, read_text
 
 MAX_LETTERS = 4_000_000
 """Most letters of one text: about a million tokens, the longest context that most models publish, at four letters each.
@@ -86,7 +86,7 @@ def cell_text(row: dict[str, Any], column: str, origin: str, number: int) -> str
 
 def column_names(row: dict[str, Any]) -> str:
     """Return the names of a row's columns, for an error: the first 20, each cut to 40 letters."""
-    names = [printable(name)[:40] for name in row]
+    names = [printable(str(name)[:40]) for name in row]
     return ", ".join(names[:20] + ["…"] * (len(names) > 20))
 
 
@@ -104,7 +104,7 @@ def _table(text: str, delimiter: str, path: Path) -> list[dict[str, Any]]:
         records = ((cells, lines.taken()) for cells in csv.reader(lines, delimiter=delimiter, strict=True) if cells)
         header, _ = next(records, ([], ""))
         if twice := [name for name, count in Counter(filter(str.strip, header)).items() if count > 1]:
-            raise PromptError(f"{path} has two columns with the name {printable(twice[0])[:40]!r}.", "Rename one.")
+            raise PromptError(f"{path} has two columns with the name {printable(twice[0][:40])!r}.", "Rename one.")
         for number, (cells, line) in enumerate(records, start=1):
             if len(cells) > 1 == len(header) and delimiter.join(cells) == line:
                 cells = [line]  # of one column, without quotes: its commas are text
@@ -200,7 +200,7 @@ def _problem_of(row: dict[str, Any]) -> str:
     while parts:
         part = parts.pop()
         if isinstance(part, _Twice):
-            return f"has the name {printable(part.name)[:40]!r} twice in one object"
+            return f"has the name {printable(part.name[:40])!r} twice in one object"
         if isinstance(part, dict):
             parts += [*part.keys(), *part.values()]
         elif isinstance(part, list):
@@ -227,6 +227,6 @@ def _is_finite(value: str | int | float | None) -> bool:
 
 def _kind_of(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(part, dict) and "role" in part for part in value):
-        return f"a conversation ({', '.join(printable(part['role'])[:20] for part in value[:5])})"
+        return f"a conversation ({', '.join(printable(str(part['role'])[:20]) for part in value[:5])})"
     names = {bool: "a truth value", list: "a list", dict: "an object", float: f"the number {value}"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")

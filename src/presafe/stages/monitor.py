@@ -7,6 +7,7 @@ from pathlib import Path
 
 from presafe.evaluation.decision import decision_scores
 from presafe.models.address import need_weights
+from presafe.models.context import check_context, context_length
 from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.loading import load_model
 from presafe.recipe import ModelSettings
@@ -24,6 +25,7 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
 
     Raises:
         ModelError: no such model or adapter, or a head of another width.
+        PromptError: a text does not fit the model's context.
     """
     need_weights(model.address, "reading the decision before the CoT")
     loaded = load_model(model.address, adapter=folder / "adapter", family=model.family, dtype=model.dtype)
@@ -31,5 +33,11 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
         Prompt(id=str(number), text=text, category="none", split="none", licence="none", expect="comply")
         for number, text in enumerate(texts)
     ]
+    check_context(
+        {"these prompts": prompts},
+        lambda text: loaded.renderer.render(text, "on").ids,
+        max_tokens=0,
+        context=context_length(loaded.model.config),
+    )
     scores = decision_scores(loaded, prompts, RefusalStart((), frozenset({0})), head)  # of which the head knows nothing
     return [score.head_probability for score in scores if score.head_probability is not None]
