@@ -14,6 +14,7 @@ from pathlib import Path
 
 from presafe.memory import free_memory
 from presafe.models.address import need_weights
+from presafe.ownership import check_ours
 from presafe.processes import alone, is_main_process
 from presafe.progress import console
 from presafe.recipe import Recipe
@@ -51,6 +52,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         from presafe.judges.scorers import check_judges  # it brings Inspect with it
 
         check_judges(*chosen, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
+    check_ours(out, "recipe.json")
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256, suite_origins(recipe))
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
