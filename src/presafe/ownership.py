@@ -54,11 +54,16 @@ def check_ours(folder: Path, settings_name: str) -> None:
         return
     nothing = _NOTHING | {".manifest.json.part", f".{settings_name}.part"}
     try:
-        entries = sorted(entry for entry in folder.iterdir() if entry.name not in nothing)
+        entries = sorted(entry for entry in folder.iterdir() if entry.name not in nothing and not _is_empty(entry))
     except OSError as error:
         raise RunError(f"cannot read {folder}: {error.strerror or error}.", choose) from error
     if entries and not _was_begun(folder) and not all(map(_is_of_study, entries)):
         raise RunError(f"{folder} holds files that are not presafe's (such as {entries[0].name}).", choose)
+
+
+def _is_empty(entry: Path) -> bool:
+    """Return whether this is a folder without a file in or below it."""
+    return entry.is_dir() and not entry.is_symlink() and all(_is_empty(inner) for inner in entry.iterdir())
 
 
 def _was_begun(folder: Path) -> bool:
