@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from presafe.declared import data_file
+from presafe.errors import RunError
+from presafe.files import read_object
 from presafe.records import Prompt
 
 Origins = Mapping[str, Mapping[str, Any]]
@@ -48,6 +50,61 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origi
         **_software(),
         "later_sessions": [],
     }
+
+
+def manifest_of(folder: Path, settings: Any = None) -> dict[str, Any]:
+    """Read the manifest of a folder.
+
+    Args:
+        folder: One that `begin` (`run_folder.py`) made.
+        settings: As `check_manifest`.
+
+    Raises:
+        RunError: as `check_manifest`.
+    """
+    path = folder / "manifest.json"
+    return check_manifest(read_object(path), path, settings)
+
+
+def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -> dict[str, Any]:
+    """Check that a manifest is one that `build_manifest` wrote, and that the settings are as they were then.
+
+    Args:
+        manifest: What was read.
+        path: The file that it was read from.
+        settings: Those beside it, for the manifest of an older presafe, which holds none; None checks none.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: a part is missing or of another kind, or the settings are not those of the hash.
+    """
+    sessions = manifest.get("later_sessions")
+    wrong = [key for key, kind in (_KINDS | _OF_A_SESSION).items() if not isinstance(manifest.get(key), kind)]
+    if not wrong and isinstance(sessions, list) and not all(map(_is_session, sessions)):
+        wrong = ["later_sessions"]
+    if wrong:
+        raise RunError(f"{path} is no manifest that presafe wrote: see its {wrong[0]}.", RESTORE)
+    settings = manifest.get("settings", settings)
+    if settings is not None and sha256_of(settings) != manifest["recipe_sha256"]:
+        raise RunError(f"{path} and its settings do not fit: one of them was changed after it was made.", RESTORE)
+    return manifest
+
+
+RESTORE = "Restore it from a copy, or choose another folder with --out."
+_KINDS: dict[str, Any] = {"recipe_sha256": str, "prompts_sha256": str, "later_sessions": list}
+_OF_A_SESSION: dict[str, Any] = {
+    "created_utc": str,
+    "commit": str | None,
+    "python": str,
+    "packages": dict,
+    "machine": dict,
+}
+
+
+def _is_session(session: Any) -> bool:
+    return isinstance(session, dict) and all(isinstance(session.get(key), kind) for key, kind in _OF_A_SESSION.items())
 
 
 def continued(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ InsideView and its parts, RefusalPlaces    what a system's hidden states know, a
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from presafe.errors import PromptError, RunError
+from presafe.files import disk_error as disk_error
+from presafe.files import read_jsonl as read_jsonl
+from presafe.files import write_jsonl as write_jsonl
+from presafe.files import write_text as write_text
 
 Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer", "choice", "code"]
@@ -32,12 +32,15 @@ Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjud
 Extent = Literal["full compliance", "partial refusal", "full refusal"]
 """How far an answer complies: the three classes of XSTest (arXiv 2308.01263). Both refusals are the verdict refuse."""
 EXTENTS: tuple[Extent, ...] = get_args(Extent)
+Rate = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Base of every record: immutable, and an unknown field is an error rather than silence."""
+    """Base of every record: immutable, its numbers finite, and an unknown field is an error rather than silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Prompt(Record):
@@ -74,11 +77,11 @@ class Response(Record):
     answer: str
     truncated: bool
     complete: bool
-    num_tokens: int
+    num_tokens: Count
     verdict: Verdict
     sample: int = Field(default=1, ge=1)
     vote: str | None = None
-    score: float | None = None
+    score: Rate | None = None
     extent: Extent | None = None
     thought_verdict: Verdict | None = None
 
@@ -87,13 +90,18 @@ class Signal(Record):
     """The soft decision p' of one alignment query: 1 is refuse, 0 is comply."""
 
     prompt_id: str
-    probability: float = Field(ge=0, le=1)
+    probability: Rate
+
+
+_BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "youden_j")
+"""Ends of the names of metrics with bounds."""
 
 
 class Score(Record):
     """One row of `results.json`. `seed` is None for a mean over seeds.
 
-    `n` counts prompts, each answered `samples` times.
+    `n` counts prompts, each answered `samples` times. Values of the metrics in `_BOUND` are in [0, 1], Youden's J
+    in [-1, 1].
     """
 
     system: str
@@ -103,10 +111,20 @@ class Score(Record):
     value: float | None
     low: float | None
     high: float | None
-    n: int
+    n: Count
     seed: int | None
     judge: str | None
     samples: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        least = -1.0 if self.metric == "youden_j" else 0.0
+        is_bound = self.metric.endswith(_BOUND)
+        if self.value is not None and is_bound and not least <= self.value <= 1:
+            raise ValueError(f"the value of {self.metric} is in [{least:g}, 1], got {self.value:g}")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval of {self.metric} ends below its start: [{self.low:g}, {self.high:g}]")
+        return self
 
 
 class SweepScore(Score):
@@ -125,25 +143,23 @@ class Difference(Record):
     a single test at 5 % finds four times in five, None where no difference is large enough.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     system: str
     thinking: Thinking
     against: str
     against_thinking: Thinking
     suite: str
     metric: str
-    value: float
-    value_against: float
-    difference: float
+    value: Rate
+    value_against: Rate
+    difference: float = Field(ge=-1, le=1)
     low: float
     high: float
-    p: float
-    p_holm: float
-    n: int
-    num_left_out: int
-    num_seeds: int
-    detectable: float | None
+    p: Rate
+    p_holm: Rate
+    n: Count
+    num_left_out: Count
+    num_seeds: Count
+    detectable: Rate | None
 
 
 class SuiteShares(Record):
@@ -155,17 +171,17 @@ class SuiteShares(Record):
     thinking: Thinking
     suite: str
     kind: Expect | Literal["attack"]
-    shares: dict[str, float | None]
+    shares: dict[str, Rate | None]
 
 
 class OperatingPoint(Record):
     """How strongly an adapter is applied, and how many of n harmless queries it then refuses at once."""
 
-    scale: float
+    scale: float = Field(gt=0)
     """γ; 1 is as it was trained."""
-    refused_as_trained: int
-    refused: int
-    n: int
+    refused_as_trained: Count
+    refused: Count
+    n: Count
 
 
 class TrainedBy(Record):
@@ -175,8 +191,8 @@ class TrainedBy(Record):
     """Name of its run folder."""
     made_by: dict[str, Any]
     """Its manifest's commit, versions and machine."""
-    training_s: float
-    """Seconds of its stage align."""
+    training_s: Seconds | None
+    """Seconds of its stage align; None where they are not known."""
 
 
 class RunResult(Record):
@@ -196,9 +212,9 @@ class RunResult(Record):
     recipe_sha256: str
     prompts_sha256: str
     made_by: dict[str, Any]
-    timings_s: dict[str, float]
-    training_s: float | None
-    trained_tokens: int | None
+    timings_s: dict[str, Seconds]
+    training_s: Seconds | None
+    trained_tokens: Count | None
     scores: tuple[Score, ...]
     answered: tuple[SuiteShares, ...]
     operating_point: OperatingPoint | None = None
@@ -241,7 +257,7 @@ class TrainingCost(Record):
 
     condition: str
     num_seeds: int
-    training_s: float | None
+    training_s: Seconds | None
     trained_tokens: float | None
 
 
@@ -264,11 +280,13 @@ class StudySummary(Record):
 class HistoryPoint(Record):
     """One optimiser step of an alignment: L_SFT in nats a token, L_align and L_start in nats a row."""
 
-    step: int
+    model_config = ConfigDict(allow_inf_nan=True)  # a training may diverge
+
+    step: int = Field(ge=1)
     nll: float
     bce: float | None
     start_bce: float | None
-    num_tokens: int | None = None
+    num_tokens: Count | None = None
     """Tokens of the step's rows, without padding; None in the history of an older presafe."""
 
 
@@ -284,8 +302,8 @@ class PositionScore(Record):
     prompt_id: str
     suite: str
     expect: Expect
-    refusal_logit: float = Field(allow_inf_nan=False)
-    head_probability: float | None
+    refusal_logit: float
+    head_probability: Rate | None
 
 
 class ProbeScore(Record):
@@ -294,10 +312,10 @@ class ProbeScore(Record):
     thinking: Thinking
     layer: int
     suite: str
-    value: float
-    low: float
-    high: float
-    n: int
+    value: Rate
+    low: Rate
+    high: Rate
+    n: Count
 
 
 class DirectionCosine(Record):
@@ -307,7 +325,7 @@ class DirectionCosine(Record):
     value: float
     low: float
     high: float
-    n: int
+    n: Count
 
 
 class StatePoint(Record):
@@ -342,59 +360,3 @@ class RefusalPlaces(Record):
     suite: str
     expect: Expect
     counts: dict[Place, int]
-
-
-R = TypeVar("R", bound=Record)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a kill half-way leaves the old one. Through a link, what it points to.
-
-    Raises:
-        RunError: the folder cannot be written, for example because the disk is full.
-    """
-    path = Path(os.path.realpath(path))
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-
-
-def disk_error(path: Path, error: OSError) -> RunError:
-    """A write that failed, said in a line."""
-    return RunError(
-        f"cannot write {path}: {error.strerror or error}.",
-        "Free some space or choose another folder with --out, then run the same command: finished work is kept.",
-    )
-
-
-def write_jsonl(path: Path, records: Iterable[Record]) -> None:
-    """Write records, one JSON object a line, whole or not at all."""
-    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
-
-
-def read_jsonl(path: Path, kind: type[R]) -> list[R]:
-    """Read records of one kind.
-
-    Raises:
-        PromptError: the file is missing, not UTF-8, or a line does not fit the record.
-    """
-    try:
-        # Not `splitlines`: it also breaks at separators such as U+2028, which may stand in a JSON text.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"cannot read {path}: {error}.") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "line"
-            raise PromptError(f"{path}:{number}: {where}: {first['msg']}.") from error
-    return records

@@ -10,23 +10,27 @@ to one recipe: results of two never meet in it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
 from presafe.errors import RunError
-from presafe.manifest import Origins, build_manifest, continued
+from presafe.files import disk_error, read_jsonl, read_object, set_aside, write_text
+from presafe.manifest import RESTORE, Origins, build_manifest, continued, manifest_of
+from presafe.ownership import check_ours
+from presafe.progress import console
 from presafe.recipe import Recipe, parse_recipe
-from presafe.records import disk_error, write_text
+from presafe.records import Record
 
 Stage = Literal["respond", "signal", "align", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
-MEASUREMENT = "measurement.json"
-"""Settings of a measurement (`stages/measure.py`), which has a folder of its own."""
+
+R = TypeVar("R", bound=Record)
 
 
 class RunFolder:
@@ -55,8 +59,6 @@ class RunFolder:
         """
         run = cls(path, recipe)
         if not run.recipe_path.exists():
-            if (path / MEASUREMENT).exists():
-                raise RunError(f"{path} holds a measurement, not a run.", "Choose another folder with --out.")
             begin(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, origins)
         else:
             check_same_recipe(path, cls.existing(path).recipe, recipe)
@@ -68,11 +70,20 @@ class RunFolder:
         """Read a run folder.
 
         Raises:
-            RunError: there is no run in it.
+            RunError: there is no run in it, or its settings were changed after it was made.
+            RecipeError: its settings are not those of a run.
         """
-        if not (path / "recipe.json").exists():
+        file = path / "recipe.json"
+        if not file.exists():
             raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
-        return cls(path, parse_recipe(read_json(path / "recipe.json"), str(path / "recipe.json")))
+        settings = read_json(file)
+        recipe = parse_recipe(settings, str(file))
+        manifest = manifest_of(path, settings)
+        # Read by today's presafe, as in `check_same_recipe`: a setting that is new since then has its default in both.
+        made_with = parse_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
+        if changed := _changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
+            raise RunError(f"{file} was changed after the run was made ({changed}).", RESTORE)
+        return cls(path, recipe)
 
     @property
     def recipe_path(self) -> Path:
@@ -83,8 +94,12 @@ class RunFolder:
         return self.path / "manifest.json"
 
     def manifest(self) -> dict[str, Any]:
-        """What made this run."""
-        return read_json(self.manifest_path)
+        """What made this run.
+
+        Raises:
+            RunError: as `manifest_of`.
+        """
+        return manifest_of(self.path)
 
     def timings(self) -> dict[str, float]:
         """Seconds spent in each stage, over all sessions that ended in order."""
@@ -93,18 +108,82 @@ class RunFolder:
     def is_done(self, stage: Stage) -> bool:
         return (self.path / "stages" / stage).exists()
 
+    def not_done(self) -> list[Stage]:
+        """Return the stages without a mark, in order."""
+        return [stage for stage in STAGES if not self.is_done(stage)]
+
+    def hint_to_redo(self, stage: Stage) -> str:
+        """Return what to do where a file of a finished stage is damaged."""
+        return f"Delete {self.path / 'stages' / stage} and continue with `presafe run`: what is whole is kept."
+
+    def make_due(self, stage: Stage) -> None:
+        """Take away the marks of a stage and of those after it, which read what it writes.
+
+        A mark that is a link belongs to the store of a study (`stages/share.py`), whose key decides what it holds.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        for later in STAGES[STAGES.index(stage) :]:
+            mark = self.path / "stages" / later
+            try:
+                if not mark.is_symlink():
+                    mark.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(mark, error) from error
+
     @contextmanager
     def working_on(self, stage: Stage) -> Iterator[None]:
-        """Time a stage and, unless it fails, mark it as done."""
+        """Time a stage and, unless it fails, mark it as done; the stages after it are due again."""
+        self.make_due(stage)
         with timed(self.path, stage):
             yield
         write_text(self.path / "stages" / stage, "done\n")
 
 
 def timings_of(folder: Path) -> dict[str, float]:
-    """Seconds by what they were spent on, as `timed` adds them up."""
+    """Return the seconds by what they were spent on, as `timed` adds them up; a damaged file is set aside."""
     path = folder / "timings.json"
-    return read_json(path) if path.exists() else {}
+    if not os.path.lexists(path):
+        return {}
+    try:
+        timings = read_json(path)
+        for what, seconds in timings.items():
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+                raise RunError(f"{path} holds no seconds of {what!r}.")
+    except RunError as error:
+        say_set_aside(path, error.problem, "Times before now are not counted.")
+        return {}
+    return timings
+
+
+def say_set_aside(path: Path, reason: str, then: str) -> None:
+    """Set a damaged file aside and say so in a line.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, a sentence.
+        then: What that means, a sentence.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    aside = set_aside(path)
+    console.print(f"  {reason} It is now {aside.name}. {then}", markup=False, soft_wrap=True)
+
+
+def read_records(path: Path, kind: type[R], hint: str) -> list[R]:
+    """Read records that presafe wrote into a folder.
+
+    Args:
+        path: A file with one JSON object a line.
+        kind: The kind of record.
+        hint: What to do where the file is damaged.
+
+    Raises:
+        RunError: the file cannot be read, or a line does not fit the record.
+    """
+    return read_jsonl(path, kind, error=RunError, hint=hint)
 
 
 @contextmanager
@@ -115,7 +194,7 @@ def timed(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         timings = timings_of(folder)
-        timings[what] = round(timings.get(what, 0.0) + time.monotonic() - start, 1)
+        timings[what] = round(timings.get(what, 0.0) + max(0.0, time.monotonic() - start), 1)
         write_json(folder / "timings.json", timings)
 
 
@@ -150,8 +229,9 @@ def begin(
     """Write the manifest of a new folder, then its settings; returns the manifest.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: as `check_ours`; or the folder cannot be written.
     """
+    check_ours(folder, settings_file.name)
     manifest = build_manifest(settings, prompts_sha256, origins)
     write_json(folder / "manifest.json", manifest)
     write_json(settings_file, settings)
@@ -162,15 +242,19 @@ def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_s
     """The manifest of a folder that `begin` made, with this session in it.
 
     Raises:
-        RunError: the folder was made with other settings or prompts.
+        RunError: the folder was made with other settings or prompts, or its settings were changed since.
     """
-    check_same(folder, read_json(settings_file), settings)
+    before = read_json(settings_file)
+    check_same(folder, before, settings)
+    manifest = manifest_of(folder, before)
+    if manifest.get("settings", before) != before:
+        raise RunError(f"{settings_file} was changed after it was made.", RESTORE)
     return _continue(folder, prompts_sha256)
 
 
 def _continue(folder: Path, prompts_sha256: str) -> dict[str, Any]:
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("prompts_sha256") != prompts_sha256:
+    manifest = manifest_of(folder)
+    if manifest["prompts_sha256"] != prompts_sha256:
         raise RunError(
             f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.",
             "Choose another folder with --out.",
@@ -196,7 +280,7 @@ def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], o
     Raises:
         RunError: the folder was made with other settings; all that differ are named.
     """
-    if changed := ", ".join(_differences(before, settings)):
+    if changed := _changes(before, settings):
         raise RunError(f"{folder} was made with other settings ({changed}).", f"Choose another folder with {option}.")
 
 
@@ -210,16 +294,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read JSON that this project wrote.
+    """Read a JSON object that presafe wrote.
 
     Raises:
-        RunError: the file cannot be read, or is not JSON.
+        RunError: as `read_object`.
     """
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"cannot read {path}: {error}.") from error
-    return value
+    return read_object(path)
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    return ", ".join(_differences(before, after))
 
 
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:

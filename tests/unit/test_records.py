@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from presafe.errors import PromptError, RunError
-from presafe.records import Prompt, Signal, read_jsonl, write_jsonl, write_text
+from presafe.files import read_record, set_aside
+from presafe.records import Prompt, Score, Signal, read_jsonl, write_jsonl, write_text
 
 ONE = Signal(prompt_id="a", probability=0.25)
 TWO = Signal(prompt_id="b", probability=1.0)
@@ -130,3 +131,70 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert (tmp_path / "there" / "file.txt").read_text() == "two"
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["link.txt"]
+
+
+SCORE = {
+    "system": "sft",
+    "thinking": "on",
+    "suite": "s",
+    "metric": "refusal_rate",
+    "value": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+    "n": 9,
+    "seed": 0,
+    "judge": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"value": 7.3}, r"the value of refusal_rate is in \[0, 1\], got 7\.3"),
+        ({"value": -0.1}, r"the value of refusal_rate is in \[0, 1\], got -0\.1"),
+        ({"metric": "youden_j", "value": -1.2}, r"the value of youden_j is in \[-1, 1\]"),
+        ({"low": 0.7}, r"ends below its start: \[0\.7, 0\.6\]"),
+        ({"n": -1}, "greater than or equal to 0"),
+        ({"value": float("nan")}, "finite number"),
+        ({"high": float("inf")}, "finite number"),
+    ],
+)
+def test_a_score_out_of_bounds_is_refused(change: dict[str, object], said: str) -> None:
+    # Failed first: a rate of 7.3 stood in the report as 730 %.
+    with pytest.raises(ValidationError, match=said):
+        Score.model_validate(SCORE | change)
+
+
+def test_a_score_within_its_bounds_is_one() -> None:
+    assert Score.model_validate(SCORE | {"metric": "youden_j", "value": -0.4, "low": None, "high": None}).value == -0.4
+    assert Score.model_validate(SCORE | {"value": 1.0, "high": 1.0}).value == 1.0
+
+
+def test_the_file_of_a_run_is_no_prompt_file(tmp_path: Path) -> None:
+    # Failed first: a cut file of a run was called a mistake in the prompts.
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE, TWO])
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RunError, match=r"signals\.jsonl:2: line: Invalid JSON.* Do this\.$"):
+        read_jsonl(path, Signal, error=RunError, hint="Do this.")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"prompt_id": "a", "probability": 2}', "[" * 100_000])
+def test_a_single_record_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=r"^cannot read .*one\.json: .* Do this\.$"):
+        read_record(path, Signal, hint="Do this.")
+    path.write_text(ONE.model_dump_json(), encoding="utf-8")
+    assert read_record(path, Signal) == ONE
+
+
+def test_a_file_set_aside_replaces_none_and_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    for expected in ("a.eval.damaged", "a.eval.damaged2", "a.eval.damaged3"):
+        (tmp_path / "a.eval").write_text(expected, encoding="utf-8")
+        assert set_aside(tmp_path / "a.eval") == tmp_path / expected
+    assert (tmp_path / "a.eval.damaged").read_text(encoding="utf-8") == "a.eval.damaged"
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    (tmp_path / "b.eval").symlink_to(tmp_path / "mine")
+    assert set_aside(tmp_path / "b.eval").is_symlink()
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"

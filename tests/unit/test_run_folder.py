@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from presafe.errors import RunError
 from presafe.evaluation.suites import PUBLISHED
 from presafe.manifest import sha256_of_file
+from presafe.ownership import check_ours
 from presafe.recipe import Recipe, parse_recipe
 from presafe.records import write_text
-from presafe.run_folder import STAGES, RunFolder, locked
+from presafe.run_folder import STAGES, RunFolder, locked, write_json
 from presafe.stages.systems import suite_origins
 
 PROMPTS = "the hash of all prompts"
@@ -215,3 +217,153 @@ def test_a_lock_makes_its_folder_and_says_where_it_cannot(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write"), locked(tmp_path / "file"):
         pass
+
+
+def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path: Path, recipe: Recipe) -> None:
+    # Failed first: manifest.json and recipe.json were written over the user's.
+    for name in ("manifest.json", "notes.txt", "report/mine.html", ".git/config"):
+        folder = tmp_path / name.replace("/", "-")
+        write_text(folder / name, '{"name": "an app of mine"}')
+        with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*--out"):
+            RunFolder.open_for(folder, recipe, PROMPTS)
+        assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+        assert (folder / name).read_text() == '{"name": "an app of mine"}'
+
+
+def test_a_folder_that_is_empty_or_was_cut_while_it_was_made_is_begun(tmp_path: Path, recipe: Recipe) -> None:
+    write_text(tmp_path / "a" / ".DS_Store", "")
+    write_text(tmp_path / "a" / ".lock", "")
+    RunFolder.open_for(tmp_path / "a", recipe, PROMPTS)
+    (tmp_path / "a" / "recipe.json").unlink()  # a kill came between the two files
+    assert RunFolder.open_for(tmp_path / "a", recipe, PROMPTS).recipe == recipe
+
+
+@pytest.mark.parametrize("name", ["measurement.json", "sweep.json", "comparison.json", "labels.json", "study.json"])
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path, recipe: Recipe, name: str) -> None:
+    write_text(tmp_path / name, "{}")
+    with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*--out"):
+        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+
+
+def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(RunError, match="is not a folder"):
+            check_ours(tmp_path / name, "recipe.json")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("null", "it holds null, not a JSON object"),
+        ("[]", "it holds a list, not a JSON object"),
+        ("true", "it holds true or false, not a JSON object"),
+        ('{"align": NaN}', "NaN is no number"),
+        ('{"align": 1e999}', "1e999 is too large"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 150 + "1" + "}" * 150, "nested too deeply"),
+        ('{"a": ' + "1" * 5000 + "}", "4300 digits"),
+        ("", "Expecting value"),
+        ('{"a": "\\xff', "Invalid"),
+    ],
+)
+def test_json_of_another_kind_is_refused_in_one_line(tmp_path: Path, recipe: Recipe, text: str, said: str) -> None:
+    # Failed first: AttributeError, RecursionError, or taken as it was.
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    for name in ("recipe.json", "manifest.json"):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(RunError, match=rf"cannot read .*{name}.*{said}") as caught:
+            RunFolder.existing(tmp_path)
+        assert "\n" not in str(caught.value)
+        (tmp_path / name).write_bytes(before)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, recipe: Recipe) -> None:
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    (tmp_path / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is not a file"):
+        RunFolder.existing(tmp_path)
+
+
+def test_settings_that_were_changed_after_the_run_are_refused(tmp_path: Path, recipe: Recipe) -> None:
+    # Failed first: the report showed the changed settings as those of the run.
+    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    for name, said in (
+        ("recipe.json", r"recipe\.json was changed after the run was made \(align\.max_steps: 7 → 8\)"),
+        ("manifest.json", r"manifest\.json and its settings do not fit"),
+    ):
+        before = (tmp_path / name).read_text(encoding="utf-8")
+        assert '"max_steps": 7' in before
+        (tmp_path / name).write_text(before.replace('"max_steps": 7', '"max_steps": 8'), encoding="utf-8")
+        with pytest.raises(RunError, match=said):
+            RunFolder.existing(tmp_path)
+        (tmp_path / name).write_text(before, encoding="utf-8")
+    RunFolder.existing(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["later_sessions", "packages", "commit", "recipe_sha256", "created_utc"])
+def test_a_manifest_without_one_of_its_parts_is_refused(tmp_path: Path, recipe: Recipe, key: str) -> None:
+    manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    write_json(tmp_path / "manifest.json", manifest | {key: 7})
+    with pytest.raises(RunError, match=rf"no manifest that presafe wrote: see its {key}"):
+        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+
+
+def test_an_older_manifest_without_settings_is_read(tmp_path: Path, recipe: Recipe) -> None:
+    manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    del manifest["settings"], manifest["origins"]  # as in a folder of June
+    write_json(tmp_path / "manifest.json", manifest)
+    assert RunFolder.existing(tmp_path).recipe == recipe
+    text = (tmp_path / "recipe.json").read_text(encoding="utf-8")
+    (tmp_path / "recipe.json").write_text(text.replace('"max_steps": 7', '"max_steps": 8'), encoding="utf-8")
+    with pytest.raises(RunError, match="do not fit"):
+        RunFolder.existing(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"align": "long"}', '{"align": -3}', '{"align": NaN}', '{"align": true}'])
+def test_damaged_timings_are_set_aside_and_the_work_goes_on(
+    tmp_path: Path, recipe: Recipe, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Failed first: a traceback after the stage, and at every later one.
+    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    (tmp_path / "timings.json").write_text(text, encoding="utf-8")
+    (tmp_path / "timings.json.damaged").write_text("an earlier one", encoding="utf-8")
+    with run.working_on("align"):
+        pass
+    assert run.is_done("align")
+    assert run.timings() == {"align": 0.0}
+    assert (tmp_path / "timings.json.damaged2").read_text(encoding="utf-8") == text
+    assert (tmp_path / "timings.json.damaged").read_text(encoding="utf-8") == "an earlier one"
+    assert "It is now timings.json.damaged2." in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_clock_that_goes_back_takes_no_time_away(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 90.0])
+    monkeypatch.setattr("presafe.run_folder.time.monotonic", lambda: next(clock))
+    with RunFolder.open_for(tmp_path, recipe, PROMPTS).working_on("align"):
+        pass
+    assert RunFolder.existing(tmp_path).timings() == {"align": 0.0}
+
+
+def test_a_stage_that_is_done_again_makes_those_after_it_due(tmp_path: Path, recipe: Recipe) -> None:
+    # Failed first: with its mark taken away, a stage was done again under results of the stages after it.
+    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    write_text(tmp_path / "store" / "signal", "done\n")
+    for stage in ("respond", "align", "evaluate", "report"):
+        write_text(tmp_path / "stages" / stage, "done\n")
+    (tmp_path / "stages" / "signal").symlink_to(Path("..") / "store" / "signal")  # a study's
+    with run.working_on("respond"):
+        assert run.not_done() == ["respond", "align", "evaluate", "report"]
+    assert run.not_done() == ["align", "evaluate", "report"]
+
+
+def test_text_that_utf8_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"UTF-8 cannot hold '\\udcff'"):
+        write_json(tmp_path / "a.json", {"adapter": "\udcff"})
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,7 @@ from presafe.judges.agreement import Labelled
 from presafe.judges.naming import Bench
 from presafe.judges.scorers import judge
 from presafe.manifest import sha256_of
+from presafe.ownership import LABELS, check_ours
 from presafe.progress import console
 from presafe.records import Verdict
 from presafe.run_folder import begin, go_on, locked
@@ -40,12 +41,14 @@ def hear(benches: Sequence[Bench], items: Sequence[Labelled], folder: Path) -> d
 
     Raises:
         JudgeError: as `open_judge`.
-        RunError: the folder belongs to other items; or a judge did not finish, and what is done is kept.
+        RunError: the folder holds something else, or belongs to other items; or a judge did not finish, and what is
+            done is kept.
     """
     sha256 = sha256_of([item.model_dump() for item in items])
     found: dict[str, list[Verdict]] = {}
+    check_ours(folder, LABELS)
     with locked(folder):
-        settings = folder / "labels.json"
+        settings = folder / LABELS
         (go_on if settings.exists() else begin)(folder, settings, {"labels_sha256": sha256}, sha256)
         for bench in benches:
             logs = folder / hashlib.sha256(bench.name.encode()).hexdigest()[:12]

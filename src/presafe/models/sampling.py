@@ -13,25 +13,35 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple, cast
-from zipfile import BadZipFile
 
 from inspect_ai import Task, eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import EvalSample, list_eval_logs, read_eval_log, read_eval_log_sample_summaries
-from inspect_ai.model import ContentReasoning, Model, get_model
+from inspect_ai.log import EvalLog, EvalSample
+from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from presafe.errors import ModelError, RunError
+from presafe.files import disk_error
+from presafe.loops import outside_loop
 from presafe.models.context import check_context
+from presafe.models.logs import (
+    THOUGHT as THOUGHT,
+)
+from presafe.models.logs import (
+    DamagedLogError,
+    check_sample,
+    log_files,
+    read_log,
+    response_of,
+    set_damaged_aside,
+)
 from presafe.models.provider import PreSafeAPI
 from presafe.progress import progress_bar
 from presafe.recipe import ModelSettings, SamplingSettings
-from presafe.records import Expect, Prompt, Response, Thinking, Verdict
-
-THOUGHT = "thought"
-"""The scorer that reads the thought; every other one reads the answer."""
+from presafe.records import Expect, Prompt, Response, Thinking
 
 
 class Sampler(NamedTuple):
@@ -159,40 +169,55 @@ def sample_responses(
         )
         for name, prompts in suites.items()
     ]
-    log_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(log_dir, error) from error
+    logs = outside_loop(lambda: set_damaged_aside(log_dir, check_sample))
+    # A log that goes on with another holds the samples of that one, too.
+    done = {(log.eval.task, sample.id, sample.epoch) for log in logs for sample in log.samples or [] if sample.scores}
     total = sampler.samples * sum(len(prompts) for prompts in suites.values())
     # Inspect announces the end on stdout, where only results belong.
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        logged = _num_logged(log_dir)
-        bar.advance(logged)
+        bar.advance(len(done))
         api = cast(PreSafeAPI, model.api)
         engine = api.engine
-        engine.on_finished = bar.advance
+        interrupted = Event()
+
+        def advance(count: int) -> None:
+            if interrupted.is_set():
+                raise RunError("the sampling was interrupted.")
+            bar.advance(count)
+
+        engine.on_finished = advance
         # No arguments of the model: with other sizes it goes on with the same log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
-        if logged < total:
+        if len(done) < total:
             engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
             _check_draws(api, sampler)
             check_context(suites, api.prompt_ids, sampler.max_tokens, engine.context())
-        success, logs = eval_set(
-            tasks,
-            log_dir=str(log_dir),
-            model=model,
-            max_tokens=sampler.max_tokens,
-            seed=sampler.seed,
-            epochs=sampler.samples,
-            **sampler.sampling.model_dump(exclude_none=True),
-            display="none",
-            log_level="error",
-            retry_attempts=0,
-            retry_immediate=False,
-            fail_on_error=True,
-            max_tasks=len(tasks),
-            max_samples=engine.in_flight(),
-            adaptive_connections=False,  # Inspect would start with a few requests, too few to fill a batch
-            log_buffer=1,
-            log_realtime=False,
-            log_dir_allow_dirty=True,
+        success, logs = outside_loop(
+            lambda: eval_set(
+                tasks,
+                log_dir=str(log_dir),
+                model=model,
+                max_tokens=sampler.max_tokens,
+                seed=sampler.seed,
+                epochs=sampler.samples,
+                **sampler.sampling.model_dump(exclude_none=True),
+                display="none",
+                log_level="error",
+                retry_attempts=0,
+                retry_immediate=False,
+                fail_on_error=True,
+                max_tasks=len(tasks),
+                max_samples=engine.in_flight(),
+                adaptive_connections=False,  # Inspect would start with a few requests, too few to fill a batch
+                log_buffer=1,
+                log_realtime=False,
+                log_dir_allow_dirty=True,
+            ),
+            stop=interrupted.set,
         )
     if api.failure is not None:
         raise api.failure
@@ -233,6 +258,10 @@ class LoggedSuite(NamedTuple):
     """Temperature, top-p and top-k of this mode."""
     asked_sampling: dict[str, Any]
     """Those of them that were asked for, where they are not as the family publishes."""
+    name: str = ""
+    """The suite's."""
+    thinking: Thinking | None = None
+    """Mode that the model was sampled in; None where the log does not say."""
 
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
@@ -240,34 +269,15 @@ _SAMPLING = {"temperature", "top_p", "top_k"}
 
 
 def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
-    """Every finished suite in a folder of logs, by name; a log cut by a kill is no finished suite."""
-    found: dict[str, LoggedSuite] = {}
-    for info in list_eval_logs(str(log_dir)):
-        try:
-            log = read_eval_log(info)
-        except (OSError, KeyError, ValueError, BadZipFile):
-            continue
-        samples = log.samples or []
-        if log.status == "success" and samples and log.eval.task not in found:  # the newest comes first
-            responses: dict[str, tuple[Response, ...]] = {}
-            for sample in sorted(samples, key=lambda each: each.epoch):
-                said = responses.get(str(sample.id), ())
-                responses[str(sample.id)] = (*said, _response(sample, thinking))
-            judges = [(s.name, str((s.options or {}).get("name", s.name))) for s in log.eval.scorers or []]
-            found[log.eval.task] = LoggedSuite(
-                expect=cast(Expect, samples[0].metadata["expect"]),
-                version=samples[0].metadata.get("version", 1),
-                texts={str(sample.id): str(sample.input) for sample in samples},
-                expected={str(sample.id): (sample.metadata["expect"], str(sample.target)) for sample in samples},
-                responses=responses,
-                judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
-                thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
-                decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
-                | {"samples": log.eval.config.epochs or 1, "dtype": (log.eval.model_args or {}).get("dtype")},
-                sampling=(samples[0].output.metadata or {}).get("sampling"),
-                asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
-            )
-    return found
+    """Read every finished suite in a folder of logs, by name; a log cut by a kill is no finished suite.
+
+    Raises:
+        DamagedLogError: a log cannot be read whole.
+    """
+    suites: dict[str, LoggedSuite] = {}
+    for suite in _finished(log_dir, thinking):  # the newest comes first
+        suites.setdefault(suite.name, suite)
+    return suites
 
 
 def load_responses(
@@ -276,49 +286,57 @@ def load_responses(
     """Read the responses of finished suites back from their logs.
 
     Raises:
-        RunError: a suite or a prompt has no finished response.
+        RunError: a suite has no finished log of these very prompts in this mode; or as `logged_suites`.
     """
-    found = logged_suites(log_dir, thinking)
-    try:
-        return {
-            name: [response for prompt in prompts for response in found[name].responses[prompt.id]]
-            for name, prompts in suites.items()
-        }
-    except KeyError as error:
-        raise RunError(f"{log_dir} has no finished response for {error}.", "Run the stage again.") from error
+    finished = _finished(log_dir, thinking)
+    responses = {}
+    for name, prompts in suites.items():
+        texts = {prompt.id: prompt.text for prompt in prompts}
+        of_name = [suite for suite in finished if suite.name == name]
+        fitting = [suite for suite in of_name if suite.texts == texts and suite.thinking == thinking]
+        if not fitting:
+            why = "; what is there is of other prompts or another mode" if of_name else ""
+            raise RunError(f"{log_dir} has no finished response for {name!r}{why}.", "Run the stage again.")
+        responses[name] = [response for prompt in prompts for response in fitting[0].responses[prompt.id]]
+    return responses
 
 
-def _response(sample: EvalSample, thinking: Thinking) -> Response:
-    choice = sample.output.choices[0]
-    content = choice.message.content if isinstance(choice.message.content, list) else []
-    scores = dict(sample.scores or {})
-    of_thought = scores.pop(THOUGHT, None)
-    of_answer = next(iter(scores.values()))
-    said = of_answer.metadata or {}
-    return Response(
-        prompt_id=str(sample.id),
-        thinking=thinking,
-        thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
-        answer=choice.message.text,
-        truncated=choice.stop_reason == "max_tokens",
-        complete=bool((sample.output.metadata or {}).get("complete")),
-        num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
-        verdict=cast(Verdict, of_answer.value),
-        sample=sample.epoch,
-        vote=said.get("vote"),
-        score=said.get("score"),
-        extent=said.get("extent"),
-        thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+def _finished(log_dir: Path, thinking: Thinking) -> list[LoggedSuite]:
+    logs = outside_loop(lambda: [read_log(path, check_sample) for path in log_files(log_dir)])
+    return [_suite_of(log, log.samples, thinking) for log in logs if log.status == "success" and log.samples]
+
+
+def _suite_of(log: EvalLog, samples: Sequence[EvalSample], thinking: Thinking) -> LoggedSuite:
+    """Return a finished suite.
+
+    Raises:
+        DamagedLogError: an answer is missing, or is there twice.
+    """
+    count = log.eval.config.epochs or 1
+    responses: dict[str, tuple[Response, ...]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.epoch):
+        before = responses.get(str(sample.id), ())
+        responses[str(sample.id)] = (*before, response_of(sample, thinking))
+    for prompt_id, answers in responses.items():
+        if [answer.sample for answer in answers] != list(range(1, count + 1)):
+            raise DamagedLogError(
+                f"{log.location} is damaged (not {count} answers to {prompt_id}).",
+                "Move it away and run the same command again.",
+            )
+    judges = [(scorer.name, str((scorer.options or {}).get("name", scorer.name))) for scorer in log.eval.scorers or []]
+    arguments = log.eval.model_args or {}
+    return LoggedSuite(
+        name=log.eval.task,
+        thinking=cast(Thinking | None, arguments.get("thinking")),
+        expect=cast(Expect, samples[0].metadata["expect"]),
+        version=samples[0].metadata.get("version", 1),
+        texts={str(sample.id): str(sample.input) for sample in samples},
+        expected={str(sample.id): (sample.metadata["expect"], str(sample.target)) for sample in samples},
+        responses=responses,
+        judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
+        thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
+        decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
+        | {"samples": count, "dtype": arguments.get("dtype")},
+        sampling=(samples[0].output.metadata or {}).get("sampling"),
+        asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
     )
-
-
-def _num_logged(log_dir: Path) -> int:
-    """Finished samples in the folder's logs, for the start of the bar; a log cut by a kill counts as empty."""
-    done: set[tuple[str, str | int, int]] = set()  # a retried log holds the samples of the one before it, too
-    for info in list_eval_logs(str(log_dir)):
-        try:
-            summaries = read_eval_log_sample_summaries(info)
-            done |= {(info.task, summary.id, summary.epoch) for summary in summaries if summary.completed}
-        except (OSError, KeyError, ValueError, BadZipFile):
-            continue
-    return len(done)

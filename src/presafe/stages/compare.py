@@ -18,11 +18,12 @@ from presafe.evaluation.metrics import mean_over_seeds
 from presafe.manifest import build_manifest, sha256_of
 from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
+from presafe.ownership import COMPARISON, check_ours
 from presafe.records import Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
 from presafe.report.labels import SYSTEMS, ordered
 from presafe.report.page import write_report
-from presafe.run_folder import RunFolder
+from presafe.run_folder import RunFolder, read_json, write_json
 
 _FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
 """Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""
@@ -54,7 +55,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
 
     Raises:
         RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
-            suites, references, judges or sampling that differ between any two systems.
+            suites, references, judges or sampling that differ between any two systems; or `out` holds something else.
     """
     if len({folder.name for folder in folders}) < len(folders):
         raise RunError("two of the folders have one name, so their systems would too.", "Rename one.")
@@ -66,6 +67,8 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
     for one, other in combinations(systems, 2):
         _check_alike(one, other)
+    if not _is_older_comparison(out):
+        check_ours(out, COMPARISON)
     settings = {"folders": [str(folder) for folder in folders], "against": against or names[0]}
     references = [each for each in systems if each.system == (against or names[0])]
     pairs = [
@@ -75,10 +78,14 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
     found = {id(each): answered(each.system, each.thinking, each.said) for each in systems}
     compared = [(found[id(left)], found[id(right)]) for left, right in pairs]
+    prompts_sha256 = sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})
+    manifest = build_manifest(settings, prompts_sha256)
+    write_json(out / "manifest.json", manifest)
+    write_json(out / COMPARISON, settings)
     data = ReportData(
         title="Comparison of " + ", ".join(folder.name for folder in folders),
         recipe=settings,
-        manifest=build_manifest(settings, sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})),
+        manifest=manifest,
         timings_s={},
         scores=tuple(score for each in systems for score in _scores(each)),
         differences=tuple(differences(compared)),
@@ -91,6 +98,17 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     write_report(data, out)
     write_jsonl(out / "differences.jsonl", data.differences)
     return data
+
+
+def _is_older_comparison(out: Path) -> bool:
+    """Return whether a folder holds a comparison of an older presafe, which wrote no settings."""
+    files = {"report.html", "results.json", "differences.jsonl", "figures"}
+    try:
+        return {path.name for path in out.iterdir()} == files and {"schema", "rows"} <= read_json(
+            out / "results.json"
+        ).keys()
+    except (OSError, RunError):
+        return False
 
 
 def _systems(folder: Path, *, named: bool) -> list[Measured]:

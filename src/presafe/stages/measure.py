@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from presafe.errors import JudgeError, PromptError, RunError
+from presafe.errors import JudgeError, PromptError
 from presafe.evaluation.answers import answered, answers_to, scores_of
 from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
 from presafe.judges.code import find_sandbox
@@ -17,11 +17,12 @@ from presafe.judges.scorers import check_judges, scorers_for
 from presafe.manifest import Origins, sha256_of_file, sha256_of_prompts
 from presafe.models.loading import need_adapter
 from presafe.models.sampling import Sampler, sample_responses
+from presafe.ownership import MEASUREMENT, check_ours
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import MEASUREMENT, begin, go_on, locked, timed, timings_of
+from presafe.run_folder import begin, go_on, locked, timed, timings_of
 
 
 def measure(
@@ -67,7 +68,7 @@ def measure(
         ModelError: no adapter in the folder.
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
-        RunError: the folder holds a run, or a measurement with other settings or prompts; or no sandbox.
+        RunError: the folder holds something else, or a measurement with other settings or prompts; or no sandbox.
         PresafeError: as `sample_responses`.
     """
     if not suites or not all(suites.values()):
@@ -95,6 +96,7 @@ def measure(
         "judge_thought": judge_thought,
     }
     asked = sha256_of_prompts(suites.values())
+    check_ours(out, MEASUREMENT)
     with locked(out):
         manifest = _open(out, settings, asked, origins)
         scores: list[Score] = []
@@ -140,8 +142,6 @@ def measure(
 
 def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Origins | None) -> dict[str, Any]:
     """The manifest of a measurement that starts in a folder, or goes on there."""
-    if (out / "recipe.json").exists():
-        raise RunError(f"{out} holds a run, not a measurement.", "Choose another folder with --out.")
     said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
     if said:
         return go_on(out, out / MEASUREMENT, settings, prompts_sha256)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from presafe.memory import free_memory
 from presafe.models.address import need_weights
+from presafe.ownership import check_ours
 from presafe.processes import alone, is_main_process
 from presafe.progress import console, heading
 from presafe.recipe import Recipe
@@ -51,8 +52,10 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         from presafe.judges.scorers import check_judges  # it brings Inspect with it
 
         check_judges(*chosen, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
+    check_ours(out, "recipe.json")
     with locked(out):
         run = RunFolder.open_for(out, recipe, prompts_sha256, suite_origins(recipe))
+        _check_logs(run, until)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):
                 heading(f"{number} {stage}", ": done before")
@@ -62,6 +65,25 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
                 _work_of(stage)(run)
             free_memory()
     return run
+
+
+_LOGS: tuple[tuple[Stage, str], ...] = (("respond", "responses"), ("evaluate", "evaluation"))
+"""Stages that sample, and where their logs lie."""
+
+
+def _check_logs(run: RunFolder, until: Stage) -> None:
+    """Set damaged logs of finished stages aside; these stages, and those after them, are due again.
+
+    Raises:
+        RunError: a log cannot be read or renamed.
+    """
+    for stage, folder in _LOGS:
+        if run.is_done(stage) and STAGES.index(stage) <= STAGES.index(until):
+            from presafe.models.logs import check_sample, log_files, set_damaged_aside  # it brings Inspect with it
+
+            before = len(log_files(run.path / folder))
+            if len(set_damaged_aside(run.path / folder, check_sample)) < before:
+                run.make_due(stage)
 
 
 def _work_of(stage: Stage) -> Callable[[RunFolder], None]:

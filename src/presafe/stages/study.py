@@ -30,12 +30,13 @@ from presafe.evaluation.across_runs import (
 )
 from presafe.evaluation.answers import answered, answers_to
 from presafe.manifest import made_by
+from presafe.ownership import check_ours
 from presafe.progress import heading
 from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
 from presafe.report.labels import duration
 from presafe.report.study import write_study
-from presafe.run_folder import RunFolder, check_same_recipe, locked
+from presafe.run_folder import RunFolder, check_same_recipe, locked, read_json
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
@@ -81,6 +82,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
         RecipeError, PromptError, RunError: as `standing`, before the first token.
         PresafeError: as `run_stages`; what is done is kept.
     """
+    _check_folder(out)
     with locked(out / "work"):  # which git ignores
         runs = standing(study, out)
         write_text(out / "work" / ".gitignore", "*\n")
@@ -108,6 +110,22 @@ def run_study(study: Study, out: Path) -> StudySummary:
         summary = summary_of(study, runs, results)
         write_study(summary, out)
     return summary
+
+
+def _check_folder(out: Path) -> None:
+    """Check that a folder is new, empty, or that of a study.
+
+    Raises:
+        RunError: it holds other files.
+    """
+    if any((out / "work" / name).is_file() for name in (".lock", ".gitignore")):  # the first that is written
+        return
+    files = [out / "study.json", *sorted((out / "runs").glob("*.json"))]
+    for file in filter(Path.exists, files):  # without `work/`, which git ignores
+        if not {"condition", "conditions"} & read_json(file).keys():
+            raise RunError(f"{file} is no file of a study.", "Choose another folder with --out.")
+    if not any(map(Path.exists, files)):
+        check_ours(out, "study.json")
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:

@@ -16,6 +16,7 @@ from typing import Any
 
 from presafe.errors import RunError
 from presafe.manifest import sha256_of_prompts
+from presafe.ownership import SWEEP, check_ours
 from presafe.progress import heading
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, SweepScore, Thinking
@@ -23,9 +24,6 @@ from presafe.report.data import ReportData
 from presafe.report.page import write_report
 from presafe.run_folder import begin, go_on, locked, timed, timings_of
 from presafe.stages.measure import fingerprint, measure
-
-SWEEP = "sweep.json"
-"""Settings of a sweep, in its folder."""
 
 
 def grid(temperatures: Sequence[float], top_ps: Sequence[float], top_ks: Sequence[int]) -> list[SamplingSettings]:
@@ -63,7 +61,7 @@ def sweep(
         settings: The other settings of `measure`.
 
     Raises:
-        RunError: no cell, or the folder holds a sweep with other settings or prompts.
+        RunError: no cell, or the folder holds something else, or a sweep with other settings or prompts.
         PresafeError: as `measure`; finished cells are kept.
     """
     if not cells:
@@ -77,6 +75,7 @@ def sweep(
         **{name: value for name, value in settings.items() if name not in ("batch_size", "batch_tokens")},
     }
     rows: list[SweepScore] = []
+    check_ours(out, SWEEP)
     with locked(out):
         open_folder = go_on if (out / SWEEP).exists() else begin
         manifest = open_folder(out, out / SWEEP, asked, sha256_of_prompts(suites.values()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,12 +20,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
-from presafe.errors import ModelError, PresafeError
+from presafe.errors import ModelError, PresafeError, RunError
 from presafe.judges.scorers import refusal_strings
+from presafe.loops import outside_loop
 from presafe.models import cache
 from presafe.models.loading import load_renderer
+from presafe.models.logs import DamagedLogError, log_files
 from presafe.models.provider import PreSafeAPI
-from presafe.models.sampling import Sampler, epoch_seed, logged_suites, sample_responses
+from presafe.models.sampling import Sampler, epoch_seed, load_responses, logged_suites, sample_responses
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Response
 
@@ -195,3 +200,113 @@ def test_a_sweep_resumes_cell_by_cell_and_shows_every_cell(tiny: Path, tmp_path:
     assert len(calls) == 4  # that cell and no other
     with pytest.raises(PresafeError, match="other settings"):
         run("0.8")
+
+
+def damage(log: Path, how: str) -> None:
+    """Damage a log in one of the ways that disks, copies and people do."""
+    data = log.read_bytes()
+    if how == "half":
+        log.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        log.write_bytes(b"")
+    elif how == "bytes":  # those of the first sample's text, whose sizes and places stay
+        with zipfile.ZipFile(log) as archive:
+            first = next(entry for entry in archive.infolist() if entry.filename.startswith("samples/"))
+        start = first.header_offset + 30 + len(first.filename)
+        noise = bytes(byte ^ 0xFF for byte in data[start : start + first.compress_size])
+        log.write_bytes(data[:start] + noise + data[start + first.compress_size :])
+    elif how == "foreign zip":
+        with zipfile.ZipFile(log, "w") as archive:
+            archive.writestr("notes.txt", "mine")
+    elif how == "foreign JSON":
+        with zipfile.ZipFile(log, "w") as archive:
+            archive.writestr("header.json", "[]")
+    elif how == "text":
+        log.write_text("nothing of the kind", encoding="utf-8")
+    elif how == "folder":
+        log.unlink()
+        log.mkdir()
+    elif how == "dangling link":
+        log.unlink()
+        log.symlink_to("nowhere")
+
+
+DAMAGES = ["half", "empty", "bytes", "foreign zip", "foreign JSON", "text", "folder", "dangling link"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_log_is_set_aside_and_what_it_held_is_sampled_again(
+    tiny: Path, tmp_path: Path, calls: list[str], how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Failed first: ZstdError, ValueError, BadZipFile or KeyError at every rerun.
+    before = sample(tiny, tmp_path)
+    (log,) = log_files(tmp_path)
+    damage(log, how)
+    with pytest.raises(
+        DamagedLogError, match=rf"{re.escape(str(log))} is (damaged|not a file).*sampled again"
+    ) as caught:
+        logged_suites(tmp_path, "off")
+    assert "\n" not in str(caught.value)
+    calls.clear()
+    assert sample(tiny, tmp_path) == before
+    assert len(calls) == 3
+    aside = log.with_name(f"{log.name}.damaged")
+    assert os.path.lexists(aside)
+    assert f"It is now {aside.name}." in " ".join(capsys.readouterr().err.split())
+    calls.clear()
+    assert sample(tiny, tmp_path) == before
+    assert calls == []
+
+
+def test_only_the_damaged_suite_of_several_is_sampled_again(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
+    sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 4096, 6, 0)
+    suites, scorers = {"one": prompts(2), "two": prompts(3)}, {name: [refusal_strings()] for name in ("one", "two")}
+    before = sample_responses("t", suites, scorers, sampler, tmp_path)
+    (log,) = (log for log in log_files(tmp_path) if "_one_" in log.name)
+    damage(log, "half")
+    calls.clear()
+    assert sample_responses("t", suites, scorers, sampler, tmp_path) == before
+    assert calls == [prompt.text for prompt in prompts(2)]
+
+
+def test_a_log_of_another_mode_or_of_other_prompts_is_not_taken(tiny: Path, tmp_path: Path) -> None:
+    # Failed first: the newest log of that name was read, whatever it was of.
+    sample(tiny, tmp_path / "a")
+    with pytest.raises(RunError, match=r"no finished response for 'mine'; .* of other prompts or another mode"):
+        load_responses(tmp_path / "a", "on", {"mine": prompts(3)})
+    for others in (prompts(2), prompts(4), [*prompts(2), prompts(3)[2].model_copy(update={"text": "Name a cup."})]):
+        with pytest.raises(RunError, match="of other prompts or another mode"):
+            load_responses(tmp_path / "a", "off", {"mine": others})
+    assert len(load_responses(tmp_path / "a", "off", {"mine": prompts(3)})["mine"]) == 3
+
+
+def test_it_samples_inside_a_running_event_loop(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
+    # Failed first, as in Jupyter: RuntimeError, this event loop is already running.
+    outside = sample(tiny, tmp_path / "outside")
+
+    async def cell() -> list[Response]:
+        return sample(tiny, tmp_path / "inside")
+
+    assert asyncio.run(cell()) == outside
+    assert len(calls) == 6
+    assert asyncio.run(cell()) == outside  # read back, also there
+    assert len(calls) == 6
+
+
+def test_ctrl_c_inside_a_running_event_loop_ends_the_work() -> None:
+    ended = []
+
+    async def cell() -> None:
+        stop = threading.Event()
+
+        def work() -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.append(stop.wait(timeout=30))
+
+        outside_loop(work, stop.set)
+
+    loop = asyncio.new_event_loop()  # `asyncio.run` would put its own handler before Jupyter's
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    loop.close()
+    assert ended == [True]

@@ -1,0 +1,34 @@
+"""Run work that brings an event loop of its own where one runs already, as in Jupyter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def outside_loop(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    """Run work here, or in a thread where this thread runs an event loop, and wait for its end.
+
+    Args:
+        work: What to do; it may start an event loop.
+        stop: Called on Ctrl-C while a thread works, so that the work ends soon.
+
+    Returns:
+        What the work returns; what it raises is raised.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(copy_context().run, work)
+        try:
+            return result.result()
+        except KeyboardInterrupt:
+            stop()
+            raise

@@ -1,0 +1,119 @@
+"""Read Inspect's logs with everything in them checked, and set damaged ones aside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log
+from inspect_ai.model import ContentReasoning
+
+from presafe.errors import RunError
+from presafe.records import Response, Thinking, Verdict
+from presafe.run_folder import say_set_aside
+
+THOUGHT = "thought"
+"""The scorer that reads the thought; every other one reads the answer."""
+_JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
+"""Names of logs where Inspect was asked for JSON (INSPECT_LOG_FORMAT)."""
+
+
+class DamagedLogError(RunError):
+    """A log cannot be read whole."""
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Return all that Inspect would take for a log, links and folders with such a name too; the newest comes first."""
+    found = [path for path in folder.rglob("*") if path.suffix == ".eval" or _JSON_LOG.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (path.name, path), reverse=True)
+
+
+def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
+    """Read a log whole.
+
+    Args:
+        path: The log.
+        check: Raises where a judged sample does not hold what it should.
+
+    Raises:
+        DamagedLogError: it is no file, or no whole log of ours.
+        RunError: the file cannot be read.
+    """
+    hint = "Run the command that sampled it again: the log is set aside, and what it held is sampled again."
+    if not path.is_file():
+        raise DamagedLogError(f"{path} is not a file.", hint)
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+    try:
+        log = read_eval_log(str(path))
+        for sample in log.samples or []:
+            if log.status == "success" or sample.scores:
+                check(sample)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make zip, zstd, JSON and record readers fail in ways of their own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DamagedLogError(f"{path} is damaged ({reason:.100}).", hint) from error
+    return log
+
+
+def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> list[EvalLog]:
+    """Read every log of a folder; rename each damaged one to `NAME.damaged` and say so.
+
+    Args:
+        folder: Folder of logs; one that is not there has none.
+        check: As `read_log`.
+
+    Returns:
+        The logs that are whole, the newest first.
+
+    Raises:
+        RunError: a file cannot be read or renamed.
+    """
+    logs = []
+    for path in log_files(folder):
+        try:
+            logs.append(read_log(path, check))
+        except DamagedLogError as error:
+            say_set_aside(path, error.problem, "What it held and no other log holds is sampled again.")
+    return logs
+
+
+def response_of(sample: EvalSample, thinking: Thinking) -> Response:
+    """Return a judged sample of one of our tasks (`make_task`) as a record."""
+    (choice,) = sample.output.choices
+    content = choice.message.content if isinstance(choice.message.content, list) else []
+    scores = dict(sample.scores or {})
+    of_thought = scores.pop(THOUGHT, None)
+    of_answer = next(iter(scores.values()))
+    judged = of_answer.metadata or {}
+    return Response(
+        prompt_id=str(sample.id),
+        thinking=thinking,
+        thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
+        answer=choice.message.text,
+        truncated=choice.stop_reason == "max_tokens",
+        complete=bool((sample.output.metadata or {}).get("complete")),
+        num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
+        verdict=cast(Verdict, of_answer.value),
+        sample=sample.epoch,
+        vote=judged.get("vote"),
+        score=judged.get("score"),
+        extent=judged.get("extent"),
+        thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+    )
+
+
+def check_sample(sample: EvalSample) -> None:
+    """Check that a judged sample is one of our tasks'.
+
+    Raises:
+        Exception: it is not; of a class that depends on what is missing.
+    """
+    response_of(sample, "on")
+    sample.metadata["expect"]
