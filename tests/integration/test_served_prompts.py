@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fake_server import FakeServer, Reply, completion, error, num_tokens, serving
 from rich.console import Console
 from tenacity import wait_none
+from tokenizers.processors import TemplateProcessing
 
 from presafe.errors import ModelError
 from presafe.evaluation.suites import load_suite
@@ -114,6 +117,33 @@ def test_a_server_that_reads_another_prompt_is_an_error(renderer: Renderer, more
     ):
         ask(fake, renderer)
     assert all(body["max_tokens"] == 1 for body in fake.asked)
+
+
+@pytest.mark.parametrize(("more", "words"), [(1, "it adds the token"), (-1, "it leaves out the token"), (0, "")])
+def test_a_server_may_treat_the_token_that_begins_a_text_otherwise_and_says_so(
+    renderer: Renderer, capsys: pytest.CaptureFixture[str], more: int, words: str
+) -> None:
+    # A tokenizer that puts one token before a text: by one token, and no more, the counts may differ.
+    tokenizer = copy.deepcopy(renderer.tokenizer)
+    begins = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer.backend_tokenizer.post_processor = begins
+    assert tokenizer.encode("a")[0] == 0
+    own = Renderer(tokenizer, renderer.family)
+
+    def answer(by: int) -> Callable[[dict[str, Any], int], Reply]:
+        def counted(body: dict[str, Any], _: int) -> Reply:
+            usage = {"prompt_tokens": len(body["prompt"]) + by, "completion_tokens": 1}
+            return Reply(json.dumps({"choices": [{"text": "7", "finish_reason": "stop"}], "usage": usage}).encode())
+
+        return counted
+
+    with serving(answer(more)) as fake:
+        ask(fake, own)
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert bool(words) == bool(printed)
+    with serving(answer(2 * more or 2)) as fake, pytest.raises(ModelError, match="tokens where it is sent"):
+        ask(fake, own)
 
 
 @pytest.mark.parametrize("usage", [{"completion_tokens": 1}, {"completion_tokens": 1, "prompt_tokens": 0}])

@@ -22,7 +22,7 @@ from presafe.errors import ModelError
 KEY_VARIABLE = "PRESAFE_API_KEY"
 _SHOWN = 200
 """Letters of a server's words that are shown."""
-_SECRET = 16
+SECRET = 16
 """Letters from which a key is a secret, and no dummy such as EMPTY."""
 _CONNECT_S = 10.0
 
@@ -152,7 +152,7 @@ def shown(text: str) -> str:
 
 def without_secret(text: str) -> str:
     """Return what a model wrote, with a key that the server repeats in it masked."""
-    return _without_key(text) if len(api_key() or "") >= _SECRET else text
+    return _without_key(text) if len(api_key() or "") >= SECRET else text
 
 
 def message(response: httpx.Response) -> str:
