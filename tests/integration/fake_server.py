@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+
+from presafe.models.loading import load_renderer
 
 
 class Reply(NamedTuple):
@@ -19,18 +22,33 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     delay_s: float = 0.0
     cut: bool = False
+    counted: bool = False
+    """Whether the server puts the number of the prompt's tokens in place of `COUNT`."""
 
 
-def completion(text: str, finish_reason: str = "stop", delay_s: float = 0.0) -> Reply:
-    usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
+COUNT = 987654321
+
+
+def completion(text: Any, finish_reason: Any = "stop", delay_s: float = 0.0, num_tokens: Any = 5) -> Reply:
+    """An answer. Its prompt's tokens are counted with SmolThink's tokenizer, as the model behind the server would."""
+    usage = {"prompt_tokens": COUNT, "completion_tokens": num_tokens}
     choice = {"text": text, "index": 0, "finish_reason": finish_reason}
-    return Reply(json.dumps({"choices": [choice], "usage": usage}).encode(), delay_s=delay_s)
+    return Reply(json.dumps({"choices": [choice], "usage": usage}).encode(), delay_s=delay_s, counted=True)
 
 
 def error(status: int, message: str, **headers: str) -> Reply:
     """OpenAI's form of an error. A header's underscores are hyphens."""
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
     return Reply(json.dumps({"error": {"message": message}}).encode(), status, named)
+
+
+@cache
+def _tokenizer() -> Any:
+    return load_renderer("smolthink").tokenizer
+
+
+def num_tokens(prompt: str | list[int]) -> int:
+    return len(prompt if isinstance(prompt, list) else _tokenizer().encode(prompt))
 
 
 class FakeServer:
@@ -71,7 +89,11 @@ def serving(
                 fake.asked.append(body)
                 fake.times.append(time.monotonic())
                 fake.keys.add(self.headers.get("Authorization"))
-            self._send(answer(body, number))
+            reply = answer(body, number)
+            if reply.counted:
+                count = str(num_tokens(body["prompt"])).encode()
+                reply = reply._replace(body=reply.body.replace(str(COUNT).encode(), count))
+            self._send(reply)
 
         def _send(self, reply: Reply) -> None:
             time.sleep(reply.delay_s)

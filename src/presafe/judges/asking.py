@@ -1,8 +1,8 @@
 """A judge at work: what one model, or a panel, says of one answer.
 
 A model is asked once, and once more where its reply is malformed; then the answer counts as unjudged. So does one that
-the model could not be asked about: an error of the server, or no reply in time. A key that is refused or a model that
-is not there ends the run instead, since no answer would be judged.
+the model could not be asked about: an error of the server, no reply in time, or one that is too long. A key that is
+refused or a model that is not there ends the run instead, since no answer would be judged.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from inspect_ai.model import (
 from presafe.errors import JudgeError, PresafeError
 from presafe.judges.description import Asks, Description, descriptions
 from presafe.judges.keys import hide_key
+from presafe.judges.limits import limit_replies
 from presafe.judges.naming import Bench, Rule, Seat, read_name
 from presafe.judges.quoting import filled, quoted, set_off
 from presafe.judges.refusal import OFFLINE
@@ -118,7 +119,9 @@ def _single(seat: Seat) -> Rules:
                 raise
             except Exception as error:  # providers share no class of errors
                 return _no_reply(seat, error)
-            if ruling := read_reply(description, "" if output.empty else output.message.text, _odds(output), key):
+            if _ended(description, output) and (
+                ruling := read_reply(description, output.message.text, _odds(output), key)
+            ):
                 return ruling
         return Ruling("unjudged", note="malformed reply, twice")
 
@@ -137,7 +140,7 @@ def _connect(seat: Seat) -> Model:
         if descriptions()[seat.judge].send == "completion":
             arguments["chat_template"] = "{{ messages[0]['content'] }}"
     try:
-        return hide_key(get_model(address, memoize=False, **arguments))
+        return hide_key(limit_replies(get_model(address, memoize=False, **arguments)))
     except PresafeError:
         raise
     except Exception as error:  # a key, an address or a package that is missing, in as many classes as providers
@@ -178,9 +181,20 @@ def _messages(description: Description, request: str, answer: str, key: str, rem
     return [ChatMessageUser(content=filled(description.prompt, parts) + reminder)]
 
 
+def _ended(description: Description, output: ModelOutput) -> bool:
+    """Return whether there is a reply that ended as one does: not filtered or broken off by the server.
+
+    A reply in lines must have ended by itself, for a cut one might go on to contradict itself. One word fills its
+    budget.
+    """
+    if output.empty:
+        return False
+    return output.stop_reason == "stop" or (output.stop_reason == "max_tokens" and description.reply != "lines")
+
+
 def _odds(output: ModelOutput) -> dict[str, float]:
     """Log-probabilities of the first token of a reply, by token."""
-    logprobs = None if output.empty else output.choices[0].logprobs
+    logprobs = output.choices[0].logprobs
     if logprobs is None or not logprobs.content:
         return {}
     first = logprobs.content[0]

@@ -16,6 +16,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from rich.text import Text
 
 from presafe.errors import RunError
 from presafe.judges.agreement import Labelled
@@ -86,7 +87,7 @@ def _finished(logs: Path) -> EvalLog | None:
 
 
 def _ask(bench: Bench, items: Sequence[Labelled], logs: Path) -> EvalLog:
-    console.print(f"  asking {bench.name} about {len(items)} answers", soft_wrap=True)
+    console.print(Text(f"  asking {bench.name} about {len(items)} answers"), soft_wrap=True)
     samples = [Sample(id=item.id, input=item.request, metadata=item.model_dump()) for item in items]
     task = Task(name="labelled", dataset=MemoryDataset(samples), solver=recorded(), scorer=judge(bench.name))
     logs.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A server that quotes the key in an error must not thereby write it into a log: Inspect logs what providers raise."""
+"""A server that repeats the key must not thereby write it into a log: Inspect logs what providers raise or return."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 from inspect_ai.model import Model, ModelOutput
 
+from presafe.models.http import SECRET
+
 _HIDDEN = "[key]"
 
 
 def hide_key(model: Model) -> Model:
-    """The model, its API key hidden in whatever its provider raises or gives back as an error."""
+    """Return the model, its API key hidden in whatever its provider raises or gives back.
+
+    A dummy key, which may be a common word, is hidden in errors only.
+    """
     api, key = model.api, model.api.api_key
     if not key:
         return model
@@ -23,14 +28,17 @@ def hide_key(model: Model) -> Model:
         except Exception as error:
             _scrub(error, key)
             raise
-        if isinstance(result, tuple) and result[1].error:  # a bad request, which Inspect takes for an answer
-            output, call = result
+        output, call = result if isinstance(result, tuple) else (result, None)
+        is_error = call is not None and bool(call.error)  # a bad request, which Inspect takes for an answer
+        if not is_error and len(key) < SECRET:
+            return result
+        if call is not None:
             call.response = _without(key, call.response)
-            if isinstance(output, Exception):
-                _scrub(output, key)
-                return output, call
-            return ModelOutput.model_validate_json(output.model_dump_json().replace(key, _HIDDEN)), call
-        return result
+        if isinstance(output, Exception):
+            _scrub(output, key)
+        elif key in (text := output.model_dump_json()):
+            output = ModelOutput.model_validate_json(text.replace(key, _HIDDEN))
+        return output if call is None else (output, call)
 
     api.generate = hushed  # type: ignore[method-assign]
     return model

@@ -1,8 +1,9 @@
-"""How one kind of server takes a raw prompt: as token ids, or as text with transformers' or only OpenAI's settings.
+"""How one kind of server takes a raw prompt: as token ids, or as text with one of three sets of settings.
 
 Token ids are what every guarantee of `rendering` is about, so they are tried first. A server that takes text tokenises
 it itself: what it will see is worked out with the model's own tokenizer, and a prompt in which it would read a user's
-words as control tokens is not sent.
+words as control tokens is not sent. OpenAI's settings (max_tokens, seed, temperature, top_p, stop) are sent to every
+server, because one that ignores unknown fields would not see them elsewhere.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Dialect(StrEnum):
     """vLLM, SGLang, llama.cpp."""
     TRANSFORMERS = "text, transformers' settings"
     """`transformers serve`."""
+    LENIENT = "text, and ignores settings that it does not know"
+    """Ollama, for example: it accepts transformers' settings, whatever they are."""
     OPENAI = "text, OpenAI's settings"
     """Any other server of completions."""
 
@@ -51,12 +54,16 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
     """
     sampling = request.sampling
     seed = request.seed % 2**31  # the range that every server takes
-    body: dict[str, Any] = {"model": name, "max_tokens": request.max_tokens, "seed": seed}
+    body: dict[str, Any] = {
+        "model": name,
+        "max_tokens": request.max_tokens,
+        "seed": seed,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
     if dialect is Dialect.IDS:
         return body | {
             "prompt": request.ids,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
@@ -64,19 +71,40 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
             "skip_special_tokens": False,  # think marks are special tokens in some families
             "spaces_between_special_tokens": False,
         }
-    body["prompt"] = as_text(renderer, request.ids)
+    body |= {"prompt": as_text(renderer, request.ids), "stop": list(renderer.family.stop[:_MAX_STOPS])}
     if dialect is Dialect.TRANSFORMERS:
         draws = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         config: dict[str, Any] = {"do_sample": True, **draws} if sampling.temperature else {"do_sample": False}
         config |= {"eos_token_id": renderer.stop_ids(), "pad_token_id": renderer.tokenizer.pad_token_id}
         return body | {"generation_config": json.dumps(config)}
+    if dialect is Dialect.LENIENT:  # the penalty by each of its usual names
+        return body | {"top_k": sampling.top_k, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
     if sampling.top_k:
         raise UnaskableError(
             f"family {renderer.family.name} samples with top-k {sampling.top_k}, which this server does not take.",
             "Serve the model with vLLM.",
         )
-    stop = list(renderer.family.stop[:_MAX_STOPS])
-    return body | {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": stop}
+    return body
+
+
+def with_broken_settings(name: str, request: Request, renderer: Renderer) -> dict[str, Any]:
+    """Return a request that `transformers serve` refuses and a server that ignores unknown fields accepts.
+
+    Args:
+        name: What the server calls the model.
+        request: The prompt and how it is continued.
+        renderer: The model's tokenizer and family.
+
+    Raises:
+        UnaskableError: as `as_text`.
+    """
+    return request_body(Dialect.LENIENT, name, request, renderer) | {"generation_config": "[]"}
+
+
+def num_sent(body: dict[str, Any], renderer: Renderer) -> int:
+    """Return the number of tokens that a server must read a request's prompt as."""
+    prompt = body["prompt"]
+    return len(prompt if isinstance(prompt, list) else renderer.tokenizer.encode(prompt))
 
 
 def as_text(renderer: Renderer, ids: list[int]) -> str:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from presafe.errors import ModelError
 from presafe.models.family import Sampling
 from presafe.models.rendering import Renderer
+
+
+class UnansweredError(ModelError):
+    """A server has no answer to one prompt; it may answer the others."""
 
 
 class Request(NamedTuple):
@@ -54,7 +59,8 @@ class Engine(Protocol):
         """Continue one prompt.
 
         Raises:
-            ModelError: a server did not answer, or refused.
+            UnansweredError: a server refused this prompt.
+            ModelError: a server did not answer, or refused for another reason.
         """
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """The Inspect model provider `presafe/<address>`: CoT on and off for a model in this process or behind a server.
 
 The answer comes back with its thought apart (`ContentReasoning`); without a closed thought it is empty, so that no
-scorer can take a thought for an answer, and where the budget cut the thought the stop reason is `max_tokens`.
+scorer can take a thought for an answer, and where the budget cut the thought the stop reason is `max_tokens`. So it is
+where a server refused the prompt: the answer is empty, and the metadata say why (`unanswered`).
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from presafe.errors import ModelError
 from presafe.methods.registry import is_prefill, methods
 from presafe.models.address import need_weights, served_model
 from presafe.models.batching import LocalEngine
-from presafe.models.exchange import Engine, Request
+from presafe.models.exchange import Completion, Engine, Request, UnansweredError
 from presafe.models.family import Sampling
 from presafe.models.loading import load_model, load_renderer, shared_model
 from presafe.models.rendering import Renderer
 from presafe.models.served import ServedEngine
 from presafe.records import Thinking
+
+_UNANSWERED = 8
+"""Prompts that a server may refuse before it has answered one: beyond, it is no fault of the prompts. Ours."""
 
 
 class PreSafeAPI(ModelAPI):
@@ -103,6 +107,7 @@ class PreSafeAPI(ModelAPI):
             own = cache(lambda: load_model(model_name, adapter=folder, family=family, dtype=dtype))
             load = own if keep else lambda: shared_model(model_name, folder, family, dtype)
             self.engine = LocalEngine(load, batch_size, batch_tokens)
+        self._num_answered = self._num_unanswered = 0
         self.failure: Exception | None = None
         """What went wrong while sampling, with its traceback: Inspect passes on its words only."""
 
@@ -156,15 +161,37 @@ class PreSafeAPI(ModelAPI):
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
         )
-        completion = await self.engine.complete(request)
+        try:
+            completion = await self.engine.complete(request)
+        except UnansweredError as error:
+            return self._unanswered(error, request)
+        self._num_answered += 1
         said = renderer.tokenizer.decode(prefill) + completion.text
         thought, answer, truncated = renderer.split_text(said, self._thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
-        num_in, num_out = len(request.ids), completion.num_tokens
-        message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
         # Where the thought closed, an answer cut by the budget is still an answer: only a cut thought is not.
-        reason: StopReason = "max_tokens" if truncated else "stop"
+        return self._output(content, request, completion, "max_tokens" if truncated else "stop")
+
+    def _unanswered(self, error: UnansweredError, request: Request) -> ModelOutput:
+        """Return no answer to a prompt that the server refused.
+
+        Raises:
+            UnansweredError: it has refused many, and answered none.
+        """
+        self._num_unanswered += 1
+        if not self._num_answered and self._num_unanswered > max(_UNANSWERED, self.engine.in_flight()):
+            raise error
+        self.engine.on_finished(1)
+        output = self._output([ContentText(text="")], request, Completion("", 0, False), "max_tokens")
+        output.metadata = {**(output.metadata or {}), "unanswered": str(error)}
+        return output
+
+    def _output(
+        self, content: list[Content], request: Request, completion: Completion, reason: StopReason
+    ) -> ModelOutput:
+        message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
+        num_in, num_out = len(request.ids), completion.num_tokens
         return ModelOutput(
             model=self.model_name,
             choices=[ChatCompletionChoice(message=message, stop_reason=reason)],

@@ -22,6 +22,7 @@ from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from rich.text import Text
 
 from presafe.errors import ModelError, RunError
 from presafe.files import disk_error
@@ -39,7 +40,7 @@ from presafe.models.logs import (
     set_damaged_aside,
 )
 from presafe.models.provider import PreSafeAPI
-from presafe.progress import progress_bar
+from presafe.progress import console, progress_bar
 from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Response, Thinking
 
@@ -92,7 +93,10 @@ def answer(seed: int) -> Solver:
     """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        return await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
+        state = await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
+        if reason := (state.output.metadata or {}).get("unanswered"):
+            console.print(Text(f"  {state.sample_id} has no answer: {reason}"))
+        return state
 
     return solve
 

@@ -143,6 +143,8 @@ def test_without_odds_of_a_grade_there_is_no_score_whatever_the_text() -> None:
         {"1": inf},
         {"1": -0.1, "5": -inf},
         {"1": 5.0},
+        {"1": 0.0, "5": 0.0},  # 2 together
+        {"1": log(0.6), " 1": log(0.6)},  # 1.2 together
         {"1": -30.0, "x": -0.1},  # the grades hold e^-30
         {"1": log(0.24), "5": log(0.25)},  # and less than half
     ],

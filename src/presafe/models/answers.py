@@ -1,0 +1,121 @@
+"""What a server's answers say, read strictly: an answer that is none is asked for again, and never counted."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import httpx
+
+from presafe.models.exchange import Completion
+from presafe.models.http import Refused, TryAgain, read_json, shown, without_secret
+
+_STOPPED = frozenset({"stop", "eos", "eos_token", "stop_sequence"})
+_CUT = frozenset({"length", "max_tokens"})
+_SLACK = 8
+"""Tokens beyond the budget that a server may count, as for the end of the turn. Ours."""
+_MOST = 2**31
+"""No prompt, answer or context has so many tokens."""
+_NONE = "its answer is no completion"
+
+
+class Offer(NamedTuple):
+    """A model that a server offers."""
+
+    name: str
+    context: int | None
+    """Tokens of prompt and answer that it takes together; None where the server does not say."""
+
+
+def read_offers(response: httpx.Response) -> list[Offer]:
+    """Return the models in an answer of `/v1/models`; none where it lists none.
+
+    An adapter, for which vLLM states no context of its own, has that of its base.
+    """
+    try:
+        body = read_json(response)
+    except ValueError:
+        return []
+    models = body.get("data") if isinstance(body, dict) else None
+    named = [
+        model for model in (models if isinstance(models, list) else []) if isinstance(model, dict) and _name(model)
+    ]
+    contexts = {_name(model): _count(model.get("max_model_len")) for model in named}
+    bases = {_name(model): model.get("parent") for model in named}
+    return [
+        Offer(name, context or (contexts.get(base) if isinstance(base := bases[name], str) else None) or None)
+        for name, context in contexts.items()
+    ]
+
+
+def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Completion:
+    """Return what a model wrote.
+
+    Args:
+        response: The server's answer, of status 200.
+        max_tokens: Budget of the request; None where it is not known.
+
+    Raises:
+        TryAgain: it is no completion, did not end in a way that is known, or counts tokens that cannot be.
+        Refused: the server filtered what the model wrote, or does not count its tokens.
+    """
+    try:
+        body = read_json(response)
+        choice = body["choices"][0]
+        text, reason = choice["text"], choice["finish_reason"]
+        text.encode()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise TryAgain(_NONE) from error
+    if not isinstance(text, str):
+        raise TryAgain(_NONE)
+    if reason == "content_filter":
+        raise Refused("it filtered the answer (finish_reason content_filter)", of_prompt=True)
+    num_tokens = _num_written(body, max_tokens)
+    if reason is None and max_tokens is not None:
+        stopped = num_tokens < max_tokens
+    elif isinstance(reason, str) and reason in _STOPPED | _CUT:
+        stopped = reason in _STOPPED
+    else:
+        raise TryAgain(f"its answer did not end as one does (finish_reason {_shown(reason)})")
+    return Completion(without_secret(text), num_tokens, stopped)
+
+
+def num_read(response: httpx.Response) -> int | None:
+    """Return the number of tokens that a server read a prompt as; None where it does not say.
+
+    Raises:
+        TryAgain: it is no number of tokens.
+    """
+    try:
+        usage = read_json(response)["usage"]
+        value = usage.get("prompt_tokens")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TryAgain(_NONE) from error
+    count = _count(value)
+    if value is not None and count is None:
+        raise TryAgain(f"it counts {_shown(value)} tokens in the prompt")
+    return count or None  # no prompt has none: some servers leave out what they have in a cache
+
+
+def _num_written(body: Any, max_tokens: int | None) -> int:
+    usage = body.get("usage")
+    value = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if value is None:
+        raise Refused("it does not say how many tokens it wrote (usage.completion_tokens)")
+    count = _count(value)
+    if count is None or (max_tokens is not None and count > max_tokens + _SLACK):
+        budget = f", of {max_tokens} at most" if max_tokens is not None else ""
+        raise TryAgain(f"it counts {_shown(value)} tokens in its answer{budget}")
+    return count
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < _MOST else None
+
+
+def _shown(value: Any) -> str:
+    return shown(str(value)) if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
+def _name(model: dict[str, Any]) -> str:
+    name = model.get("id")
+    return name if isinstance(name, str) else ""
