@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
+from presafe.errors import JudgeError
+from presafe.judges import math
 from presafe.judges.math import compare, grade_math, judge_math
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "math500" / "test.jsonl"
@@ -115,6 +121,69 @@ RIGHT = [
     ("Either 41 or 42, so 42.", "42"),
     ("The difference between 3 and 5 is 2.", "2"),
     ("Mia has 5 apples or so, that is 42 in all.", "42"),
+    # Mixed numbers: 1 1/4 is 5/4, 11 5/6 is 71/6, 2 2/3 is 8/3.
+    ("So the total is 1 1/4.", "5/4"),
+    ("The answer is 11 5/6.", r"\frac{71}{6}"),
+    ("The answer is -2 2/3.", r"-\frac83"),
+    (r"\boxed{2 2/3}", r"\frac83"),
+    (r"\boxed{1\frac14}", "5/4"),
+    (r"\boxed{-1\frac14}", "-5/4"),
+    (r"\boxed{2\ \frac{2}{3} \text{ hours}}", "8/3"),
+    (r"$2\,\tfrac23$", "8/3"),
+    ("It takes 1 1/2 hours.", "1.5"),
+    ("$2 1/2", "2.5"),
+    ("It rose by 2 1/2%.", "2.5"),
+    (r"\boxed{33\frac13\%}", "33 1/3"),
+    ("33 1/3%", r"33\frac13\%"),
+    ("7/2", "3 1/2"),
+    ("3 1/2", r"3\frac{1}{2}"),
+    ("It is 2½.", "5/2"),
+    ("½", "0.5"),
+    ("The answer is minus 2 2/3.", "-8/3"),
+    ("(1 1/2, 2 1/3)", r"\left(\frac32, \frac73\right)"),
+    ("Total: 2 + 2/3 = 2 2/3", "8/3"),
+    ("x = 2 1/2", "5/2"),
+    ("The answer is not 1 1/2 but 2 1/2.", "5/2"),
+    # Groups of digits.
+    (r"\boxed{1\,000}", "1000"),
+    (r"$1\,000$", "1000"),
+    (r"The answer is 12\;345\;678.", "12345678"),
+    (r"\boxed{1~000}", "1000"),
+    (r"\boxed{1 000 000}", "1000000"),
+    ("It is 3\u202f500 km, or 3\u2009500 km.", "3500"),
+    (r"\boxed{1'000}", "1000"),
+    (r"1{,}000", "1000"),
+    (r"\boxed{10,\!080}", "10080"),
+    (r"So it costs \$1\,000.50.", "1000.5"),
+    (r"3.141\,592", "3.141592"),
+    (r"\boxed{12\,\text{cm}}", "12"),
+    ("€1 000", "1000"),
+    # Other ways to write a number.
+    ("1.2e5", "120000"),
+    ("1.2 x 10^5", "120000"),
+    ("\u22123", "-3"),
+    ("12 cm²", "12"),
+    ("x²+1", "x^2+1"),
+    # What is denied, and what several values come to.
+    ("The answer is not 7 but 8.", "8"),
+    ("It is not 7, but rather 8.", "8"),
+    ("The answer is not $7$ but $8$.", "8"),
+    ("The answer is not 7 apples but 8 apples.", "8"),
+    ("The answer isn't 7; it is 8.", "8"),
+    ("It cannot be 7, so 8.", "8"),
+    ("8, not 7", "8"),
+    ("It is 8 rather than 7.", "8"),
+    ("It is 8 instead of 7.", "8"),
+    ("The answer is 12 apples and 3 pears, so 15.", "15"),
+    ("12 apples and 3 pears, so it is $15$", "15"),
+    ("The answer is 42, so he has 3 left.", "42"),
+    # Times of the day.
+    ("The train leaves at 11:30 am.", "11:30"),
+    ("11:30 am", r"11:30\text{ a.m.}"),
+    (r"\boxed{11:30\text{ p.m.}}", "11:30 pm"),
+    ("11:30", "11:30 am"),
+    ("11:30 pm", "23:30"),
+    ("It starts at 9:15 am and ends at 11:30 am.", "11:30"),
 ]
 """Fractions, intervals, units, sets, words, bases, LaTeX with and without its marks; boxed and free."""
 
@@ -159,6 +228,23 @@ WRONG = [
     ("between 3 and 5", "5"),
     ("The answer is between 3 and 5.", "3"),
     (r"The answer is between $3$ and $5$.", "5"),
+    ("The answer is 2 2/3.", "2"),
+    ("The answer is 2 2/3.", "2/3"),
+    (r"\boxed{2\frac23}", "4/3"),
+    ("-2 2/3", "-4/3"),
+    (r"\boxed{1\,000}", "1"),
+    ("1 000", "0"),
+    ("It is 1 1/2 or 2.", "3/2"),
+    ("The answer is not 7 but 8.", "7"),
+    ("not 7 but 8", "7"),
+    ("It is 8 instead of 7.", "7"),
+    ("The answer is not 7.", "7"),
+    ("The answer is 12 apples and 3 pears, so 15.", "12"),
+    ("12 apples and 3 pears, so 15", "3"),
+    ("11:40 am", "11:30"),
+    ("11:30 am", "11:30 pm"),
+    ("11:30", "23:30"),
+    ("11:30 am or 11:40 am", "11:40"),
 ]
 
 
@@ -255,6 +341,101 @@ def test_an_answer_too_large_to_work_out_is_unjudged_in_time(monkeypatch: pytest
     start = time.monotonic()
     assert judge_math(answer, "42", truncated=False) == "unjudged"
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("letters", ["x" * 70_000, "9" * 100_000, "\U0001f600" * 70_000, "\ud800" * 70_000])
+def test_a_long_answer_to_a_sum_is_judged_and_its_vote_cut(monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
+    # Failed first: the reply was read once, 65,536 bytes of it, and half a line of JSON ended the run at every rerun.
+    monkeypatch.setattr("presafe.judges.math._LIMIT_S", 120.0)
+    graded = grade_math(f"Well.\n{letters}", "42", truncated=False)
+    assert graded.verdict == "wrong"
+    assert len(graded.read or "") == 1000
+    json.dumps(graded.read).encode()
+
+
+def test_a_long_answer_that_ends_in_the_right_value_is_right() -> None:
+    assert judge_math("x" * 70_000 + "\nThe answer is 42.", "42", truncated=False) == "right"
+    assert judge_math("\\boxed{42}\n" + "so it is, " * 10_000, "42", truncated=False) == "right"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_worker_that_dies_or_hangs_costs_no_more_than_its_answer(
+    monkeypatch: pytest.MonkeyPatch, end: signal.Signals, when: str
+) -> None:
+    # Failed first: BrokenPipeError where it died, a wait without end where it hung.
+    judge_math("1", "1", truncated=False)
+    worker = math._WORKER._process
+    assert worker is not None
+    monkeypatch.setattr(math, "_LIMIT_S", 3.0)
+    monkeypatch.setattr(math, "_GRACE_S", 0.5)
+    if when == "before":
+        os.kill(worker.pid, end)
+        time.sleep(0.2)
+        assert judge_math("x" * 10**6 + " 42", "42", truncated=False) in ("unjudged", "right")  # right: it was replaced
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
+            time.sleep(0.5)
+            os.kill(worker.pid, end)
+            assert verdict.result() == "unjudged"
+    assert worker.poll() is not None
+    monkeypatch.undo()
+    assert judge_math("42", "42", truncated=False) == "right"
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "null", "[]", '["right"]', '["maybe", null]', '["right", 3]', "[" * 10_000, "x" * 10**6]
+)
+def test_a_reply_that_is_none_leaves_the_answer_unjudged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reply: str
+) -> None:
+    python = tmp_path / "python"
+    (tmp_path / "reply").write_text(reply, encoding="utf-8")
+    python.write_text(f"#!/bin/sh\necho ready\nread question\ncat {tmp_path}/reply\necho\n", encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(math, "_WORKER", math._Worker())
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert grade_math("42", "42", truncated=False) == ("unjudged", None)
+    assert grade_math("42", "42", truncated=False) == ("unjudged", None)  # again, from another worker
+
+
+def test_a_worker_that_cannot_start_is_an_error_once_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "_WORKER", math._Worker())
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(JudgeError, match="process that compares sums does not start"):
+        judge_math("42", "42", truncated=False)
+
+
+def test_a_comparison_that_the_kernel_kills_is_unjudged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where memory is short."""
+    judge_math("1", "1", truncated=False)
+    worker = math._WORKER._process
+    assert worker is not None
+    start = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
+        time.sleep(0.5)
+        psutil.Process(worker.pid).children()[0].kill()
+        assert verdict.result() == "unjudged"
+    assert time.monotonic() - start < 10
+    assert judge_math("42", "42", truncated=False) == "right"
+    assert math._WORKER._process is worker
+
+
+def test_a_comparison_outlives_neither_its_limit_nor_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "_WORKER", math._Worker())
+    judge_math("1", "1", truncated=False)
+    worker = math._WORKER._process
+    assert worker is not None
+    monkeypatch.setattr(math, "_LIMIT_S", 30.0)
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
+        time.sleep(0.5)
+        (comparison,) = psutil.Process(worker.pid).children()
+        os.kill(worker.pid, signal.SIGKILL)
+        assert verdict.result() == "unjudged"
+    comparison.wait(timeout=5)
 
 
 @pytest.mark.parametrize(
