@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import ModelError
-from presafe.models.checks import first_line, need_finite, need_places, reading
+from presafe.models.checks import first_line, need_finite, need_places, read_object, reading
 from presafe.processes import weights_are_cut
+
+_MAX_STATE_BYTES = 2**30
+"""Size of a trainer's state that is read: its history has a line for every step."""
 
 
 def need_whole_checkpoint(folder: str | None, model: Any) -> None:
@@ -28,6 +31,9 @@ def need_whole_checkpoint(folder: str | None, model: Any) -> None:
 
     hint = f"Delete {folder} to resume from the one before, or from the start."
     what = f"the checkpoint in {folder}"
+    step = read_object(Path(folder) / "trainer_state.json", _MAX_STATE_BYTES).get("global_step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        raise ModelError(f"{what} is of step {step!r}, which is no number of steps.", hint)
     adapted = hasattr(model, "peft_config")
     if adapted:
         places = get_peft_model_state_dict(model)

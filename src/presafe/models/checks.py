@@ -61,18 +61,22 @@ def reading(call: Callable[[], Any], problem: Callable[[Exception], ModelError])
         raise problem(error) from error
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the JSON object in a file of a model.
 
+    Args:
+        file: The file.
+        max_bytes: Size of a larger one that is not read.
+
     Raises:
-        ModelError: it cannot be read, is larger than 16 MiB, or holds something else.
+        ModelError: it cannot be read, is larger, or holds something else.
     """
     hint = "Take the publisher's file again."
     try:
         if not file.is_file():
             raise ModelError(f"{file} is no file.", hint)
-        if file.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{file} has more than {_MAX_JSON_BYTES // 2**20} MiB.", hint)
+        if file.stat().st_size > max_bytes:
+            raise ModelError(f"{file} has more than {max_bytes // 2**20} MiB.", hint)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a JSON error and a Unicode error are ValueErrors
         what = "it is nested too deep" if isinstance(error, RecursionError) else first_line(error)
@@ -178,8 +182,8 @@ def load_whole(
     network = f"{model.base_model_prefix}."
     missing = [
         name
-        for name in sorted(report["missing_keys"])
-        if not _HARMLESS.search(name) and (name.startswith(network) or not new_head)
+        for name in model.state_dict()
+        if name in report["missing_keys"] and not _HARMLESS.search(name) and (name.startswith(network) or not new_head)
     ]
     if missing:
         total = len(model.state_dict())

@@ -76,6 +76,6 @@ def _num_weights(folder: Path) -> int | None:
         if num_bytes > file.stat().st_size:
             return None  # it was cut: the library says so
         try:
-            return len(json.loads(opened.read(num_bytes)))
-        except (ValueError, RecursionError):
+            return len(json.loads(opened.read(num_bytes)).keys() - {"__metadata__"})
+        except (ValueError, RecursionError, AttributeError):
             return None

@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from presafe.errors import ModelError
 
+_COLDEST = 1e-6
+"""Temperature below which decoding is greedy: logits of float32 that differ do so by more, and dividing overflows."""
+
 
 class Sampling(BaseModel):
     """How tokens are drawn. Temperature 0 is greedy decoding."""
@@ -32,6 +35,11 @@ class Sampling(BaseModel):
     """Nucleus mass kept; 1 keeps all."""
     top_k: int = Field(default=0, ge=0)
     """Most likely tokens kept; 0 keeps all."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Return whether the most likely token is always taken: at 0, or so cold that no other is ever drawn."""
+        return self.temperature < _COLDEST
 
 
 class Family(BaseModel):
