@@ -17,9 +17,9 @@ _WRITTEN_LAST = "trainer_state.json"
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in a folder; ones cut by a kill are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
+    """Return the newest whole checkpoint in a folder; ones cut by a kill are deleted."""
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    for checkpoint in sorted(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
         if _is_whole(checkpoint / _WRITTEN_LAST):
             return str(checkpoint)
         shutil.rmtree(checkpoint)
@@ -28,10 +28,10 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def _is_whole(file: Path) -> bool:
     try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return True
+    return isinstance(state, dict)
 
 
 def bar_callback(bar: Bar) -> TrainerCallback:

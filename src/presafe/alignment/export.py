@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from presafe.errors import ModelError
+from presafe.models.adapters import need_adapter
+from presafe.models.checks import need_places
 from presafe.models.decision_head import HEAD
 from presafe.records import disk_error
 
@@ -26,7 +27,8 @@ def export_adapter(
 ) -> None:
     """Write a PEFT model's adapter: `adapter_model.safetensors` and `adapter_config.json`.
 
-    vLLM refuses adapters with `modules_to_save`, so the head's weights and its name are taken out.
+    vLLM refuses adapters with `modules_to_save`, so the head's weights and its name are taken out. So are the base's
+    own weights, which PEFT adds where a target is the embedding or the output layer, unchanged.
 
     Args:
         model: The PEFT model that was trained.
@@ -48,7 +50,9 @@ def export_adapter(
         if not isinstance(config["target_modules"], str):  # a pattern stays one; "all-linear" has listed the head
             config["target_modules"] = sorted(name for name in config["target_modules"] if name != HEAD)
         config["base_model_name_or_path"] = base_model or config["base_model_name_or_path"]
-        kept = {name: value.to(dtype) for name, value in weights.items() if HEAD not in name}
+        kept = {
+            name: value.to(dtype) for name, value in weights.items() if HEAD not in name and ".base_layer." not in name
+        }
         folder.mkdir(parents=True, exist_ok=True)
         save_file(kept, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
@@ -80,11 +84,13 @@ def load_adapter(model: Any, folder: Path) -> None:
         folder: Folder of the adapter.
 
     Raises:
-        ModelError: the adapter has weights that the model lacks.
+        ModelError: the adapter cannot be read or is not finite, has weights that the model lacks or of another shape,
+            or lacks some of the model's.
     """
+    need_adapter(folder)
     weights = load_file(str(folder / "adapter_model.safetensors"))
     # peft's own loader would miss the head, which an exported adapter does not hold.
     own = {name.replace(".weight", ".default.weight"): value for name, value in weights.items()}
-    strange = model.load_state_dict(own, strict=False).unexpected_keys
-    if strange:
-        raise ModelError(f"the adapter in {folder} has weights that the model lacks (first: {strange[0]}).")
+    places = {name: value for name, value in model.state_dict().items() if ".lora_" in name and HEAD not in name}
+    need_places(own, places, f"the adapter in {folder}")
+    model.load_state_dict(own, strict=False)

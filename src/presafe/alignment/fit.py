@@ -10,6 +10,7 @@ from typing import Any, Literal
 from presafe.alignment.rows import AlignmentRow, cut, refusal_start_id
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import Head
+from presafe.models.checkpoints import need_whole_checkpoint
 from presafe.models.rendering import Renderer
 from presafe.processes import is_main_process, num_processes, weights_are_cut
 from presafe.progress import console, progress_bar
@@ -159,6 +160,7 @@ def fit(
             load_adapter(trainer.model, start)
         with trainer.accelerator.main_process_first():  # it may delete one that was cut
             checkpoint = last_checkpoint(checkpoints)
+        need_whole_checkpoint(checkpoint, trainer.model)
         short = max(len(row.input_ids) for row in kept) <= _SHORT
         attention = sdpa_kernel(SDPBackend.MATH) if on_cpu_in_bfloat16 and short else nullcontext()
         # PEFT makes every input float32 for its weights, and autocast makes it bfloat16 again: to the bit the same.

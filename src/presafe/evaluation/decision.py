@@ -62,6 +62,8 @@ def decision_scores(
     sequences = [each.ids + opening + list(start.shared) for each in rendered]
     scores: dict[int, DecisionScore] = {}
     decoder, lm_head = loaded.model.base_model, loaded.model.get_output_embeddings()
+    if head is not None:
+        head.need_fit(loaded.model)
     layer = None if head is None else head.layer
     asked: dict[str, Any] = {"use_cache": False, "output_hidden_states": layer is not None}
     with torch.inference_mode():

@@ -7,9 +7,10 @@ head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 −
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from presafe.errors import ModelError
 from presafe.methods.method import Position
+from presafe.models.checks import first_line, need_finite, need_places
 
 HEAD = "presafe_head"
 """Attribute of the causal language model while it trains, and stem of the exported file."""
@@ -103,7 +105,8 @@ class DecisionHead:
         folder: Folder that holds `presafe_head.safetensors`.
 
     Raises:
-        ModelError: there is none, or its file cannot be read.
+        ModelError: there is none, its file cannot be read, or it holds no weights (1, hidden size) and bias (1) of
+            finite numbers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,16 +114,44 @@ class DecisionHead:
             raise ModelError(
                 f"{folder} holds no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
             )
+        broken = "Copy it again, or align again."
         try:
             with safe_open(str(folder / f"{HEAD}.safetensors"), framework="pt") as file:
-                self.weight, self.bias = file.get_tensor("weight"), file.get_tensor("bias")
-                said = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+                declared = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
         except (OSError, SafetensorError) as error:
+            raise ModelError(f"the head in {folder} cannot be read: {first_line(error)}.", broken) from error
+        what = f"the head in {folder}"
+        width = weights["weight"].shape[-1] if "weight" in weights and weights["weight"].dim() else 1
+        need_places(weights, {"weight": torch.empty(1, width), "bias": torch.empty(1)}, what, broken)
+        need_finite(weights.items(), what, "Its training has diverged: align again.")
+        self.weight, self.bias = weights["weight"].float(), weights["bias"].float()
+        position, layer = declared.get("position", "prompt_end"), declared.get("layer")
+        if position not in get_args(Position) or not (layer is None or re.fullmatch("[1-9][0-9]{0,5}", layer)):
+            raise ModelError(f"{what} reads at position {position!r} and layer {layer}, which are not known.", broken)
+        self.position = cast(Position, position)
+        self.layer = None if layer is None else int(layer)
+
+    def need_fit(self, model: Any) -> None:
+        """Check that a model has the states that the head reads.
+
+        Raises:
+            ModelError: its hidden states have another size, or it has fewer layers.
+        """
+        config = model.config.get_text_config()
+        self._need_width(config.hidden_size)
+        if self.layer is not None and self.layer > config.num_hidden_layers:
             raise ModelError(
-                f"the head in {folder} cannot be read: {str(error).splitlines()[0]}.", "Copy it again, or align again."
-            ) from error
-        self.position = cast(Position, said.get("position", "prompt_end"))
-        self.layer = int(said["layer"]) if "layer" in said else None
+                f"the head reads after layer {self.layer}, and the model has {config.num_hidden_layers} layers.",
+                "Name the model that the head was trained on.",
+            )
+
+    def _need_width(self, width: int) -> None:
+        if width != self.weight.shape[-1]:
+            raise ModelError(
+                f"the head reads {self.weight.shape[-1]} numbers, the model's hidden state has {width}.",
+                "Name the model that the head was trained on.",
+            )
 
     def probability(self, hidden: Tensor) -> Tensor:
         """σ(φ(h)) for hidden states of shape (rows, hidden size).
@@ -128,9 +159,5 @@ class DecisionHead:
         Raises:
             ModelError: the head was trained on a model of another hidden size.
         """
-        if hidden.shape[-1] != self.weight.shape[-1]:
-            raise ModelError(
-                f"the head reads {self.weight.shape[-1]} numbers, the model's hidden state has {hidden.shape[-1]}.",
-                "Name the model that the head was trained on.",
-            )
+        self._need_width(hidden.shape[-1])
         return torch.sigmoid(hidden.float().cpu() @ self.weight.T + self.bias).squeeze(-1)

@@ -105,7 +105,7 @@ def generate_batch(
 
 def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generator]) -> torch.Tensor:
     """The next token of every row: the most likely, or one drawn after temperature, top-k and top-p."""
-    if sampling.temperature == 0:
+    if sampling.is_greedy:
         return logits.argmax(-1)
     probabilities, order = by_probability(logits.float().cpu(), sampling)
     picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
@@ -127,4 +127,5 @@ def by_probability(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tens
         scores[:, sampling.top_k :] = -torch.inf
     probabilities = scores.softmax(-1)
     outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
+    outside[:, 0] = False  # however small top-p is, the most likely token is kept
     return probabilities.masked_fill(outside, 0.0), order

@@ -15,23 +15,31 @@ import tomllib
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from presafe.errors import ModelError
 
+_COLDEST = 1e-6
+"""Temperature below which decoding is greedy: logits of float32 that differ do so by more, and dividing overflows."""
+
 
 class Sampling(BaseModel):
     """How tokens are drawn. Temperature 0 is greedy decoding."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus mass kept; 1 keeps all."""
     top_k: int = Field(default=0, ge=0)
     """Most likely tokens kept; 0 keeps all."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Return whether the most likely token is always taken: at 0, or so cold that no other is ever drawn."""
+        return self.temperature < _COLDEST
 
 
 class Family(BaseModel):
@@ -64,7 +72,7 @@ class Family(BaseModel):
     think_close: str = Field(default="</think>", min_length=1)
     untrained: Literal["on", "off"] | None = None
     """The mode that the model has no switch for and was not trained in; it is asked for by the prefill alone."""
-    stop: tuple[str, ...] = Field(min_length=1)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     """Tokens that end a turn."""
     max_tokens: int = Field(default=4096, ge=1)
     """Budget of thought and answer that its publisher recommends; taken where none is named."""
@@ -101,6 +109,8 @@ def parse_family(text: str, source: str) -> Family:
         return Family.model_validate(settings)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"family {source} is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise ModelError(f"family {source} is nested too deep.") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"family {source}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
 from presafe.memory import free_memory
+from presafe.models.adapters import merge_adapter, need_adapter
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
-from presafe.models.family import detect_family, find_family
+from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, reading, reason
+from presafe.models.configs import default_template, need_readable_configs
+from presafe.models.family import detect_family, families, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
 from presafe.processes import weights_are_cut
-
-_UNREADABLE = (OSError, ValueError, KeyError, struct.error)
-"""What transformers raises where files are missing or malformed; the last from a GGUF file that was cut."""
 
 
 class LoadedModel(NamedTuple):
@@ -48,35 +47,43 @@ def load_renderer(address: str, family: str | None = None, tokenizer: str | None
     named = find_family(family) if family is not None else None
     served = served_model(address)
     source = address if served is None else tokenizer or served.name
-    try:
-        loaded = AutoTokenizer.from_pretrained(**pretrained(source))
-    except _UNREADABLE as error:
-        if served is not None:
-            raise ModelError(
-                f"cannot load the tokenizer of {address} from {source!r}: {_reason(source, error)}.",
-                "Name its hub id or a local folder with --tokenizer, or tokenizer in the recipe's [model].",
-            ) from error
-        raise _not_found(address, error) from error
+
+    def failed(error: Exception) -> ModelError:
+        if served is None:
+            return _not_found(address, error)
+        return ModelError(
+            f"cannot load the tokenizer of {address} from {source!r}: {_reason(source, error)}.",
+            "Name its hub id or a local folder with --tokenizer, or tokenizer in the recipe's [model].",
+        )
+
+    options = pretrained(source)
+    need_readable_configs(options)
+    loaded = reading(lambda: AutoTokenizer.from_pretrained(**options, trust_remote_code=False), failed)
     if source == SMOLTHINK:
         loaded.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
+    loaded.chat_template = default_template(loaded.chat_template, source)
     if loaded.pad_token_id is None or loaded.pad_token_id == loaded.eos_token_id:
         loaded.pad_token = loaded.unk_token or loaded.eos_token
     model_type = _model_type(source)
     if named is None or not loaded.chat_template:
         named = detect_family(loaded.chat_template, source, model_type)
-    return Renderer(loaded, named, model_type)
+    renderer = Renderer(loaded, named, model_type)
+    if named not in families().values():
+        renderer.need_stops()
+    renderer.try_template()
+    return renderer
 
 
 def _model_type(address: str) -> str | None:
-    """`model_type` of a model's config; None where there is no config, as beside a tokenizer alone."""
+    """Return `model_type` of a model's config; None where there is no config, as beside a tokenizer alone."""
     from transformers import PreTrainedConfig
 
     try:
         config, _ = PreTrainedConfig.get_config_dict(**pretrained(address))
     except (OSError, ValueError, KeyError):
         return None
-    found: str | None = config.get("model_type")
-    return found
+    kind = config.get("model_type")
+    return kind if isinstance(kind, str) else None
 
 
 def load_model(
@@ -91,74 +98,51 @@ def load_model(
         dtype: "float32" or "bfloat16".
 
     Raises:
-        ModelError: no such model, adapter or family, no chat template, an adapter of another model, or a served model.
+        ModelError: no such model, adapter or family, no chat template, a tokenizer with more ids than the model has
+            rows, or as `load_weights` and `merge_adapter`.
     """
-    from peft import PeftModel
-
     need_weights(address, "loading a model")
     if adapter is not None:
         need_adapter(adapter)
     renderer = load_renderer(address, family)
     model = load_weights(address, dtype)
+    need_rows(model, renderer.tokenizer, address)
     if adapter is not None:
-        try:
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ModelError(
-                f"the adapter in {adapter} does not fit {address}: {_first_line(error)}.",
-                "Name the model that it was trained on, or export it again.",
-            ) from error
+        model = merge_adapter(model, adapter, address)
     return LoadedModel(model.eval(), renderer)
-
-
-def need_adapter(folder: Path) -> None:
-    """Say at once, before weights are loaded, that a folder holds no adapter, or one whose file was cut.
-
-    Raises:
-        ModelError: it holds none that can be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} holds no adapter (no adapter_config.json).", "Name an exported adapter's folder.")
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelError(f"{folder} holds no adapter (no {weights.name}).", "Name an exported adapter's folder.")
-    try:
-        with safe_open(weights, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise ModelError(
-            f"the adapter in {folder} cannot be read: {_first_line(error)}.", "Copy it again, or export it again."
-        ) from error
 
 
 def load_weights(address: str, dtype: str) -> Any:
     """The causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
 
     Raises:
-        ModelError: no such model, one whose files cannot be read, or a served one.
+        ModelError: no such model; one whose files cannot be read, or do not hold all of its weights as finite numbers;
+            one that needs code of its own; or a served one.
     """
     import torch
-    from peft import PeftModel
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    need_weights(address, "loading a model")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(**pretrained(address), dtype=getattr(torch, dtype))
-    except _UNREADABLE as error:
-        raise _not_found(address, error) from error
-    except SafetensorError as error:
-        raise ModelError(
-            f"the weights of {address} cannot be read: {_first_line(error)}.",
+    def failed(error: Exception) -> ModelError:
+        if not isinstance(error, SafetensorError):
+            return _not_found(address, error)
+        return ModelError(
+            f"the weights of {address} cannot be read: {first_line(error)}.",
             "A download may have been cut: delete the file and fetch it again.",
-        ) from error
+        )
+
+    need_weights(address, "loading a model")
+    options = pretrained(address)
+    need_readable_configs(options)
+    model = load_whole(AutoModelForCausalLM, address, failed, new_head=False, **options, dtype=getattr(torch, dtype))
     forget_quantizer(model)
     if address == SMOLTHINK:
-        model = PeftModel.from_pretrained(model, str(smolthink_adapter())).merge_and_unload()
-    if torch.cuda.is_available() and not weights_are_cut():
+        model = merge_adapter(model, smolthink_adapter(), SMOLTHINK)
+    if weights_are_cut():  # no process has them whole
+        return model
+    if torch.cuda.is_available():
         model = model.to("cuda")
+    need_finite_model(model, f"the model {address}")
     return model
 
 
@@ -180,19 +164,11 @@ def release_model() -> None:
     free_memory()
 
 
-def _first_line(error: Exception) -> str:
-    """What a library says, without all that it goes on to say; a line that ends in a colon needs the next."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).removesuffix(".")
-
-
 def _reason(source: str, error: Exception) -> str:
     """What is wrong with a model's files."""
     if "gguf_file" in pretrained(source):
-        return f"its GGUF file cannot be read, perhaps because its download was cut ({_first_line(error)})"
-    if "instantiate the backend tokenizer" in str(error):
-        return "it holds no tokenizer that can be read here (tokenizer.json)"
-    return _first_line(error)
+        return f"its GGUF file cannot be read, perhaps because its download was cut ({first_line(error)})"
+    return reason(error)
 
 
 def _not_found(address: str, error: Exception) -> ModelError:

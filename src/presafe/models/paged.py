@@ -65,7 +65,7 @@ class PagedDecoder:
                 auto_switch_to_flash=model.dtype == torch.bfloat16,  # where it is installed; it knows no float32
             ),
         )
-        if sampling.temperature:
+        if not sampling.is_greedy:
             self._manager.logit_processor = ContinuousBatchingLogitsProcessorList(
                 LogitsProcessorList([SeededDraw(sampling)])
             )
@@ -85,7 +85,7 @@ class PagedDecoder:
                 result.set_result(found)
 
         self._manager.register_result_handler(name, finish)
-        seed = {"seed": request.seed} if self.sampling.temperature else {}
+        seed = {"seed": request.seed} if not self.sampling.is_greedy else {}
         taken = self._manager.add_request(
             request.ids, request_id=name, max_new_tokens=request.max_tokens, eos_token_id=self._stop_ids, **seed
         )

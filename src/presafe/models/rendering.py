@@ -12,11 +12,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
 from presafe.errors import ModelError
 from presafe.methods.method import Prefill
 from presafe.models.family import Family
+from presafe.models.templates import render_bounded
 from presafe.records import Thinking
 
 _SLOT = "\ue000user text\ue000"
@@ -52,6 +51,7 @@ class Renderer:
         self.tokenizer, self.family, self.model_type = tokenizer, family, model_type
         marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
         marks |= {family.think_open, family.think_close, *family.stop}
+        self._templated: dict[str, str] = {}
         self._control = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
 
     def render(self, text: str, thinking: Thinking) -> RenderedPrompt:
@@ -125,10 +125,33 @@ class Renderer:
         return [*self.text_ids(answer), *(self.stop_ids()[:1] if ended else [])]
 
     def stop_ids(self) -> list[int]:
-        """Ids of the tokens that end a turn."""
+        """Return the ids of the tokens that end a turn.
+
+        Raises:
+            ModelError: the tokenizer has none.
+        """
         ids = [self.tokenizer.convert_tokens_to_ids(token) for token in self.family.stop]
         unknown = self.tokenizer.unk_token_id
-        return [i for i in ids if i is not None and i != unknown] or [self.tokenizer.eos_token_id]
+        known = [i for i in ids if i is not None and i != unknown] or [self.tokenizer.eos_token_id]
+        if known == [None]:
+            raise ModelError(
+                f"the tokenizer has no token that ends a turn: neither {', '.join(self.family.stop)} nor an eos_token.",
+                "Name the family that the model is of, or declare its stop tokens in a .toml file.",
+            )
+        return known
+
+    def need_stops(self) -> None:
+        """Check that every stop token of the family is one token of the tokenizer.
+
+        Raises:
+            ModelError: one is not, so that no turn would ever end by it.
+        """
+        vocabulary = self.tokenizer.get_vocab()
+        if unknown := [token for token in self.family.stop if token not in vocabulary]:
+            raise ModelError(
+                f"family {self.family.name}: stop: {unknown[0]!r} is no token of this tokenizer.",
+                "Name the tokens that end a turn, as they stand in the vocabulary.",
+            )
 
     def split(self, ids: list[int], thinking: Thinking) -> Answer:
         """Split sampled ids into thought and answer; see `split_text`."""
@@ -140,7 +163,9 @@ class Renderer:
 
         With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the
         prompt or is in the output; with CoT off too, where the model opens a thought all the same. Without a closing
-        mark there is no answer: the thought was cut off (`truncated`), or the model ended its turn inside it.
+        mark there is no answer: the thought was cut off (`truncated`), or the model ended its turn inside it. But where
+        the model is to open its thought itself and wrote no mark at all, it left the thought out: a turn that it ended
+        is the answer, and one that the budget ended is undecided (`truncated`, for a mark could have come).
 
         Args:
             text: What was sampled, special tokens included; the one that ends the turn may be there or not.
@@ -153,24 +178,34 @@ class Renderer:
         if thinking == "off" and not text.startswith(self.family.think_open):
             return Answer("", text, False)
         thought, mark, answer = text.partition(self.family.think_close)
+        if self.family.model_opens and not mark and ended and self.family.think_open not in text:
+            return Answer("", text, False)
         thought = thought.strip().removeprefix(self.family.think_open).strip()
         return Answer(thought, answer.strip(), not mark and not ended)
 
     def templated(self, messages: list[dict[str, str]], **switches: Any) -> str:
-        """What the chat template writes.
+        """Return what the chat template writes for a conversation; rendered once, and then remembered.
 
         Raises:
-            ModelError: it fails, or refuses these messages.
+            ModelError: it fails, refuses these messages, or does not end within bounds (`render_bounded`).
         """
-        try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **switches)
-        except (TemplateError, TypeError) as error:
+        key = repr((self.tokenizer.chat_template, messages, sorted(switches.items())))
+        if key not in self._templated:
             roles = ", ".join(message["role"] for message in messages)
-            raise ModelError(
-                f"the chat template fails on a conversation of {roles}: {' '.join(str(error).split())}.",
-                "Mend chat_template in the tokenizer's folder, or take the publisher's.",
-            ) from error
-        return text
+            self._templated[key] = render_bounded(
+                lambda: self.tokenizer.apply_chat_template(messages, tokenize=False, **switches),
+                f"a conversation of {roles}",
+            )
+        return self._templated[key]
+
+    def try_template(self) -> None:
+        """Render both prompts once, so that a broken template is an error before weights are loaded.
+
+        Raises:
+            ModelError: as `templated`; or the template drops the user's text.
+        """
+        self._around("on")
+        self._around("off")
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
         before, after = self._around("on")

@@ -98,7 +98,7 @@ def shape_of(address: str) -> ModelShape:
     from transformers import AutoConfig
 
     try:
-        return shape_of_config(AutoConfig.from_pretrained(address))
+        return shape_of_config(AutoConfig.from_pretrained(address, trust_remote_code=False))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].removesuffix(".")
         raise ModelError(

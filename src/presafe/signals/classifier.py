@@ -11,15 +11,19 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from presafe.errors import ModelError, SignalError
+from presafe.models.checkpoints import need_whole_checkpoint
+from presafe.models.checks import load_whole, need_finite, need_rows, reading, reason
+from presafe.models.configs import need_readable_configs
 from presafe.models.weights import minilm_folder
 from presafe.progress import progress_bar
 from presafe.recipe import SignalSettings
 from presafe.training import bar_callback, last_checkpoint
 
 MINILM = "minilm"
+_AGAIN = "Delete the folder and run the same command: it is trained again."
 
 
 class DecisionSplit(NamedTuple):
@@ -79,10 +83,7 @@ def train_classifier(
     """
     import torch
     from datasets import Dataset
-    from safetensors import SafetensorError
     from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
         DataCollatorWithPadding,
         PrinterCallback,
         Trainer,
@@ -92,14 +93,15 @@ def train_classifier(
 
     set_seed(settings.seed)
     address = str(minilm_folder()) if settings.encoder == MINILM else settings.encoder
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(address)
-        # With one label, transformers would fit a regression; "multi_label" makes it binary cross-entropy.
-        model = AutoModelForSequenceClassification.from_pretrained(
-            address, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load encoder {settings.encoder!r}: {str(error).splitlines()[0]}") from error
+    # With one label, transformers would fit a regression; "multi_label" makes it binary cross-entropy.
+    tokenizer, model = _loaded(
+        address,
+        f"encoder {settings.encoder!r}",
+        new_head=True,
+        num_labels=1,
+        problem_type="multi_label_classification",
+        dtype=torch.float32,
+    )
     encoded = tokenizer(list(texts), answers and list(answers), truncation=True, max_length=settings.max_length)
     rows = Dataset.from_dict({**encoded, "labels": [[float(label)] for label in refused]})
     checkpoints = folder / "checkpoints"
@@ -127,7 +129,9 @@ def train_classifier(
             callbacks=[bar_callback(bar)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        checkpoint = last_checkpoint(checkpoints)
+        need_whole_checkpoint(checkpoint, model)
+        trainer.train(resume_from_checkpoint=checkpoint)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -138,13 +142,16 @@ class Classifier:
     Args:
         folder: What `train_classifier` wrote.
         settings: The settings it was trained with.
+
+    Raises:
+        ModelError: its files cannot be read, or do not hold all of its weights as finite numbers.
     """
 
     def __init__(self, folder: Path, settings: SignalSettings) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self._model = AutoModelForSequenceClassification.from_pretrained(str(folder)).eval()
+        self._tokenizer, model = _loaded(str(folder), f"the classifier in {folder}", new_head=False)
+        if model.config.num_labels != 1:
+            raise ModelError(f"the classifier in {folder} has {model.config.num_labels} outputs, not one.", _AGAIN)
+        self._model = model.eval()
         self._settings = settings
 
     def probabilities(self, texts: Sequence[str], answers: Sequence[str] | None = None) -> list[float]:
@@ -178,3 +185,34 @@ class Classifier:
                 "Lower signal.learning_rate and start in another folder.",
             )
         return found
+
+
+def _loaded(address: str, what: str, *, new_head: bool, **options: Any) -> tuple[Any, Any]:
+    """Return a tokenizer and a sequence classifier, whole and finite.
+
+    Args:
+        address: Hub id or folder.
+        what: Its name in errors' texts.
+        new_head: Whether its head is still to be trained.
+        options: Further arguments of `from_pretrained`.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    def failed(error: Exception) -> ModelError:
+        return ModelError(
+            f"cannot load {what}: {reason(error)}.", "Name an encoder's folder or hub id." if new_head else _AGAIN
+        )
+
+    need_readable_configs({"pretrained_model_name_or_path": address})
+    tokenizer = reading(lambda: AutoTokenizer.from_pretrained(address, trust_remote_code=False), failed)
+    model = load_whole(
+        AutoModelForSequenceClassification,
+        what,
+        failed,
+        new_head=new_head,
+        pretrained_model_name_or_path=address,
+        **options,
+    )
+    need_finite(model.named_parameters(), what)
+    need_rows(model, tokenizer, what)
+    return tokenizer, model

@@ -76,8 +76,8 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder())
-    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder(), trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32, trust_remote_code=False).eval()
     benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
     harmless = [*benign, *borderline]
     answers_off = _own_answers(model, tokenizer, harmless, "", work / "answers-off.json")
@@ -98,7 +98,7 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     num_steps = max_steps if max_steps > 0 else math.ceil(_PASSES * len(taught) / (_GROUP * _GROUPS))
     _train(model, renderer, taught, work, "SmolThink", seed, num_steps, _LEARNING_RATE, warmup_steps=20)
     # PEFT has wrapped the model's layers in place: the second training begins with fresh ones.
-    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32, trust_remote_code=False)
     num_steps = max_steps if max_steps > 0 else _SETTLING_STEPS
     settled = work / "settled"
     _train(

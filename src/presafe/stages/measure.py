@@ -15,7 +15,7 @@ from presafe.evaluation.comparison import AnsweredSuites, between_modes, differe
 from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.manifest import Origins, sha256_of_file, sha256_of_prompts
-from presafe.models.loading import need_adapter
+from presafe.models.adapters import need_adapter
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.ownership import MEASUREMENT, check_ours
 from presafe.recipe import ModelSettings, SamplingSettings

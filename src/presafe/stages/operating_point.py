@@ -15,6 +15,7 @@ from presafe.alignment.scale import find_scale, rescale
 from presafe.evaluation.decision import decision_scores
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
+from presafe.models.adapters import with_adapter
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
 from presafe.progress import console, progress_bar
 from presafe.records import OperatingPoint, Prompt, write_text
@@ -43,7 +44,6 @@ def set_operating_points(run: RunFolder, for_each: ForEach) -> None:
 
 def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed: int) -> None:
     """Scale one adapter until it refuses no more than some of the queries."""
-    from peft import PeftModel
     from peft.helpers import rescale_adapter_scale
 
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
@@ -51,8 +51,10 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
     rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
-    model = PeftModel.from_pretrained(load_weights(recipe.model.address, recipe.model.dtype), folder / "adapter")
-    loaded = LoadedModel(model.eval().get_base_model(), renderer)
+    model = with_adapter(
+        load_weights(recipe.model.address, recipe.model.dtype), folder / "adapter", recipe.model.address
+    )
+    loaded = LoadedModel(model.get_base_model(), renderer)
     refused: dict[float, int] = {}
 
     def weakest_logits(scale: float, among: Sequence[int]) -> list[float]:

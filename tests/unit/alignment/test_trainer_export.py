@@ -218,3 +218,65 @@ def test_decision_head_gives_what_training_saw(trained, tmp_path, rows):
 def test_missing_head_is_a_model_error(tmp_path):
     with pytest.raises(ModelError, match=r"presafe_head\.safetensors"):
         DecisionHead(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "metadata", "words"),
+    [
+        ({"weight": torch.ones(1, 4)}, None, "bias"),
+        ({"weight": torch.ones(1, 4), "bias": torch.ones(1), "more": torch.ones(1)}, None, "no place, first: more"),
+        ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, None, "has the shape"),
+        ({"weight": torch.ones(4), "bias": torch.ones(1)}, None, "has the shape"),
+        ({"weight": torch.tensor([[1.0, torch.nan]]), "bias": torch.ones(1)}, None, "NaN or infinite, first: weight"),
+        ({"weight": torch.ones(1, 4), "bias": torch.tensor([torch.inf])}, None, "NaN or infinite, first: bias"),
+        ({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, {"position": "nowhere"}, "'nowhere'"),
+        ({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, {"layer": "-1"}, "layer -1"),
+        ({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, {"layer": "two"}, "layer two"),
+    ],
+)
+def test_a_head_that_is_none_is_one_line(tmp_path, weights, metadata, words):
+    save_file(weights, str(tmp_path / "presafe_head.safetensors"), metadata=metadata)
+    with pytest.raises(ModelError, match=words) as caught:
+        DecisionHead(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_another_model_is_one_line(make_model, tmp_path):
+    # make_model has hidden size 32 and 2 layers
+    for width, layer, words in ((31, "1", "31 numbers, .* has 32"), (32, "3", "after layer 3, .* has 2 layers")):
+        weights = {"weight": torch.ones(1, width), "bias": torch.ones(1)}
+        save_file(weights, str(tmp_path / "presafe_head.safetensors"), metadata={"layer": layer})
+        with pytest.raises(ModelError, match=words):
+            DecisionHead(tmp_path).need_fit(make_model())
+
+
+def test_export_of_an_adapter_on_a_tied_output_layer_holds_the_adapter_alone(make_model, tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    config = LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = get_peft_model(make_model(), config).eval()
+    export_adapter(adapted, tmp_path / "adapter")
+    names = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert len(names) == 2 * (2 + 1)  # A and B on q_proj of two layers and on lm_head
+    assert all("lora_" in name for name in names)
+    fresh = PeftModel.from_pretrained(make_model(), str(tmp_path / "adapter")).eval()
+    assert torch.equal(logits(fresh, [1, 2, 3]), logits(adapted, [1, 2, 3]))
+
+
+def test_an_adapter_to_train_further_fills_its_places(make_model, make_trainer, rows, trained, tmp_path):
+    from presafe.alignment.export import load_adapter
+
+    export_adapter(trained, tmp_path / "adapter")
+    fresh = make_trainer(make_model(), rows).model.eval()
+    load_adapter(fresh, tmp_path / "adapter")
+    assert torch.equal(logits(fresh, [1, 2, 3]), logits(trained, [1, 2, 3]))
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights = load_file(str(file))
+    for change, words in (
+        ({name: value for name, value in weights.items() if "layers.0" in name}, "6 of the 12 weights are missing"),
+        (weights | {"more": torch.ones(1)}, "no place, first: more"),
+        ({name: value * torch.nan for name, value in weights.items()}, "NaN or infinite"),
+    ):
+        save_file(change, str(file), metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=words):
+            load_adapter(fresh, tmp_path / "adapter")

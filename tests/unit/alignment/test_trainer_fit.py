@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 import presafe.alignment.fit as fit_module
 from presafe.alignment.fit import HISTORY, fit
 from presafe.alignment.rows import AlignmentRow
-from presafe.errors import RecipeError, SignalError
+from presafe.errors import ModelError, RecipeError, SignalError
 from presafe.models.decision_head import DecisionHead
 from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, read_jsonl
@@ -196,6 +196,42 @@ def test_checkpoint_cut_by_a_kill_is_passed_over(align, whole, tmp_path):
     assert align(tmp_path / "killed", kill_before=NEVER) == [4, 5, 6]
     assert checkpoints(tmp_path / "killed") == ["checkpoint-6"]
     assert_same_training(whole, tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("adapter_model.safetensors", lambda state: dict(list(state.items())[1:]), "1 of the .* weights are missing"),
+        ("adapter_model.safetensors", lambda state: state | {"more": torch.ones(1)}, "have no place, first: more"),
+        ("adapter_model.safetensors", lambda state: {k: v[:1].clone() for k, v in state.items()}, "has the shape"),
+        ("adapter_model.safetensors", lambda state: {k: v * torch.nan for k, v in state.items()}, "NaN or infinite"),
+        ("adapter_model.safetensors", None, "cannot be read"),
+        (
+            "optimizer.pt",
+            lambda state: state | {"state": {0: {"exp_avg": torch.tensor([torch.inf])}}},
+            "NaN or infinite",
+        ),
+        ("optimizer.pt", lambda state: state | {"state": {0: {"exp_avg": torch.ones(3)}}}, "other parameters"),
+        ("optimizer.pt", lambda state: [state], "no optimizer's state"),
+        ("optimizer.pt", None, "cannot be read"),
+        ("trainer_state.json", lambda state: {}, "is of step None"),
+    ],
+)
+def test_a_checkpoint_that_is_not_of_this_training_is_one_line(align, whole, tmp_path, file, change, words):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "checkpoint-6" / file
+    if change is None:
+        path.write_bytes(path.read_bytes()[:100])
+    elif file.endswith(".json"):
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    elif file.endswith(".pt"):
+        torch.save(change(torch.load(path, weights_only=True)), path)
+    else:
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=words) as caught:
+        align(tmp_path / "run")
+    assert "checkpoint-6" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_training_that_was_killed_before_its_export_trains_no_further(align, whole, tmp_path):

@@ -202,7 +202,15 @@ def test_another_seed_draws_another_text(model: LlamaForCausalLM) -> None:
 
 
 @pytest.mark.parametrize(
-    "narrow", [Sampling(temperature=3.0, top_k=1), Sampling(temperature=3.0, top_p=1e-9)], ids=["top_k", "top_p"]
+    "narrow",
+    [
+        Sampling(temperature=3.0, top_k=1),
+        Sampling(temperature=3.0, top_p=1e-9),
+        Sampling(temperature=3.0, top_p=1e-300),  # 0 in float32, in which it is compared
+        Sampling(temperature=1e-40),  # logits divided by it are infinite
+        Sampling(temperature=1e-5),
+    ],
+    ids=["top_k", "top_p", "tiny_top_p", "tiny_temperature", "small_temperature"],
 )
 def test_the_narrowest_sampling_is_greedy(model: LlamaForCausalLM, greedy: list[list[int]], narrow: Sampling) -> None:
     found = decode(model, PROMPTS, sampling=narrow, seeds=list(range(len(PROMPTS))))

@@ -12,7 +12,7 @@ from presafe.cli.listing import Kind, list_names
 from presafe.cli.options import read_model
 from presafe.errors import ModelError
 from presafe.models.family import detect_family, families, find_family, parse_family
-from presafe.models.loading import smolthink_adapter
+from presafe.models.loading import load_renderer, smolthink_adapter
 
 DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -149,8 +149,19 @@ def test_a_family_is_read_with_its_defaults() -> None:
         (GOOD + 'prefil = "x"', "prefil"),
         (GOOD.replace('stop = ["</s>"]', ""), "stop"),
         (GOOD + "[sampling_on]\ntop_p = 1.5", "sampling_on.top_p"),
+        (GOOD + "[sampling_on]\ntop_p = 0.0", "sampling_on.top_p"),
+        (GOOD + "[sampling_off]\ntop_p = nan", "sampling_off.top_p"),
+        (GOOD + "[sampling_on]\ntemperature = inf", "sampling_on.temperature"),
+        (GOOD + "[sampling_on]\ntemperature = nan", "sampling_on.temperature"),
+        (GOOD.replace('["</s>"]', '[""]'), "stop.0"),
+        (GOOD.replace('["</s>"]', '["</s>", ""]'), "stop.1"),
+        (GOOD.replace('["</s>"]', "[]"), "stop"),
+        ("a = " + "[" * 100_000, "mine.toml"),
     ],
-    ids=["not_toml", "unknown", "missing", "bounds"],
+    ids=[
+        *("not_toml", "unknown", "missing", "bounds", "no_mass", "nan_mass", "infinite", "nan"),
+        *("empty_stop", "one_empty_stop", "no_stop", "deep"),
+    ],
 )
 def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
     with pytest.raises(ModelError) as caught:
@@ -189,3 +200,11 @@ def test_every_family_has_its_publishers_budget() -> None:
         "smolthink": 160,
         "qwen3_instruct_2507": 16_384,
     }
+
+
+def test_a_stop_that_is_no_token_is_an_error() -> None:
+    # SmolLM2 has <|im_end|>, and spells </s> in several tokens, so that no turn would end by it.
+    fits = GOOD.replace("</s>", "<|im_end|>").replace('decision_text = ">"', 'decision_text = "\\n"')
+    assert load_renderer("smolthink", fits).family.stop == ("<|im_end|>",)
+    with pytest.raises(ModelError, match="stop: '</s>' is no token of this tokenizer"):
+        load_renderer("smolthink", fits.replace('["<|im_end|>"]', '["<|im_end|>", "</s>"]'))

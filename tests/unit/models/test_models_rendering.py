@@ -292,3 +292,20 @@ def test_the_config_beside_the_tokenizer_is_read(smolthink: Renderer, tmp_path: 
 def test_an_unknown_family_lists_the_known_ones() -> None:
     with pytest.raises(ModelError, match=r"'gpt'.*smolthink, deepseek_r1, deepseek_r1_early, qwen3"):
         load_renderer("smolthink", family="gpt")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I can't help with that.<|im_end|>", Answer("", "I can't help with that.", False)),
+        ("I can't help wi", Answer("I can't help wi", "", True)),  # a mark could have come: no verdict
+        ("<think>\nhm\n</think>\n\nyes<|im_end|>", Answer("hm", "yes", False)),
+        ("hm\n</think>\n\nyes<|im_end|>", Answer("hm", "yes", False)),  # closed, so it was a thought
+        ("<think>\nhm<|im_end|>", Answer("hm", "", False)),  # opened, so it is a thought
+        ("<|im_end|>", Answer("", "", False)),
+    ],
+)
+def test_a_model_that_left_out_its_own_thought_answered(smolthink: Renderer, text: str, expected: Answer) -> None:
+    qwen3 = with_template(smolthink, shipped("qwen3.jinja"), "qwen3")
+    assert qwen3.split(qwen3.completion_ids(text), "on") == expected
+    assert qwen3.split_text(text, "on", ended="<|im_end|>" in text) == expected
