@@ -219,7 +219,7 @@ def test_one_prompt_that_is_too_long_has_no_answer_and_the_rest_is_measured(
     with serving(answer, offers=offering(context if known else None)) as fake:
         probe(fake, tmp_path / "out")
         said = capsys.readouterr().err
-        assert f"{longest} has no answer: " in said
+        assert f"{longest} has no answer, and keeps none in this folder: " in said
         assert "lower --max-tokens" in said.replace("Lower", "lower")
         asked = len(fake.asked)
         probe(fake, tmp_path / "out")

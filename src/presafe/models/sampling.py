@@ -95,7 +95,7 @@ def answer(seed: int) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state = await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
         if reason := (state.output.metadata or {}).get("unanswered"):
-            console.print(Text(f"  {state.sample_id} has no answer: {reason}"))
+            console.print(Text(f"  {state.sample_id} has no answer, and keeps none in this folder: {reason}"))
         return state
 
     return solve
