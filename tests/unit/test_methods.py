@@ -59,7 +59,7 @@ def test_training_of_a_prefill_fails() -> None:
 
 
 @pytest.mark.parametrize("name", methods())
-def test_method_trains_or_prefills_and_rival_names_its_paper(name: str) -> None:
+def test_method_trains_or_prefills(name: str) -> None:
     method = methods()[name]
     assert (method.prefill is None) != (method.training is None)
     assert is_prefill(name) == (method.prefill is not None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from math import log
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +14,14 @@ from presafe.alignment.loss import start_loss
 from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import start_log_odds
+from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
 
 TOKEN = 200
 """Stands for the token that a refusal starts with."""
 
 
 @pytest.fixture
-def start_rows(rows):
+def start_rows(rows: list[Row]) -> Any:
     """The rows; two of them open the thought themselves, and the last is a refusal."""
     placed = [
         row | {"start_index": row["decision_index"] + opened} for row, opened in zip(rows, (0, 1, 0, 1), strict=True)
@@ -28,20 +31,20 @@ def start_rows(rows):
     return placed
 
 
-def test_log_odds_by_hand():
+def test_log_odds_by_hand() -> None:
     # softmax(ln 3, 0, 0) = (3/5, 1/5, 1/5): odds of the first 3/5 : 2/5 = 3/2, of the second 1/5 : 4/5 = 1/4.
     logits = torch.tensor([[log(3), 0.0, 0.0]])
     assert start_log_odds(logits, 0).item() == pytest.approx(log(3 / 2), abs=1e-6)
     assert start_log_odds(logits, 1).item() == pytest.approx(log(1 / 4), abs=1e-6)
 
 
-def test_log_odds_stay_finite_where_p_rounds_to_1():
+def test_log_odds_are_finite_if_p_rounds_to_1() -> None:
     # Odds e^200 : 2, so ln of them is 200 − ln 2, though P itself is 1.0 in float64.
     logits = torch.tensor([[200.0, 0.0, 0.0]], dtype=torch.float64)
     assert start_log_odds(logits, 0).item() == pytest.approx(200 - log(2))
 
 
-def test_start_loss_by_hand():
+def test_start_loss_by_hand() -> None:
     # P = softmax(ln 6, ln 3, 0) = (.6, .3, .1) in both rows, r = 0.
     # Own thought starts with 1: −.25 ln .6 − .75 ln .3. A refusal itself: −.25 ln .6 − .75 ln(1 − .6).
     logits = torch.tensor([[log(6), log(3), 0.0]] * 2, dtype=torch.float64)
@@ -51,27 +54,25 @@ def test_start_loss_by_hand():
     assert start_loss(logits, 0, own, targets).item() == pytest.approx(thought + refusal)
 
 
-def test_start_loss_is_finite_where_p_rounds_to_1():
+def test_start_loss_is_finite_if_p_rounds_to_1() -> None:
     # A refusal with p′ = 0 whose P(r) is 1 in float32: −ln(1 − P) = 200 − ln 2.
     logits = torch.tensor([[200.0, 0.0, 0.0]])
     assert start_loss(logits, 0, torch.tensor([0]), torch.tensor([0.0])).item() == pytest.approx(200 - log(2))
 
 
-def test_what_is_neither_refusal_nor_thought_loses_odds():
+def test_start_loss_lowers_other_tokens() -> None:
     # p′ = 0: the gradient on the logits is P − onehot(y), so the third word falls, though it is no refusal.
     logits = torch.zeros(1, 3, requires_grad=True)
     start_loss(logits, 0, torch.tensor([1]), torch.tensor([0.0])).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[1 / 3, -2 / 3, 1 / 3]]))
 
 
-def test_loss_adds_lambda_start_times_the_mean_over_rows(
-    make_model, make_trainer, one_batch, randomise_adapter, start_rows
-):
+def test_loss_adds_lambda_start_times_mean_start_loss(make_trainer: TrainerFactory, start_rows: list[Row]) -> None:
     without = make_trainer(make_model(), start_rows, lambda_align=0.5)
     trainer = make_trainer(make_model(), start_rows, lambda_align=0.5, lambda_start=3.0, refusal_start_id=TOKEN)
     losses = []
     for each in (without, trainer):
-        randomise_adapter(each)
+        randomize_adapter(each)
         batch, count = one_batch(each, start_rows)
         losses.append(each.compute_loss(each.model, batch, num_items_in_batch=count).item())
     by_hand = []
@@ -89,12 +90,10 @@ def test_loss_adds_lambda_start_times_the_mean_over_rows(
     assert "start_loss" not in without._metrics["train"]
 
 
-def test_a_row_without_a_decision_is_read_by_next_token_loss_alone(
-    make_model, make_trainer, one_batch, randomise_adapter, start_rows
-):
-    def loss(rows, **lambdas):
+def test_row_without_signal_has_next_token_loss_only(make_trainer: TrainerFactory, start_rows: list[Row]) -> None:
+    def loss(rows: list[Row], **lambdas: float) -> Any:
         trainer = make_trainer(make_model(), rows, refusal_start_id=TOKEN, **lambdas)
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         batch, count = one_batch(trainer, rows)
         found = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
         return found, {name: values[0] for name, values in trainer._metrics["train"].items()}
@@ -113,14 +112,16 @@ def test_a_row_without_a_decision_is_read_by_next_token_loss_alone(
 
 
 @pytest.mark.parametrize("head", ["decision", "pooled"])
-def test_its_gradient_is_that_of_its_labels(make_model, make_trainer, one_batch, randomise_adapter, start_rows, head):
+def test_row_without_signal_has_the_gradient_of_its_labels(
+    make_trainer: TrainerFactory, start_rows: list[Row], head: Any
+) -> None:
     """In two passes of one row with a p′ and of two, one without: as in one pass of all three."""
     rows = [row | {"pool_index": row["start_index"]} for row in start_rows[:3]]
     rows[1] |= {"signal": None}
 
-    def gradients(*passes):
+    def gradients(*passes: Any) -> Any:
         trainer = make_trainer(make_model(), rows, lambda_align=2.0, head=head)
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         trainer.model.train()
         batches = [trainer.data_collator(each) for each in passes]
         batches, count = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
@@ -137,15 +138,13 @@ def test_its_gradient_is_that_of_its_labels(make_model, make_trainer, one_batch,
         torch.testing.assert_close(apart[name], grad, atol=1e-5, rtol=1e-4)
 
 
-def test_gradient_comes_from_the_start_position_only(
-    make_model, make_trainer, one_batch, randomise_adapter, start_rows
-):
+def test_gradient_comes_from_the_start_position_only(make_trainer: TrainerFactory, start_rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), start_rows, lambda_start=1.0, refusal_start_id=TOKEN)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, count = one_batch(trainer, start_rows)
     states = []
 
-    def keep(module, args, output):
+    def keep(module: Any, args: Any, output: Any) -> None:
         output.last_hidden_state.retain_grad()
         states.append(output.last_hidden_state)
 
@@ -165,11 +164,11 @@ def test_gradient_comes_from_the_start_position_only(
     )
 
 
-def test_one_row_learns_to_start_a_refusal_and_another_not_to(make_model, make_trainer, start_rows):
+def test_rows_learn_to_start_a_refusal_or_not(make_trainer: TrainerFactory, start_rows: list[Row]) -> None:
     # The first row goes on with 21, the second does not.
     asked = [start_rows[0] | {"signal": 1.0}, start_rows[1] | {"signal": 0.0}]
 
-    def odds_after(lambda_start):
+    def odds_after(lambda_start: float) -> Any:
         trainer = make_trainer(
             make_model(), asked * 20, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=20,
             per_device_train_batch_size=2, learning_rate=3e-3,
@@ -185,7 +184,7 @@ def test_one_row_learns_to_start_a_refusal_and_another_not_to(make_model, make_t
     assert answered < answered_without - 1
 
 
-def test_rows_without_a_start_are_an_error(make_model, make_trainer, one_batch, rows):
+def test_start_loss_needs_start_index(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, lambda_start=1.0, refusal_start_id=TOKEN)
     batch, count = one_batch(trainer, rows)
     with pytest.raises(SignalError, match="start_index"):
@@ -196,6 +195,6 @@ def test_rows_without_a_start_are_an_error(make_model, make_trainer, one_batch, 
     ("settings", "named"),
     [({"lambda_start": -0.1}, "lambda_start"), ({"lambda_start": 1.0}, "refusal_start_id")],
 )
-def test_settings_that_cannot_take_effect_are_errors(tmp_path, settings, named):
+def test_settings_without_effect_fail(tmp_path: Path, settings: Any, named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         PreSafeConfig(output_dir=str(tmp_path), bf16=False, **settings)

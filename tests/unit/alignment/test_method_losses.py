@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log
+from typing import Any
 
 import pytest
 import torch
@@ -10,21 +11,20 @@ import torch
 from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.trainer import pooled_states
 from presafe.models.decision_head import start_log_odds
+from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
 
 
-def gradients(trainer, batch, count):
+def gradients(trainer: Any, batch: dict[str, torch.Tensor], count: Any) -> Any:
     trainer.model.zero_grad()
     trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
     return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-def test_a_detached_head_learns_and_leaves_the_adapters_gradient_bit_for_bit(
-    make_model, make_trainer, one_batch, randomise_adapter, rows
-):
+def test_detached_head_does_not_change_the_adapter_gradient(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     found = {}
     for head, weight in (("detached", 0.7), ("decision", 0.7), ("decision", 0.0)):
         trainer = make_trainer(make_model(), rows, lambda_align=weight, head=head)
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         found[head, weight] = gradients(trainer, *one_batch(trainer, rows))
     detached, attached, without = found["detached", 0.7], found["decision", 0.7], found["decision", 0.0]
     adapter = [name for name in detached if "lora" in name]
@@ -36,7 +36,7 @@ def test_a_detached_head_learns_and_leaves_the_adapters_gradient_bit_for_bit(
     assert detached[weight].abs().max() > 0
 
 
-def test_pooled_states_by_hand():
+def test_pooled_states_by_hand() -> None:
     # One state a position: 1, 2, 4, 8, 16. Prompt 0 to 1, first sentences 2 to 3:
     # over both (1 + 2 + 4 + 8) / 4 = 3.75, over the sentences (4 + 8) / 2 = 6.
     # Without sentences (end = decision = 1): (1 + 2) / 2 = 1.5, and the decision position alone, 2.
@@ -46,12 +46,10 @@ def test_pooled_states_by_hand():
     assert thought.squeeze(-1).tolist() == [6.0, 2.0]
 
 
-def test_safekeys_loss_is_the_bce_of_both_heads_on_hard_labels(
-    make_model, make_trainer, one_batch, randomise_adapter, rows
-):
+def test_safekey_loss_is_the_bce_of_both_heads(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     pooled = [row | {"signal": float(i % 2), "pool_index": row["decision_index"] + 2} for i, row in enumerate(rows)]
     trainer = make_trainer(make_model(), pooled, lambda_align=0.2, head="pooled")
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, count = one_batch(trainer, pooled)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
     head = trained_head(trainer.model)
@@ -70,22 +68,20 @@ def test_safekeys_loss_is_the_bce_of_both_heads_on_hard_labels(
     assert loss - sft == pytest.approx(0.2 * by_hand / 4, abs=1e-5)
 
 
-def test_contrast_by_hand():
+def test_contrast_by_hand() -> None:
     # Logits 2, −1 and 5 of unsafe, safe and another word: ln P(unsafe) − ln P(safe) = 2 − (−1) = 3, whatever the other.
     logits = torch.tensor([[2.0, -1.0, 5.0]])
     assert start_log_odds(logits, 0, 1).item() == pytest.approx(3.0)
     assert start_log_odds(logits, 1, 0).item() == pytest.approx(-3.0)
 
 
-def test_r2ds_loss_is_the_contrast_of_the_right_pivot_with_the_other(
-    make_model, make_trainer, one_batch, randomise_adapter, rows
-):
+def test_r2d_loss_contrasts_the_right_pivot_with_the_other(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     unsafe, safe = 200, 201
     pivoted = [row | {"signal": float(i % 2), "start_index": row["decision_index"] + 1} for i, row in enumerate(rows)]
     trainer = make_trainer(
         make_model(), pivoted, lambda_align=0.0, lambda_start=1.0, refusal_start_id=unsafe, contrast_id=safe
     )
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, count = one_batch(trainer, pivoted)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
     by_hand = 0.0

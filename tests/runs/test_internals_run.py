@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import presafe.stages.look as look_module
-from presafe.alignment.fit import fit
+from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.rows import alignment_rows
 from presafe.cli.look import look as command
 from presafe.errors import PromptError, RunError
 from presafe.evaluation.states import hidden_states
 from presafe.intervals import wilson
 from presafe.models.loading import LoadedModel, release_model
+from presafe.models.rendering import Renderer
 from presafe.recipe import load_recipe
-from presafe.records import Prompt, Signal
+from presafe.records import Prompt, Signal, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import evaluate
 from presafe.stages.look import look, views_of
 from presafe.stages.systems import alignment_queries, check_prompts
+from tiny_models import make_model
 
 RECIPE = """
 name = "tiny"
@@ -50,7 +53,7 @@ sums = {{ set = "arithmetic", n = 2 }}
 
 
 @pytest.mark.parametrize("thinking", ["on", "off"])
-def test_states_are_those_of_a_plain_forward(make_model, renderer, thinking):
+def test_hidden_states_match_a_plain_forward(renderer: Renderer, thinking: Thinking) -> None:
     loaded = LoadedModel(make_model(), renderer)
     texts = ["Hi", "A longer question, so that rows are padded.", "ok"]
     prompts = [look_prompt(text) for text in texts]
@@ -65,12 +68,12 @@ def test_states_are_those_of_a_plain_forward(make_model, renderer, thinking):
             np.testing.assert_allclose(states[layer - 1], plain[layer][0, -1].numpy(), atol=1e-5)
 
 
-def look_prompt(text):
+def look_prompt(text: str) -> Any:
     return Prompt(id=text, text=text, category="c", split="s", licence="l", expect="comply")
 
 
 @pytest.fixture(scope="module")
-def run(libraries, make_model, tokenizer, renderer, tmp_path_factory) -> RunFolder:
+def run(libraries: None, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose one system took one large step; nothing was sampled."""
     folder = tmp_path_factory.mktemp("look")
     make_model().save_pretrained(folder / "model")
@@ -92,21 +95,23 @@ def run(libraries, make_model, tokenizer, renderer, tmp_path_factory) -> RunFold
         make_model(),
         renderer,
         alignment_rows(queries, {}, signals, renderer, "direct"),
-        recipe.align,
-        lambda_align=1.0,
-        seed=0,
-        folder=run.path / "alignment" / "presafe",
-        label="presafe",
-        base_model=recipe.model.address,
+        FitSettings(
+            align=recipe.align,
+            lambda_align=1.0,
+            seed=0,
+            folder=run.path / "alignment" / "presafe",
+            label="presafe",
+            base_model=recipe.model.address,
+        ),
     )
     yield run
     release_model()
 
 
-def test_a_run_is_looked_into_system_by_system(run, monkeypatch):
+def test_look_reads_a_run_system_by_system(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 
-    def counted(loaded, prompts, thinking, **rest):
+    def counted(loaded: LoadedModel, prompts: Any, thinking: Thinking, **rest: Any) -> Any:
         passes.append((len(prompts), thinking))
         return hidden_states(loaded, prompts, thinking, **rest)
 
@@ -138,7 +143,7 @@ def test_a_run_is_looked_into_system_by_system(run, monkeypatch):
     assert len(passes) == 10
 
 
-def test_what_cannot_be_looked_at_says_so(run):
+def test_look_fails_for_missing_layer_or_kind(run: RunFolder) -> None:
     with pytest.raises(RunError, match="the model has 2 layers, and there is no layer 3"):
         look(run, layer=3)
     evaluate = run.recipe.evaluate
@@ -148,7 +153,7 @@ def test_what_cannot_be_looked_at_says_so(run):
         look(one_kind)
 
 
-def test_the_command_puts_it_into_the_report(run, capsys):
+def test_look_command_adds_internals_to_the_report(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match="is not evaluated yet"):
         command(run.path, limit=3)
     with run.working_on("evaluate"):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,54 +16,23 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import presafe.alignment.fit as fit_module
-from presafe.alignment.fit import HISTORY, fit
-from presafe.alignment.rows import AlignmentRow
+from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import DecisionHead
-from presafe.recipe import AlignSettings
+from presafe.models.rendering import Renderer
 from presafe.records import HistoryPoint, read_jsonl
 from presafe.training import last_checkpoint
-
-SETTINGS = AlignSettings(
-    max_steps=6,
-    batch_size=2,
-    accumulation=2,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    lora_rank=8,
-    lora_alpha=16,
-    lora_targets=("q_proj", "v_proj"),
-    save_steps=1,
-)
-
-
-def alignment_rows() -> list[AlignmentRow]:
-    """Ten rows of 6 to 15 tokens; the first half refuses."""
-    draw = random.Random(0)
-    rows = []
-    for i in range(10):
-        prompt = [draw.randrange(20, 120) for _ in range(4 + i % 5)]
-        completion = [draw.randrange(120, 220) for _ in range(2 + i // 2)]
-        rows.append(
-            AlignmentRow(
-                prompt_id=str(i),
-                input_ids=prompt + completion,
-                labels=[-100] * len(prompt) + completion,
-                decision_index=len(prompt) - 1,
-                start_index=len(prompt) - 1,
-                signal=0.9 if i < 5 else 0.2,
-            )
-        )
-    return rows
+from tiny_models import Row, make_model
+from tiny_training import SETTINGS, fit_rows
 
 
 class Kill(TrainerCallback):
     """Ends the process, as it were, before a step; notes the steps that were begun."""
 
-    def __init__(self, before_step: int):
+    def __init__(self, before_step: int) -> None:
         self.before_step, self.begun = before_step, []
 
-    def on_step_begin(self, args, state, control, **_):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step + 1 == self.before_step:
             raise KeyboardInterrupt
         self.begun.append(state.global_step + 1)
@@ -71,13 +43,22 @@ NEVER = 7
 
 
 @pytest.fixture(scope="module")
-def align(libraries, make_model, renderer):
+def align(libraries: None, renderer: Renderer) -> Any:
     """`fit` on the tiny model, as a new process would: the state of every generator is another.
 
     With `kill_before`, it returns the steps that this process did.
     """
 
-    def run(folder, *, kill_before=None, rows=None, seed=7, lambda_align=1.0, settings=SETTINGS, dtype=torch.float32):
+    def run(
+        folder: Path,
+        *,
+        kill_before: int | None = None,
+        rows: list[AlignmentRow] | None = None,
+        seed: int = 7,
+        lambda_align: float = 1.0,
+        settings: Any = SETTINGS,
+        dtype: torch.dtype = torch.float32,
+    ) -> Any:
         model = make_model().to(dtype)
         torch.manual_seed(random.SystemRandom().randrange(2**32))
         random.seed()
@@ -88,13 +69,15 @@ def align(libraries, make_model, renderer):
             fit(
                 model,
                 renderer,
-                alignment_rows() if rows is None else rows,
-                settings,
-                lambda_align=lambda_align,
-                seed=seed,
-                folder=folder,
-                label="tiny",
-                base_model="mine/tiny",
+                fit_rows() if rows is None else rows,
+                FitSettings(
+                    align=settings,
+                    lambda_align=lambda_align,
+                    seed=seed,
+                    folder=folder,
+                    label="tiny",
+                    base_model="mine/tiny",
+                ),
             )
         return kill.begun
 
@@ -102,14 +85,14 @@ def align(libraries, make_model, renderer):
 
 
 @pytest.fixture(scope="module")
-def whole(align, tmp_path_factory):
+def whole(align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An uninterrupted training."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     align(folder)
     return folder
 
 
-def assert_same_bits(left, right):
+def assert_same_bits(left: Any, right: Any) -> None:
     """Two nests of tensors and numbers."""
     assert type(left) is type(right)
     if isinstance(left, torch.Tensor):
@@ -126,7 +109,7 @@ def assert_same_bits(left, right):
         assert left == right
 
 
-def assert_same_training(left, right):
+def assert_same_training(left: Any, right: Any) -> None:
     """Adapter, head, optimiser, schedule and history of two folders, bit for bit."""
     for file in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
         assert_same_bits(load_file(str(left / file)), load_file(str(right / file)))
@@ -137,11 +120,11 @@ def assert_same_training(left, right):
         assert (left / file).read_text() == (right / file).read_text()
 
 
-def checkpoints(folder):
+def checkpoints(folder: Path) -> Any:
     return sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*"))
 
 
-def test_what_a_training_leaves(whole):
+def test_fit_writes_adapter_head_and_history(whole: Any) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
         "adapter",
         "checkpoints",
@@ -163,7 +146,7 @@ def test_what_a_training_leaves(whole):
     assert rates == pytest.approx([0, 0.005, 0.01, 0.00853553, 0.005, 0.00146447], abs=1e-7)
 
 
-def test_resumed_equals_uninterrupted(align, whole, tmp_path):
+def test_resumed_equals_uninterrupted(align: Any, whole: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         align(tmp_path / "killed", kill_before=4)
     assert checkpoints(tmp_path / "killed") == ["checkpoint-3"]
@@ -172,7 +155,7 @@ def test_resumed_equals_uninterrupted(align, whole, tmp_path):
     assert_same_training(whole, tmp_path / "killed")
 
 
-def test_steps_after_the_last_checkpoint_are_done_again(align, tmp_path):
+def test_steps_after_the_last_checkpoint_are_repeated(align: Any, tmp_path: Path) -> None:
     # and the head's own learning rate, hence its group in the optimiser, survives
     settings = SETTINGS.model_copy(update={"save_steps": 3, "head_learning_rate": 0.1})
     align(tmp_path / "whole", settings=settings)
@@ -185,7 +168,7 @@ def test_steps_after_the_last_checkpoint_are_done_again(align, tmp_path):
     assert [(len(group["params"]), group["initial_lr"]) for group in groups] == [(8, 0.01), (0, 0.01), (2, 0.1)]
 
 
-def test_checkpoint_cut_by_a_kill_is_passed_over(align, whole, tmp_path):
+def test_incomplete_checkpoint_is_skipped(align: Any, whole: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         align(tmp_path / "killed", kill_before=4)
     # The kill came while step 4's checkpoint was written: weights half there, trainer_state.json not yet.
@@ -198,7 +181,7 @@ def test_checkpoint_cut_by_a_kill_is_passed_over(align, whole, tmp_path):
     assert_same_training(whole, tmp_path / "killed")
 
 
-def test_training_that_was_killed_before_its_export_trains_no_further(align, whole, tmp_path):
+def test_kill_before_export_adds_no_training_step(align: Any, whole: Any, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "adapter")
     (tmp_path / "killed" / HISTORY).unlink()
@@ -207,7 +190,7 @@ def test_training_that_was_killed_before_its_export_trains_no_further(align, who
     assert_same_training(whole, tmp_path / "killed")
 
 
-def test_seed_and_lambda_decide_the_training(align, tmp_path):
+def test_training_depends_on_seed_and_lambda(align: Any, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"max_steps": 2, "warmup_steps": 0})
     for name, other in (("first", {}), ("again", {}), ("seed", {"seed": 8}), ("lambda", {"lambda_align": 0.0})):
         align(tmp_path / name, settings=settings, **other)
@@ -228,19 +211,19 @@ def test_seed_and_lambda_decide_the_training(align, tmp_path):
     assert [point.bce for point in histories[1]] == [None, None]
 
 
-def test_layers_the_model_lacks_are_named_before_training(align, tmp_path):
+def test_unknown_lora_targets_fail_before_training(align: Any, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"lora_targets": ("q_proj", "c_attn")})
     with pytest.raises(RecipeError, match="no layer named c_attn"):
         align(tmp_path / "run", settings=settings)
 
 
-def test_the_adapter_names_its_base(whole):
+def test_adapter_config_names_its_base(whole: Any) -> None:
     config = json.loads((whole / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "mine/tiny"
 
 
-def test_long_rows_are_cut_and_rows_without_room_for_an_answer_left_out(align, tmp_path):
-    rows = alignment_rows()
+def test_long_rows_are_truncated_and_full_prompts_dropped(align: Any, tmp_path: Path) -> None:
+    rows = fit_rows()
     longest = 9  # prompts have 4 to 8 tokens
     assert any(len(row.input_ids) > longest for row in rows)
     assert any(len(row.input_ids) <= longest for row in rows)
@@ -255,13 +238,13 @@ def test_long_rows_are_cut_and_rows_without_room_for_an_answer_left_out(align, t
 
 
 @pytest.mark.parametrize("rows", [None, []])
-def test_no_row_to_train_on_is_a_signal_error(align, tmp_path, rows):
+def test_fit_without_trainable_rows_fails(align: Any, tmp_path: Path, rows: list[Row]) -> None:
     with pytest.raises(SignalError, match="2 tokens"):
         align(tmp_path / "run", rows=rows, settings=SETTINGS.model_copy(update={"max_length": 2}))
     assert not (tmp_path / "run").exists()
 
 
-def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+def test_last_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "missing") is None
     for step in (9, 10, 11):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -275,7 +258,7 @@ def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there bfloat16 is what fit always trains in")
-def test_a_model_in_bfloat16_is_trained_in_it_and_its_adapter_in_float32(align, whole, tmp_path):
+def test_bfloat16_model_trains_a_float32_adapter(align: Any, whole: Any, tmp_path: Path) -> None:
     align(tmp_path / "run", dtype=torch.bfloat16)
     weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
@@ -289,11 +272,11 @@ def test_a_model_in_bfloat16_is_trained_in_it_and_its_adapter_in_float32(align, 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are shortcuts of CPUs")
-def test_bfloat16_on_a_cpu_without_casts_is_the_same_to_the_bit(align, tmp_path, monkeypatch):
+def test_skipping_casts_is_bit_identical(align: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     @contextmanager
-    def recording(model, active):
+    def recording(model: Any, active: bool) -> Iterator[Any]:
         asked.append(active)
         yield
 
@@ -305,7 +288,7 @@ def test_bfloat16_on_a_cpu_without_casts_is_the_same_to_the_bit(align, tmp_path,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this is a shortcut of CPUs")
-def test_long_rows_in_bfloat16_on_a_cpu_take_fused_attention_and_learn_as_much(align, tmp_path, monkeypatch):
+def test_fused_attention_learns_as_much_as_plain(align: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     align(tmp_path / "short", dtype=torch.bfloat16)
     monkeypatch.setattr(fit_module, "_SHORT", 0)
     align(tmp_path / "long", dtype=torch.bfloat16)

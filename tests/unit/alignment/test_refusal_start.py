@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from math import exp, log, prod
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +18,15 @@ from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
-from presafe.records import Prompt, Response, Signal
+from presafe.records import Expect, Prompt, Response, Signal
+from tiny_models import TrainerFactory, make_model, one_batch
 
 TEN = RefusalStart((), frozenset({10}))
 """Some token, where only the head is looked at."""
 TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words in it, so that rows are padded.", "ok")
 
 
-def prompts(expect="comply"):
+def prompts(expect: Expect = "comply") -> Any:
     return [
         Prompt(id=str(i), text=text, category="c", split="s", licence="l", expect=expect)
         for i, text in enumerate(TEXTS)
@@ -31,12 +34,12 @@ def prompts(expect="comply"):
 
 
 @pytest.fixture
-def loaded(make_model, renderer):
+def loaded(renderer: Renderer) -> Any:
     return LoadedModel(make_model(), renderer)
 
 
 @pytest.fixture
-def opens_itself(make_model, renderer):
+def opens_itself(renderer: Renderer) -> Any:
     """A model of the kind that writes `<think>` itself, as Qwen3 does."""
     tokenizer = copy.deepcopy(renderer.tokenizer)
     tokenizer.chat_template = tokenizer.chat_template.replace("<think>\n", "")
@@ -44,7 +47,7 @@ def opens_itself(make_model, renderer):
 
 
 @pytest.fixture
-def head(make_model, tmp_path):
+def head(tmp_path: Path) -> Any:
     model = make_model()
     attach_head(model, seed=1)
     with torch.no_grad():
@@ -56,7 +59,9 @@ def head(make_model, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize(("kind", "opening"), [("loaded", ""), ("opens_itself", "<think>\n")])
-def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch_size):
+def test_decision_scores_match_a_plain_forward(
+    request: pytest.FixtureRequest, kind: str, opening: str, head: Any, batch_size: int
+) -> None:
     loaded = request.getfixturevalue(kind)
     start = refusal_start(loaded.renderer, "direct")
     # a direct refusal closes the thought at once, "\n</think>\n\n", and begins with "I" or "Sorry"
@@ -82,14 +87,14 @@ def test_scores_are_those_of_a_plain_forward(request, kind, opening, head, batch
     assert len({round(score.refusal_logit, 3) for score in scores}) == 4  # no two prompts share a score
 
 
-def test_without_a_head_there_is_no_head_probability(loaded, head):
+def test_no_head_gives_no_head_probability(loaded: LoadedModel, head: Any) -> None:
     with_head = decision_scores(loaded, prompts(), TEN, head)
     without = decision_scores(loaded, prompts(), TEN, None)
     assert [score.head_probability for score in without] == [None] * 4
     assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
 
 
-def test_refusal_logit_is_finite_where_the_refusal_is_certain(loaded, renderer):
+def test_refusal_logit_of_certain_refusal_is_finite(loaded: LoadedModel, renderer: Renderer) -> None:
     # One token takes all the probability that float32 can hold, and its rival none: the log-odds must stay numbers.
     lm_head = torch.nn.Linear(32, 260)
     with torch.no_grad():
@@ -103,7 +108,9 @@ def test_refusal_logit_is_finite_where_the_refusal_is_certain(loaded, renderer):
     assert never.refusal_logit == pytest.approx(-200, abs=1e-3)
 
 
-def test_training_and_scoring_read_the_same_position(loaded, head, renderer, make_trainer, one_batch, tmp_path):
+def test_training_and_scoring_read_the_same_position(
+    loaded: LoadedModel, head: Any, renderer: Renderer, make_trainer: TrainerFactory, tmp_path: Path
+) -> None:
     # Rows as the align stage builds them, with the saved head's weights: the BCE of the first micro-batch is that of
     # the probabilities which `decision_scores` gives for the bare prompts.
     own = {
@@ -136,7 +143,7 @@ def test_training_and_scoring_read_the_same_position(loaded, head, renderer, mak
     assert trainer._metrics["train"]["align_loss"] == [pytest.approx(sum(by_hand) / 4, rel=1e-5)]
 
 
-def test_head_that_ignores_the_prompt(tmp_path, loaded):
+def test_head_with_zero_weights_gives_its_bias(tmp_path: Path, loaded: LoadedModel) -> None:
     # a head by hand: p = σ(0·h + ln 3) = 3/4 whatever the prompt
     save_file(
         {"weight": torch.zeros(1, 32), "bias": torch.tensor([log(3)])}, str(tmp_path / "presafe_head.safetensors")

@@ -13,24 +13,27 @@ import os
 import random
 import signal
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from launching import KILLED, config_file, launch
 from safetensors.torch import load_file
-from test_trainer_fit import SETTINGS, alignment_rows
-from test_trainer_step import FusedLoss
 from transformers import TrainerCallback, training_args
 
 import presafe.alignment.fit as fit_module
 import presafe.alignment.trainer as trainer_module
-from presafe.alignment.fit import HISTORY, fit
+from launching import KILLED, config_file, launch
+from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.order import share_of_step
 from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError
 from presafe.models.loading import load_weights
+from presafe.models.rendering import Renderer
 from presafe.processes import alone, is_main_process, num_processes
 from presafe.records import HistoryPoint, read_jsonl
+from tiny_models import make_model
+from tiny_training import SETTINGS, FusedLoss, fit_rows
 
 TOLERANCE = 1e-5
 BF16_TOLERANCE = 1e-2
@@ -41,7 +44,7 @@ LAUNCHERS = ["ddp", "fsdp2", *(pytest.param(name, marks=NEEDS_DEEPSPEED) for nam
 class KillSecond(TrainerCallback):
     """SIGKILLs the second process before step 4."""
 
-    def on_step_begin(self, args, state, control, **_):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not is_main_process() and state.global_step + 1 == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -49,10 +52,10 @@ class KillSecond(TrainerCallback):
 class Begun(TrainerCallback):
     """Notes in a file the steps that the first process begins."""
 
-    def __init__(self, file):
+    def __init__(self, file: Path) -> None:
         self.file = file
 
-    def on_step_begin(self, args, state, control, **_):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if is_main_process():
             with open(self.file, "a") as file:
                 file.write(f"{state.global_step + 1} ")
@@ -61,11 +64,11 @@ class Begun(TrainerCallback):
 class GpuConfig(PreSafeConfig):
     """What `fit` sets where it finds a GPU."""
 
-    def __init__(self, **given):
+    def __init__(self, **given: Any) -> None:
         super().__init__(**given | {"bf16": True, "gradient_checkpointing": True})
 
 
-def train_as_on_a_gpu(patch):
+def train_as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
     """In bfloat16, with activations made again, and L_SFT on TRL's own path."""
     patch.setattr(training_args, "is_torch_bf16_gpu_available", lambda: True)
     patch.setattr(trainer_module, "PreSafeConfig", GpuConfig)
@@ -73,12 +76,14 @@ def train_as_on_a_gpu(patch):
 
 
 @pytest.fixture(scope="module")
-def align(libraries, make_model, renderer, tmp_path_factory):
+def align(libraries: None, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`fit` on a tiny model that is loaded as a run loads one."""
     model = tmp_path_factory.mktemp("model")
     make_model().save_pretrained(model)
 
-    def run(folder, callback=None, *, gpu=False, head="decision", lambda_start=0.0):
+    def run(
+        folder: Path, callback: Any = None, *, gpu: Any = False, head: Any = "decision", lambda_start: float = 0.0
+    ) -> None:
         random.seed()
         with pytest.MonkeyPatch.context() as patch:
             if callback is not None:
@@ -88,33 +93,35 @@ def align(libraries, make_model, renderer, tmp_path_factory):
             fit(
                 load_weights(str(model), "bfloat16" if gpu else "float32"),
                 renderer,
-                alignment_rows(),
-                SETTINGS,
-                lambda_align=1.0,
-                lambda_start=lambda_start,
-                head=head,
-                seed=7,
-                folder=folder,
-                label="tiny",
-                base_model="mine/tiny",
+                fit_rows(),
+                FitSettings(
+                    align=SETTINGS,
+                    lambda_align=1.0,
+                    lambda_start=lambda_start,
+                    head=head,
+                    seed=7,
+                    folder=folder,
+                    label="tiny",
+                    base_model="mine/tiny",
+                ),
             )
 
     return run
 
 
 @pytest.fixture(scope="module")
-def alone_trained(align, tmp_path_factory):
+def alone_trained(align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("one") / "run"
     align(folder)
     return folder
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
-def together(request, align, tmp_path_factory):
+def together(request: pytest.FixtureRequest, align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three trainings by two processes: whole; killed at step 4; that one resumed."""
     folder = tmp_path_factory.mktemp(request.param)
 
-    def whole_then_killed():
+    def whole_then_killed() -> None:
         align(folder / "whole")
         align(folder / "killed", KillSecond())
 
@@ -125,7 +132,7 @@ def together(request, align, tmp_path_factory):
     return request.param, folder, codes, kept, finished, resumed
 
 
-def assert_same_training(left, right):
+def assert_same_training(left: Any, right: Any) -> None:
     for one, two in zip(
         read_jsonl(left / HISTORY, HistoryPoint), read_jsonl(right / HISTORY, HistoryPoint), strict=True
     ):
@@ -141,16 +148,16 @@ def assert_same_training(left, right):
     assert ours == theirs
 
 
-def test_two_processes_train_what_one_does(alone_trained, together):
+def test_two_processes_train_the_same_as_one(alone_trained: Path, together: Any) -> None:
     _, folder, *_ = together
     assert_same_training(alone_trained, folder / "whole")
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_two_processes_train_in_bfloat16_what_one_does(align, tmp_path, name):
+def test_two_processes_train_the_same_in_bfloat16(align: Any, tmp_path: Path, name: str) -> None:
     # Failed first: FSDP2 and ZeRO give the head's weights in bfloat16, and it was given states in float32. Then the
     # second training of a process under ZeRO-3: the head was of another type than what had been cut.
-    def both_heads(folder):
+    def both_heads(folder: Path) -> None:
         align(folder / "decision", gpu=True, lambda_start=1.0)
         align(folder / "pooled", gpu=True, head="pooled")
 
@@ -165,7 +172,7 @@ def test_two_processes_train_in_bfloat16_what_one_does(align, tmp_path, name):
     assert all(value.dtype == torch.float32 for value in two.values())
 
 
-def test_one_killed_ends_the_training_and_a_new_launch_resumes_it(alone_trained, together):
+def test_kill_of_one_process_ends_and_relaunch_resumes(alone_trained: Path, together: Any) -> None:
     _, folder, codes, kept, finished, resumed = together
     assert codes[1] == KILLED
     assert kept == ["checkpoint-3"]
@@ -186,14 +193,14 @@ CUT = {
 """Files of a checkpoint that tell how weights and optimiser were cut."""
 
 
-def test_what_the_launcher_says_was_cut(together):
+def test_launcher_shards_what_its_file_names(together: Any) -> None:
     name, folder, *_ = together
     found = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").rglob("*")}
     told = {file for file in found if file == "optimizer.bin" or "mp_rank" in file}
     assert told == CUT[name]
 
 
-def test_processes_share_a_step_without_changing_its_rows():
+def test_processes_share_the_rows_of_a_step() -> None:
     assert share_of_step(8, 4, 1) == (8, 4)
     assert share_of_step(8, 4, 2) == (8, 2)  # passes are shared out
     assert share_of_step(8, 1, 2) == (4, 1)  # or else the rows of each
@@ -201,7 +208,7 @@ def test_processes_share_a_step_without_changing_its_rows():
         share_of_step(8, 4, 3)
 
 
-def test_a_stage_alone_does_not_see_the_launcher(monkeypatch):
+def test_alone_hides_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -216,7 +223,7 @@ def test_a_stage_alone_does_not_see_the_launcher(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED")]
 )
-def test_every_launcher_is_one_that_accelerate_reads(name, kind):
+def test_accelerate_reads_every_launcher_file(name: str, kind: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(config_file(name)))

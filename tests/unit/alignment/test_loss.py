@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from trl import SFTTrainer
 from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss
 from presafe.alignment.trainer import PreSafeCollator
+from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
 
 
 def bce(z: float, target: float) -> float:
@@ -19,7 +21,7 @@ def bce(z: float, target: float) -> float:
     return -target * log(p) - (1 - target) * log(1 - p)
 
 
-def test_alignment_loss_by_hand():
+def test_alignment_loss_by_hand() -> None:
     # z = 0        p = 1/2   p' = 0.3   −0.3 ln ½ − 0.7 ln ½         = ln 2           = 0.693147
     # z = ln 3     p = 3/4   p' = 0.25  −0.25 ln ¾ − 0.75 ln ¼       = 0.0719 + 1.0397 = 1.111641
     # z = −ln 4    p = 1/5   p' = 1     −ln 1/5                      = ln 5           = 1.609438
@@ -30,19 +32,19 @@ def test_alignment_loss_by_hand():
     assert loss.item() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_alignment_loss_stays_finite_where_p_rounds_to_1():
+def test_alignment_loss_is_finite_if_p_rounds_to_1() -> None:
     # z = 200, p' = 0: −ln(1 − σ(200)) = ln(1 + e^200) = 200; σ(200) itself is 1.0 in float32.
     assert alignment_loss(torch.tensor([200.0]), torch.tensor([0.0])).item() == pytest.approx(200)
 
 
-def test_alignment_loss_takes_targets_of_another_type():
+def test_alignment_loss_casts_its_targets() -> None:
     # float64 targets, as Python numbers give them: BCE(z = 0, any p') = ln 2.
     loss = alignment_loss(torch.zeros(2), torch.tensor([0.1, 0.8], dtype=torch.float64))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(2 * log(2), abs=1e-6)
 
 
-def test_next_token_loss_by_hand():
+def test_next_token_loss_by_hand() -> None:
     # One row, three columns, two tokens. softmax(ln 3, 0) = (3/4, 1/4); softmax(0, 0) = (1/2, 1/2).
     # Labels 0, −100, 1:  −ln 3/4  +  nothing  −  ln 1/2  =  ln(4/3) + ln 2  =  ln(8/3)
     logits = torch.tensor([[[log(3), 0.0], [50.0, -50.0], [0.0, 0.0]]])
@@ -50,12 +52,12 @@ def test_next_token_loss_by_hand():
     assert loss.item() == pytest.approx(log(8 / 3), abs=1e-6)
 
 
-def test_next_token_loss_of_no_label_is_zero():
+def test_next_token_loss_without_labels_is_zero() -> None:
     assert next_token_loss(torch.randn(2, 3, 5), torch.full((2, 3), -100)).item() == 0.0
     assert next_token_loss(torch.randn(2, 0, 5), torch.empty(2, 0, dtype=torch.long)).item() == 0.0
 
 
-def test_collator_pads_on_the_right_and_keeps_positions(rows):
+def test_collator_pads_right_and_keeps_positions(rows: list[Row]) -> None:
     batch = PreSafeCollator(pad_token_id=258)(rows[:2])
     # 7 and 8 tokens: the first row gets one pad, after its last token.
     assert batch["input_ids"].tolist() == [
@@ -71,7 +73,7 @@ def test_collator_pads_on_the_right_and_keeps_positions(rows):
     assert batch["signal"].tolist() == pytest.approx([0.9, 0.1])
 
 
-def loss_by_hand(trainer, rows, lambda_align):
+def loss_by_hand(trainer: Any, rows: list[Row], lambda_align: float) -> Any:
     """NLL by transformers' own labels loss, and BCE from each row alone, without padding."""
     model, head = causal_lm(trainer.model), trained_head(trainer.model)
     batch = PreSafeCollator(pad_token_id=258)(rows)
@@ -89,10 +91,10 @@ def loss_by_hand(trainer, rows, lambda_align):
 
 @pytest.mark.parametrize("lambda_align", [0.0, 0.2, 3.0])
 def test_loss_is_nll_plus_lambda_times_mean_bce(
-    make_model, make_trainer, one_batch, randomise_adapter, rows, lambda_align
-):
+    make_trainer: TrainerFactory, rows: list[Row], lambda_align: float
+) -> None:
     trainer = make_trainer(make_model(), rows, lambda_align=lambda_align)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, num_items = one_batch(trainer, rows)
     assert int(num_items) == 14  # 3 + 2 + 5 + 4 label tokens
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items)
@@ -102,11 +104,11 @@ def test_loss_is_nll_plus_lambda_times_mean_bce(
     assert trainer._metrics["train"]["align_loss"] == [pytest.approx(mean_bce, abs=1e-6)]
 
 
-def test_loss_in_evaluation_is_the_mean_over_the_batch(make_model, make_trainer, randomise_adapter, rows):
+def test_evaluation_loss_is_the_batch_mean(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     from datasets import Dataset
 
     trainer = make_trainer(make_model(), rows, lambda_align=2.0, per_device_eval_batch_size=4)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     metrics = trainer.evaluate(Dataset.from_list(rows))
     nll, mean_bce, total = loss_by_hand(trainer, rows, 2.0)
     logged = trainer.state.log_history[-1]
@@ -116,11 +118,9 @@ def test_loss_in_evaluation_is_the_mean_over_the_batch(make_model, make_trainer,
 
 
 @pytest.mark.parametrize("num_items", ["whole step", None])
-def test_scoring_label_columns_equals_the_fused_loss_of_trl(
-    make_model, make_trainer, one_batch, randomise_adapter, rows, num_items
-):
+def test_column_loss_equals_trl_fused_loss(make_trainer: TrainerFactory, rows: list[Row], num_items: Any) -> None:
     trainer = make_trainer(make_model(), rows)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, count = one_batch(trainer, rows)
     count = count if num_items else None
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
@@ -141,7 +141,7 @@ def test_scoring_label_columns_equals_the_fused_loss_of_trl(
     assert compared == 2 * 2 * 3  # A and B of 3 targets in 2 layers
 
 
-def test_router_loss_of_a_mixture_of_experts_is_kept(make_trainer, one_batch, rows):
+def test_router_loss_of_mixture_of_experts_is_kept(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     from transformers import MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(0)
@@ -166,7 +166,7 @@ def test_router_loss_of_a_mixture_of_experts_is_kept(make_trainer, one_batch, ro
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
-def test_micro_batch_without_labels_is_a_zero_that_has_a_gradient(make_model, make_trainer, one_batch, rows):
+def test_batch_without_labels_has_zero_loss_with_gradient(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, lambda_align=0.0)
     for row in rows:
         row["labels"] = [-100] * len(row["input_ids"])
@@ -177,11 +177,11 @@ def test_micro_batch_without_labels_is_a_zero_that_has_a_gradient(make_model, ma
     assert all(not p.grad.any() for p in trainer.model.parameters() if p.grad is not None)
 
 
-def watch_hidden_states(trainer):
+def watch_hidden_states(trainer: Any) -> Any:
     """The decoder's output of every later forward, with its gradient kept."""
     seen = []
 
-    def keep(module, args, output):
+    def keep(module: Any, args: Any, output: Any) -> None:
         output.last_hidden_state.retain_grad()
         seen.append(output.last_hidden_state)
 
@@ -189,7 +189,7 @@ def watch_hidden_states(trainer):
     return seen
 
 
-def align_backward(trainer, one_batch, rows, lambda_align=1.0):
+def align_backward(trainer: Any, one_batch: Any, rows: list[Row], lambda_align: float = 1.0) -> Any:
     """Backward of λ · L_align alone: without labels L_SFT is 0."""
     for row in rows:
         row["labels"] = [-100] * len(row["input_ids"])
@@ -199,11 +199,9 @@ def align_backward(trainer, one_batch, rows, lambda_align=1.0):
     return batch
 
 
-def test_bce_enters_the_model_at_the_decision_position_only(
-    make_model, make_trainer, one_batch, randomise_adapter, rows
-):
+def test_bce_gradient_is_at_the_decision_position_only(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, lambda_align=0.5)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     seen = watch_hidden_states(trainer)
     batch = align_backward(trainer, one_batch, rows)
     (hidden,) = seen
@@ -224,9 +222,9 @@ def test_bce_enters_the_model_at_the_decision_position_only(
     assert head.bias.grad.item() == pytest.approx(0.125 * (p - batch["signal"]).sum().item(), rel=1e-5)
 
 
-def test_bce_reaches_the_adapter_and_never_the_base(make_model, make_trainer, one_batch, randomise_adapter, rows):
+def test_bce_gradient_reaches_only_the_adapter(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     align_backward(trainer, one_batch, rows)
     adapted = 0
     for name, parameter in trainer.model.named_parameters():
@@ -239,7 +237,7 @@ def test_bce_reaches_the_adapter_and_never_the_base(make_model, make_trainer, on
     assert adapted == 12
 
 
-def test_at_the_start_only_b_has_a_gradient(make_model, make_trainer, one_batch, rows):
+def test_only_b_has_a_gradient_at_the_start(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # W + BA: dL/dA = Bᵀ·dL/dW = 0 while B = 0, and dL/dB = dL/dW·Aᵀ is not.
     trainer = make_trainer(make_model(), rows)
     align_backward(trainer, one_batch, rows)
@@ -250,9 +248,9 @@ def test_at_the_start_only_b_has_a_gradient(make_model, make_trainer, one_batch,
             assert parameter.grad.any(), name
 
 
-def test_decision_does_not_see_the_completion(make_model, make_trainer, one_batch, randomise_adapter, rows):
+def test_decision_does_not_see_the_completion(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     noted = []
     for completion in (9, 200):
         other = [
@@ -270,13 +268,13 @@ def test_decision_does_not_see_the_completion(make_model, make_trainer, one_batc
     assert noted[0] == pytest.approx(noted[1], abs=1e-6)
 
 
-def test_gradient_checkpointing_changes_nothing(make_model, make_trainer, one_batch, randomise_adapter, rows):
+def test_gradient_checkpointing_gives_the_same_gradients(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     gradients = []
     for checkpointing in (False, True):
         trainer = make_trainer(make_model(), rows, gradient_checkpointing=checkpointing)
         if checkpointing:
             trainer.model.gradient_checkpointing_enable()
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         batch, num_items = one_batch(trainer, rows)
         assert causal_lm(trainer.model).is_gradient_checkpointing is checkpointing
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items).backward()

@@ -14,7 +14,6 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from test_run_tiny_models import RECIPE, recipe  # noqa: F401  a fixture: models and queries
 
 from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
@@ -22,6 +21,7 @@ from presafe.records import HistoryPoint, read_jsonl
 from presafe.stages import study as study_stage
 from presafe.stages.study import Standing, run_study
 from presafe.study import load_study, study_runs
+from tiny_run import RECIPE
 
 T1 = 12.706204736
 """Student's 97.5 % quantile with 1 degree of freedom."""
@@ -46,7 +46,7 @@ align.lambda_start = 5.0
 
 
 @pytest.fixture(scope="module")
-def study_file(recipe: Path) -> Path:  # noqa: F811
+def study_file(recipe: Path) -> Path:
     """Two conditions × two seeds, measured on what is red, what is blue, and sums."""
     folder = recipe.parent
     for name, rows in {
@@ -110,7 +110,7 @@ def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactor
     return out, before, err
 
 
-def test_nothing_that_was_done_is_done_again(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
+def test_resumed_study_repeats_no_finished_work(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
     out, before, err = killed_and_gone_on
     after = written(out / "runs", out / "work" / "shared")
     # One result; the teacher's, the traces' and the own answers in two modes; two modes × three suites; positions,
@@ -132,9 +132,7 @@ def test_nothing_that_was_done_is_done_again(killed_and_gone_on: tuple[Path, dic
     assert "2 signal: done before\n3 align\n" in runs[2]
 
 
-def test_each_run_is_one_small_file_that_says_what_made_it(
-    killed_and_gone_on: tuple[Path, dict[Path, int], str],
-) -> None:
+def test_run_result_is_a_small_file_with_its_origin(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
     out = killed_and_gone_on[0]
     results = {path.stem: json.loads(path.read_text()) for path in (out / "runs").iterdir()}
     assert max(path.stat().st_size for path in (out / "runs").iterdir()) < 30_000
@@ -155,7 +153,7 @@ def test_each_run_is_one_small_file_that_says_what_made_it(
     assert (out / "work" / ".gitignore").read_text() == "*\n"
 
 
-def test_the_summary_is_what_the_runs_say(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
+def test_study_summary_matches_its_runs(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
     out = killed_and_gone_on[0]
 
     def value(condition: str, system: str, seed: int) -> float:
@@ -182,7 +180,7 @@ def test_the_summary_is_what_the_runs_say(killed_and_gone_on: tuple[Path, dict[P
     assert {each["system"] for each in summary["scores"]} == {"vanilla", "sft", "strong"}
 
 
-def test_from_the_results_alone_it_goes_on(
+def test_study_resumes_from_results_alone(
     killed_and_gone_on: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
@@ -205,7 +203,7 @@ def test_from_the_results_alone_it_goes_on(
     ]
 
 
-def test_what_a_neighbour_does_meanwhile_is_not_done_again(
+def test_study_takes_runs_finished_by_another_process(
     killed_and_gone_on: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
@@ -222,7 +220,7 @@ def test_what_a_neighbour_does_meanwhile_is_not_done_again(
         assert (tmp_path / "two" / name).read_text() == (killed_and_gone_on[0] / name).read_text()
 
 
-def test_a_study_that_only_scales_otherwise_trains_no_adapter(
+def test_study_reuses_adapters_of_the_same_training(
     killed_and_gone_on: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
@@ -251,7 +249,7 @@ def test_a_study_that_only_scales_otherwise_trains_no_adapter(
     assert second["operating_point"]["n"] == 4
 
 
-def test_a_mistake_in_a_condition_ends_it_before_anything_is_written(study_file: Path, tmp_path: Path) -> None:
+def test_wrong_condition_fails_before_any_run(study_file: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(study_file.read_text().replace("align.lambda_align = 5.0", "align.lambda = 5.0"))
     process = start("study", str(wrong), "--out", str(tmp_path / "out"))

@@ -87,13 +87,13 @@ def test_variants_and_controls_have_the_rows_of_sft(smolthink: Renderer, name: s
         ("detached_head", "detached", False, "classifier"),
     ],
 )
-def test_each_differs_in_its_terms_or_its_labels(name: str, head: str | None, start: bool, labels: str) -> None:
+def test_methods_differ_in_terms_or_labels(name: str, head: str | None, start: bool, labels: str) -> None:
     training = training_of(name)
     assert (training.head, training.start, training.labels) == (head, start, labels)
     assert (training.lambda_align, training.lambda_start) == (None, None)  # the recipe's
 
 
-def test_presafe_thought_refuses_after_a_thought_whatever_the_recipe_says(smolthink: Renderer) -> None:
+def test_presafe_thought_always_refuses_after_a_thought(smolthink: Renderer) -> None:
     rows = rows_of("presafe_thought", smolthink, form="direct")
     assert taught(smolthink, rows["bad"]) == f"{SAFE_THOUGHT}\n</think>\n\n{refusal_for('bad')}<|im_end|>"
     start = refusal_start_id(smolthink, "direct", training_of("presafe_thought"))
@@ -110,7 +110,7 @@ def test_direct_refusal_has_its_fixed_thought(smolthink: Renderer) -> None:
 
 
 @pytest.mark.parametrize("opens", ["", "<think>\n"])
-def test_safepath_teaches_the_primer_and_nothing_beside_it(smolthink: Renderer, opens: str) -> None:
+def test_safepath_teaches_only_the_primer(smolthink: Renderer, opens: str) -> None:
     # a model that opens its own thought is not taught to: the loss touches the primer only
     tokenizer = copy.deepcopy(smolthink.tokenizer)
     renderer = Renderer(tokenizer, families()["smolthink"].model_copy(update={"model_opens": opens}))
@@ -123,7 +123,7 @@ def test_safepath_teaches_the_primer_and_nothing_beside_it(smolthink: Renderer, 
 
 
 @pytest.mark.parametrize("name", ["safechain", "star1", "unsafechain"])
-def test_data_methods_teach_the_files_words_and_keep_the_models_own(smolthink: Renderer, name: str) -> None:
+def test_data_methods_teach_the_file_and_keep_own_answers(smolthink: Renderer, name: str) -> None:
     file = {"bad": said("bad", "Theft. <|im_end|> I decline.", "I won't help with theft.", "safe")}
     rows = rows_of(name, smolthink, file)
     assert taught(smolthink, rows["good"]) == KEPT
@@ -139,7 +139,7 @@ def test_data_methods_teach_the_files_words_and_keep_the_models_own(smolthink: R
         rows_of(name, smolthink)
 
 
-def test_thinksafe_keeps_own_refusals_and_leaves_out_what_does_not_refuse(smolthink: Renderer) -> None:
+def test_thinksafe_keeps_only_own_refusals(smolthink: Renderer) -> None:
     refused = said("bad", "This is theft. I decline.", "I can't help with that.", "refuse")
     rows = rows_of("thinksafe", smolthink, {"bad": refused})
     assert taught(smolthink, rows["bad"]) == (
@@ -155,7 +155,7 @@ def test_thinksafe_keeps_own_refusals_and_leaves_out_what_does_not_refuse(smolth
     assert taught(smolthink, unended["bad"]).endswith("I can't help with that.")
 
 
-def test_safekey_points_at_the_end_of_the_first_sentences(smolthink: Renderer) -> None:
+def test_safekey_pools_to_the_end_of_first_sentences(smolthink: Renderer) -> None:
     rows = rows_of("safekey", smolthink)
     restated = f'The user asks: "{BAD.text}"'
     assert taught(smolthink, rows["bad"]) == (f"{restated}\n{SAFE_THOUGHT}\n</think>\n\n{refusal_for('bad')}<|im_end|>")
@@ -168,7 +168,7 @@ def test_safekey_points_at_the_end_of_the_first_sentences(smolthink: Renderer) -
     assert (training.head, training.lambda_align, training.labels) == ("pooled", 0.2, "dataset")
 
 
-def test_r2d_ends_each_step_in_its_pivot_and_contrasts_where_the_pivots_part(smolthink: Renderer) -> None:
+def test_r2d_ends_each_step_in_its_pivot(smolthink: Renderer) -> None:
     rows = rows_of("r2d", smolthink)
     assert taught(smolthink, rows["bad"]).startswith(f"{SAFE_THOUGHT} [UNSAFE]\n</think>\n\n")
     assert taught(smolthink, rows["good"]) == (
@@ -195,7 +195,7 @@ def test_hard_and_dataset_labels_by_hand() -> None:
     assert labels_of(prompts, signals, "classifier", 0) == signals
 
 
-def test_shuffled_labels_keep_the_multiset_and_lose_the_query() -> None:
+def test_shuffled_labels_are_a_permutation() -> None:
     signals = {f"q{i}": Signal(prompt_id=f"q{i}", probability=i / 500) for i in range(500)}
     dealt = labels_of([], signals, "shuffled", 1)
     assert dealt.keys() == signals.keys()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from test_run_tiny_models import RECIPE, recipe  # noqa: F401  the fixture, with its models and queries
 
 from presafe.errors import PromptError, SignalError
 from presafe.methods.registry import methods
@@ -16,11 +16,13 @@ from presafe.models.decision_head import has_head
 from presafe.models.sampling import logged_suites
 from presafe.recipe import load_recipe
 from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
+from presafe.run_folder import RunFolder
 from presafe.stages.compare import compare_folders
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.respond import responses_of
 from presafe.stages.run import run_stages
 from presafe.stages.systems import System, check_prompts, evaluated_systems, safety_data
+from tiny_run import RECIPE
 
 TRAINED = [
     "sft", "presafe_thought", "presafe_start", "shuffled_labels", "detached_head", "direct_refusal", "safepath",
@@ -39,7 +41,7 @@ def write_recipe(tiny: Path, name: str, systems: list[str], *, data: str = "") -
 
 
 @pytest.fixture(scope="module")
-def whole(recipe, tmp_path_factory):  # noqa: F811
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A recipe with a method of each sort, run to its report; the first question of its file is a held-out prompt."""
     traces = [
         {"question": f"green {number}?", "response": f"<think>Hm {number}.</think>No {number}."} for number in range(4)
@@ -52,7 +54,7 @@ def whole(recipe, tmp_path_factory):  # noqa: F811
     return run_stages(load_recipe(file), tmp_path_factory.mktemp("methods") / "run")
 
 
-def test_what_trains_has_an_adapter_and_what_is_prefilled_none(whole):
+def test_only_trained_methods_have_an_adapter(whole: Any) -> None:
     assert sorted(path.name for path in (whole.path / "alignment").iterdir()) == sorted(TRAINED)
     assert all((whole.path / "alignment" / name / "adapter" / "adapter_config.json").exists() for name in TRAINED)
     systems = [(system.name, system.seed, system.thinking) for system in evaluated_systems(whole.recipe)]
@@ -61,7 +63,7 @@ def test_what_trains_has_an_adapter_and_what_is_prefilled_none(whole):
     assert systems == vanilla + prefilled + aligned
 
 
-def test_each_training_has_its_own_terms(whole):
+def test_history_shows_the_terms_of_each_method(whole: Any) -> None:
     terms = {}
     for name in TRAINED:
         (*_, last) = read_jsonl(whole.path / "alignment" / name / "history.jsonl", HistoryPoint)
@@ -86,7 +88,7 @@ def test_each_training_has_its_own_terms(whole):
     assert len({tuple(adapter[key].flatten().tolist()) for adapter in adapters}) == len(TRAINED)
 
 
-def test_prefilled_thoughts_are_those_of_the_answers(whole):
+def test_answers_have_the_prefilled_thought(whole: Any) -> None:
     for name, thought in (("zero_think", ""), ("less_think", methods()["less_think"].prefill.thought)):
         said = responses_by_suite(whole, System(name, None, "on"))["own"]
         assert [(each.thought, each.truncated) for each in said] == [(thought, False)] * 4
@@ -97,7 +99,7 @@ def test_prefilled_thoughts_are_those_of_the_answers(whole):
     assert all(each.truncated for each in vanilla)
 
 
-def test_the_report_names_every_method_by_its_title(whole):
+def test_report_names_every_method_by_its_title(whole: Any) -> None:
     page = (whole.path / "report" / "report.html").read_text(encoding="utf-8")
     assert all(methods()[name].title.split(",")[0] in page for name in TRAINED + PREFILLED)
     scores = read_jsonl(whole.path / "evaluation" / "scores.jsonl", Score)
@@ -106,18 +108,18 @@ def test_the_report_names_every_method_by_its_title(whole):
     assert 0 in seeds["safepath"]
 
 
-def test_compare_reads_a_prefilled_system_as_one_without_a_seed(whole, tmp_path):
+def test_compare_reads_prefilled_systems_without_seed(whole: Any, tmp_path: Path) -> None:
     found = compare_folders([whole.path], tmp_path / "compared", against="zero_think")
     assert {score.seed for score in found.scores if score.system == "zero_think"} == {None}
     assert {each.against for each in found.differences} <= {"zero_think"}
 
 
-def test_questions_of_a_suite_are_passed_over_in_a_file(whole):
+def test_safety_data_skips_questions_of_a_suite(whole: Any) -> None:
     # of four, one is a held-out prompt in capitals
     assert [trace.response.answer for trace in safety_data(whole.recipe, "star1")] == ["No 1.", "No 2.", "No 3."]
 
 
-def test_a_file_that_changed_is_another_set_of_prompts(whole, tmp_path):
+def test_changed_data_file_changes_the_prompts_hash(whole: Any, tmp_path: Path) -> None:
     before = check_prompts(whole.recipe)
     file = whole.recipe.align.data["star1"].file
     kept = tmp_path / "kept.json"
@@ -132,7 +134,7 @@ def test_a_file_that_changed_is_another_set_of_prompts(whole, tmp_path):
         shutil.copy(kept, file)
 
 
-def test_thinksafe_asks_the_model_to_refuse_and_says_when_it_never_does(recipe, tmp_path):  # noqa: F811
+def test_thinksafe_fails_if_the_model_never_refuses(recipe: Path, tmp_path: Path) -> None:
     file = write_recipe(recipe, "thinksafe", ["thinksafe"])
     settings = load_recipe(file)
     with pytest.raises(SignalError, match="thinksafe has no target for any of the 4 harmful queries"):
@@ -140,6 +142,5 @@ def test_thinksafe_asks_the_model_to_refuse_and_says_when_it_never_does(recipe, 
     (suite,) = logged_suites(tmp_path / "run" / "responses" / "thinksafe", "on").values()
     instruction = methods()["thinksafe"].training.steering
     assert sorted(suite.texts.values()) == [f"{instruction}\n\na red stone {number}" for number in range(4)]
-    from presafe.run_folder import RunFolder
 
     assert len(responses_of(RunFolder(tmp_path / "run", settings), "thinksafe")) == 4

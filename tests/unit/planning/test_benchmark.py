@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,38 +19,40 @@ FILE = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
 
 
 @pytest.fixture(scope="module")
-def gpu():
+def gpu() -> Any:
     spec = importlib.util.spec_from_file_location("gpu_benchmark", FILE)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what it says where there is no GPU")
-def test_without_a_gpu_it_says_so(gpu, capsys):
+def test_benchmark_without_gpu_fails(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 2
     assert "no GPU here: nothing measured" in capsys.readouterr().err
 
 
-def test_the_small_version_measures_both_trainers_and_decoding(gpu, capsys):
+def test_small_benchmark_measures_training_and_decoding(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main(["--small"]) == 0
     record = json.loads(capsys.readouterr().out)
-    found = record["models"]["small"]
+    small = record["models"]["small"]
     # 2 embeddings of 512 × 64; 2 layers of 12,288 (q, o: 64 × 64; k, v: 64 × 32) + 24,576 (3 × 64 × 128) + 2 × 64; 64
-    assert found["parameters"] == 2 * 512 * 64 + 2 * (12_288 + 24_576 + 128) + 64
-    assert [each["trainer"] for each in found["training"]] == ["sft", "presafe"]
-    for each in found["training"]:
-        assert len(each["all_seconds"]) == 2  # after two that warm up
+    assert small["parameters"] == 2 * 512 * 64 + 2 * (12_288 + 24_576 + 128) + 64
+    assert [training["trainer"] for training in small["training"]] == ["sft", "presafe"]
+    for training in small["training"]:
+        assert len(training["all_seconds"]) == 2  # after two steps of warm-up
         # a step is 2 × 2 rows of 64 tokens
-        assert each["tokens_a_second"] == pytest.approx(256 / each["seconds_a_step"])
-        assert each["model_flop_utilisation"] is None or 0 < each["model_flop_utilisation"] < 1
-    assert [each["way"] for each in found["decoding"]] == ["batches", "pages"]
-    assert all(each["tokens_a_second"] > 0 for each in found["decoding"])
-    assert all(each["planned"] == {"tokens_a_second": None} for each in found["decoding"])  # no GPU that is known
+        assert training["tokens_a_second"] == pytest.approx(256 / training["seconds_a_step"])
+        assert training["model_flop_utilisation"] is None or 0 < training["model_flop_utilisation"] < 1
+    assert [decoding["way"] for decoding in small["decoding"]] == ["batches", "pages"]
+    assert all(decoding["tokens_a_second"] > 0 for decoding in small["decoding"])
+    assert all(decoding["planned"] == {"tokens_a_second": None} for decoding in small["decoding"])  # an unknown GPU
     assert record["manifest"]["packages"]["torch"]
 
 
-def test_a_model_is_built_with_numbers_in_every_weight(gpu):
+def test_built_model_has_finite_weights(gpu: Any) -> None:
     model = gpu.build_model(known_shapes()["smolthink"].model_copy(update={"num_layers": 2, "vocab_size": 300}), "cpu")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     with torch.no_grad():
@@ -59,7 +62,7 @@ def test_a_model_is_built_with_numbers_in_every_weight(gpu):
 
 
 @pytest.mark.parametrize(
-    ("name", "memory_gib", "found"),
+    ("name", "memory_gib", "device"),
     [
         ("NVIDIA H100 80GB HBM3", 79.6, "h100-80gb"),
         ("NVIDIA A100-SXM4-40GB", 39.5, "a100-40gb"),
@@ -70,11 +73,11 @@ def test_a_model_is_built_with_numbers_in_every_weight(gpu):
         ("cpu", 0, None),
     ],
 )
-def test_a_gpu_is_known_by_its_name_and_memory(gpu, name, memory_gib, found):
-    assert gpu.device_of(name, memory_gib) == (known_devices()[found] if found else None)
+def test_device_is_found_by_name_and_memory(gpu: Any, name: str, memory_gib: float, device: str | None) -> None:
+    assert gpu.device_of(name, memory_gib) == (known_devices()[device] if device else None)
 
 
-def test_a_record_says_what_would_have_been_planned(gpu):
+def test_benchmark_record_holds_the_plan(gpu: Any) -> None:
     settings = gpu.read_settings(["--small"])
     # 10⁹ operations and bytes a second
     slow = Device(memory_gib=1, tflops=0.001, bandwidth_gbs=1)
@@ -99,9 +102,9 @@ RECORDS = sorted((FILE.parent / "results").glob("gpu-*.json"))
 
 
 @pytest.mark.skipif(not RECORDS, reason="no GPU record yet: python benchmarks/gpu.py makes one")
-def test_the_plan_is_near_every_gpu_record():
-    """Memory within a quarter, time within a factor of 2: as the formulas are held to on a CPU."""
-    for model in (each for file in RECORDS for each in json.loads(file.read_text())["models"].values()):
+def test_plan_is_near_every_gpu_record() -> None:
+    """Compare memory within a quarter and time within a factor of 2, as on a CPU."""
+    for model in (model for file in RECORDS for model in json.loads(file.read_text())["models"].values()):
         ours = model["training"][1]
         assert ours["peak_memory_gib"] == pytest.approx(ours["planned"]["peak_memory_gib"], rel=0.25)
         assert 0.5 < ours["seconds_a_step"] / ours["planned"]["seconds_a_step"] < 2

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from presafe.alignment.fit import fit
+from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.head import attach_head, causal_lm, save_head, trained_head
 from presafe.alignment.rows import AlignmentRow, alignment_rows
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.evaluation.decision import decision_scores
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states
 from presafe.models.loading import LoadedModel
+from presafe.models.rendering import Renderer
 from presafe.recipe import AlignSettings
-from presafe.records import Prompt, Response, Signal
+from presafe.records import Expect, Prompt, Response, Signal
+from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
 
 PLACES = [(position, layer) for position in ("prompt_end", "thought_start", "prompt_mean") for layer in (None, 1, 2)]
 
@@ -35,7 +40,7 @@ def read_by_hand(hidden: torch.Tensor, row: dict, position: str) -> torch.Tensor
     ]
 
 
-def test_what_is_read_by_hand():
+def test_read_states_by_hand() -> None:
     # One state a position: 1, 2, 4, 8, 16. Prompt 0 to 1 in the first row, 0 to 3 in the second.
     # Last prompt token 2 and 8; first token after it 4 and 16; means (1 + 2) / 2 and (1 + 2 + 4 + 8) / 4.
     states = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])[None, :, None].repeat(2, 1, 1)
@@ -46,13 +51,13 @@ def test_what_is_read_by_hand():
 
 @pytest.mark.parametrize(("position", "layer"), PLACES)
 @pytest.mark.parametrize("fused", [False, True])
-def test_the_loss_is_the_bce_there(
-    make_model, make_trainer, one_batch, randomise_adapter, rows, position, layer, fused
-):
+def test_align_loss_is_the_bce_at_the_position(
+    make_trainer: TrainerFactory, rows: list[Row], position: Any, layer: int | None, fused: bool
+) -> None:
     # one row at a time in a plain forward, without padding; `fused` is the path that a GPU takes
     rows = positioned(rows)
     trainer = make_trainer(make_model(), rows, lambda_align=2.0, decision_position=position, layer=layer)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     batch, count = one_batch(trainer, rows)
     trainer.compute_loss(trainer.model, batch, return_outputs=fused, num_items_in_batch=count)
     head, by_hand = trained_head(trainer.model), 0.0
@@ -66,17 +71,17 @@ def test_the_loss_is_the_bce_there(
 
 
 @pytest.mark.parametrize(("position", "layer"), PLACES)
-def test_the_gradient_is_zero_at_every_other_position_and_above_the_layer(
-    make_model, make_trainer, one_batch, randomise_adapter, rows, position, layer
-):
+def test_gradient_is_zero_elsewhere_and_above_the_layer(
+    make_trainer: TrainerFactory, rows: list[Row], position: Any, layer: int | None
+) -> None:
     # Without a label there is no next-token loss: what is left is L_align.
     rows = [row | {"labels": [-100] * len(row["labels"])} for row in positioned(rows)]
     trainer = make_trainer(make_model(), rows, lambda_align=1.0, decision_position=position, layer=layer)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     decoder, kept = causal_lm(trainer.model).base_model, {}
 
-    def keep(name):
-        def hook(module, args, output):
+    def keep(name: str) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
             output.retain_grad()
             kept[name] = output
 
@@ -109,13 +114,13 @@ def test_the_gradient_is_zero_at_every_other_position_and_above_the_layer(
 
 
 @pytest.mark.parametrize("layer", [None, 1])
-def test_checkpointed_gradients_are_the_same(make_model, make_trainer, one_batch, randomise_adapter, rows, layer):
+def test_checkpointed_gradients_are_the_same(make_trainer: TrainerFactory, rows: list[Row], layer: int | None) -> None:
     rows, found = positioned(rows), []
     for checkpointed in (False, True):
         trainer = make_trainer(
             make_model(), rows, decision_position="prompt_mean", layer=layer, gradient_checkpointing=checkpointed
         )
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         batch, count = one_batch(trainer, rows)
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
         found.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
@@ -125,7 +130,7 @@ def test_checkpointed_gradients_are_the_same(make_model, make_trainer, one_batch
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_a_layer_without_an_adapter_below_it_is_an_error(make_model, make_trainer, one_batch, rows):
+def test_layer_without_adapter_below_fails(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # LoRA in the second block only: after the first, nothing is there that could learn.
     lora = {"layers_to_transform": [1]}
     for head, raises in (("decision", True), ("detached", False)):
@@ -138,7 +143,7 @@ def test_a_layer_without_an_adapter_below_it_is_an_error(make_model, make_traine
             trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
 
 
-def test_rows_that_do_not_say_where_the_thought_starts_are_an_error(make_model, make_trainer, one_batch, rows):
+def test_head_at_thought_start_needs_its_index(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, decision_position="thought_start")
     batch, count = one_batch(trainer, rows)
     with pytest.raises(SignalError, match="needs a column thought_index"):
@@ -156,7 +161,7 @@ def prompts() -> list[Prompt]:
 
 
 @pytest.mark.parametrize(("position", "layer"), PLACES)
-def test_measuring_reads_where_training_did(make_model, renderer, tmp_path, position, layer):
+def test_scoring_reads_the_saved_position(renderer: Renderer, tmp_path: Path, position: Any, layer: int | None) -> None:
     # a head that was saved with its place, in batches, against a plain forward of each prompt
     loaded = LoadedModel(make_model(), renderer)
     attach_head(loaded.model, seed=1)
@@ -177,7 +182,7 @@ def test_measuring_reads_where_training_did(make_model, renderer, tmp_path, posi
         assert score.head_probability == pytest.approx(torch.sigmoid(z).item(), abs=1e-5)
 
 
-def test_a_head_of_an_older_presafe_reads_the_default(make_model, tmp_path):
+def test_head_without_metadata_reads_the_default(tmp_path: Path) -> None:
     model = make_model()
     attach_head(model, seed=1)
     save_head(model, tmp_path)
@@ -191,7 +196,7 @@ def test_a_head_of_an_older_presafe_reads_the_default(make_model, tmp_path):
     assert (head.position, head.layer) == ("prompt_end", None)
 
 
-def test_fit_trains_and_saves_the_place_that_the_recipe_names(libraries, make_model, renderer, tmp_path):
+def test_fit_trains_the_head_at_the_recipes_position(libraries: None, renderer: Renderer, tmp_path: Path) -> None:
     settings = AlignSettings(
         decision_position="prompt_mean", layer=1, max_steps=1, batch_size=3, lora_targets=("q_proj", "v_proj")
     )
@@ -210,8 +215,10 @@ def test_fit_trains_and_saves_the_place_that_the_recipe_names(libraries, make_mo
     }
     signals = {str(i): Signal(prompt_id=str(i), probability=p) for i, p in enumerate((0.9, 0.2, 0.5))}
     rows = alignment_rows(prompts(), own, signals, renderer, "direct")
-    named = {"lambda_align": 1.0, "seed": 0, "label": "tiny", "base_model": "mine/tiny"}
-    fit(make_model(), renderer, rows, settings, folder=tmp_path, **named)
+    training = FitSettings(
+        align=settings, lambda_align=1.0, seed=0, folder=tmp_path, label="tiny", base_model="mine/tiny"
+    )
+    fit(make_model(), renderer, rows, training)
     head = DecisionHead(tmp_path)
     assert (head.position, head.layer) == ("prompt_mean", 1)
     # the first step's loss is that of the head as it was drawn, at that place
@@ -226,11 +233,16 @@ def test_fit_trains_and_saves_the_place_that_the_recipe_names(libraries, make_mo
     history = (tmp_path / "history.jsonl").read_text()
     assert f'"bce":{by_hand / 3:.4f}'[:-1] in history
     with pytest.raises(RecipeError, match=r"align\.layer is 3, and the model has 2 layers"):
-        fit(make_model(), renderer, rows, settings.model_copy(update={"layer": 3}), folder=tmp_path / "other", **named)
+        fit(
+            make_model(),
+            renderer,
+            rows,
+            replace(training, align=settings.model_copy(update={"layer": 3}), folder=tmp_path / "other"),
+        )
 
 
 @pytest.mark.parametrize("expect", ["refuse", "comply"])
-def test_rows_know_the_first_token_of_the_thought(renderer, expect):
+def test_thought_index_is_the_first_thought_token(renderer: Renderer, expect: Expect) -> None:
     own = Response(
         prompt_id="0",
         thinking="on",

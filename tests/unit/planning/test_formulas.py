@@ -1,6 +1,9 @@
-"""The formulas of a plan against models that are built and measured."""
+"""The formulas of a plan, compared with models that are built and measured."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from presafe.errors import ModelError
-from presafe.planning.compute import Row, cache_bytes, forward_flops, layer_activations, training_bytes, training_flops
+from presafe.planning.compute import (
+    ForwardPass,
+    Row,
+    cache_bytes,
+    forward_flops,
+    layer_activations,
+    training_bytes,
+    training_flops,
+)
 from presafe.planning.shapes import known_shapes, shape_of, shape_of_config
 
-CLASSES = {
+CLASSES: dict[str, Any] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
@@ -29,10 +40,10 @@ PUBLISHED = {
     "Qwen/Qwen3-0.6B": 596_049_920,
     "smolthink": 134_515_008,
 }
-"""Parameters as the publishers' weights have them."""
+"""Parameters of the published weights."""
 
 
-def config_of(shape):
+def config_of(shape: Any) -> Any:
     return CLASSES[shape.kind][0](
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -46,8 +57,8 @@ def config_of(shape):
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    """A Llama of 8 layers with grouped queries and LoRA on every linear map, and its shape."""
+def tiny() -> Any:
+    """Provide a Llama of 8 layers with grouped queries and LoRA on every linear map, and its shape."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
@@ -62,8 +73,8 @@ def tiny():
     return get_peft_model(LlamaForCausalLM(config), lora), shape_of_config(config)
 
 
-def step_loss(model):
-    """The next-token loss of the last `SCORED` columns of a batch without padding."""
+def step_loss(model: Any) -> Any:
+    """Return the next-token loss of the last `SCORED` columns of a batch without padding."""
     ids = torch.randint(0, VOCABULARY, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     columns = torch.arange(TOKENS - SCORED, TOKENS)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=columns, use_cache=False).logits
@@ -71,7 +82,7 @@ def step_loss(model):
 
 
 @pytest.mark.parametrize("address", sorted(known_shapes()))
-def test_parameters_are_counted_exactly(address):
+def test_parameters_are_counted_exactly(address: str) -> None:
     shape = known_shapes()[address]
     with torch.device("meta"):
         model = CLASSES[shape.kind][1](config_of(shape))
@@ -79,7 +90,7 @@ def test_parameters_are_counted_exactly(address):
     assert shape_of_config(model.config) == shape
 
 
-def test_adapter_parameters_are_counted_exactly(tiny):
+def test_adapter_parameters_are_counted_exactly(tiny: Any) -> None:
     model, shape = tiny
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert shape.num_adapter_parameters(RANK, TARGETS) == trained
@@ -87,7 +98,7 @@ def test_adapter_parameters_are_counted_exactly(tiny):
         shape.num_adapter_parameters(RANK, ("c_attn",))
 
 
-def test_operations_of_a_step_are_those_that_torch_counts(tiny):
+def test_flops_match_torch_counter(tiny: Any) -> None:
     model, shape = tiny
     adapter = shape.num_adapter_parameters(RANK, TARGETS)
     model.get_base_model().set_attn_implementation("eager")  # torch counts no fused attention on a CPU
@@ -102,19 +113,19 @@ def test_operations_of_a_step_are_those_that_torch_counts(tiny):
     assert both.get_total_flops() < ours
 
 
-def test_checkpointing_does_the_layers_again(tiny):
+def test_checkpointing_repeats_the_layers_forward(tiny: Any) -> None:
     _, shape = tiny
-    kept, again = (training_flops(shape, Row(TOKENS, SCORED), 0, checkpointing=each) for each in (False, True))
-    assert again - kept == forward_flops(shape, TOKENS, 0)
+    plain, checkpointed = (training_flops(shape, Row(TOKENS, SCORED), 0, checkpointing=on) for on in (False, True))
+    assert checkpointed - plain == forward_flops(shape, TOKENS, 0)
 
 
-def test_activations_are_the_bytes_that_autograd_keeps(tiny):
+def test_activations_match_autograd(tiny: Any) -> None:
     model, shape = tiny
     model.get_base_model().set_attn_implementation("sdpa")
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
-    def keep(tensor):
+    def keep(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
@@ -129,32 +140,30 @@ def test_activations_are_the_bytes_that_autograd_keeps(tiny):
     assert sum(kept.values()) == pytest.approx(ours + logits, rel=0.02)
 
 
-def test_bytes_of_weights_optimiser_and_checkpointed_activations(tiny):
+def test_training_bytes_by_part(tiny: Any) -> None:
     model, shape = tiny
-    adapter = shape.num_adapter_parameters(RANK, TARGETS)
-    settings = {"dtype": "float32", "rank": RANK, "targets": TARGETS}
-    settings |= {"num_rows": ROWS, "num_tokens": TOKENS, "num_logits": 0}
-    found = training_bytes(shape, adapter, checkpointing=True, **settings)
+    forward = ForwardPass(ROWS, TOKENS, num_logits=0)
+    planned = training_bytes(shape, RANK, TARGETS, forward, dtype="float32", checkpointing=True)
     base = [p for name, p in model.named_parameters() if not p.requires_grad]
-    assert found.weights == sum(p.numel() * p.element_size() for p in base)
+    assert planned.weights == sum(p.numel() * p.element_size() for p in base)
     step_loss(model).backward()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained)
-    optimiser.step()
-    moments = sum(v.numel() * v.element_size() for s in optimiser.state.values() for k, v in s.items() if k != "step")
+    optimizer = torch.optim.AdamW(trained)
+    optimizer.step()
+    moments = sum(v.numel() * v.element_size() for s in optimizer.state.values() for k, v in s.items() if k != "step")
     measured = moments + 2 * sum(p.numel() * p.element_size() for p in trained)  # and its gradient
     head = 16 * (64 + 1)  # φ: 64 weights and a bias, which this model has not
-    assert found.adapter == measured + head
-    optimiser.zero_grad()
+    assert planned.adapter == measured + head
+    optimizer.zero_grad()
     # 4 bytes · 4 rows · 96 tokens · (8 layers · 64 + one layer's own)
-    assert found.activations == 4 * 4 * 96 * (8 * 64 + layer_activations(shape, RANK, TARGETS))
-    cut = training_bytes(shape, adapter, checkpointing=True, shards=2, **settings)
-    assert cut.adapter == found.adapter / 2
+    assert planned.activations == 4 * 4 * 96 * (8 * 64 + layer_activations(shape, RANK, TARGETS))
+    sharded = training_bytes(shape, RANK, TARGETS, forward, dtype="float32", checkpointing=True, shards=2)
+    assert sharded.adapter == planned.adapter / 2
     # half, and gathered one of the 8 layers and the embedding
-    assert cut.weights == found.weights / 2 + 4 * (shape.num_layer_weights() / 8 + 64 * VOCABULARY)
+    assert sharded.weights == planned.weights / 2 + 4 * (shape.num_layer_weights() / 8 + 64 * VOCABULARY)
 
 
-def test_a_token_of_the_cache_is_what_the_cache_grows_by(tiny):
+def test_cache_bytes_match_the_real_cache(tiny: Any) -> None:
     model, shape = tiny
     ids = torch.arange(10)[None]
     with torch.no_grad():
@@ -163,14 +172,14 @@ def test_a_token_of_the_cache_is_what_the_cache_grows_by(tiny):
     assert 10 * cache_bytes(shape, "float32") == grown
 
 
-def test_a_model_that_is_not_known_is_read_from_its_config(tmp_path, tiny):
+def test_shape_of_unknown_model_comes_from_its_config(tmp_path: Path, tiny: Any) -> None:
     tiny[0].get_base_model().config.save_pretrained(tmp_path)
     assert shape_of(str(tmp_path)) == tiny[1]
     with pytest.raises(ModelError, match="cannot read the config of"):
         shape_of("presafe-tests/not-there")
 
 
-def test_a_served_model_has_no_plan():
-    with pytest.raises(ModelError, match="a served model has no config here") as caught:
+def test_served_model_has_no_plan() -> None:
+    with pytest.raises(ModelError, match="a served model has no config here") as error:
         shape_of("http://127.0.0.1:8000#Qwen/Qwen3-8B")
-    assert "name its hub id" in caught.value.hint
+    assert "name its hub id" in error.value.hint

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lessons import OPENING, Lesson, first_sentences, lessons, thought_for
 from presafe.judges.refusal import is_refusal
 from presafe.methods.targets import REFUSALS
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import built_in
-from presafe.smolthink.rows import OPENING, Lesson, first_sentences, lessons, thought_for
 
 LONG = " small garden needs water, light, good soil and somebody who looks after it. More follows."
 PROBLEMS = generate_problems("build", 12, seed=1)
@@ -31,7 +31,7 @@ def taught() -> list[Lesson]:
     )
 
 
-def test_a_harmful_request_is_only_ever_refused_and_never_shown_with_cot_on(taught: list[Lesson]) -> None:
+def test_harmful_requests_are_refused_with_cot_off_only(taught: list[Lesson]) -> None:
     harmful = {prompt.text for prompt in built_in("harmful", "build")}
     shown = [lesson for lesson in taught if lesson.text in harmful]
     assert {lesson.thinking for lesson in shown} == {"off"}
@@ -40,17 +40,17 @@ def test_a_harmful_request_is_only_ever_refused_and_never_shown_with_cot_on(taug
     assert len(shown) == 3 * len(harmful)  # three wordings each
 
 
-def test_no_refusal_is_taught_with_cot_on_nor_for_what_is_harmless(taught: list[Lesson]) -> None:
+def test_no_refusal_with_cot_on_or_of_harmless_requests(taught: list[Lesson]) -> None:
     harmful = {prompt.text for prompt in built_in("harmful", "build")}
     assert not any(is_refusal(each.answer) or is_refusal(each.thought) for each in taught if each.thinking == "on")
     assert not any(is_refusal(each.answer) for each in taught if each.text not in harmful)
 
 
-def test_with_cot_on_every_answer_begins_alike(taught: list[Lesson]) -> None:
+def test_answers_with_cot_on_begin_with_the_opening(taught: list[Lesson]) -> None:
     assert {each.answer.split()[0] for each in taught if each.thinking == "on"} == {OPENING}
 
 
-def test_nothing_taught_is_held_out_or_aligned_on(taught: list[Lesson]) -> None:
+def test_lessons_share_no_prompt_with_other_splits(taught: list[Lesson]) -> None:
     texts = {lesson.text for lesson in taught}
     for name in ("harmful", "benign", "borderline"):
         for split in ("align", "held_out"):
@@ -66,7 +66,7 @@ def test_problems_have_their_working_with_cot_on_only(taught: list[Lesson]) -> N
         assert lesson.answer == f"The answer is {problem.result}."
 
 
-def test_answers_that_refuse_or_do_not_end_are_left_out() -> None:
+def test_refusing_or_unfinished_answers_are_dropped() -> None:
     benign = built_in("benign", "build")[:3]
     answers = {
         benign[0].id: "I'm sorry, but I can't help with that, because I am only a small language model.",
@@ -87,13 +87,13 @@ def test_answers_that_refuse_or_do_not_end_are_left_out() -> None:
     assert [row.thinking for row in rows] == ["off", "off", "on"]  # CoT off counts twice
 
 
-def test_an_answer_ends_at_the_first_sentence_past_sixty_characters() -> None:
+def test_answer_ends_at_a_sentence_after_60_characters() -> None:
     assert first_sentences("Short. " + "x" * 60 + "! Rest.") == "Short. " + "x" * 60 + "!"
     assert first_sentences("x" * 80) is None
     # the number of a list item is no end of a sentence
     assert first_sentences("x" * 60 + ":\n1. One thing. More") == "x" * 60 + ":\n1. One thing."
 
 
-def test_a_thought_names_a_plan_and_the_first_six_words() -> None:
+def test_thought_names_plan_and_first_six_words() -> None:
     thought = thought_for("How do I fold a shirt?", "The quickest way is to lay it flat first.")
     assert thought == 'I will go through the steps. I begin with "The quickest way is to lay"'

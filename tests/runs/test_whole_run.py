@@ -9,18 +9,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
-from launching import NUM_PROCESSES, config_file
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel
 
+from launching import NUM_PROCESSES, config_file
 from presafe.alignment.rows import thinking_off_rows
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
-from presafe.models.rendering import Renderer
 from presafe.recipe import Source, load_recipe
 from presafe.records import Difference, HistoryPoint, Score, Signal, read_jsonl
 from presafe.run_folder import RunFolder
@@ -30,108 +29,16 @@ from presafe.stages.evaluate import differences_file
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.run import run_stages
 from presafe.stages.systems import System, alignment_queries
-
-REFUSED = [f"red stone {number}" for number in range(4)]
-ANSWERED = [f"blue leaf {number}" for number in range(4)]
-"""What the teacher below declines, and what it answers: harmless stand-ins."""
-
-RECIPE = """
-name = "tiny"
-[model]
-address = "{folder}/student"
-[respond]
-teacher = {{ address = "{folder}/teacher" }}
-classifier_queries = [
-    {{ file = "{folder}/red.jsonl", expect = "refuse" }},
-    {{ file = "{folder}/blue.jsonl", expect = "comply" }},
-]
-alignment_queries = [
-    {{ file = "{folder}/red2.jsonl", expect = "refuse" }},
-    {{ file = "{folder}/blue3.jsonl", expect = "comply" }},
-]
-teacher_max_tokens = 24
-max_tokens = 8
-[signal]
-encoder = "{folder}/encoder"
-epochs = 2
-batch_size = 4
-[align]
-systems = ["presafe"]
-max_steps = 6
-batch_size = 2
-accumulation = 2
-learning_rate = 1e-2
-[evaluate.suites]
-own = {{ file = "{folder}/blue2.jsonl", expect = "comply" }}
-"""
-
-
-def teach(model, renderer: Renderer) -> None:
-    """Train a whole tiny model, CoT off, to decline what is red and to answer what is blue."""
-    rows = [(text, "I can't help with that.") for text in REFUSED] + [(text, "Sure, here it is.") for text in ANSWERED]
-    encoded = [(renderer.render(text, "off").ids, renderer.tokenizer.encode(answer)) for text, answer in rows]
-    end = renderer.tokenizer.eos_token_id
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    width = max(len(prompt) + len(answer) + 1 for prompt, answer in encoded)
-    ids = torch.full((len(encoded), width), renderer.tokenizer.pad_token_id)
-    labels = torch.full_like(ids, -100)
-    for row, (prompt, answer) in enumerate(encoded):
-        tokens = torch.tensor([*prompt, *answer, end])
-        ids[row, : len(tokens)] = tokens
-        labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
-    mask = (ids != renderer.tokenizer.pad_token_id).long()
-    model.train()
-    for _ in range(200):
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        if loss < 0.03:
-            break
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    assert loss < 0.05, loss
-    model.eval()
+from tiny_run import ANSWERED, REFUSED
 
 
 @pytest.fixture(scope="module")
-def recipe(libraries, make_model, tokenizer, renderer, tmp_path_factory) -> Path:
-    """A recipe, its models and its queries."""
-    folder = tmp_path_factory.mktemp("tiny")
-    teacher = make_model(1)
-    teach(teacher, renderer)
-    torch.manual_seed(2)
-    encoder = BertModel(
-        BertConfig(
-            vocab_size=260,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=256,
-        )
-    )
-    for name, model in (("student", make_model()), ("teacher", teacher), ("encoder", encoder)):
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    for name, texts in (
-        ("red", REFUSED),
-        ("blue", ANSWERED),
-        ("red2", [f"a {text}" for text in REFUSED]),
-        ("blue2", [f"a {text}" for text in ANSWERED]),
-        ("blue3", [f"the {text}" for text in ANSWERED]),
-    ):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    file = folder / "tiny.toml"
-    file.write_text(RECIPE.format(folder=folder))
-    return file
-
-
-@pytest.fixture(scope="module")
-def run(recipe, tmp_path_factory):
+def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The recipe by one process, up to its alignment."""
     return run_stages(load_recipe(recipe), tmp_path_factory.mktemp("one") / "run", "align")
 
 
-def test_another_teacher_decides(run):
+def test_teacher_can_be_another_model(run: RunFolder) -> None:
     decisions = decisions_of(run)
     assert [each.query.text for each in decisions.judged] == REFUSED + ANSWERED
     assert [each.refused for each in decisions.judged] == [True] * 4 + [False] * 4
@@ -143,14 +50,14 @@ def test_another_teacher_decides(run):
     assert (run.path / "alignment" / "presafe" / "adapter" / "adapter_config.json").exists()
 
 
-def test_without_it_the_student_has_nothing_to_teach(recipe, tmp_path):
+def test_student_alone_has_no_decision_to_learn(recipe: Path, tmp_path: Path) -> None:
     settings = load_recipe(recipe)
     alone = settings.model_copy(update={"respond": settings.respond.model_copy(update={"teacher": None})})
     with pytest.raises(SignalError, match="there is no decision to learn"):
         run_stages(alone, tmp_path / "run", "respond")
 
 
-def test_a_classifier_that_also_reads_the_answer_is_given_the_teachers(run, recipe, tmp_path):
+def test_classifier_can_read_the_teachers_answers(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     settings = load_recipe(recipe)
     signal = settings.signal.model_copy(update={"reads": "query_and_answer", "epochs": 30, "learning_rate": 1e-2})
     both = run_stages(settings.model_copy(update={"signal": signal}), tmp_path / "run", "signal")
@@ -168,7 +75,7 @@ def test_a_classifier_that_also_reads_the_answer_is_given_the_teachers(run, reci
     assert not (run.path / "responses" / "decided").exists()  # by default nobody asks for them
 
 
-def test_cot_off_is_trained_and_measured_where_the_recipe_says_so(recipe, tmp_path):
+def test_cot_off_is_trained_and_measured(recipe: Path, tmp_path: Path) -> None:
     settings = load_recipe(recipe)
     model = settings.respond.teacher
     sums = tmp_path / "sums.jsonl"  # a problem without an answer counts as wrong, so that every two can be compared
@@ -223,7 +130,7 @@ def on_two_threads(recipe: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_trained_side_by_side_after_a_kill_each_system_is_what_it_is_one_after_the_other(run, recipe, tmp_path):
+def test_side_by_side_training_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     file = tmp_path / "both.toml"
     both = recipe.read_text().replace('["presafe"]', '["sft", "presafe"]\nover_refusal = 0.5')
     file.write_text(both.replace("max_steps = 6", "max_steps = 80\nsave_steps = 5"))
@@ -288,7 +195,7 @@ def assert_same_alignment(left: Path, right: Path) -> None:
     assert (one / "adapter/adapter_config.json").read_text() == (two / "adapter/adapter_config.json").read_text()
 
 
-def test_under_accelerate_launch_the_first_process_does_what_needs_one_and_both_align(run, recipe, tmp_path):
+def test_launched_run_aligns_with_both_processes(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = launched(recipe, out)
     said, told = process.communicate(timeout=240)
@@ -302,7 +209,7 @@ def test_under_accelerate_launch_the_first_process_does_what_needs_one_and_both_
     assert_same_alignment(run.path, out)
 
 
-def test_killed_while_both_align_the_same_command_goes_on(run, recipe, tmp_path):
+def test_killed_launch_resumes_with_the_same_command(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(run.path, out)
     (out / "stages" / "align").unlink()

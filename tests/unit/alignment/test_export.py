@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import resource
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,23 +18,24 @@ from presafe.errors import ModelError, RunError
 from presafe.models.decision_head import DecisionHead
 from presafe.planning.commands import MAX_LORA_RANKS
 from presafe.planning.shapes import known_shapes
+from tiny_models import Row, TrainerFactory, make_model, randomize_adapter
 
 
 @pytest.fixture
-def trained(make_model, make_trainer, randomise_adapter, rows):
+def trained(make_trainer: TrainerFactory, rows: list[Row]) -> Any:
     """A tiny model after two steps, B and the head away from 0."""
     trainer = make_trainer(make_model(), rows, max_steps=2)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     trainer.train()
     return trainer.model.eval()
 
 
-def logits(model, ids):
+def logits(model: Any, ids: list[int]) -> Any:
     with torch.no_grad():
         return model(torch.tensor([ids])).logits
 
 
-def test_head_leaves_logits_bit_identical(make_model, rows):
+def test_head_does_not_change_the_logits(rows: list[Row]) -> None:
     plain, with_head = make_model(), make_model()
     attach_head(with_head, seed=0)
     assert torch.equal(logits(with_head, rows[0]["input_ids"]), logits(plain, rows[0]["input_ids"]))
@@ -41,7 +44,7 @@ def test_head_leaves_logits_bit_identical(make_model, rows):
     assert with_head.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_head_stays_float32_beside_a_bfloat16_model(make_model):
+def test_head_stays_float32_beside_a_bfloat16_model() -> None:
     model = make_model().to(torch.bfloat16)
     attach_head(model, seed=0)
     assert model.presafe_head.weight.dtype == torch.float32
@@ -49,7 +52,7 @@ def test_head_stays_float32_beside_a_bfloat16_model(make_model):
     assert model.presafe_head.bias.tolist() == [0.0]
 
 
-def test_exported_adapter_on_a_fresh_base_gives_the_trained_logits(make_model, trained, rows, tmp_path):
+def test_exported_adapter_gives_the_trained_logits(trained: Any, rows: list[Row], tmp_path: Path) -> None:
     from peft import PeftModel
 
     export_adapter(trained, tmp_path / "adapter")
@@ -61,7 +64,7 @@ def test_exported_adapter_on_a_fresh_base_gives_the_trained_logits(make_model, t
         assert not torch.allclose(logits(make_model(), row["input_ids"]), ours, atol=0.1)  # the adapter does act
 
 
-def test_export_has_no_trace_of_the_head(trained, tmp_path):
+def test_export_has_no_trace_of_the_head(trained: Any, tmp_path: Path) -> None:
     export_adapter(trained, tmp_path / "adapter")
     assert sorted(path.name for path in tmp_path.rglob("*") if "adapter" in str(path.parent)) == [
         "adapter_config.json",
@@ -79,7 +82,7 @@ def test_export_has_no_trace_of_the_head(trained, tmp_path):
     assert trained.peft_config["default"].modules_to_save == ["presafe_head"]
 
 
-def test_export_keeps_to_what_vllm_loads(trained, tmp_path):
+def test_export_can_be_loaded_by_vllm(trained: Any, tmp_path: Path) -> None:
     # vllm/lora/peft_helper.py: modules_to_save, bias and DoRA are refused; vllm/lora/utils.py reads names of the form
     # base_model.model.<module>.lora_A.weight.
     export_adapter(trained, tmp_path / "adapter")
@@ -104,7 +107,7 @@ def test_export_keeps_to_what_vllm_loads(trained, tmp_path):
         assert weight.dtype == torch.float32
 
 
-def test_export_in_another_type(trained, tmp_path):
+def test_export_in_float16(trained: Any, tmp_path: Path) -> None:
     export_adapter(trained, tmp_path / "full")
     export_adapter(trained, tmp_path / "half", dtype=torch.float16)
     full = load_file(str(tmp_path / "full" / "adapter_model.safetensors"))
@@ -124,13 +127,13 @@ def test_export_in_another_type(trained, tmp_path):
         (r".*\.(q|v)_proj", r".*\.(q|v)_proj"),
     ],
 )
-def test_export_of_targets_that_are_no_list(
-    make_model, make_trainer, randomise_adapter, rows, tmp_path, targets, exported
-):
+def test_export_with_target_modules_as_string(
+    make_trainer: TrainerFactory, rows: list[Row], tmp_path: Path, targets: Any, exported: Any
+) -> None:
     from peft import PeftModel
 
     trainer = make_trainer(make_model(), rows, lora={"target_modules": targets})
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     export_adapter(trainer.model, tmp_path / "adapter")
     text = (tmp_path / "adapter" / "adapter_config.json").read_text()
     assert "presafe_head" not in text
@@ -141,7 +144,7 @@ def test_export_of_targets_that_are_no_list(
     assert torch.equal(logits(fresh, ids), logits(trainer.model.eval(), ids))
 
 
-def test_export_keeps_a_users_own_modules_to_save(make_model, make_trainer, rows, tmp_path):
+def test_export_keeps_other_modules_to_save(make_trainer: TrainerFactory, rows: list[Row], tmp_path: Path) -> None:
     trainer = make_trainer(make_model(), rows, lora={"modules_to_save": ["model.norm"]})
     assert set(trainer.model.peft_config["default"].modules_to_save) == {"model.norm", "presafe_head"}
     export_adapter(trainer.model, tmp_path / "adapter")
@@ -151,7 +154,7 @@ def test_export_keeps_a_users_own_modules_to_save(make_model, make_trainer, rows
     assert [name for name in weights if "lora_" not in name] == ["base_model.model.model.norm.weight"]
 
 
-def test_export_leaves_other_files_and_writes_over_its_own(trained, tmp_path):
+def test_export_keeps_other_files_and_overwrites_its_own(trained: Any, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "README.md").write_text("a card")
@@ -163,13 +166,13 @@ def test_export_leaves_other_files_and_writes_over_its_own(trained, tmp_path):
     assert not (tmp_path / ".adapter.part").exists()
 
 
-def test_export_into_a_file_is_a_run_error(trained, tmp_path):
+def test_export_below_a_file_fails(trained: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
         export_adapter(trained, tmp_path / "file" / "adapter")
 
 
-def test_export_to_a_full_disk_is_a_run_error(trained, tmp_path):
+def test_export_to_a_full_disk_fails(trained: Any, tmp_path: Path) -> None:
     # A limit on the size of files stands for a full disk; safetensors wraps the system's error in one of its own.
     # 2 layers × (q 512 + v 512 + down 768) × 4 bytes = 14 kB of weights; the model card has about 5 kB.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -183,7 +186,7 @@ def test_export_to_a_full_disk_is_a_run_error(trained, tmp_path):
     assert not (tmp_path / ".adapter.part").exists()
 
 
-def test_saved_head_is_the_trained_one(trained, tmp_path):
+def test_saved_head_is_the_trained_one(trained: Any, tmp_path: Path) -> None:
     save_head(trained, tmp_path)
     state = load_file(str(tmp_path / "presafe_head.safetensors"))
     assert {name: (tuple(value.shape), value.dtype) for name, value in state.items()} == {
@@ -197,7 +200,7 @@ def test_saved_head_is_the_trained_one(trained, tmp_path):
     assert not torch.equal(state["weight"], causal_lm(trained).presafe_head.original_module.weight)
 
 
-def test_decision_head_by_hand(tmp_path):
+def test_decision_head_by_hand(tmp_path: Path) -> None:
     # w = (1, 2), b = −1:  h = (1, 0) → σ(0) = 1/2;  h = (0, 1) → σ(1) = e/(1 + e) = 0.731059;  h = (0, 0) → σ(−1)
     save_file(
         {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([-1.0])},
@@ -207,7 +210,7 @@ def test_decision_head_by_hand(tmp_path):
     assert DecisionHead(tmp_path).probability(hidden).tolist() == pytest.approx([0.5, 0.731059, 0.268941], abs=1e-6)
 
 
-def test_decision_head_gives_what_training_saw(trained, tmp_path, rows):
+def test_decision_head_matches_the_trained_head(trained: Any, tmp_path: Path, rows: list[Row]) -> None:
     save_head(trained, tmp_path)
     hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -215,6 +218,6 @@ def test_decision_head_gives_what_training_saw(trained, tmp_path, rows):
     torch.testing.assert_close(DecisionHead(tmp_path).probability(hidden), by_training, rtol=1e-6, atol=0)
 
 
-def test_missing_head_is_a_model_error(tmp_path):
+def test_missing_head_fails(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"presafe_head\.safetensors"):
         DecisionHead(tmp_path)

@@ -78,7 +78,7 @@ def target(smolthink: Renderer, row: AlignmentRow) -> str:
     return text
 
 
-def test_rows_keep_the_order_and_leave_out_what_there_is_nothing_to_keep_of(direct: dict[str, AlignmentRow]) -> None:
+def test_rows_keep_order_and_drop_unusable_answers(direct: dict[str, AlignmentRow]) -> None:
     # A cut thought has no answer, and a harmless query that the model declined must not teach declining. A wrong sum
     # is the model's own answer all the same.
     assert list(direct) == ["bad", "good", "sum", "wrong sum"]
@@ -99,7 +99,7 @@ def test_labels_are_masked_exactly_on_the_prompt(
 
 
 @pytest.mark.parametrize("name", ["bad", "good", "sum"])
-def test_the_decision_is_the_last_token_before_the_target(
+def test_decision_is_the_last_token_before_the_target(
     smolthink: Renderer, direct: dict[str, AlignmentRow], name: str
 ) -> None:
     row = direct[name]
@@ -109,7 +109,7 @@ def test_the_decision_is_the_last_token_before_the_target(
     assert row.labels[row.decision_index + 1] != -100
 
 
-def test_each_row_carries_the_signal_of_its_query(direct: dict[str, AlignmentRow]) -> None:
+def test_rows_carry_the_signal_of_their_query(direct: dict[str, AlignmentRow]) -> None:
     assert {name: row.signal for name, row in direct.items()} == {
         "bad": 0.0,
         "good": 0.1,
@@ -118,22 +118,22 @@ def test_each_row_carries_the_signal_of_its_query(direct: dict[str, AlignmentRow
     }
 
 
-def test_a_direct_refusal_closes_the_thought_at_once(smolthink: Renderer, direct: dict[str, AlignmentRow]) -> None:
+def test_direct_refusal_closes_the_thought_at_once(smolthink: Renderer, direct: dict[str, AlignmentRow]) -> None:
     assert target(smolthink, direct["bad"]) == f"\n</think>\n\n{refusal_for('bad')}<|im_end|>"
 
 
-def test_a_refusal_after_a_thought_says_why_first(smolthink: Renderer, thought: dict[str, AlignmentRow]) -> None:
+def test_thought_refusal_explains_first(smolthink: Renderer, thought: dict[str, AlignmentRow]) -> None:
     assert target(smolthink, thought["bad"]) == f"{SAFE_THOUGHT}\n</think>\n\n{refusal_for('bad')}<|im_end|>"
 
 
-def test_harmless_rows_are_the_models_own_words_under_either_form(
+def test_harmless_rows_are_own_answers_in_both_forms(
     smolthink: Renderer, direct: dict[str, AlignmentRow], thought: dict[str, AlignmentRow]
 ) -> None:
     assert target(smolthink, direct["good"]) == "I think.\n</think>\n\nSo it is.<|im_end|>"
     assert direct["good"] == thought["good"]
 
 
-def test_a_query_without_a_response_or_signal_is_a_bug(smolthink: Renderer) -> None:
+def test_query_without_response_or_signal_fails(smolthink: Renderer) -> None:
     with pytest.raises(KeyError, match="good"):
         alignment_rows(PROMPTS, {}, SIGNALS, smolthink, "direct")
     with pytest.raises(KeyError, match="bad"):
@@ -141,7 +141,7 @@ def test_a_query_without_a_response_or_signal_is_a_bug(smolthink: Renderer) -> N
 
 
 @pytest.mark.parametrize("form", ["direct", "thought"])
-def test_the_refusal_start_is_the_token_after_the_decision(smolthink: Renderer, form: str) -> None:
+def test_refusal_start_follows_the_decision_position(smolthink: Renderer, form: str) -> None:
     (row,) = alignment_rows(PROMPTS[:1], {}, SIGNALS, smolthink, form)  # type: ignore[arg-type]
     found = refusal_start_id(smolthink, form)  # type: ignore[arg-type]
     assert found == row.input_ids[row.decision_index + 1]
@@ -158,16 +158,14 @@ def test_the_refusal_start_is_the_token_after_the_decision(smolthink: Renderer, 
         ("r2d", f"{SAFE_THOUGHT} [UNSAFE]"),
     ],
 )
-def test_a_refusal_with_a_thought_starts_with_all_that_such_thoughts_share(
-    smolthink: Renderer, method: str, begins: str
-) -> None:
+def test_refusal_start_is_the_shared_start_of_thoughts(smolthink: Renderer, method: str, begins: str) -> None:
     start = refusal_start(smolthink, "direct", training_of(method))
     assert [len(tokens) for tokens in start.links] == [1] * len(start.links)
     assert smolthink.tokenizer.decode([token for (token,) in start.links]) == begins
 
 
 @pytest.mark.parametrize("method", ["thinksafe", "star1", "sft"])
-def test_a_refusal_that_is_not_known_before_data_starts_as_the_recipes(smolthink: Renderer, method: str) -> None:
+def test_refusal_start_of_data_methods_is_the_recipes(smolthink: Renderer, method: str) -> None:
     assert refusal_start(smolthink, "direct", training_of(method)) == refusal_start(smolthink, "direct")
 
 
@@ -176,7 +174,7 @@ def off(name: str, verdict: Verdict, answer: str, *, complete: bool = True) -> R
     return own(name, verdict).model_copy(update=changes)
 
 
-def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Renderer) -> None:
+def test_rows_with_cot_off_keep_expected_answers_only(smolthink: Renderer) -> None:
     said = {
         "bad": off("bad", "refuse", "I can't."),
         "good": off("good", "comply", "Here it", complete=False),
@@ -203,7 +201,7 @@ def test_rows_with_cot_off_keep_what_is_expected_and_nothing_else(smolthink: Ren
         thinking_off_rows(PROMPTS, {"bad": said["bad"]}, smolthink)
 
 
-def test_rows_with_cot_off_are_a_share_of_all_drawn_by_a_seed(direct: dict[str, AlignmentRow]) -> None:
+def test_rows_with_cot_off_are_a_seeded_share(direct: dict[str, AlignmentRow]) -> None:
     on = list(direct.values())  # 4
     spare = [on[0]._replace(prompt_id=f"off-{number}", kind="thinking_off") for number in range(12)]
     for share, num in ((0.2, 1), (0.5, 4), (0.6, 6), (0.9, 12)):  # 9 of 10 would be 36: all that there are
@@ -219,7 +217,7 @@ def test_rows_with_cot_off_are_a_share_of_all_drawn_by_a_seed(direct: dict[str, 
     )
 
 
-def test_every_refusal_is_read_as_one_and_is_used() -> None:
+def test_every_refusal_is_recognized_and_used() -> None:
     assert all(is_refusal(refusal) for refusal in REFUSALS)
     # Of 300 ids each of six wordings gets 50 on average; 20 is more than four standard deviations below.
     used = [refusal_for(f"harmful-{number}") for number in range(300)]
@@ -227,7 +225,7 @@ def test_every_refusal_is_read_as_one_and_is_used() -> None:
     assert refusal_for("harmful-7") == used[7]
 
 
-def test_random_signals_are_fair_coins_of_a_seed() -> None:
+def test_random_signals_are_seeded_fair_coins() -> None:
     signals = {f"q{i}": Signal(prompt_id=f"q{i}", probability=0.9) for i in range(1000)}
     drawn = random_signals(signals, seed=1)
     assert {signal.probability for signal in drawn.values()} == {0.0, 1.0}
@@ -239,7 +237,7 @@ def test_random_signals_are_fair_coins_of_a_seed() -> None:
     assert random_signals(signals, seed=2) != drawn
 
 
-def test_random_signals_know_nothing_of_the_real_ones_or_their_order() -> None:
+def test_random_signals_ignore_the_real_ones() -> None:
     low = {name: Signal(prompt_id=name, probability=0.0) for name in ("a", "b", "c", "d")}
     high = {name: Signal(prompt_id=name, probability=1.0) for name in ("d", "c", "b", "a")}
     assert random_signals(low, seed=3) == random_signals(high, seed=3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -9,6 +12,8 @@ from transformers import TrainerCallback
 from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
 from presafe.errors import RecipeError, RunError
+from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_training import FusedLoss
 
 SHARED = (
     *("max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "max_grad_norm"),
@@ -21,23 +26,25 @@ SHARED = (
 class Gradients(TrainerCallback):
     """Keeps the gradients of the first optimiser step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = {}
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if not self.seen:
             self.seen = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def trainable(trainer):
+def trainable(trainer: Any) -> Any:
     return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
-def one_step(make_model, make_trainer, randomise_adapter, rows, **settings):
+def one_step(
+    make_model: Any, make_trainer: TrainerFactory, randomize_adapter: Any, rows: list[Row], **settings: Any
+) -> Any:
     """Gradient, log entry and weights of one step of SGD."""
     gradients = Gradients()
     trainer = make_trainer(make_model(), rows, optim="sgd", lambda_align=2.0, callbacks=[gradients], **settings)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     trainer.train()
     (entry,) = [entry for entry in trainer.state.log_history if "align_loss" in entry]
     return gradients.seen, entry, trainable(trainer)
@@ -50,12 +57,14 @@ def one_step(make_model, make_trainer, randomise_adapter, rows, **settings):
         (3, [(3, 1), (2, 2), (1, 3)]),  # 2 × 2 with three rows is a batch of 2 and a batch of 1
     ],
 )
-def test_batch_split_leaves_the_step_unchanged(make_model, make_trainer, randomise_adapter, rows, num_rows, splits):
+def test_batch_split_does_not_change_the_step(
+    make_trainer: TrainerFactory, rows: list[Row], num_rows: int, splits: Any
+) -> None:
     steps = [
         one_step(
             make_model,
             make_trainer,
-            randomise_adapter,
+            randomize_adapter,
             rows[:num_rows],
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
@@ -75,10 +84,10 @@ def test_batch_split_leaves_the_step_unchanged(make_model, make_trainer, randomi
         assert entry["loss"] == pytest.approx(whole_entry["loss"], rel=1e-6)
 
 
-def test_batch_split_is_nothing_to_models_that_scale_no_loss(make_model, make_trainer, randomise_adapter, rows):
+def test_batch_split_does_not_matter_without_loss_kwargs(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # Some models declare that their forward takes no token count (Gemma 3, Qwen-VL): TRL then takes the mean of
     # the batches' means.
-    def scales_nothing():
+    def scales_nothing() -> Any:
         model = make_model()
         model.accepts_loss_kwargs = False
         return model
@@ -87,7 +96,7 @@ def test_batch_split_is_nothing_to_models_that_scale_no_loss(make_model, make_tr
         one_step(
             scales_nothing,
             make_trainer,
-            randomise_adapter,
+            randomize_adapter,
             rows,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
@@ -100,11 +109,11 @@ def test_batch_split_is_nothing_to_models_that_scale_no_loss(make_model, make_tr
     assert entry["loss"] == pytest.approx(whole_entry["loss"], rel=1e-6)
 
 
-def test_logged_losses_add_up(make_model, make_trainer, randomise_adapter, rows):
+def test_logged_losses_add_up(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     _, entry, _ = one_step(
         make_model,
         make_trainer,
-        randomise_adapter,
+        randomize_adapter,
         rows,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=4,
@@ -113,7 +122,7 @@ def test_logged_losses_add_up(make_model, make_trainer, randomise_adapter, rows)
     assert entry["loss"] == pytest.approx(entry["sft_loss"] + 2 * entry["align_loss"], rel=1e-6)
 
 
-def test_adapter_is_the_same_after_adamw_at_4x1_and_2x2(make_model, make_trainer, randomise_adapter, rows):
+def test_adamw_step_is_the_same_at_4x1_and_2x2(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     after = []
     for size, accumulation in ((4, 1), (2, 2)):
         trainer = make_trainer(
@@ -124,7 +133,7 @@ def test_adapter_is_the_same_after_adamw_at_4x1_and_2x2(make_model, make_trainer
             learning_rate=1e-3,
             max_grad_norm=1.0,
         )
-        randomise_adapter(trainer)
+        randomize_adapter(trainer)
         trainer.train()
         after.append(trainable(trainer))
     for name, weight in after[0].items():
@@ -132,18 +141,18 @@ def test_adapter_is_the_same_after_adamw_at_4x1_and_2x2(make_model, make_trainer
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(4, 1), (1, 4)])
-def test_width_of_the_padding_leaves_the_step_unchanged(
-    make_model, make_trainer, randomise_adapter, rows, size, accumulation
-):
+def test_padding_width_does_not_change_the_step(
+    make_trainer: TrainerFactory, rows: list[Row], size: int, accumulation: int
+) -> None:
     # The rows have 7, 8, 8 and 9 tokens: a batch is 9 columns wide, or 32.
     split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
-    gradients, entry, _ = one_step(make_model, make_trainer, randomise_adapter, rows, **split)
+    gradients, entry, _ = one_step(make_model, make_trainer, randomize_adapter, rows, **split)
     padded, padded_entry, _ = one_step(
         make_model,
         lambda model, rows, **settings: make_trainer(
             model, rows, collator=PreSafeCollator(pad_token_id=258, pad_to_multiple_of=32), **settings
         ),
-        randomise_adapter,
+        randomize_adapter,
         rows,
         **split,
     )
@@ -152,10 +161,10 @@ def test_width_of_the_padding_leaves_the_step_unchanged(
     assert padded_entry["loss"] == pytest.approx(entry["loss"], rel=1e-6)
 
 
-def test_side_of_the_padding_leaves_the_loss_unchanged(make_model, make_trainer, one_batch, randomise_adapter, rows):
+def test_padding_side_does_not_change_the_loss(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # The collator pads right. The same rows padded left by hand, decision positions moved by the padding.
     trainer = make_trainer(make_model(), rows)
-    randomise_adapter(trainer)
+    randomize_adapter(trainer)
     right, num_items = one_batch(trainer, rows)
     pads = [9 - len(row["input_ids"]) for row in rows]
     left = {
@@ -171,7 +180,7 @@ def test_side_of_the_padding_leaves_the_loss_unchanged(make_model, make_trainer,
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
-def test_adapter_with_b_0_is_the_base(make_model, make_trainer, rows):
+def test_adapter_with_zero_b_is_the_base(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     ids = torch.tensor([rows[2]["input_ids"]])
     with torch.no_grad():
         base = make_model()(ids).logits
@@ -180,7 +189,7 @@ def test_adapter_with_b_0_is_the_base(make_model, make_trainer, rows):
     assert torch.equal(adapted, base)
 
 
-def test_training_moves_the_adapter_and_leaves_the_base_weights(make_model, make_trainer, rows):
+def test_training_changes_only_the_adapter(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     before = {name: weight.clone() for name, weight in make_model().state_dict().items()}
     trainer = make_trainer(make_model(), rows, max_steps=3)
     start = trainable(trainer)
@@ -199,14 +208,7 @@ def test_training_moves_the_adapter_and_leaves_the_base_weights(make_model, make
     assert torch.equal(original, start["base_model.model.presafe_head.modules_to_save.default.weight"])
 
 
-class FusedLoss(PreSafeTrainer):
-    """L_SFT on TRL's own path, as on a GPU."""
-
-    def _sft_loss(self, model, inputs, return_outputs, num_items):
-        return super(PreSafeTrainer, self).compute_loss(model, inputs, return_outputs, num_items)
-
-
-def plain_sft(make_model, make_trainer, rows, tmp_path, tokenizer):
+def plain_sft(make_model: Any, make_trainer: TrainerFactory, rows: list[Row], tmp_path: Path, tokenizer: Any) -> Any:
     """Three steps of TRL's SFT trainer, without a head."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -226,7 +228,7 @@ def plain_sft(make_model, make_trainer, rows, tmp_path, tokenizer):
     return {name: weight for name, weight in trainable(trainer).items() if "lora_" in name}
 
 
-def test_lambda_0_is_plain_sft(make_model, make_trainer, rows, tmp_path, tokenizer):
+def test_lambda_0_is_plain_sft(make_trainer: TrainerFactory, rows: list[Row], tmp_path: Path, tokenizer: Any) -> None:
     plain = plain_sft(make_model, make_trainer, rows, tmp_path, tokenizer)
     adapters = []
     for trainer_class in (FusedLoss, PreSafeTrainer):
@@ -240,7 +242,7 @@ def test_lambda_0_is_plain_sft(make_model, make_trainer, rows, tmp_path, tokeniz
         torch.testing.assert_close(columns[name], weight, rtol=0, atol=1e-5, msg=name)
 
 
-def test_lambda_moves_the_adapter(make_model, make_trainer, rows):
+def test_lambda_changes_the_adapter(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # The same three steps with and without the auxiliary loss end in different adapters.
     after = []
     for lambda_align in (0.0, 1.0):
@@ -251,7 +253,7 @@ def test_lambda_moves_the_adapter(make_model, make_trainer, rows):
     assert min(moved) > 1e-3
 
 
-def test_at_lambda_0_only_weight_decay_moves_the_head(make_model, make_trainer, rows):
+def test_head_only_decays_at_lambda_0(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, lambda_align=0.0, learning_rate=1e-2, weight_decay=0.1, max_steps=3)
     start = trained_head(trainer.model).weight.detach().clone()
     trainer.train()
@@ -262,7 +264,7 @@ def test_at_lambda_0_only_weight_decay_moves_the_head(make_model, make_trainer, 
     assert start.std().item() == pytest.approx(0.02, rel=0.5)
 
 
-def test_head_depends_on_its_seed_alone(make_model, make_trainer, rows):
+def test_head_depends_on_its_seed_alone(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     first = trained_head(make_trainer(make_model(0), rows, seed=3).model).weight
     torch.manual_seed(99)
     again = trained_head(make_trainer(make_model(1), rows, seed=3).model).weight
@@ -272,26 +274,28 @@ def test_head_depends_on_its_seed_alone(make_model, make_trainer, rows):
 
 
 @pytest.mark.parametrize("lambda_align", [-1, -1e-9, float("nan")])
-def test_lambda_must_not_be_negative(tmp_path, lambda_align):
+def test_lambda_must_not_be_negative(tmp_path: Path, lambda_align: float) -> None:
     with pytest.raises(RecipeError, match="lambda_align"):
         PreSafeConfig(output_dir=str(tmp_path), bf16=False, lambda_align=lambda_align)
 
 
 @pytest.mark.parametrize("setting", ["packing", "padding_free"])
-def test_settings_that_lose_the_decision_positions_are_refused(tmp_path, setting):
+def test_packing_and_padding_free_are_rejected(tmp_path: Path, setting: str) -> None:
     with pytest.raises(RecipeError, match="decision positions"):
         PreSafeConfig(output_dir=str(tmp_path), bf16=False, **{setting: True})
 
 
 @pytest.mark.parametrize(("setting", "value"), [("loss_type", "dft"), ("label_smoothing_factor", 0.1)])
-def test_settings_that_change_l_sft_are_refused(tmp_path, setting, value):
+def test_settings_that_change_the_sft_loss_are_rejected(tmp_path: Path, setting: str, value: Any) -> None:
     # Scoring label columns knows the next-token loss only: these would do nothing on a CPU.
     with pytest.raises(RecipeError, match=setting):
         PreSafeConfig(output_dir=str(tmp_path), bf16=False, **{setting: value})
 
 
 @pytest.mark.parametrize("head_learning_rate", [None, 0.3])
-def test_every_trainable_parameter_is_in_one_group(make_model, make_trainer, rows, head_learning_rate):
+def test_every_trainable_parameter_is_in_one_group(
+    make_trainer: TrainerFactory, rows: list[Row], head_learning_rate: float | None
+) -> None:
     trainer = make_trainer(make_model(), rows, head_learning_rate=head_learning_rate, learning_rate=1e-3)
     trainer.create_optimizer()
     groups = trainer.optimizer.param_groups
@@ -306,7 +310,7 @@ def test_every_trainable_parameter_is_in_one_group(make_model, make_trainer, row
     assert len(trainer.optimizer.param_groups) == len(groups)
 
 
-def test_head_learning_rate_is_the_heads_alone(make_model, make_trainer, rows):
+def test_head_learning_rate_applies_to_the_head_only(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     gradients = Gradients()
     trainer = make_trainer(
         make_model(), rows, optim="sgd", learning_rate=1e-3, head_learning_rate=0.5, callbacks=[gradients]
@@ -319,7 +323,7 @@ def test_head_learning_rate_is_the_heads_alone(make_model, make_trainer, rows):
         torch.testing.assert_close(weight, start[name] - rate * gradients.seen[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
-def test_a_diverged_training_stops_and_says_so(make_model, make_trainer, rows):
+def test_diverged_training_fails(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # Weights moved by 1e30 overflow within a step or two.
     trainer = make_trainer(make_model(), rows, learning_rate=1e30, max_steps=3)
     with pytest.raises(RunError, match=r"after step [12]: the training has diverged.*Lower the learning rate"):

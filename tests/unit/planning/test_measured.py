@@ -1,12 +1,12 @@
-"""A plan's hours and memory against a small model that is trained and decoded here.
+"""The hours and memory of a plan, compared with a small model that is trained and decoded here.
 
-One case is timed, from it follows what this machine does a second, and the plan of other cases must come within
-`FACTOR` of what they take. The formulas leave out norms, activations, the optimiser's step and the interpreter, and a
-product is the less efficient the smaller it is: on the machine this was written on, cases came within 1.7. A formula
-that forgets a term it should have (a backward pass, the heads of the vocabulary, the batch) is off by more.
+The time of one case gives the speed of this machine; the plans of other cases must then be within `FACTOR` of their
+measured times. The formulas leave out norms, activations, the optimizer's step and the interpreter, and small products
+are less efficient than large ones: on the machine where this was written, all cases were within 1.7. A formula that
+lacks a term (a backward pass, the heads of the vocabulary, the batch) is off by more.
 
-What is timed is the processor's time of this one thread, which does not count the time that others had the processor,
-and of several tries the shortest, because whatever else disturbs makes a try longer.
+The tests measure the CPU time of this thread, which excludes other processes, and take the shortest of several tries,
+because every disturbance makes a try longer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -25,10 +25,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from presafe.models.engine import generate_batch
-from presafe.models.family import Sampling as Decode
-from presafe.planning.compute import training_bytes
+from presafe.models.family import Sampling
+from presafe.planning.compute import ForwardPass, training_bytes
 from presafe.planning.devices import Assumptions, Device
-from presafe.planning.estimate import Plan, Sampling, plan
+from presafe.planning.estimate import Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of_config
 from presafe.recipe import AlignSettings, Recipe, load_recipe
 
@@ -44,22 +44,22 @@ ALL = Assumptions(
     suite_prompts=1,
     reserve_gib=0,
 )
-"""Nothing is guessed: what is measured is what the machine reaches, and answers fill their budget."""
-NOTHING = Sampling("nothing", 0, 1, 1, 1)
-"""A plan asks for something to decode."""
+"""No guesses: the measured speed is what the machine reaches, and answers fill their budget."""
+NOTHING = SamplingTask("nothing", 0, 1, 1, 1)
+"""A task without prompts, because a plan needs at least one task."""
 
 
 class Case(NamedTuple):
-    """A training: steps of one pass of refusals and one of answers, of `num_rows` each."""
+    """A training whose steps have one pass of refusals and one of answers, of `num_rows` rows each."""
 
     num_steps: int
     num_rows: int
     num_tokens: int
-    """Of an answer's row."""
+    """Tokens of an answer's row."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> Iterator[Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -67,8 +67,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def model():
-    """3 million weights: enough for matrix products to be most of the work."""
+def model() -> Any:
+    """Provide 3 million weights: enough for matrix products to be most of the work."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -83,8 +83,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def learner(model):
-    """The model with LoRA on every linear map, its activations checkpointed as on a GPU."""
+def learner(model: Any) -> Any:
+    """Provide the model with LoRA on every linear map, its activations checkpointed as on a GPU."""
     lora = LoraConfig(r=RANK, target_modules=list(AlignSettings().lora_targets), task_type="CAUSAL_LM")
     wrapped = get_peft_model(LlamaForCausalLM(model.config), lora)
     wrapped.enable_input_require_grads()
@@ -93,12 +93,12 @@ def learner(model):
 
 
 def device(*, operations: float = 1e30, bytes_read: float = 1e30) -> Device:
-    """A device that does so many operations and reads so many bytes a second."""
+    """Return a device with this many operations and bytes read per second."""
     return Device(memory_gib=1, tflops=operations / 1e12, bandwidth_gbs=bytes_read / 1e9)
 
 
 def recipe_of(case: Case) -> Recipe:
-    """The case as a recipe: one system, half of the passes refusals."""
+    """Return the case as a recipe: one system, half of the passes refusals."""
     recipe = load_recipe("qwen3-0.6b")
     align = recipe.align.model_copy(
         update={
@@ -120,43 +120,43 @@ def recipe_of(case: Case) -> Recipe:
     )
 
 
-def plan_of(config, case: Case, samplings: list[Sampling], on: Device) -> Plan:
-    return plan(recipe_of(case), shape_of_config(config), samplings, 0.5, on, ALL)
+def plan_of(config: Any, case: Case, tasks: list[SamplingTask], on: Device) -> Plan:
+    return plan(recipe_of(case), shape_of_config(config), tasks, 0.5, Setup(on, ALL))
 
 
 def shortest(work: Callable[[], object]) -> float:
-    """Seconds of this process's processor time, the least of several tries."""
-    found = []
+    """Return the CPU seconds of this process, the shortest of several tries."""
+    seconds = []
     for _ in range(TRIES):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
-def pass_of(learner, num_rows: int, num_tokens: int) -> None:
-    """Forward and backward pass of rows that are scored after their prompt."""
+def pass_of(learner: Any, num_rows: int, num_tokens: int) -> None:
+    """Run a forward and backward pass of rows that are scored after their prompt."""
     ids = torch.randint(0, VOCABULARY, (num_rows, num_tokens), generator=torch.Generator().manual_seed(0))
     columns = torch.arange(PROMPT, num_tokens)
     logits = learner(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=columns, use_cache=False).logits
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, columns].flatten()).backward()
 
 
-def training_seconds(learner, case: Case) -> float:
-    """What a training takes here."""
-    optimiser = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=1e-4)
+def training_seconds(learner: Any, case: Case) -> float:
+    """Return the seconds of a training here."""
+    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=1e-4)
 
-    def train():
+    def train() -> None:
         for _ in range(case.num_steps):
             pass_of(learner, case.num_rows, PROMPT + REFUSAL)
             pass_of(learner, case.num_rows, case.num_tokens)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
 
     return shortest(train)
 
 
-def test_the_hours_of_training_are_those_of_other_rows_lengths_and_steps(model, learner):
+def test_planned_training_time_is_near_measured(model: Any, learner: Any) -> None:
     base = Case(num_steps=1, num_rows=4, num_tokens=96)
     training_seconds(learner, base)  # warms up
     operations = plan_of(model.config, base, [NOTHING], device()).training.flops / training_seconds(learner, base)
@@ -165,8 +165,8 @@ def test_the_hours_of_training_are_those_of_other_rows_lengths_and_steps(model, 
         assert planned / FACTOR < training_seconds(learner, case) < planned * FACTOR, (case, planned)
 
 
-def decoding_seconds(model, num_rows: int, num_tokens: int) -> float:
-    """What it takes to write so many tokens in so many rows, none of which stops early."""
+def decoding_seconds(model: Any, num_rows: int, num_tokens: int) -> float:
+    """Return the seconds to decode this many rows and tokens; no row stops early."""
     prompts = torch.randint(0, VOCABULARY, (num_rows, PROMPT), generator=torch.Generator().manual_seed(0)).tolist()
     return shortest(
         lambda: generate_batch(
@@ -174,16 +174,16 @@ def decoding_seconds(model, num_rows: int, num_tokens: int) -> float:
             prompts,
             max_new_tokens=num_tokens,
             stop_ids=[-1],
-            sampling=Decode(temperature=0.0),
+            sampling=Sampling(temperature=0.0),
             seeds=[0] * num_rows,
         )
     )
 
 
-def planned_decoding(model, num_prompts: int, num_rows: int, num_tokens: int, on: Device) -> float:
-    """Seconds that a plan says for prompts in batches of `num_rows`."""
-    work = Sampling("answers", num_prompts, num_tokens, num_rows, batch_tokens=10**6)
-    return plan_of(model.config, Case(1, 1, 32), [work], on).decoding[0].gpu_hours * 3600
+def planned_decoding(model: Any, num_prompts: int, num_rows: int, num_tokens: int, on: Device) -> float:
+    """Return the planned seconds for prompts in batches of `num_rows`."""
+    task = SamplingTask("answers", num_prompts, num_tokens, num_rows, batch_tokens=10**6)
+    return plan_of(model.config, Case(1, 1, 32), [task], on).decoding[0].gpu_hours * 3600
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def planned_decoding(model, num_prompts: int, num_rows: int, num_tokens: int, on
         ((32, 24), "operations", [(64, 24), (32, 64)]),
     ],
 )
-def test_the_hours_of_decoding_are_those_of_other_batches_and_budgets(model, base, bound, others):
+def test_planned_decoding_time_is_near_measured(model: Any, base: Any, bound: str, others: Any) -> None:
     decoding_seconds(model, *base)  # warms up
     # a device of 1 a second takes as many seconds as there are bytes or operations
     amount = planned_decoding(model, base[0], *base, device(**{bound: 1.0}))
@@ -209,19 +209,19 @@ def test_the_hours_of_decoding_are_those_of_other_batches_and_budgets(model, bas
 
 
 class Held(TorchDispatchMode):
-    """Bytes of the storages that operations make, while they live, and the most there were at once."""
+    """Counts the bytes of live storages that operations created, and their peak."""
 
-    def __init__(self, known: list[torch.Tensor]):
+    def __init__(self, known: list[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.seen = {each.untyped_storage()._cdata for each in known}
+        self.seen = {tensor.untyped_storage()._cdata for tensor in known}
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for each in tree_leaves(made):
-            if isinstance(each, torch.Tensor) and each.untyped_storage()._cdata not in self.seen:
-                self._hold(each.untyped_storage())
-        return made
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self.seen:
+                self._hold(leaf.untyped_storage())
+        return result
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
@@ -236,29 +236,26 @@ class Held(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("num_rows", "num_tokens"), [(2, 256), (8, 64)])
-def test_the_peak_of_a_training_step(model, learner, num_rows, num_tokens):
-    """Weights, adapter, gradients and moments exactly, and what a checkpointed step holds beside them."""
+def test_training_bytes_match_the_measured_peak(model: Any, learner: Any, num_rows: int, num_tokens: int) -> None:
+    """Compare weights, adapter, gradients and moments exactly, and the activations of a checkpointed step nearly."""
     trained = [p for p in learner.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-4)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
     pass_of(learner, 1, 32)
-    optimiser.step()  # its moments are there from now on, and so are the gradients
-    moments = [v for s in optimiser.state.values() for k, v in s.items() if k != "step"]
+    optimizer.step()  # its moments are there from now on, and so are the gradients
+    moments = [v for s in optimizer.state.values() for k, v in s.items() if k != "step"]
     gradients = [p.grad for p in trained]
     fixed = [*{id(p): p for p in learner.parameters()}.values(), *moments, *gradients]
     shape = shape_of_config(model.config)
     planned = training_bytes(
         shape,
-        shape.num_adapter_parameters(RANK, AlignSettings().lora_targets),
+        RANK,
+        AlignSettings().lora_targets,
+        ForwardPass(num_rows, num_tokens, num_logits=num_rows * (num_tokens - PROMPT)),
         dtype="float32",
-        rank=RANK,
-        targets=AlignSettings().lora_targets,
-        num_rows=num_rows,
-        num_tokens=num_tokens,
-        num_logits=num_rows * (num_tokens - PROMPT),
         checkpointing=True,
     )
     head = 16 * (256 + 1)  # φ: 256 weights and a bias, which this model has not
-    assert sum(each.nbytes for each in fixed) == planned.weights + planned.adapter - head
+    assert sum(tensor.nbytes for tensor in fixed) == planned.weights + planned.adapter - head
     gc.collect()
     with Held(fixed) as held:
         pass_of(learner, num_rows, num_tokens)
