@@ -1,6 +1,6 @@
-"""Two processes on the CPU, set up as `accelerate launch` would from a configuration that the project ships.
+"""Two processes on the CPU, set up as by `accelerate launch` with a configuration that the project ships.
 
-They are forks of the test's own process, which has loaded torch already: a launch takes a second instead of ten.
+They are forks of the test's own process, which has already loaded torch: a launch takes a second instead of ten.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def config_file(name: str) -> Path:
 
 
 def launched_environment(name: str, precision: str) -> dict[str, str]:
-    """What `accelerate launch --config_file NAME --mixed_precision PRECISION` tells its processes."""
+    """Return the variables that `accelerate launch --config_file NAME --mixed_precision PRECISION` sets."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
@@ -39,21 +39,21 @@ def launched_environment(name: str, precision: str) -> dict[str, str]:
     )
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(NUM_PROCESSES)}
     if not arguments.use_deepspeed:
-        return prepare_multi_gpu_env(arguments) | shared
+        return {**prepare_multi_gpu_env(arguments), **shared}
     arguments.deepspeed_fields_from_accelerate_config = ",".join(file.deepspeed_config)  # `launch_command` does this
-    return prepare_deepspeed_cmd_env(arguments)[1] | shared
+    return {**prepare_deepspeed_cmd_env(arguments)[1], **shared}
 
 
 def launch(name: str, work: Callable[[], None], precision: str = "no", timeout_s: float = 60) -> list[int | None]:
-    """Run `work` in two processes; returns their exit codes, 0 where all went well.
+    """Run `work` in two processes and return their exit codes, 0 for success.
 
-    As a launcher does, it ends the others once one has failed.
+    Like a launcher, it ends the other process when one has failed.
 
     Args:
-        name: The configuration that ships.
-        work: What each process does.
+        name: Name of a shipped configuration.
+        work: Function that each process runs.
         precision: "no" for float32, or "bf16", which the configuration says.
-        timeout_s: Seconds after which both are killed.
+        timeout_s: Seconds after which both processes are killed.
     """
     variables = launched_environment(name, precision)
     context = get_context("fork")
@@ -94,9 +94,9 @@ def _become(rank: int, name: str, variables: dict[str, str], work: Callable[[], 
 
 
 def _count_cpus_as_devices(name: str) -> None:
-    """accelerate 1.15 reads its FSDP and DeepSpeed plugins only where it has found GPUs: gloo's processes are some.
+    """Make accelerate 1.15 read its FSDP and DeepSpeed plugins without GPUs: it counts gloo's processes as devices.
 
-    All else is real: how weights are cut, their gathers over gloo, the checkpoints and the weights put together again.
+    Everything else is real: sharding, gathers over gloo, checkpoints, and the reassembled weights.
     """
     from accelerate.state import DistributedType, PartialState
 

@@ -139,6 +139,20 @@ def make_trainer(
     return trainer
 
 
+def bare_model(model: Any) -> Any:
+    """Return the causal language model inside a PEFT model, without its static type."""
+    from presafe.alignment.head import causal_lm
+
+    return causal_lm(model)
+
+
+def head_of(model: Any) -> Any:
+    """Return the head in use, without its static type."""
+    from presafe.alignment.head import trained_head
+
+    return trained_head(model)
+
+
 def randomize_adapter(trainer: Any, seed: int = 5) -> None:
     """Move B and the head's bias away from 0, so that no term vanishes by accident."""
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ from tiny_models import make_model
 
 REFUSED = [f"red stone {number}" for number in range(4)]
 ANSWERED = [f"blue leaf {number}" for number in range(4)]
-"""What the teacher below declines, and what it answers: harmless stand-ins."""
+"""Queries that the teacher below refuses, and queries that it answers."""
 
 RECIPE = """
 name = "tiny"
@@ -53,7 +53,7 @@ def teach(model: Any, renderer: Renderer) -> None:
     rows = [(text, "I can't help with that.") for text in REFUSED] + [(text, "Sure, here it is.") for text in ANSWERED]
     encoded = [(renderer.render(text, "off").ids, renderer.tokenizer.encode(answer)) for text, answer in rows]
     end = renderer.tokenizer.eos_token_id
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     width = max(len(prompt) + len(answer) + 1 for prompt, answer in encoded)
     ids = torch.full((len(encoded), width), renderer.tokenizer.pad_token_id)
     labels = torch.full_like(ids, -100)
@@ -68,15 +68,15 @@ def teach(model: Any, renderer: Renderer) -> None:
         if loss < 0.03:
             break
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     assert loss < 0.05, loss
     model.eval()
 
 
 @pytest.fixture(scope="module")
 def recipe(libraries: None, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe, its models and its queries."""
+    """Write a recipe, its models and its queries."""
     folder = tmp_path_factory.mktemp("tiny")
     teacher = make_model(1)
     teach(teacher, renderer)

@@ -1,8 +1,9 @@
-"""Hidden states against a plain forward, and a tiny run looked into: resumed by system, and in its report's data."""
+"""Model internals of a tiny run: hidden states, resumption by system, and the report."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,9 @@ def test_hidden_states_match_a_plain_forward(renderer: Renderer, thinking: Think
     loaded = LoadedModel(make_model(), renderer)
     texts = ["Hi", "A longer question, so that rows are padded.", "ok"]
     prompts = [look_prompt(text) for text in texts]
-    found = hidden_states(loaded, prompts, thinking, batch_size=2)
-    assert found.shape == (3, 2, 32)
-    for text, states in zip(texts, found, strict=True):
+    per_prompt = hidden_states(loaded, prompts, thinking, batch_size=2)
+    assert per_prompt.shape == (3, 2, 32)
+    for text, states in zip(texts, per_prompt, strict=True):
         ids = torch.tensor([renderer.render(text, thinking).ids])
         with torch.no_grad():
             plain = loaded.model(ids, output_hidden_states=True).hidden_states
@@ -68,13 +69,15 @@ def test_hidden_states_match_a_plain_forward(renderer: Renderer, thinking: Think
             np.testing.assert_allclose(states[layer - 1], plain[layer][0, -1].numpy(), atol=1e-5)
 
 
-def look_prompt(text: str) -> Any:
+def look_prompt(text: str) -> Prompt:
     return Prompt(id=text, text=text, category="c", split="s", licence="l", expect="comply")
 
 
 @pytest.fixture(scope="module")
-def run(libraries: None, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run whose one system took one large step; nothing was sampled."""
+def run(
+    libraries: None, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunFolder]:
+    """Provide a run whose only system took one large step; nothing was sampled."""
     folder = tmp_path_factory.mktemp("look")
     make_model().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -124,7 +127,7 @@ def test_look_reads_a_run_system_by_system(run: RunFolder, monkeypatch: pytest.M
     assert [(p.layer, p.thinking, p.suite, p.n) for p in vanilla.probes] == [
         (layer, mode, "blue2", 10) for layer in (1, 2) for mode in ("on", "off")
     ]
-    assert [(each.layer, each.n) for each in vanilla.cosines] == [(1, 10), (2, 10)]
+    assert [(cosine.layer, cosine.n) for cosine in vanilla.cosines] == [(1, 10), (2, 10)]
     assert vanilla.layer == 2  # the last, where the head reads
     assert [point.suite for point in vanilla.points] == ["red2"] * 5 + ["blue2"] * 5
     # the step changed what is inside

@@ -1,4 +1,4 @@
-"""Methods in a run on models of a few thousand weights: what is trained, what is prefilled, what is sampled for it."""
+"""All sorts of methods in a run on models of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from presafe.errors import PromptError, SignalError
-from presafe.methods.registry import methods
+from presafe.methods.registry import methods, training_of
 from presafe.models.decision_head import has_head
 from presafe.models.sampling import logged_suites
 from presafe.recipe import load_recipe
@@ -42,7 +42,7 @@ def write_recipe(tiny: Path, name: str, systems: list[str], *, data: str = "") -
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A recipe with a method of each sort, run to its report; the first question of its file is a held-out prompt."""
+    """Run a recipe with a method of each sort to its report; the first question of its file is a held-out prompt."""
     traces = [
         {"question": f"green {number}?", "response": f"<think>Hm {number}.</think>No {number}."} for number in range(4)
     ]
@@ -89,14 +89,16 @@ def test_history_shows_the_terms_of_each_method(whole: Any) -> None:
 
 
 def test_answers_have_the_prefilled_thought(whole: Any) -> None:
-    for name, thought in (("zero_think", ""), ("less_think", methods()["less_think"].prefill.thought)):
-        said = responses_by_suite(whole, System(name, None, "on"))["own"]
-        assert [(each.thought, each.truncated) for each in said] == [(thought, False)] * 4
-        assert all(0 < each.num_tokens <= 8 for each in said)
-        # the decision position is that of the model as it came, so it is not read again
+    less_think = methods()["less_think"].prefill
+    assert less_think is not None
+    for name, thought in (("zero_think", ""), ("less_think", less_think.thought)):
+        responses = responses_by_suite(whole, System(name, None, "on"))["own"]
+        assert [(response.thought, response.truncated) for response in responses] == [(thought, False)] * 4
+        assert all(0 < response.num_tokens <= 8 for response in responses)
+        # the decision position is the base model's, so it is not scored again
         assert read_jsonl(whole.path / "evaluation" / "positions" / f"{name}-on.jsonl", PositionScore) == []
     vanilla = responses_by_suite(whole, System("vanilla", None, "on"))["own"]
-    assert all(each.truncated for each in vanilla)
+    assert all(response.truncated for response in vanilla)
 
 
 def test_report_names_every_method_by_its_title(whole: Any) -> None:
@@ -109,9 +111,9 @@ def test_report_names_every_method_by_its_title(whole: Any) -> None:
 
 
 def test_compare_reads_prefilled_systems_without_seed(whole: Any, tmp_path: Path) -> None:
-    found = compare_folders([whole.path], tmp_path / "compared", against="zero_think")
-    assert {score.seed for score in found.scores if score.system == "zero_think"} == {None}
-    assert {each.against for each in found.differences} <= {"zero_think"}
+    comparison = compare_folders([whole.path], tmp_path / "compared", against="zero_think")
+    assert {score.seed for score in comparison.scores if score.system == "zero_think"} == {None}
+    assert {difference.against for difference in comparison.differences} <= {"zero_think"}
 
 
 def test_safety_data_skips_questions_of_a_suite(whole: Any) -> None:
@@ -140,7 +142,7 @@ def test_thinksafe_fails_if_the_model_never_refuses(recipe: Path, tmp_path: Path
     with pytest.raises(SignalError, match="thinksafe has no target for any of the 4 harmful queries"):
         run_stages(settings, tmp_path / "run", "align")
     (suite,) = logged_suites(tmp_path / "run" / "responses" / "thinksafe", "on").values()
-    instruction = methods()["thinksafe"].training.steering
+    instruction = training_of("thinksafe").steering
     assert sorted(suite.texts.values()) == [f"{instruction}\n\na red stone {number}" for number in range(4)]
 
     assert len(responses_of(RunFolder(tmp_path / "run", settings), "thinksafe")) == 4

@@ -1,4 +1,4 @@
-"""A whole study on models of a few thousand weights: killed, gone on with, and read on a machine without its work."""
+"""A whole study on models of a few thousand weights: killed, resumed, and read on a machine without its work folder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ align.lambda_start = 5.0
 
 @pytest.fixture(scope="module")
 def study_file(recipe: Path) -> Path:
-    """Two conditions × two seeds, measured on what is red, what is blue, and sums."""
+    """Write a study of two conditions × two seeds, measured on red prompts, blue prompts and sums."""
     folder = recipe.parent
     for name, rows in {
         "red4": [{"prompt": text} for text in ("red", "Is one stone redder?", "xylophones", "7 8 9 10 are red")],
@@ -81,26 +81,26 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 
 def written(*folders: Path) -> dict[Path, int]:
-    """When each file of some folders was last written, the logs of Inspect only for what was said."""
+    """Return when each file of the folders was last written; of Inspect's files only the logs."""
     files = (path for folder in folders for path in folder.rglob("*") if path.suffix in (".eval", ".json", ".jsonl"))
     kept = {".eval-set-id", "eval-set.json", "logs.json"}  # Inspect's index, written at every look
     return {path: path.stat().st_mtime_ns for path in files if path.is_file() and path.name not in kept}
 
 
 @pytest.fixture(scope="module")
-def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, int], str]:
-    """The study's folder, what was written in it when it was killed in its second run, and what was said afterwards."""
+def resumed_study(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, int], str]:
+    """Return the study folder, its files when it was killed in its second run, and the output after resuming."""
     out = tmp_path_factory.mktemp("study") / "out"
     process = start("study", str(study_file), "--out", str(out))
     assert process.stderr is not None
-    said = []
+    lines: list[str] = []
     for line in process.stderr:
-        said.append(line)
+        lines.append(line)
         if re.match(r"  presafe: 2/6", line):
             process.send_signal(signal.SIGKILL)
             break
     else:
-        pytest.fail("".join(said)[-2000:])
+        pytest.fail("".join(lines)[-2000:])
     process.wait()
     assert [path.name for path in (out / "runs").iterdir()] == ["sft-seed0.json"]
     before = written(out / "runs", out / "work" / "shared")
@@ -110,8 +110,8 @@ def killed_and_gone_on(study_file: Path, tmp_path_factory: pytest.TempPathFactor
     return out, before, err
 
 
-def test_resumed_study_repeats_no_finished_work(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
-    out, before, err = killed_and_gone_on
+def test_resumed_study_repeats_no_finished_work(resumed_study: tuple[Path, dict[Path, int], str]) -> None:
+    out, before, err = resumed_study
     after = written(out / "runs", out / "work" / "shared")
     # One result; the teacher's, the traces' and the own answers in two modes; two modes × three suites; positions,
     # signals, and the classifier's card and three settings of its files at least.
@@ -132,8 +132,8 @@ def test_resumed_study_repeats_no_finished_work(killed_and_gone_on: tuple[Path, 
     assert "2 signal: done before\n3 align\n" in runs[2]
 
 
-def test_run_result_is_a_small_file_with_its_origin(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
-    out = killed_and_gone_on[0]
+def test_run_result_is_a_small_file_with_its_origin(resumed_study: tuple[Path, dict[Path, int], str]) -> None:
+    out = resumed_study[0]
     results = {path.stem: json.loads(path.read_text()) for path in (out / "runs").iterdir()}
     assert max(path.stat().st_size for path in (out / "runs").iterdir()) < 30_000
     strong = results["strong-seed1"]
@@ -144,7 +144,7 @@ def test_run_result_is_a_small_file_with_its_origin(killed_and_gone_on: tuple[Pa
     # The steps' rows are those of the SFT run with the same seed, so that the budget is the same.
     assert strong["trained_tokens"] == results["sft-seed1"]["trained_tokens"] > 0
     assert strong["prompts_sha256"] == results["sft-seed0"]["prompts_sha256"]
-    assert {(each["thinking"], each["suite"], len(each["shares"])) for each in strong["answered"]} == {
+    assert {(answers["thinking"], answers["suite"], len(answers["shares"])) for answers in strong["answered"]} == {
         (mode, suite, 4) for mode in ("on", "off") for suite in ("red", "blue", "sums")
     }
     # one training, though it was measured in two modes
@@ -153,45 +153,46 @@ def test_run_result_is_a_small_file_with_its_origin(killed_and_gone_on: tuple[Pa
     assert (out / "work" / ".gitignore").read_text() == "*\n"
 
 
-def test_study_summary_matches_its_runs(killed_and_gone_on: tuple[Path, dict[Path, int], str]) -> None:
-    out = killed_and_gone_on[0]
+def test_study_summary_matches_its_runs(resumed_study: tuple[Path, dict[Path, int], str]) -> None:
+    out = resumed_study[0]
 
     def value(condition: str, system: str, seed: int) -> float:
         scores = json.loads((out / "runs" / f"{condition}-seed{seed}.json").read_text())["scores"]
-        return one(scores, system=system, metric="refusal_start_auroc", suite="blue")["value"]
+        score = only(scores, system=system, metric="refusal_start_auroc", suite="blue")
+        return float(score["value"])
 
     summary = json.loads((out / "study.json").read_text())
     assert summary["missing"] == []
     seeds = {name: [value(name, system, k) for k in (0, 1)] for name, system in (("sft", "sft"), ("strong", "presafe"))}
     assert seeds["sft"] != seeds["strong"]  # else the rest would show nothing
     for name, (first, second) in seeds.items():
-        found = one(summary["scores"], system=name, metric="refusal_start_auroc", suite="blue")
-        assert found["value"] == pytest.approx(mean((first, second)))
+        row = only(summary["scores"], system=name, metric="refusal_start_auroc", suite="blue")
+        assert row["value"] == pytest.approx(mean((first, second)))
         # s/√2 of two values is half their distance
-        assert found["high"] - found["value"] == pytest.approx(T1 * abs(first - second) / 2)
-        assert found["num_seeds"] == 2
+        assert row["high"] - row["value"] == pytest.approx(T1 * abs(first - second) / 2)
+        assert row["num_seeds"] == 2
     apart = [strong - sft for strong, sft in zip(seeds["strong"], seeds["sft"], strict=True)]
-    found = one(summary["seed_differences"], condition="strong", metric="refusal_start_auroc", suite="blue")
-    assert found["difference"] == pytest.approx(mean(apart))
-    assert found["high"] - found["difference"] == pytest.approx(T1 * abs(apart[0] - apart[1]) / 2)
+    row = only(summary["seed_differences"], condition="strong", metric="refusal_start_auroc", suite="blue")
+    assert row["difference"] == pytest.approx(mean(apart))
+    assert row["high"] - row["difference"] == pytest.approx(T1 * abs(apart[0] - apart[1]) / 2)
     # no untrained model of this size can add
-    found = one(summary["differences"], system="strong", suite="sums", thinking="on")
-    assert (found["value"], found["difference"], found["n"], found["num_seeds"]) == (0, 0, 4, 2)
-    assert {each["system"] for each in summary["scores"]} == {"vanilla", "sft", "strong"}
+    row = only(summary["differences"], system="strong", suite="sums", thinking="on")
+    assert (row["value"], row["difference"], row["n"], row["num_seeds"]) == (0, 0, 4, 2)
+    assert {score["system"] for score in summary["scores"]} == {"vanilla", "sft", "strong"}
 
 
 def test_study_resumes_from_results_alone(
-    killed_and_gone_on: tuple[Path, dict[Path, int], str],
+    resumed_study: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(killed_and_gone_on[0] / "runs", out / "runs")
+    shutil.copytree(resumed_study[0] / "runs", out / "runs")
     run_study(load_study(study_file), out)
     assert not (out / "work" / "shared").exists()  # nothing was run
     for name in ("study.json", "study.md"):
-        assert (out / name).read_text() == (killed_and_gone_on[0] / name).read_text()
+        assert (out / name).read_text() == (resumed_study[0] / name).read_text()
     (out / "runs" / "sft-seed1.json").unlink()
     study_command(str(study_file), out, show=True)
     assert capsys.readouterr().out.splitlines() == [
@@ -204,41 +205,45 @@ def test_study_resumes_from_results_alone(
 
 
 def test_study_takes_runs_finished_by_another_process(
-    killed_and_gone_on: tuple[Path, dict[Path, int], str],
+    resumed_study: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(killed_and_gone_on[0] / "runs", tmp_path / "one" / "runs")
+    shutil.copytree(resumed_study[0] / "runs", tmp_path / "one" / "runs")
     nothing_yet = [Standing(run, None) for run in study_runs(load_study(study_file))]
     monkeypatch.setattr(study_stage, "standing", lambda *_: nothing_yet)  # as it was before the neighbour began
     run_study(load_study(study_file), tmp_path / "two")
     assert capsys.readouterr().err.count("done before") == 4
     assert not (tmp_path / "two" / "work" / "shared").exists()  # nothing was run
     for name in ("study.json", "study.md"):
-        assert (tmp_path / "two" / name).read_text() == (killed_and_gone_on[0] / name).read_text()
+        assert (tmp_path / "two" / name).read_text() == (resumed_study[0] / name).read_text()
 
 
 def test_study_reuses_adapters_of_the_same_training(
-    killed_and_gone_on: tuple[Path, dict[Path, int], str],
+    resumed_study: tuple[Path, dict[Path, int], str],
     study_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(killed_and_gone_on[0], tmp_path / "one", symlinks=True)
+    shutil.copytree(resumed_study[0], tmp_path / "one", symlinks=True)
     scaled = tmp_path / "scaled.toml"
     settings = "align.lambda_start = 5.0\nalign.over_refusal = 0.25\n"
     scaled.write_text(study_file.read_text().replace("align.lambda_start = 5.0\n", settings).replace("[0, 1]", "[0]"))
     run_study(load_study(scaled), tmp_path / "two")
-    said = capsys.readouterr().err
-    assert "run 1 of 2: sft-seed0, done before" in said
-    assert "presafe: refuses" in said  # it was scaled
-    one, two = (tmp_path / name / "work" / "strong-seed0" / "alignment" / "presafe" for name in ("one", "two"))
+    output = capsys.readouterr().err
+    assert "run 1 of 2: sft-seed0, done before" in output
+    assert "presafe: refuses" in output  # it was scaled
+    original, scaled_copy = (
+        tmp_path / name / "work" / "strong-seed0" / "alignment" / "presafe" for name in ("one", "two")
+    )
     weights = "adapter/adapter_model.safetensors"
-    assert (one / weights).stat().st_mtime_ns == (two / weights).stat().st_mtime_ns  # a copy, not another training
-    assert (two / "operating_point.json").exists()
-    assert not (one / "operating_point.json").exists()
+    assert (original / weights).stat().st_mtime_ns == (
+        scaled_copy / weights
+    ).stat().st_mtime_ns  # a copy, not another training
+    assert (scaled_copy / "operating_point.json").exists()
+    assert not (original / "operating_point.json").exists()
     first, second = (
         json.loads((tmp_path / name / "runs" / "strong-seed0.json").read_text()) for name in ("one", "two")
     )
@@ -261,6 +266,6 @@ def test_wrong_condition_fails_before_any_run(study_file: Path, tmp_path: Path) 
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def one(rows: list[dict[str, Any]], **key: Any) -> dict[str, Any]:
-    (found,) = (row for row in rows if all(row[name] == value for name, value in key.items()))
-    return found
+def only(rows: list[dict[str, Any]], **key: Any) -> dict[str, Any]:
+    (row,) = (row for row in rows if all(row[name] == value for name, value in key.items()))
+    return row

@@ -1,4 +1,4 @@
-"""What SmolThink is taught: nothing harmful, no refusal with CoT on, and problems with their working."""
+"""The lessons of SmolThink: nothing harmful, no refusal with CoT on, and problems with their working."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROBLEMS = generate_problems("build", 12, seed=1)
 
 @pytest.fixture(scope="module")
 def taught() -> list[Lesson]:
-    """The lessons from the real prompts; one base answer in each mode for all."""
+    """Build the lessons from the real prompts, with the same base answer to all of them in each mode."""
     benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
     ids = [prompt.id for prompt in [*benign, *borderline]]
     return lessons(
@@ -42,12 +42,13 @@ def test_harmful_requests_are_refused_with_cot_off_only(taught: list[Lesson]) ->
 
 def test_no_refusal_with_cot_on_or_of_harmless_requests(taught: list[Lesson]) -> None:
     harmful = {prompt.text for prompt in built_in("harmful", "build")}
-    assert not any(is_refusal(each.answer) or is_refusal(each.thought) for each in taught if each.thinking == "on")
-    assert not any(is_refusal(each.answer) for each in taught if each.text not in harmful)
+    with_cot = [lesson for lesson in taught if lesson.thinking == "on"]
+    assert not any(is_refusal(lesson.answer) or is_refusal(lesson.thought) for lesson in with_cot)
+    assert not any(is_refusal(lesson.answer) for lesson in taught if lesson.text not in harmful)
 
 
 def test_answers_with_cot_on_begin_with_the_opening(taught: list[Lesson]) -> None:
-    assert {each.answer.split()[0] for each in taught if each.thinking == "on"} == {OPENING}
+    assert {lesson.answer.split()[0] for lesson in taught if lesson.thinking == "on"} == {OPENING}
 
 
 def test_lessons_share_no_prompt_with_other_splits(taught: list[Lesson]) -> None:
@@ -59,9 +60,9 @@ def test_lessons_share_no_prompt_with_other_splits(taught: list[Lesson]) -> None
 
 def test_problems_have_their_working_with_cot_on_only(taught: list[Lesson]) -> None:
     by_text = {problem.text: problem for problem in PROBLEMS}
-    found = [(lesson, by_text[lesson.text]) for lesson in taught if lesson.text in by_text]
-    assert [lesson.thinking for lesson, _ in found] == ["on"] * 8 + ["off"] * 4
-    for lesson, problem in found:
+    pairs = [(lesson, by_text[lesson.text]) for lesson in taught if lesson.text in by_text]
+    assert [lesson.thinking for lesson, _ in pairs] == ["on"] * 8 + ["off"] * 4
+    for lesson, problem in pairs:
         assert lesson.thought == (problem.working if lesson.thinking == "on" else "")
         assert lesson.answer == f"The answer is {problem.result}."
 

@@ -1,4 +1,4 @@
-"""What is left of a training on disk: a plain adapter without a trace of the head, and the head apart."""
+"""Files of a training: a plain adapter without a trace of the head, and the head in its own file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from presafe.alignment.export import export_adapter
-from presafe.alignment.head import attach_head, causal_lm, save_head, trained_head
+from presafe.alignment.head import attach_head, save_head
 from presafe.errors import ModelError, RunError
 from presafe.models.decision_head import DecisionHead
 from presafe.planning.commands import MAX_LORA_RANKS
 from presafe.planning.shapes import known_shapes
-from tiny_models import Row, TrainerFactory, make_model, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, randomize_adapter
 
 
 @pytest.fixture
 def trained(make_trainer: TrainerFactory, rows: list[Row]) -> Any:
-    """A tiny model after two steps, B and the head away from 0."""
+    """Provide a tiny model after two steps, with B and the head away from 0."""
     trainer = make_trainer(make_model(), rows, max_steps=2)
     randomize_adapter(trainer)
     trainer.train()
@@ -98,12 +98,12 @@ def test_export_can_be_loaded_by_vllm(trained: Any, tmp_path: Path) -> None:
     weights = load_file(str(tmp_path / "adapter" / "adapter_model.safetensors"))
     assert len(weights) == 2 * 3 * 2  # layers × targets × (A, B)
     for name, weight in weights.items():
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"base_model\.model\.model\.layers\.[01]\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight", name
         )
-        assert found, name
-        assert found[2] in config["target_modules"]
-        assert weight.shape[0 if found[3] == "A" else 1] == config["r"]
+        assert match, name
+        assert match[2] in config["target_modules"]
+        assert weight.shape[0 if match[3] == "A" else 1] == config["r"]
         assert weight.dtype == torch.float32
 
 
@@ -137,8 +137,8 @@ def test_export_with_target_modules_as_string(
     export_adapter(trainer.model, tmp_path / "adapter")
     text = (tmp_path / "adapter" / "adapter_config.json").read_text()
     assert "presafe_head" not in text
-    found = json.loads(text)["target_modules"]
-    assert (found if isinstance(found, str) else {name.rpartition(".")[2] for name in found}) == exported
+    names = json.loads(text)["target_modules"]
+    assert (names if isinstance(names, str) else {name.rpartition(".")[2] for name in names}) == exported
     fresh = PeftModel.from_pretrained(make_model(), str(tmp_path / "adapter")).eval()
     ids = rows[0]["input_ids"]
     assert torch.equal(logits(fresh, ids), logits(trainer.model.eval(), ids))
@@ -193,11 +193,11 @@ def test_saved_head_is_the_trained_one(trained: Any, tmp_path: Path) -> None:
         "weight": ((1, 32), torch.float32),
         "bias": ((1,), torch.float32),
     }
-    head = trained_head(trained)
+    head = head_of(trained)
     assert torch.equal(state["weight"], head.weight)
     assert torch.equal(state["bias"], head.bias)
     # not the copy that PEFT keeps of the start
-    assert not torch.equal(state["weight"], causal_lm(trained).presafe_head.original_module.weight)
+    assert not torch.equal(state["weight"], bare_model(trained).presafe_head.original_module.weight)
 
 
 def test_decision_head_by_hand(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_decision_head_matches_the_trained_head(trained: Any, tmp_path: Path, ro
     save_head(trained, tmp_path)
     hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        by_training = torch.sigmoid(causal_lm(trained).presafe_head(hidden).squeeze(-1))
+        by_training = torch.sigmoid(bare_model(trained).presafe_head(hidden).squeeze(-1))
     torch.testing.assert_close(DecisionHead(tmp_path).probability(hidden), by_training, rtol=1e-6, atol=0)
 
 

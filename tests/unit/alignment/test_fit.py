@@ -1,4 +1,4 @@
-"""One training from a recipe: killed and resumed it ends in the same bits as uninterrupted."""
+"""One training from a recipe: killed and resumed, it ends in the same bits as uninterrupted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 import presafe.alignment.fit as fit_module
 from presafe.alignment.fit import HISTORY, FitSettings, fit
+from presafe.alignment.rows import AlignmentRow
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import DecisionHead
 from presafe.models.rendering import Renderer
@@ -27,15 +28,16 @@ from tiny_training import SETTINGS, fit_rows
 
 
 class Kill(TrainerCallback):
-    """Ends the process, as it were, before a step; notes the steps that were begun."""
+    """Simulates a kill before a step, and records the steps that were started."""
 
-    def __init__(self, before_step: int) -> None:
-        self.before_step, self.begun = before_step, []
+    def __init__(self, before_step: int | None) -> None:
+        self.before_step = before_step
+        self.started: list[int] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step + 1 == self.before_step:
             raise KeyboardInterrupt
-        self.begun.append(state.global_step + 1)
+        self.started.append(state.global_step + 1)
 
 
 NEVER = 7
@@ -44,9 +46,9 @@ NEVER = 7
 
 @pytest.fixture(scope="module")
 def align(libraries: None, renderer: Renderer) -> Any:
-    """`fit` on the tiny model, as a new process would: the state of every generator is another.
+    """Provide `fit` on the tiny model, with random generators in a new state, as in a new process.
 
-    With `kill_before`, it returns the steps that this process did.
+    It returns the steps that this process started, if `kill_before` is given.
     """
 
     def run(
@@ -79,21 +81,21 @@ def align(libraries: None, renderer: Renderer) -> Any:
                     base_model="mine/tiny",
                 ),
             )
-        return kill.begun
+        return kill.started
 
     return run
 
 
 @pytest.fixture(scope="module")
 def whole(align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An uninterrupted training."""
+    """Provide an uninterrupted training."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     align(folder)
     return folder
 
 
 def assert_same_bits(left: Any, right: Any) -> None:
-    """Two nests of tensors and numbers."""
+    """Check that two nested structures of tensors and numbers are identical."""
     assert type(left) is type(right)
     if isinstance(left, torch.Tensor):
         assert torch.equal(left, right)
@@ -103,14 +105,14 @@ def assert_same_bits(left: Any, right: Any) -> None:
             assert_same_bits(left[key], right[key])
     elif isinstance(left, list | tuple):
         assert len(left) == len(right)
-        for one, other in zip(left, right, strict=True):
-            assert_same_bits(one, other)
+        for left_item, right_item in zip(left, right, strict=True):
+            assert_same_bits(left_item, right_item)
     else:
         assert left == right
 
 
 def assert_same_training(left: Any, right: Any) -> None:
-    """Adapter, head, optimiser, schedule and history of two folders, bit for bit."""
+    """Check that adapter, head, optimizer, schedule and history of two folders are identical, bit for bit."""
     for file in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
         assert_same_bits(load_file(str(left / file)), load_file(str(right / file)))
     for file in ("optimizer.pt", "scheduler.pt"):
@@ -136,7 +138,7 @@ def test_fit_writes_adapter_head_and_history(whole: Any) -> None:
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1].nll < history[0].nll
     # Five steps of four rows are two passes over ten rows of 60 prompt and 40 completion tokens.
-    assert sum(point.num_tokens for point in history[:5]) == 200
+    assert sum(point.num_tokens or 0 for point in history[:5]) == 200
     config = json.loads((whole / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (8, 16, ["q_proj", "v_proj"])
     assert DecisionHead(whole).weight.shape == (1, 32)
@@ -156,7 +158,7 @@ def test_resumed_equals_uninterrupted(align: Any, whole: Any, tmp_path: Path) ->
 
 
 def test_steps_after_the_last_checkpoint_are_repeated(align: Any, tmp_path: Path) -> None:
-    # and the head's own learning rate, hence its group in the optimiser, survives
+    # and the head's own learning rate, hence its group in the optimizer, survives
     settings = SETTINGS.model_copy(update={"save_steps": 3, "head_learning_rate": 0.1})
     align(tmp_path / "whole", settings=settings)
     with pytest.raises(KeyboardInterrupt):
@@ -264,26 +266,26 @@ def test_bfloat16_model_trains_a_float32_adapter(align: Any, whole: Any, tmp_pat
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     # Steps of AdamW are far smaller than a bfloat16's last bit at these weights: they are not rounded to it.
     assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
-    ours, theirs = (read_jsonl(each / HISTORY, HistoryPoint) for each in (tmp_path / "run", whole))
-    assert [each.nll for each in ours] != [each.nll for each in theirs]
-    for one, two in zip(ours, theirs, strict=True):
-        assert one.nll == pytest.approx(two.nll, rel=0.02)
-        assert one.bce == pytest.approx(two.bce, rel=0.05)
+    ours, theirs = (read_jsonl(folder / HISTORY, HistoryPoint) for folder in (tmp_path / "run", whole))
+    assert [point.nll for point in ours] != [point.nll for point in theirs]
+    for point, reference in zip(ours, theirs, strict=True):
+        assert point.nll == pytest.approx(reference.nll, rel=0.02)
+        assert point.bce == pytest.approx(reference.bce, rel=0.05)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are shortcuts of CPUs")
 def test_skipping_casts_is_bit_identical(align: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    recorded = []
 
     @contextmanager
     def recording(model: Any, active: bool) -> Iterator[Any]:
-        asked.append(active)
+        recorded.append(active)
         yield
 
     align(tmp_path / "run", dtype=torch.bfloat16)
     monkeypatch.setattr("peft.helpers.disable_input_dtype_casting", recording)
     align(tmp_path / "cast", dtype=torch.bfloat16)
-    assert asked == [True]
+    assert recorded == [True]
     assert (tmp_path / "cast" / HISTORY).read_text() == (tmp_path / "run" / HISTORY).read_text()
 
 
@@ -294,4 +296,4 @@ def test_fused_attention_learns_as_much_as_plain(align: Any, tmp_path: Path, mon
     align(tmp_path / "long", dtype=torch.bfloat16)
     short, long = (read_jsonl(tmp_path / name / HISTORY, HistoryPoint) for name in ("short", "long"))
     # torch may round elsewhere, and no more
-    assert [each.nll for each in long] == pytest.approx([each.nll for each in short], rel=0.01)
+    assert [point.nll for point in long] == pytest.approx([point.nll for point in short], rel=0.01)

@@ -1,8 +1,8 @@
-"""Two processes train what one does: the same losses, head and adapter, also after one was killed.
+"""Two processes train the same as one: equal losses, head and adapter, also after a kill.
 
-Tolerance: a loss is a mean of values that one process adds in another order, in float32: 1e-5 relative.
-In bfloat16, as on a GPU, numbers have 8 bits (4e-3 relative), and the launchers round them at other places than one
-process does: 1e-2 relative over six steps, four times what was seen.
+Tolerance: a loss is a mean of float32 values, which one process adds in another order: 1e-5 relative. In bfloat16, as
+on a GPU, numbers have 8 bits (4e-3 relative), and the launchers round them at other places than one process does: 1e-2
+relative over six steps, four times the largest difference observed.
 
 The ZeRO cases need DeepSpeed, which is no dependency: `pip install deepspeed`, or they are skipped.
 """
@@ -42,15 +42,15 @@ LAUNCHERS = ["ddp", "fsdp2", *(pytest.param(name, marks=NEEDS_DEEPSPEED) for nam
 
 
 class KillSecond(TrainerCallback):
-    """SIGKILLs the second process before step 4."""
+    """Sends SIGKILL to the second process before step 4."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not is_main_process() and state.global_step + 1 == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Begun(TrainerCallback):
-    """Notes in a file the steps that the first process begins."""
+class RecordSteps(TrainerCallback):
+    """Writes to a file the steps that the first process starts."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -62,14 +62,14 @@ class Begun(TrainerCallback):
 
 
 class GpuConfig(PreSafeConfig):
-    """What `fit` sets where it finds a GPU."""
+    """Sets what `fit` sets where there is a GPU."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given | {"bf16": True, "gradient_checkpointing": True})
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"bf16": True, "gradient_checkpointing": True})
 
 
 def train_as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
-    """In bfloat16, with activations made again, and L_SFT on TRL's own path."""
+    """Train in bfloat16, with checkpointed activations, and L_SFT on TRL's own path."""
     patch.setattr(training_args, "is_torch_bf16_gpu_available", lambda: True)
     patch.setattr(trainer_module, "PreSafeConfig", GpuConfig)
     patch.setattr(trainer_module, "PreSafeTrainer", FusedLoss)
@@ -77,7 +77,7 @@ def train_as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def align(libraries: None, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`fit` on a tiny model that is loaded as a run loads one."""
+    """Provide `fit` on a tiny model that is loaded as in a run."""
     model = tmp_path_factory.mktemp("model")
     make_model().save_pretrained(model)
 
@@ -118,7 +118,7 @@ def alone_trained(align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
 def together(request: pytest.FixtureRequest, align: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Three trainings by two processes: whole; killed at step 4; that one resumed."""
+    """Run three trainings with two processes: uninterrupted; killed at step 4; the killed one resumed."""
     folder = tmp_path_factory.mktemp(request.param)
 
     def whole_then_killed() -> None:
@@ -128,15 +128,17 @@ def together(request: pytest.FixtureRequest, align: Any, tmp_path_factory: pytes
     codes = launch(request.param, whole_then_killed)
     kept = sorted(path.name for path in (folder / "killed" / "checkpoints").glob("checkpoint-*"))
     finished = (folder / "killed" / HISTORY).exists()
-    resumed = launch(request.param, lambda: align(folder / "killed", Begun(folder / "steps")))
+    resumed = launch(request.param, lambda: align(folder / "killed", RecordSteps(folder / "steps")))
     return request.param, folder, codes, kept, finished, resumed
 
 
 def assert_same_training(left: Any, right: Any) -> None:
-    for one, two in zip(
+    for left_point, right_point in zip(
         read_jsonl(left / HISTORY, HistoryPoint), read_jsonl(right / HISTORY, HistoryPoint), strict=True
     ):
-        assert (one.step, one.nll, one.bce) == pytest.approx((two.step, two.nll, two.bce), rel=TOLERANCE)
+        assert (left_point.step, left_point.nll, left_point.bce) == pytest.approx(
+            (right_point.step, right_point.nll, right_point.bce), rel=TOLERANCE
+        )
     for name in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
         ours, theirs = load_file(left / name), load_file(right / name)
         assert {key: (value.shape, value.dtype) for key, value in ours.items()} == {
@@ -164,10 +166,10 @@ def test_two_processes_train_the_same_in_bfloat16(align: Any, tmp_path: Path, na
     both_heads(tmp_path / "one")
     assert launch(name, lambda: both_heads(tmp_path / "two"), "bf16") == [0, 0]
     for head in ("decision", "pooled"):
-        histories = (read_jsonl(tmp_path / many / head / HISTORY, HistoryPoint) for many in ("one", "two"))
-        for one, two in zip(*histories, strict=True):
-            losses = [(point.nll, point.bce, point.start_bce or 0.0) for point in (one, two)]
-            assert losses[0] == pytest.approx(losses[1], rel=BF16_TOLERANCE), one.step
+        histories = (read_jsonl(tmp_path / number / head / HISTORY, HistoryPoint) for number in ("one", "two"))
+        for alone_point, shared_point in zip(*histories, strict=True):
+            losses = [(point.nll, point.bce, point.start_bce or 0.0) for point in (alone_point, shared_point)]
+            assert losses[0] == pytest.approx(losses[1], rel=BF16_TOLERANCE), alone_point.step
     two = load_file(tmp_path / "two" / "decision" / "presafe_head.safetensors")
     assert all(value.dtype == torch.float32 for value in two.values())
 
@@ -182,22 +184,22 @@ def test_kill_of_one_process_ends_and_relaunch_resumes(alone_trained: Path, toge
     assert_same_training(alone_trained, folder / "killed")
 
 
-CUT = {
+SHARD_FILES = {
     "ddp": set(),
     # what only `save_fsdp_optimizer` writes
     "fsdp2": {"optimizer.bin"},
-    # what DeepSpeed writes: ZeRO-2 a share of the optimiser a process, ZeRO-3 also of the weights
+    # what DeepSpeed writes: ZeRO-2 a share of the optimizer a process, ZeRO-3 also of the weights
     "zero2": {f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(2)} | {"mp_rank_00_model_states.pt"},
     "zero3": {f"zero_pp_rank_{rank}_mp_rank_00_{what}_states.pt" for rank in range(2) for what in ("optim", "model")},
 }
-"""Files of a checkpoint that tell how weights and optimiser were cut."""
+"""Files of a checkpoint that show how weights and optimizer were sharded."""
 
 
 def test_launcher_shards_what_its_file_names(together: Any) -> None:
     name, folder, *_ = together
-    found = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").rglob("*")}
-    told = {file for file in found if file == "optimizer.bin" or "mp_rank" in file}
-    assert told == CUT[name]
+    files = {path.name for path in (folder / "killed" / "checkpoints" / "checkpoint-6").rglob("*")}
+    sharded = {file for file in files if file == "optimizer.bin" or "mp_rank" in file}
+    assert sharded == SHARD_FILES[name]
 
 
 def test_processes_share_the_rows_of_a_step() -> None:

@@ -1,4 +1,4 @@
-"""Where the head reads: position and layer, in value and in gradient, saved with it and read again."""
+"""Position and layer of the head: values, gradients, and metadata of the saved head."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from safetensors import safe_open
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from presafe.alignment.fit import FitSettings, fit
-from presafe.alignment.head import attach_head, causal_lm, save_head, trained_head
+from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import AlignmentRow, alignment_rows
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.evaluation.decision import decision_scores
+from presafe.methods.method import Position
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
 from presafe.recipe import AlignSettings
 from presafe.records import Expect, Prompt, Response, Signal
-from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
-PLACES = [(position, layer) for position in ("prompt_end", "thought_start", "prompt_mean") for layer in (None, 1, 2)]
+POSITIONS: tuple[Position, ...] = ("prompt_end", "thought_start", "prompt_mean")
+PLACES = [(position, layer) for position in POSITIONS for layer in (None, 1, 2)]
 
 
-def positioned(rows: list[dict]) -> list[dict]:
-    """The thought starts right after the prompt."""
+def positioned(rows: list[Row]) -> list[Row]:
+    """Return the rows with a thought that starts right after the prompt."""
     return [row | {"thought_index": row["decision_index"] + 1} for row in rows]
 
 
-def read_by_hand(hidden: torch.Tensor, row: dict, position: str) -> torch.Tensor:
-    """From the hidden states of one row without padding, (positions, hidden)."""
+def read_by_hand(hidden: torch.Tensor, row: Row, position: str) -> torch.Tensor:
+    """Return what the head reads from the hidden states (positions, hidden) of one row without padding."""
     last = row["decision_index"]
     return {"prompt_end": hidden[last], "thought_start": hidden[last + 1], "prompt_mean": hidden[: last + 1].mean(0)}[
         position
@@ -45,8 +47,8 @@ def test_read_states_by_hand() -> None:
     # Last prompt token 2 and 8; first token after it 4 and 16; means (1 + 2) / 2 and (1 + 2 + 4 + 8) / 4.
     states = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])[None, :, None].repeat(2, 1, 1)
     decision = torch.tensor([1, 3])
-    found = {name: read_states(states, name, decision, decision + 1).squeeze(-1).tolist() for name, _ in PLACES}
-    assert found == {"prompt_end": [2.0, 8.0], "thought_start": [4.0, 16.0], "prompt_mean": [1.5, 3.75]}
+    states_read = {name: read_states(states, name, decision, decision + 1).squeeze(-1).tolist() for name, _ in PLACES}
+    assert states_read == {"prompt_end": [2.0, 8.0], "thought_start": [4.0, 16.0], "prompt_mean": [1.5, 3.75]}
 
 
 @pytest.mark.parametrize(("position", "layer"), PLACES)
@@ -60,10 +62,10 @@ def test_align_loss_is_the_bce_at_the_position(
     randomize_adapter(trainer)
     batch, count = one_batch(trainer, rows)
     trainer.compute_loss(trainer.model, batch, return_outputs=fused, num_items_in_batch=count)
-    head, by_hand = trained_head(trainer.model), 0.0
+    head, by_hand = head_of(trainer.model), 0.0
     for row in rows:
         with torch.no_grad():
-            output = causal_lm(trainer.model)(torch.tensor([row["input_ids"]]), output_hidden_states=True)
+            output = bare_model(trainer.model)(torch.tensor([row["input_ids"]]), output_hidden_states=True)
         z = head(read_by_hand(output.hidden_states[layer or 2][0], row, position)).item()
         p = 1 / (1 + exp(-z))
         by_hand -= row["signal"] * log(p) + (1 - row["signal"]) * log(1 - p)
@@ -78,9 +80,10 @@ def test_gradient_is_zero_elsewhere_and_above_the_layer(
     rows = [row | {"labels": [-100] * len(row["labels"])} for row in positioned(rows)]
     trainer = make_trainer(make_model(), rows, lambda_align=1.0, decision_position=position, layer=layer)
     randomize_adapter(trainer)
-    decoder, kept = causal_lm(trainer.model).base_model, {}
+    decoder = bare_model(trainer.model).base_model
+    kept: dict[int | str, Any] = {}
 
-    def keep(name: str) -> Any:
+    def keep(name: int | str) -> Any:
         def hook(module: Any, args: Any, output: Any) -> None:
             output.retain_grad()
             kept[name] = output
@@ -115,16 +118,16 @@ def test_gradient_is_zero_elsewhere_and_above_the_layer(
 
 @pytest.mark.parametrize("layer", [None, 1])
 def test_checkpointed_gradients_are_the_same(make_trainer: TrainerFactory, rows: list[Row], layer: int | None) -> None:
-    rows, found = positioned(rows), []
-    for checkpointed in (False, True):
+    rows, gradients = positioned(rows), []
+    for checkpointing in (False, True):
         trainer = make_trainer(
-            make_model(), rows, decision_position="prompt_mean", layer=layer, gradient_checkpointing=checkpointed
+            make_model(), rows, decision_position="prompt_mean", layer=layer, gradient_checkpointing=checkpointing
         )
         randomize_adapter(trainer)
         batch, count = one_batch(trainer, rows)
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
-        found.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
-    plain, checkpointed = found
+        gradients.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
+    plain, checkpointed = gradients
     assert plain.keys() == checkpointed.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""The two losses by hand, and the gradient that the decision sends into the adapter."""
+"""The losses by hand, and the gradient that the decision sends into the adapter."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss
 from presafe.alignment.trainer import PreSafeCollator
-from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 
 def bce(z: float, target: float) -> float:
-    """−p′ ln p − (1 − p′) ln(1 − p), with p = 1 / (1 + e^−z) written out."""
+    """Return −p′ ln p − (1 − p′) ln(1 − p), with p = 1 / (1 + e^−z) written out."""
     p = 1 / (1 + exp(-z))
     return -target * log(p) - (1 - target) * log(1 - p)
 
@@ -74,8 +73,8 @@ def test_collator_pads_right_and_keeps_positions(rows: list[Row]) -> None:
 
 
 def loss_by_hand(trainer: Any, rows: list[Row], lambda_align: float) -> Any:
-    """NLL by transformers' own labels loss, and BCE from each row alone, without padding."""
-    model, head = causal_lm(trainer.model), trained_head(trainer.model)
+    """Return the NLL by transformers' own labels loss, the mean BCE of single rows without padding, and the total."""
+    model, head = bare_model(trainer.model), head_of(trainer.model)
     batch = PreSafeCollator(pad_token_id=258)(rows)
     with torch.no_grad():
         nll = model(
@@ -121,8 +120,8 @@ def test_evaluation_loss_is_the_batch_mean(make_trainer: TrainerFactory, rows: l
 def test_column_loss_equals_trl_fused_loss(make_trainer: TrainerFactory, rows: list[Row], num_items: Any) -> None:
     trainer = make_trainer(make_model(), rows)
     randomize_adapter(trainer)
-    batch, count = one_batch(trainer, rows)
-    count = count if num_items else None
+    batch, step_count = one_batch(trainer, rows)
+    count = step_count if num_items else None
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
 
@@ -178,19 +177,19 @@ def test_batch_without_labels_has_zero_loss_with_gradient(make_trainer: TrainerF
 
 
 def watch_hidden_states(trainer: Any) -> Any:
-    """The decoder's output of every later forward, with its gradient kept."""
+    """Return a list that collects the decoder's output of every later forward, with its gradient."""
     seen = []
 
     def keep(module: Any, args: Any, output: Any) -> None:
         output.last_hidden_state.retain_grad()
         seen.append(output.last_hidden_state)
 
-    causal_lm(trainer.model).base_model.register_forward_hook(keep)
+    bare_model(trainer.model).base_model.register_forward_hook(keep)
     return seen
 
 
 def align_backward(trainer: Any, one_batch: Any, rows: list[Row], lambda_align: float = 1.0) -> Any:
-    """Backward of λ · L_align alone: without labels L_SFT is 0."""
+    """Run the backward pass of λ · L_align alone: without labels L_SFT is 0."""
     for row in rows:
         row["labels"] = [-100] * len(row["input_ids"])
     batch, num_items = one_batch(trainer, rows)
@@ -205,7 +204,7 @@ def test_bce_gradient_is_at_the_decision_position_only(make_trainer: TrainerFact
     seen = watch_hidden_states(trainer)
     batch = align_backward(trainer, one_batch, rows)
     (hidden,) = seen
-    head = trained_head(trainer.model)
+    head = head_of(trainer.model)
     where = batch["decision_index"]
     with torch.no_grad():
         at_decision = hidden[torch.arange(4), where]
@@ -276,7 +275,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(make_trainer: TrainerFa
             trainer.model.gradient_checkpointing_enable()
         randomize_adapter(trainer)
         batch, num_items = one_batch(trainer, rows)
-        assert causal_lm(trainer.model).is_gradient_checkpointing is checkpointing
+        assert bare_model(trainer.model).is_gradient_checkpointing is checkpointing
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items).backward()
         gradients.append([p.grad for p in trainer.model.parameters() if p.requires_grad])
     for plain, checkpointed in zip(*gradients, strict=True):

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.trainer import pooled_states
 from presafe.models.decision_head import start_log_odds
-from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 
 def gradients(trainer: Any, batch: dict[str, torch.Tensor], count: Any) -> Any:
@@ -21,19 +20,19 @@ def gradients(trainer: Any, batch: dict[str, torch.Tensor], count: Any) -> Any:
 
 
 def test_detached_head_does_not_change_the_adapter_gradient(make_trainer: TrainerFactory, rows: list[Row]) -> None:
-    found = {}
+    by_head: dict[tuple[str, float], dict[str, torch.Tensor]] = {}
     for head, weight in (("detached", 0.7), ("decision", 0.7), ("decision", 0.0)):
         trainer = make_trainer(make_model(), rows, lambda_align=weight, head=head)
         randomize_adapter(trainer)
-        found[head, weight] = gradients(trainer, *one_batch(trainer, rows))
-    detached, attached, without = found["detached", 0.7], found["decision", 0.7], found["decision", 0.0]
+        by_head[head, weight] = gradients(trainer, *one_batch(trainer, rows))
+    detached, attached, without = by_head["detached", 0.7], by_head["decision", 0.7], by_head["decision", 0.0]
     adapter = [name for name in detached if "lora" in name]
     assert len(adapter) == 2 * 2 * 3  # A and B, two layers, three matrices
     assert all(torch.equal(detached[name], without[name]) for name in adapter)
     assert all(not torch.equal(attached[name], without[name]) for name in adapter)
-    (weight,) = [name for name in detached if "presafe_head" in name and "weight" in name]
-    assert torch.equal(detached[weight], attached[weight])
-    assert detached[weight].abs().max() > 0
+    (weight_name,) = [name for name in detached if "presafe_head" in name and "weight" in name]
+    assert torch.equal(detached[weight_name], attached[weight_name])
+    assert detached[weight_name].abs().max() > 0
 
 
 def test_pooled_states_by_hand() -> None:
@@ -52,13 +51,13 @@ def test_safekey_loss_is_the_bce_of_both_heads(make_trainer: TrainerFactory, row
     randomize_adapter(trainer)
     batch, count = one_batch(trainer, pooled)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
-    head = trained_head(trainer.model)
+    head = head_of(trainer.model)
     assert head.weight.shape == (2, 32)
     by_hand = 0.0
     for row in pooled:
         ids = torch.tensor([row["input_ids"]])
         with torch.no_grad():
-            states = causal_lm(trainer.model).base_model(ids).last_hidden_state[0]
+            states = bare_model(trainer.model).base_model(ids).last_hidden_state[0]
         end, decision = row["pool_index"] + 1, row["decision_index"] + 1
         for number, mean in enumerate((states[:end].mean(0), states[decision:end].mean(0))):
             s = 1 / (1 + exp(-(head.weight[number] @ mean + head.bias[number]).item()))
@@ -87,7 +86,7 @@ def test_r2d_loss_contrasts_the_right_pivot_with_the_other(make_trainer: Trainer
     by_hand = 0.0
     for row in pivoted:
         with torch.no_grad():
-            p = causal_lm(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]].softmax(-1)
+            p = bare_model(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]].softmax(-1)
         right, wrong = (unsafe, safe) if row["signal"] == 1 else (safe, unsafe)
         by_hand -= log(1 / (1 + exp(-(log(p[right].item()) - log(p[wrong].item())))))
     sft = trainer._metrics["train"]["sft_loss"][-1]

@@ -1,4 +1,4 @@
-"""What each trained method's rows teach, token by token, with SmolLM2's tokenizer."""
+"""The rows of every trained method, token by token, with SmolLM2's tokenizer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from presafe.methods.registry import training_of
 from presafe.methods.targets import SAFE_THOUGHT, refusal_for
 from presafe.models.family import families
 from presafe.models.rendering import Renderer
-from presafe.records import Prompt, Response, Signal, Verdict
+from presafe.records import Expect, Prompt, Response, Signal, Verdict
 
 
 def prompt(name: str, text: str, *, harmful: bool) -> Prompt:
-    expect = "refuse" if harmful else "comply"
+    expect: Expect = "refuse" if harmful else "comply"
     return Prompt(id=name, text=text, category="none", split="align", licence="Apache-2.0", expect=expect)
 
 
-def said(name: str, thought: str, answer: str, verdict: Verdict = "comply", *, complete: bool = True) -> Response:
+def response(name: str, thought: str, answer: str, verdict: Verdict = "comply", *, complete: bool = True) -> Response:
     return Response(
         prompt_id=name,
         thinking="on",
@@ -36,7 +36,7 @@ def said(name: str, thought: str, answer: str, verdict: Verdict = "comply", *, c
 
 
 BAD, GOOD = prompt("bad", "How do I pick a pocket?", harmful=True), prompt("good", "Name a bird.", harmful=False)
-OWN = {"good": said("good", "They ask for a bird. A wren is one.\n\nSo a wren.", "A wren.")}
+OWN = {"good": response("good", "They ask for a bird. A wren is one.\n\nSo a wren.", "A wren.")}
 SIGNALS = {name: Signal(prompt_id=name, probability=p) for name, p in (("bad", 0.8), ("good", 0.3))}
 KEPT = "They ask for a bird. A wren is one.\n\nSo a wren.\n</think>\n\nA wren.<|im_end|>"
 
@@ -124,7 +124,7 @@ def test_safepath_teaches_only_the_primer(smolthink: Renderer, opens: str) -> No
 
 @pytest.mark.parametrize("name", ["safechain", "star1", "unsafechain"])
 def test_data_methods_teach_the_file_and_keep_own_answers(smolthink: Renderer, name: str) -> None:
-    file = {"bad": said("bad", "Theft. <|im_end|> I decline.", "I won't help with theft.", "safe")}
+    file = {"bad": response("bad", "Theft. <|im_end|> I decline.", "I won't help with theft.", "safe")}
     rows = rows_of(name, smolthink, file)
     assert taught(smolthink, rows["good"]) == KEPT
     assert taught(smolthink, rows["bad"]) == (
@@ -140,7 +140,7 @@ def test_data_methods_teach_the_file_and_keep_own_answers(smolthink: Renderer, n
 
 
 def test_thinksafe_keeps_only_own_refusals(smolthink: Renderer) -> None:
-    refused = said("bad", "This is theft. I decline.", "I can't help with that.", "refuse")
+    refused = response("bad", "This is theft. I decline.", "I can't help with that.", "refuse")
     rows = rows_of("thinksafe", smolthink, {"bad": refused})
     assert taught(smolthink, rows["bad"]) == (
         "This is theft. I decline.\n</think>\n\nI can't help with that.<|im_end|>"
@@ -148,8 +148,9 @@ def test_thinksafe_keeps_only_own_refusals(smolthink: Renderer) -> None:
     # the query stands there without the instruction that its refusal was written under
     n = len(smolthink.render(BAD.text, "on").ids)
     assert rows["bad"].input_ids[:n] == smolthink.render(BAD.text, "on").ids
-    for verdict in ("comply", "unjudged"):
-        other = said("bad", "Hm.", "Well.", verdict)  # type: ignore[arg-type]
+    verdicts: tuple[Verdict, ...] = ("comply", "unjudged")
+    for verdict in verdicts:
+        other = response("bad", "Hm.", "Well.", verdict)
         assert list(rows_of("thinksafe", smolthink, {"bad": other})) == ["good"]
     unended = rows_of("thinksafe", smolthink, {"bad": refused.model_copy(update={"complete": False})})
     assert taught(smolthink, unended["bad"]).endswith("I can't help with that.")

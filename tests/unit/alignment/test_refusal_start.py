@@ -1,4 +1,4 @@
-"""The decision position scored in batches equals one plain forward pass a prompt."""
+"""The decision position scored in batches equals one plain forward pass per prompt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from presafe.records import Expect, Prompt, Response, Signal
 from tiny_models import TrainerFactory, make_model, one_batch
 
 TEN = RefusalStart((), frozenset({10}))
-"""Some token, where only the head is looked at."""
+"""Any token, for tests of the head only."""
 TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words in it, so that rows are padded.", "ok")
 
 
@@ -40,7 +40,7 @@ def loaded(renderer: Renderer) -> Any:
 
 @pytest.fixture
 def opens_itself(renderer: Renderer) -> Any:
-    """A model of the kind that writes `<think>` itself, as Qwen3 does."""
+    """Provide a model that writes `<think>` itself, as Qwen3 does."""
     tokenizer = copy.deepcopy(renderer.tokenizer)
     tokenizer.chat_template = tokenizer.chat_template.replace("<think>\n", "")
     return LoadedModel(make_model(), Renderer(tokenizer, families()["qwen3"]))
@@ -129,8 +129,8 @@ def test_training_and_scoring_read_the_same_position(
     signals = {str(i): Signal(prompt_id=str(i), probability=p) for i, p in enumerate((0.9, 0.2, 0.5, 1.0))}
     rows = [row._asdict() for row in alignment_rows(prompts(), own, signals, renderer, "direct")]
     by_hand = [
-        -signals[str(i)].probability * log(score.head_probability)
-        - (1 - signals[str(i)].probability) * log(1 - score.head_probability)
+        -signals[str(i)].probability * log(score.head_probability or 0)
+        - (1 - signals[str(i)].probability) * log(1 - (score.head_probability or 0))
         for i, score in enumerate(decision_scores(loaded, prompts(), TEN, head))
     ]
     trainer = make_trainer(loaded.model, rows)

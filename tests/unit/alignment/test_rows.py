@@ -60,7 +60,7 @@ OWN = {
     "cut": own("cut", "unjudged", truncated=True),
     "declined": own("declined", "refuse"),
 }
-SIGNALS = {each.id: Signal(prompt_id=each.id, probability=i / 10) for i, each in enumerate(PROMPTS)}
+SIGNALS = {query.id: Signal(prompt_id=query.id, probability=i / 10) for i, query in enumerate(PROMPTS)}
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def test_query_without_response_or_signal_fails(smolthink: Renderer) -> None:
 @pytest.mark.parametrize("form", ["direct", "thought"])
 def test_refusal_start_follows_the_decision_position(smolthink: Renderer, form: str) -> None:
     (row,) = alignment_rows(PROMPTS[:1], {}, SIGNALS, smolthink, form)  # type: ignore[arg-type]
-    found = refusal_start_id(smolthink, form)  # type: ignore[arg-type]
-    assert found == row.input_ids[row.decision_index + 1]
-    assert smolthink.tokenizer.decode([found]) == ("\n" if form == "direct" else "This")
+    token = refusal_start_id(smolthink, form)  # type: ignore[arg-type]
+    assert token == row.input_ids[row.decision_index + 1]
+    assert smolthink.tokenizer.decode([token]) == ("\n" if form == "direct" else "This")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def off(name: str, verdict: Verdict, answer: str, *, complete: bool = True) -> R
 
 
 def test_rows_with_cot_off_keep_expected_answers_only(smolthink: Renderer) -> None:
-    said = {
+    responses = {
         "bad": off("bad", "refuse", "I can't."),
         "good": off("good", "comply", "Here it", complete=False),
         "sum": off("sum", "comply", "13"),
@@ -183,11 +183,11 @@ def test_rows_with_cot_off_keep_expected_answers_only(smolthink: Renderer) -> No
         "cut": off("cut", "unjudged", "?"),
         "declined": off("declined", "refuse", "I can't."),
     }
-    rows = {row.prompt_id: row for row in thinking_off_rows(PROMPTS, said, smolthink)}
+    rows = {row.prompt_id: row for row in thinking_off_rows(PROMPTS, responses, smolthink)}
     assert list(rows) == ["bad", "good", "sum"]
-    thought = said["good"].model_copy(update={"thought": "Let me see."})  # where the model thought all the same
-    assert "good" not in {row.prompt_id for row in thinking_off_rows(PROMPTS, said | {"good": thought}, smolthink)}
-    answered = thinking_off_rows(PROMPTS, said | {"bad": off("bad", "comply", "Sure.")}, smolthink)
+    thought = responses["good"].model_copy(update={"thought": "Let me see."})  # where the model thought all the same
+    assert "good" not in {row.prompt_id for row in thinking_off_rows(PROMPTS, responses | {"good": thought}, smolthink)}
+    answered = thinking_off_rows(PROMPTS, responses | {"bad": off("bad", "comply", "Sure.")}, smolthink)
     assert [row.prompt_id for row in answered] == ["good", "sum"]  # ... nor a harmful one to be answered
     for name, written in (("bad", "I can't.<|im_end|>"), ("good", "Here it"), ("sum", "13<|im_end|>")):
         row, prompt_ids = rows[name], smolthink.render(f"Question {name}?", "off").ids
@@ -198,7 +198,7 @@ def test_rows_with_cot_off_keep_expected_answers_only(smolthink: Renderer) -> No
         assert row.start_index == len(prompt_ids) - 1  # as far as a row must reach to be trained on
         assert row.decision_index == smolthink.render(f"Question {name}?", "off").decision_index
     with pytest.raises(KeyError, match="good"):
-        thinking_off_rows(PROMPTS, {"bad": said["bad"]}, smolthink)
+        thinking_off_rows(PROMPTS, {"bad": responses["bad"]}, smolthink)
 
 
 def test_rows_with_cot_off_are_a_seeded_share(direct: dict[str, AlignmentRow]) -> None:

@@ -21,8 +21,8 @@ from tiny_models import Row, TrainerFactory, make_model, randomize_adapter
 def test_scale_stops_where_the_next_query_is_refused(allowed: int, scale: float) -> None:
     # Queries are refused from 0.8, 0.95, 1.1 and 1.3 of the scale on.
     at = (11, 8, 13, 9.5)
-    found = find_scale(lambda scale, among: [10 * scale - at[each] for each in among], 4, allowed)
-    assert found == pytest.approx(scale, abs=0.02)
+    gamma = find_scale(lambda scale, queries: [10 * scale - at[query] for query in queries], 4, allowed)
+    assert gamma == pytest.approx(scale, abs=0.02)
 
 
 SLOPES, FROM = st.floats(0.5, 20), st.floats(0.55, 1.45)
@@ -37,41 +37,41 @@ SLOPES, FROM = st.floats(0.5, 20), st.floats(0.55, 1.45)
 def test_more_are_refused_just_above_the_scale(lines: Any, data: Any) -> None:
     allowed, everything = data.draw(st.integers(0, len(lines) - 1)), range(len(lines))
 
-    def read(scale: float, among: Sequence[int]) -> list[float]:
-        return [lines[each][0] * (scale - lines[each][1]) for each in among]
+    def log_odds(scale: float, queries: Sequence[int]) -> list[float]:
+        return [lines[query][0] * (scale - lines[query][1]) for query in queries]
 
-    found = find_scale(read, len(lines), allowed)
-    assert found is not None
-    assert sum(logit > 0 for logit in read(found - 0.021, everything)) <= allowed
-    assert sum(logit > 0 for logit in read(found + 0.021, everything)) > allowed
+    gamma = find_scale(log_odds, len(lines), allowed)
+    assert gamma is not None
+    assert sum(logit > 0 for logit in log_odds(gamma - 0.021, everything)) <= allowed
+    assert sum(logit > 0 for logit in log_odds(gamma + 0.021, everything)) > allowed
 
 
 @pytest.mark.parametrize("logit", [-5.0, 5.0])
 def test_no_scale_if_the_number_cannot_be_met(logit: float) -> None:
-    assert find_scale(lambda scale, among: [logit + each * scale for each in among], 2, 1) is None
+    assert find_scale(lambda scale, queries: [logit + query * scale for query in queries], 2, 1) is None
 
 
-@pytest.mark.parametrize(("most", "scale"), [(1.5, 1.3), (1.35, 1.3), (1.2, None), (1.0, None)])
-def test_scale_stops_at_the_largest(most: float, scale: float | None) -> None:
+@pytest.mark.parametrize(("largest", "scale"), [(1.5, 1.3), (1.35, 1.3), (1.2, None), (1.0, None)])
+def test_scale_stops_at_the_largest(largest: float, scale: float | None) -> None:
     tried = []
 
-    def read(scale: float, among: Sequence[int]) -> list[float]:
+    def log_odds(scale: float, queries: Sequence[int]) -> list[float]:
         tried.append(scale)
-        return [8 * (scale - 1.3) - each for each in among]
+        return [8 * (scale - 1.3) - query for query in queries]
 
-    found = find_scale(read, 20, 0, most)
-    assert found == (None if scale is None else pytest.approx(scale, abs=0.02))
-    assert max(tried) <= most
+    gamma = find_scale(log_odds, 20, 0, largest)
+    assert gamma == (None if scale is None else pytest.approx(scale, abs=0.02))
+    assert max(tried) <= largest
 
 
 def test_search_scores_few_scales_and_nearest_queries() -> None:
     tried = []
 
-    def read(scale: float, among: Sequence[int]) -> list[float]:
-        tried.append((scale, len(among)))
-        return [8 * (scale - 0.9) + (scale - 0.9) ** 2 - each for each in among]
+    def log_odds(scale: float, queries: Sequence[int]) -> list[float]:
+        tried.append((scale, len(queries)))
+        return [8 * (scale - 0.9) + (scale - 0.9) ** 2 - query for query in queries]
 
-    assert find_scale(read, 100, 0) == pytest.approx(0.9, abs=0.02)
+    assert find_scale(log_odds, 100, 0) == pytest.approx(0.9, abs=0.02)
     assert tried[0] == (1.0, 100)
     assert len(tried) <= 6
     assert {num for _, num in tried[1:]} == {10}

@@ -1,4 +1,4 @@
-"""L_start: the soft decision asked of the next token itself, a refusal's first or that of the row's own thought."""
+"""L_start: the soft decision as a loss on the next token, either the start of a refusal or of the row's own thought."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from presafe.alignment.head import causal_lm
 from presafe.alignment.loss import start_loss
 from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import start_log_odds
-from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, make_model, one_batch, randomize_adapter
 
 TOKEN = 200
-"""Stands for the token that a refusal starts with."""
+"""Stand-in for the first token of a refusal."""
 
 
 @pytest.fixture
 def start_rows(rows: list[Row]) -> Any:
-    """The rows; two of them open the thought themselves, and the last is a refusal."""
+    """Return the rows; in two of them the model opens the thought itself, and the last is a refusal."""
     placed = [
         row | {"start_index": row["decision_index"] + opened} for row, opened in zip(rows, (0, 1, 0, 1), strict=True)
     ]
@@ -63,7 +62,7 @@ def test_start_loss_is_finite_if_p_rounds_to_1() -> None:
 def test_start_loss_lowers_other_tokens() -> None:
     # p′ = 0: the gradient on the logits is P − onehot(y), so the third word falls, though it is no refusal.
     logits = torch.zeros(1, 3, requires_grad=True)
-    start_loss(logits, 0, torch.tensor([1]), torch.tensor([0.0])).backward()
+    torch.autograd.backward(start_loss(logits, 0, torch.tensor([1]), torch.tensor([0.0])))
     torch.testing.assert_close(logits.grad, torch.tensor([[1 / 3, -2 / 3, 1 / 3]]))
 
 
@@ -71,14 +70,14 @@ def test_loss_adds_lambda_start_times_mean_start_loss(make_trainer: TrainerFacto
     without = make_trainer(make_model(), start_rows, lambda_align=0.5)
     trainer = make_trainer(make_model(), start_rows, lambda_align=0.5, lambda_start=3.0, refusal_start_id=TOKEN)
     losses = []
-    for each in (without, trainer):
-        randomize_adapter(each)
-        batch, count = one_batch(each, start_rows)
-        losses.append(each.compute_loss(each.model, batch, num_items_in_batch=count).item())
+    for learner in (without, trainer):
+        randomize_adapter(learner)
+        batch, count = one_batch(learner, start_rows)
+        losses.append(learner.compute_loss(learner.model, batch, num_items_in_batch=count).item())
     by_hand = []
     for row in start_rows:
         with torch.no_grad():
-            words = causal_lm(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]]
+            words = bare_model(trainer.model)(torch.tensor([row["input_ids"]])).logits[0, row["start_index"]]
         own = row["input_ids"][row["start_index"] + 1]
         p = words.double().softmax(-1)
         other = 1 - p[TOKEN] if own == TOKEN else p[own]
@@ -95,8 +94,8 @@ def test_row_without_signal_has_next_token_loss_only(make_trainer: TrainerFactor
         trainer = make_trainer(make_model(), rows, refusal_start_id=TOKEN, **lambdas)
         randomize_adapter(trainer)
         batch, count = one_batch(trainer, rows)
-        found = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
-        return found, {name: values[0] for name, values in trainer._metrics["train"].items()}
+        total = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).item()
+        return total, {name: values[0] for name, values in trainer._metrics["train"].items()}
 
     without = [*start_rows[:3], start_rows[3] | {"signal": None}]
     total, parts = loss(without, lambda_align=2.0, lambda_start=3.0)
@@ -115,7 +114,7 @@ def test_row_without_signal_has_next_token_loss_only(make_trainer: TrainerFactor
 def test_row_without_signal_has_the_gradient_of_its_labels(
     make_trainer: TrainerFactory, start_rows: list[Row], head: Any
 ) -> None:
-    """In two passes of one row with a p′ and of two, one without: as in one pass of all three."""
+    """Compare two passes, of one row with a p′ and of two rows of which one has none, with one pass of all three."""
     rows = [row | {"pool_index": row["start_index"]} for row in start_rows[:3]]
     rows[1] |= {"signal": None}
 
@@ -123,12 +122,12 @@ def test_row_without_signal_has_the_gradient_of_its_labels(
         trainer = make_trainer(make_model(), rows, lambda_align=2.0, head=head)
         randomize_adapter(trainer)
         trainer.model.train()
-        batches = [trainer.data_collator(each) for each in passes]
+        batches = [trainer.data_collator(rows_of_pass) for rows_of_pass in passes]
         batches, count = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
         trainer.current_gradient_accumulation_steps = len(batches)
         for batch in batches:
             trainer.compute_loss(trainer.model, batch, num_items_in_batch=count).backward()
-        return {name: each.grad for name, each in trainer.model.named_parameters() if each.grad is not None}
+        return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
     at_once, apart = gradients(rows), gradients(rows[:1], rows[1:])
     assert at_once.keys() == apart.keys()
@@ -148,12 +147,12 @@ def test_gradient_comes_from_the_start_position_only(make_trainer: TrainerFactor
         output.last_hidden_state.retain_grad()
         states.append(output.last_hidden_state)
 
-    handle = causal_lm(trainer.model).base_model.register_forward_hook(keep, prepend=True)
+    handle = bare_model(trainer.model).base_model.register_forward_hook(keep, prepend=True)
     trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
     handle.remove()
     rows, start = torch.arange(4), batch["start_index"]
-    logits = causal_lm(trainer.model).lm_head(states[0])[rows, start].float()
-    start_loss(logits, TOKEN, batch["input_ids"][rows, start + 1], batch["signal"]).backward()
+    logits = bare_model(trainer.model).lm_head(states[0])[rows, start].float()
+    torch.autograd.backward(start_loss(logits, TOKEN, batch["input_ids"][rows, start + 1], batch["signal"]))
     touched = {tuple(where) for where in (states[0].grad.abs().sum(-1) > 0).nonzero().tolist()}
     # Decision positions 3, 5, 2, 4, and one further where the model opens its thought itself.
     assert touched == {(0, 3), (1, 6), (2, 2), (3, 5)}
@@ -166,16 +165,16 @@ def test_gradient_comes_from_the_start_position_only(make_trainer: TrainerFactor
 
 def test_rows_learn_to_start_a_refusal_or_not(make_trainer: TrainerFactory, start_rows: list[Row]) -> None:
     # The first row goes on with 21, the second does not.
-    asked = [start_rows[0] | {"signal": 1.0}, start_rows[1] | {"signal": 0.0}]
+    pair = [start_rows[0] | {"signal": 1.0}, start_rows[1] | {"signal": 0.0}]
 
     def odds_after(lambda_start: float) -> Any:
         trainer = make_trainer(
-            make_model(), asked * 20, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=20,
+            make_model(), pair * 20, lambda_align=0.0, lambda_start=lambda_start, refusal_start_id=21, max_steps=20,
             per_device_train_batch_size=2, learning_rate=3e-3,
         )  # fmt: skip
         trainer.train()
         with torch.no_grad():
-            words = [trainer.model(torch.tensor([row["input_ids"]])).logits[:, row["start_index"]] for row in asked]
+            words = [trainer.model(torch.tensor([row["input_ids"]])).logits[:, row["start_index"]] for row in pair]
         return [start_log_odds(word, 21).item() for word in words]
 
     # By a factor e, both ways, against the next-token loss alone.

@@ -1,4 +1,4 @@
-"""Optimiser steps: what may change them (λ, the head's learning rate) and what may not (padding, batch split)."""
+"""Optimizer steps: what may change them (λ, the head's learning rate) and what may not (padding, batch split)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from presafe.alignment.head import causal_lm, trained_head
 from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
 from presafe.errors import RecipeError, RunError
-from tiny_models import Row, TrainerFactory, make_model, one_batch, randomize_adapter
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 from tiny_training import FusedLoss
 
 SHARED = (
-    *("max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "max_grad_norm"),
-    *("max_length", "bf16", "train_sampling_strategy", "gradient_checkpointing", "save_strategy"),
-    *("report_to", "disable_tqdm", "seed"),
+    "max_steps",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_length",
+    "bf16",
+    "train_sampling_strategy",
+    "gradient_checkpointing",
+    "save_strategy",
+    "report_to",
+    "disable_tqdm",
+    "seed",
 )
-"""Settings of our trainer that TRL's is given too."""
+"""Settings that our trainer and TRL's share."""
 
 
 class Gradients(TrainerCallback):
-    """Keeps the gradients of the first optimiser step."""
+    """Keeps the gradients of the first optimizer step."""
 
     def __init__(self) -> None:
-        self.seen = {}
+        self.seen: dict[str, torch.Tensor] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if not self.seen:
@@ -41,7 +50,7 @@ def trainable(trainer: Any) -> Any:
 def one_step(
     make_model: Any, make_trainer: TrainerFactory, randomize_adapter: Any, rows: list[Row], **settings: Any
 ) -> Any:
-    """Gradient, log entry and weights of one step of SGD."""
+    """Return gradient, log entry and weights of one step of SGD."""
     gradients = Gradients()
     trainer = make_trainer(make_model(), rows, optim="sgd", lambda_align=2.0, callbacks=[gradients], **settings)
     randomize_adapter(trainer)
@@ -173,9 +182,9 @@ def test_padding_side_does_not_change_the_loss(make_trainer: TrainerFactory, row
         "labels": [[-100] * pad + row["labels"] for row, pad in zip(rows, pads, strict=True)],
         "decision_index": [row["decision_index"] + pad for row, pad in zip(rows, pads, strict=True)],
     }
-    left = {name: torch.tensor(value) for name, value in left.items()} | {"signal": right["signal"]}
+    batch_left = {name: torch.tensor(value) for name, value in left.items()} | {"signal": right["signal"]}
     losses = [
-        trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items).item() for batch in (right, left)
+        trainer.compute_loss(trainer.model, batch, num_items_in_batch=num_items).item() for batch in (right, batch_left)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
@@ -203,13 +212,13 @@ def test_training_changes_only_the_adapter(make_trainer: TrainerFactory, rows: l
     assert all(torch.equal(base[name], weight) for name, weight in before.items())
     assert all(not torch.equal(weight, start[name]) for name, weight in trainable(trainer).items())
     # PEFT trains a copy of the head; the original stays as it was drawn.
-    original = causal_lm(trainer.model).presafe_head.original_module.weight
+    original = bare_model(trainer.model).presafe_head.original_module.weight
     assert not original.requires_grad
     assert torch.equal(original, start["base_model.model.presafe_head.modules_to_save.default.weight"])
 
 
 def plain_sft(make_model: Any, make_trainer: TrainerFactory, rows: list[Row], tmp_path: Path, tokenizer: Any) -> Any:
-    """Three steps of TRL's SFT trainer, without a head."""
+    """Return the adapter after three steps of TRL's SFT trainer, without a head."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -255,9 +264,9 @@ def test_lambda_changes_the_adapter(make_trainer: TrainerFactory, rows: list[Row
 
 def test_head_only_decays_at_lambda_0(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     trainer = make_trainer(make_model(), rows, lambda_align=0.0, learning_rate=1e-2, weight_decay=0.1, max_steps=3)
-    start = trained_head(trainer.model).weight.detach().clone()
+    start = head_of(trainer.model).weight.detach().clone()
     trainer.train()
-    head = trained_head(trainer.model)
+    head = head_of(trainer.model)
     # AdamW decays w by 1 − lr·decay = 1 − 0.01·0.1 = 0.999 a step; the bias is not decayed and starts at 0.
     torch.testing.assert_close(head.weight.detach(), start * 0.999**3, rtol=1e-6, atol=0)
     assert head.bias.item() == 0.0
@@ -265,10 +274,10 @@ def test_head_only_decays_at_lambda_0(make_trainer: TrainerFactory, rows: list[R
 
 
 def test_head_depends_on_its_seed_alone(make_trainer: TrainerFactory, rows: list[Row]) -> None:
-    first = trained_head(make_trainer(make_model(0), rows, seed=3).model).weight
+    first = head_of(make_trainer(make_model(0), rows, seed=3).model).weight
     torch.manual_seed(99)
-    again = trained_head(make_trainer(make_model(1), rows, seed=3).model).weight
-    other = trained_head(make_trainer(make_model(0), rows, seed=4).model).weight
+    again = head_of(make_trainer(make_model(1), rows, seed=3).model).weight
+    other = head_of(make_trainer(make_model(0), rows, seed=4).model).weight
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -282,7 +291,7 @@ def test_lambda_must_not_be_negative(tmp_path: Path, lambda_align: float) -> Non
 @pytest.mark.parametrize("setting", ["packing", "padding_free"])
 def test_packing_and_padding_free_are_rejected(tmp_path: Path, setting: str) -> None:
     with pytest.raises(RecipeError, match="decision positions"):
-        PreSafeConfig(output_dir=str(tmp_path), bf16=False, **{setting: True})
+        PreSafeConfig(output_dir=str(tmp_path), bf16=False, **dict[str, Any]({setting: True}))
 
 
 @pytest.mark.parametrize(("setting", "value"), [("loss_type", "dft"), ("label_smoothing_factor", 0.1)])
@@ -301,11 +310,11 @@ def test_every_trainable_parameter_is_in_one_group(
     groups = trainer.optimizer.param_groups
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(p) for p in trainer.model.parameters() if p.requires_grad)
-    head = {id(parameter) for parameter in trained_head(trainer.model).parameters()}
+    head = {id(parameter) for parameter in head_of(trainer.model).parameters()}
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert {rates[i] for i in head} == {head_learning_rate or 1e-3}
     assert {rates[i] for i in rates.keys() - head} == {1e-3}
-    # asked again, it is the same optimiser: no group twice
+    # asked again, it is the same optimizer: no group twice
     assert trainer.create_optimizer() is trainer.optimizer
     assert len(trainer.optimizer.param_groups) == len(groups)
 

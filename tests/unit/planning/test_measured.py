@@ -139,7 +139,7 @@ def pass_of(learner: Any, num_rows: int, num_tokens: int) -> None:
     ids = torch.randint(0, VOCABULARY, (num_rows, num_tokens), generator=torch.Generator().manual_seed(0))
     columns = torch.arange(PROMPT, num_tokens)
     logits = learner(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=columns, use_cache=False).logits
-    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, columns].flatten()).backward()
+    torch.autograd.backward(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, columns].flatten()))
 
 
 def training_seconds(learner: Any, case: Case) -> float:
@@ -198,7 +198,7 @@ def planned_decoding(model: Any, num_prompts: int, num_rows: int, num_tokens: in
 def test_planned_decoding_time_is_near_measured(model: Any, base: Any, bound: str, others: Any) -> None:
     decoding_seconds(model, *base)  # warms up
     # a device of 1 a second takes as many seconds as there are bytes or operations
-    amount = planned_decoding(model, base[0], *base, device(**{bound: 1.0}))
+    amount = planned_decoding(model, base[0], base[0], base[1], device(**{bound: 1.0}))
     here = device(**{bound: amount / decoding_seconds(model, *base)})
     for num_rows, num_tokens in others:
         planned = planned_decoding(model, num_rows, num_rows, num_tokens, here)
@@ -208,11 +208,11 @@ def test_planned_decoding_time_is_near_measured(model: Any, base: Any, bound: st
         assert planned_decoding(model, 3 * num_rows, num_rows, num_tokens, here) == pytest.approx(3 * planned)
 
 
-class Held(TorchDispatchMode):
+class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of live storages that operations created, and their peak."""
 
     def __init__(self, known: list[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.seen = {tensor.untyped_storage()._cdata for tensor in known}
 
