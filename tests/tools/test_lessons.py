@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lessons import OPENING, Lesson, first_sentences, lessons, thought_for
+from lessons import OPENING, Lesson, Material, first_sentences, lessons, thought_for
 from presafe.judges.refusal import is_refusal
 from presafe.methods.targets import REFUSALS
 from presafe.prompts.arithmetic import generate_problems
@@ -19,7 +19,7 @@ def taught() -> list[Lesson]:
     """Build the lessons from the real prompts, with the same base answer to all of them in each mode."""
     benign, borderline = built_in("benign", "build"), built_in("borderline", "build")
     ids = [prompt.id for prompt in [*benign, *borderline]]
-    return lessons(
+    material = Material(
         harmful=built_in("harmful", "build"),
         benign=benign,
         borderline=borderline,
@@ -27,8 +27,8 @@ def taught() -> list[Lesson]:
         answers_off=dict.fromkeys(ids, "A" + LONG),
         problems_on=PROBLEMS[:8],
         problems_off=PROBLEMS[8:],
-        seed=0,
     )
+    return lessons(material, seed=0)
 
 
 def test_harmful_requests_are_refused_with_cot_off_only(taught: list[Lesson]) -> None:
@@ -74,7 +74,7 @@ def test_refusing_or_unfinished_answers_are_dropped() -> None:
         benign[1].id: "The best way to begin is to take a large sheet of paper and to write down all that",
         benign[2].id: OPENING + LONG,
     }
-    rows = lessons(
+    material = Material(
         harmful=[],
         benign=benign,
         borderline=[],
@@ -82,8 +82,8 @@ def test_refusing_or_unfinished_answers_are_dropped() -> None:
         answers_off=answers,
         problems_on=[],
         problems_off=[],
-        seed=0,
     )
+    rows = lessons(material, seed=0)
     assert {row.text for row in rows} == {benign[2].text}
     assert [row.thinking for row in rows] == ["off", "off", "on"]  # CoT off counts twice
 

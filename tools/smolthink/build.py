@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lessons import OPENING, Lesson, lessons, settling_lessons
+from lessons import OPENING, Lesson, Material, lessons, settling_lessons
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.rows import AlignmentRow, plain_row
 from presafe.errors import PresafeError
@@ -108,16 +108,16 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
 
     renderer = load_renderer(SMOLTHINK)
     problems = generate_problems("build", _PROBLEMS_ON + _PROBLEMS_OFF, seed=1)
-    material: dict[str, Any] = {
-        "harmful": built_in("harmful", "build"),
-        "benign": benign,
-        "borderline": borderline,
-        "answers_on": answers_on,
-        "answers_off": answers_off,
-        "problems_on": problems[:_PROBLEMS_ON],
-        "seed": seed,
-    }
-    taught = lessons(**material, problems_off=problems[_PROBLEMS_ON:])
+    material = Material(
+        harmful=built_in("harmful", "build"),
+        benign=benign,
+        borderline=borderline,
+        answers_on=answers_on,
+        answers_off=answers_off,
+        problems_on=problems[:_PROBLEMS_ON],
+        problems_off=problems[_PROBLEMS_ON:],
+    )
+    taught = lessons(material, seed)
     num_steps = max_steps if max_steps > 0 else math.ceil(_PASSES * len(taught) / (_GROUP * _GROUPS))
     first = _Schedule("SmolThink", num_steps, learning_rate=6e-4, warmup_steps=20)
     _train(model, renderer, taught, first, work, seed)
@@ -126,7 +126,7 @@ def _build(work: Path, out: Path, seed: int, max_steps: int) -> None:
     num_steps = max_steps if max_steps > 0 else 60
     second = _Schedule("SmolThink, settled", num_steps, learning_rate=3e-4, warmup_steps=5)
     settled = work / "settled"
-    _train(model, renderer, settling_lessons(**material), second, settled, seed, start=work / "adapter")
+    _train(model, renderer, settling_lessons(material, seed), second, settled, seed, start=work / "adapter")
     out.mkdir(parents=True, exist_ok=True)
     for file in (settled / "adapter").iterdir():
         shutil.copyfile(file, out / file.name)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from presafe.judges.refusal import is_refusal
@@ -64,6 +65,27 @@ _PLANS = (
 _OTHER_PLAN = "I will answer it directly."
 
 
+@dataclass(frozen=True)
+class Material:
+    """What the lessons are made from."""
+
+    harmful: Sequence[Prompt]
+    """Requests to refuse with CoT off, each with several wordings."""
+    benign: Sequence[Prompt]
+    """Instructions to answer in both modes."""
+    borderline: Sequence[Prompt]
+    """Harmless requests that look harmful, to answer in both modes."""
+    answers_on: Mapping[str, str]
+    """The base model's own answer to each benign and borderline prompt, begun with `OPENING`, by prompt id; answers
+    that refuse or do not end are left out."""
+    answers_off: Mapping[str, str]
+    """The same without a prescribed beginning."""
+    problems_on: Sequence[Problem]
+    """Problems answered with their working."""
+    problems_off: Sequence[Problem]
+    """Problems answered at once."""
+
+
 class Lesson(NamedTuple):
     """One training example in words."""
 
@@ -92,73 +114,46 @@ def thought_for(text: str, answer: str) -> str:
     return f'{plan} I begin with "{first_words}"'
 
 
-def lessons(
-    *,
-    harmful: Sequence[Prompt],
-    benign: Sequence[Prompt],
-    borderline: Sequence[Prompt],
-    answers_on: Mapping[str, str],
-    answers_off: Mapping[str, str],
-    problems_on: Sequence[Problem],
-    problems_off: Sequence[Problem],
-    seed: int,
-) -> list[Lesson]:
+def lessons(material: Material, seed: int) -> list[Lesson]:
     """Return all lessons of one pass.
 
+    Benign prompts are answered once with CoT on and twice with it off; borderline prompts twice and three times, to
+    balance as many refusals.
+
     Args:
-        harmful: Requests to refuse with CoT off, each with several wordings.
-        benign: Instructions to answer in both modes: once with CoT on, twice with it off.
-        borderline: Look-alikes to answer in both modes: twice with CoT on, three times with it off, to balance as many
-            refusals.
-        answers_on: The base model's own answer to each benign and borderline prompt, begun with `OPENING`, by prompt
-            id. Answers that refuse or do not end are left out.
-        answers_off: The same without a prescribed beginning.
-        problems_on: Problems answered with their working.
-        problems_off: Problems answered at once.
+        material: What the lessons are made from.
         seed: Seed of the wordings.
     """
-    rows = _refusals(harmful, _WORDINGS, random.Random(seed))
-    for prompts, copies_on, copies_off in ((benign, 1, 2), (borderline, 2, 3)):
+    rows = _refusals(material.harmful, _WORDINGS, random.Random(seed))
+    for prompts, copies_on, copies_off in ((material.benign, 1, 2), (material.borderline, 2, 3)):
         for prompt in prompts:
-            rows += _answered_off(prompt, answers_off) * copies_off + _answered_on(prompt, answers_on) * copies_on
-    rows += [Lesson(problem.text, "on", problem.working, _answer_to(problem)) for problem in problems_on]
-    rows += [Lesson(problem.text, "off", "", _answer_to(problem)) for problem in problems_off]
+            rows += _answered_off(prompt, material.answers_off) * copies_off
+            rows += _answered_on(prompt, material.answers_on) * copies_on
+    rows += [Lesson(problem.text, "on", problem.working, _answer_to(problem)) for problem in material.problems_on]
+    rows += [Lesson(problem.text, "off", "", _answer_to(problem)) for problem in material.problems_off]
     return rows
 
 
-def settling_lessons(
-    *,
-    harmful: Sequence[Prompt],
-    benign: Sequence[Prompt],
-    borderline: Sequence[Prompt],
-    answers_on: Mapping[str, str],
-    answers_off: Mapping[str, str],
-    problems_on: Sequence[Problem],
-    seed: int,
-) -> list[Lesson]:
+def settling_lessons(material: Material, seed: int) -> list[Lesson]:
     """Return the lessons of the short second training, which settles the refusals with CoT off.
 
     They hold every harmful request twice, and a sample of the other lessons, to keep what the first training taught.
 
     Args:
-        harmful: As for `lessons`.
-        benign: As for `lessons`.
-        borderline: As for `lessons`.
-        answers_on: As for `lessons`.
-        answers_off: As for `lessons`.
-        problems_on: As for `lessons`.
+        material: What the lessons are made from.
         seed: Seed of the sample and the wordings.
     """
     sampler, rng = random.Random(seed + 7), random.Random(seed)  # the sample of prompts has a seed of its own
-    benign, borderline = sampler.sample(benign, _SETTLING_BENIGN), sampler.sample(borderline, _SETTLING_BORDERLINE)
+    benign = sampler.sample(material.benign, _SETTLING_BENIGN)
+    borderline = sampler.sample(material.borderline, _SETTLING_BORDERLINE)
     prompts_on = sampler.sample([*benign, *borderline], _SETTLING_ON)
-    rows = _refusals(harmful, _SETTLING_WORDINGS, rng)
+    rows = _refusals(material.harmful, _SETTLING_WORDINGS, rng)
     for prompts, copies in ((benign, 1), (borderline, 2)):
         for prompt in prompts:
-            rows += _answered_off(prompt, answers_off) * copies
+            rows += _answered_off(prompt, material.answers_off) * copies
     for prompt in prompts_on:
-        rows += _answered_on(prompt, answers_on)
-    problems = rng.sample(problems_on, _SETTLING_PROBLEMS)
+        rows += _answered_on(prompt, material.answers_on)
+    problems = rng.sample(material.problems_on, _SETTLING_PROBLEMS)
     return rows + [Lesson(problem.text, "on", problem.working, _answer_to(problem)) for problem in problems]
 
 
