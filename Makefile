@@ -17,17 +17,17 @@ test: check
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY)
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools
 
 smolthink: $(READY)
-	$(BIN)/presafe smolthink --out src/presafe/models/smolthink/weights
+	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

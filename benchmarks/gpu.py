@@ -37,10 +37,9 @@ from presafe.models.engine import generate_batch
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling
 from presafe.models.paged import PagedDecoder
-from presafe.planning.compute import Row, training_bytes, training_flops
+from presafe.planning.compute import ForwardPass, Row, training_bytes, training_flops
 from presafe.planning.devices import Device, assumptions, known_devices
-from presafe.planning.estimate import GIB, seconds_a_token
-from presafe.planning.estimate import Sampling as Work
+from presafe.planning.estimate import GIB, Answerer, SamplingTask, seconds_per_token
 from presafe.planning.shapes import ModelShape, known_shapes
 from presafe.recipe import AlignSettings
 
@@ -201,13 +200,10 @@ def time_steps(
     useful, done = (per_step * training_flops(shape, row, adapter, checkpointing=again) for again in (False, True))
     planned = training_bytes(
         shape,
-        adapter,
+        settings.rank,
+        align.lora_targets,
+        ForwardPass(settings.batch_size, settings.num_tokens, num_logits=0),
         dtype="bfloat16",
-        rank=settings.rank,
-        targets=align.lora_targets,
-        num_rows=settings.batch_size,
-        num_tokens=settings.num_tokens,
-        num_logits=0,
         checkpointing=True,
     )
     return {
@@ -261,8 +257,10 @@ def time_decoding(
     in_batches(4)
     seconds = {"batches": in_batches(settings.decode_tokens)}
     seconds["pages"] = asyncio.run(in_pages(settings.decode_tokens))
-    work = Work("random prompts", rows, settings.decode_tokens, rows, held)
-    planned = seconds_a_token(shape, "bfloat16", work, settings.decode_tokens, peak, assumed) if peak else None
+    task = SamplingTask("random prompts", rows, settings.decode_tokens, rows, held)
+    planned = None
+    if peak:
+        planned = seconds_per_token(Answerer(shape, "bfloat16"), task, settings.decode_tokens, peak, assumed)
     return [
         {
             "way": way,

@@ -1,4 +1,4 @@
-"""Write an adapter that `peft` and vLLM load as any other, with no trace of the auxiliary head."""
+"""Write an adapter that `peft` and vLLM load like any other, without a trace of the auxiliary head."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def export_adapter(
 
     Args:
         model: The PEFT model that was trained.
-        folder: Where to write; other files in it are left alone.
+        folder: Where to write; other files in it are kept.
         dtype: Type of the written weights.
-        base_model: Address written as the adapter's base; None keeps where the base was loaded from.
-        state: The model's weights by name, where its own parameters are shards of them (`whole_weights`).
+        base_model: Address written as the adapter's base; None writes where the base was loaded from.
+        state: The model's whole weights by name, if its own parameters are shards (`whole_weights`).
 
     Raises:
         RunError: the folder cannot be written.
@@ -66,7 +66,7 @@ def export_adapter(
 
 
 def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
-    """What FSDP or ZeRO has cut into shards, put together on the first process; None where nothing is cut.
+    """Gather weights that FSDP or ZeRO has sharded, on the first process; return None if nothing is sharded.
 
     Every process must call it.
     """
@@ -77,7 +77,7 @@ def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Give a PEFT model the weights of an exported adapter of the same shape, to train them further.
+    """Load the weights of an exported adapter of the same shape into a PEFT model, to train them further.
 
     Args:
         model: The PEFT model; its head keeps its own weights.

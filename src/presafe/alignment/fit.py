@@ -1,13 +1,14 @@
-"""Train one system from a recipe: resumable, with a progress bar, exported as a plain adapter and a head apart."""
+"""Train one system from a recipe: resumable, with a progress bar; adapter and head are written separately."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from presafe.alignment.rows import AlignmentRow, cut, refusal_start_id
+from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import Head
 from presafe.models.checkpoints import need_whole_checkpoint
@@ -18,167 +19,229 @@ from presafe.recipe import AlignSettings
 from presafe.records import HistoryPoint, write_jsonl
 from presafe.training import bar_callback, last_checkpoint
 
+if TYPE_CHECKING:
+    from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
+
 CHECKPOINTS = "checkpoints"
-"""Folder of what a training goes on from after a kill."""
+"""Folder of the checkpoints from which a killed training resumes."""
 HISTORY = "history.jsonl"
-"""Training curve of a system; written last, so that it marks a finished training."""
+"""Training curve of a system; written last, so it marks a finished training."""
 _SHORT = 256
-"""Tokens of a row up to which a CPU trains in bfloat16 without torch's fused attention, which is slow going backward: a
-step of rows of 70 tokens takes a fifth less time. Long rows need it: it keeps nothing for each pair of positions.
+"""Longest row, in tokens, for which a CPU trains in bfloat16 without torch's fused attention.
+
+The backward pass of fused attention is slow: without it, a step of rows of 70 tokens takes a fifth less time. Long rows
+need fused attention, because it stores nothing per pair of positions.
 """
 
 
-def fit(
-    model: Any,
-    renderer: Renderer,
-    rows: Sequence[AlignmentRow],
-    settings: AlignSettings,
-    *,
-    lambda_align: float,
-    lambda_start: float = 0.0,
-    head: Head = "decision",
-    start_ids: tuple[int, int | None] | None = None,
-    seed: int,
-    folder: Path,
-    label: str,
-    base_model: str,
-    start: Path | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
-) -> None:
-    """Align a model; writes `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of one training. With `lambda_align` and `lambda_start` at 0 it is next-token loss only."""
+
+    align: AlignSettings
+    """The recipe's settings of the stage."""
+    lambda_align: float
+    """λ of this system, at least 0; 0 trains no head."""
+    seed: int
+    """Seed of the adapter, the head and the order of rows."""
+    folder: Path
+    """Folder of this system; checkpoints in it are resumed."""
+    label: str
+    """Label of the progress bar."""
+    base_model: str
+    """The model's address, written as the adapter's base."""
+    lambda_start: float = 0.0
+    """Weight of L_start, at least 0."""
+    head: Head = "decision"
+    """What the head of L_align reads. Only a head that reads the decision position is written."""
+    start_ids: tuple[int, int | None] | None = None
+    """For L_start: the first token of a refusal, and the pivot contrasted with it (None: each row's own token). Without
+    them, the first token of a refusal in the recipe's form."""
+    initial_adapter: Path | None = None
+    """Folder of an adapter to train further; None starts a new one."""
+    adapter_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the written adapter."""
+
+
+def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: FitSettings) -> None:
+    """Align a model; write `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
+
+    Under a launcher every process calls it: each takes its share of every step, and the first process writes.
 
     Args:
         model: The causal language model, without an adapter.
         renderer: Its tokenizer and family.
         rows: Alignment rows.
-        settings: The recipe's settings of the stage.
-        lambda_align: λ of this system; 0 trains no head.
-        lambda_start: Weight of L_start of this system; with both at 0 it is next-token loss only.
-        head: What the head of L_align reads. Only one that reads the decision position is written.
-        start_ids: The token a refusal starts with, for L_start, and the pivot set against it, None being each row's
-            own token; without them that of the recipe's form.
-        seed: Seed of the adapter, the head and the order of rows.
-        folder: Folder of this system; checkpoints in it are resumed.
-        label: Label of the progress bar.
-        base_model: The model's address, written as the adapter's base.
-        start: Folder of an adapter to go on from; None begins a new one.
-        dtype: Type of the written adapter.
+        settings: Settings of the training.
 
     Raises:
         SignalError: no row has a prompt that is short enough to train on.
-        RecipeError: the model has none of the layers in `settings.lora_targets`, not as many as `settings.layer`, or
-            the rows of a step cannot be shared by the processes that train.
-
-    Under a launcher every process calls it: each takes its share of every step, and the first writes.
+        RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, or the rows of a
+            step cannot be shared by the processes that train.
     """
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
     from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from transformers import PrinterCallback, set_seed
+    from transformers import set_seed
 
-    from presafe.alignment.export import export_adapter, load_adapter, whole_weights
-    from presafe.alignment.head import save_head
-    from presafe.alignment.order import mixed_order, share_of_step
-    from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
+    from presafe.alignment.export import load_adapter, whole_weights
+    from presafe.alignment.order import mixed_order
 
-    layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(settings.lora_targets) - layers):
+    align = settings.align
+    _check_layers(model, align)
+    trainable = _trainable_rows(rows, align.max_length, settings.label)
+    # With one forward pass per step, groups would make each step of one kind only.
+    group = align.batch_size if align.accumulation > 1 else 1
+    num_rows = align.max_steps * align.batch_size * align.accumulation
+    lengths = [len(row.input_ids) for row in trainable]
+    order = mixed_order(lengths, [row.kind for row in trainable], group, num_rows, settings.seed)
+    ordered = [trainable[index] for index in order]
+    cpu_bfloat16 = _trains_in_bfloat16_on_cpu(model)
+    config = _trainer_config(renderer, settings, cpu_bfloat16=cpu_bfloat16)
+    set_seed(settings.seed)
+    with progress_bar(settings.label, align.max_steps) as bar:
+        trainer = _trainer(model, renderer, ordered, config, align, bar_callback(bar))
+        if settings.initial_adapter is not None:
+            load_adapter(trainer.model, settings.initial_adapter)
+        with trainer.accelerator.main_process_first():  # it may delete a checkpoint that a kill left unfinished
+            checkpoint = last_checkpoint(settings.folder / CHECKPOINTS)
+        need_whole_checkpoint(checkpoint, trainer.model)
+        plain_attention = cpu_bfloat16 and max(lengths) <= _SHORT
+        attention = sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext()
+        # PEFT casts every input to float32 for its weights, and autocast casts it back to bfloat16: without both casts
+        # the result is the same to the bit.
+        with attention, disable_input_dtype_casting(trainer.model, active=cpu_bfloat16):
+            trainer.train(resume_from_checkpoint=checkpoint)
+    weights = whole_weights(trainer)  # every process takes part
+    if is_main_process():
+        _write_results(trainer, ordered, settings, weights)
+
+
+def _check_layers(model: Any, align: AlignSettings) -> None:
+    """Check that the model has the layers that the recipe names."""
+    layer_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(align.lora_targets) - layer_names):
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
     num_layers = model.config.get_text_config().num_hidden_layers
-    if settings.layer is not None and settings.layer > num_layers:
-        raise RecipeError(
-            f"align.layer is {settings.layer}, and the model has {num_layers} layers.", "Name one of them."
-        )
-    longest = settings.max_length
-    kept = [cut(row, longest) for row in rows if max(row.start_index + 1, row.pool_index) < longest]
-    if not kept:
-        raise SignalError(f"no alignment row has a prompt of less than {longest} tokens.", "Raise align.max_length.")
-    if num_cut := sum(len(row.input_ids) > longest for row in rows):
-        console.print(f"  {label}: cut {num_cut} of {len(rows)} rows to {longest} tokens")
-    if len(kept) < len(rows):
-        console.print(f"  {label}: left out {len(rows) - len(kept)} rows whose prompt fills {longest} tokens")
-    a_step = settings.batch_size * settings.accumulation
-    needed = settings.max_steps * a_step
-    # One forward pass a step: grouped it would be of one kind.
-    group = settings.batch_size if settings.accumulation > 1 else 1
-    order = mixed_order([len(row.input_ids) for row in kept], [row.kind for row in kept], group, needed, seed)
-    batch_size, accumulation = share_of_step(settings.batch_size, settings.accumulation, num_processes())
-    first, against = start_ids or (refusal_start_id(renderer, settings.refusal_target), None)
-    checkpoints = folder / CHECKPOINTS
+    if align.layer is not None and align.layer > num_layers:
+        raise RecipeError(f"align.layer is {align.layer}, and the model has {num_layers} layers.", "Name one of them.")
+
+
+def _trainable_rows(rows: Sequence[AlignmentRow], max_length: int, label: str) -> list[AlignmentRow]:
+    """Truncate long rows, and drop rows whose prompt alone is too long; print how many."""
+    trainable = [truncate(row, max_length) for row in rows if max(row.start_index + 1, row.pool_index) < max_length]
+    if not trainable:
+        raise SignalError(f"no alignment row has a prompt of less than {max_length} tokens.", "Raise align.max_length.")
+    if num_truncated := sum(len(row.input_ids) > max_length for row in rows):
+        console.print(f"  {label}: cut {num_truncated} of {len(rows)} rows to {max_length} tokens")
+    if num_dropped := len(rows) - len(trainable):
+        console.print(f"  {label}: left out {num_dropped} rows whose prompt fills {max_length} tokens")
+    return trainable
+
+
+def _trains_in_bfloat16_on_cpu(model: Any) -> bool:
+    import torch
+
+    return not torch.accelerator.is_available() and model.dtype == torch.bfloat16 and not weights_are_cut()
+
+
+def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: bool) -> PreSafeConfig:
+    import torch
+
+    from presafe.alignment.order import share_of_step
+    from presafe.alignment.trainer import PreSafeConfig
+
+    align, head = settings.align, settings.head
+    batch_size, accumulation = share_of_step(align.batch_size, align.accumulation, num_processes())
+    refusal_id, contrast_id = settings.start_ids or (refusal_start_id(renderer, align.refusal_target), None)
     on_gpu = torch.cuda.is_available()
-    on_cpu = not torch.accelerator.is_available()
-    on_cpu_in_bfloat16 = on_cpu and model.dtype == torch.bfloat16 and not weights_are_cut()
-    set_seed(seed)
-    arguments = PreSafeConfig(
-        output_dir=str(checkpoints),
-        lambda_align=lambda_align,
-        lambda_start=lambda_start,
+    return PreSafeConfig(
+        output_dir=str(settings.folder / CHECKPOINTS),
+        lambda_align=settings.lambda_align,
+        lambda_start=settings.lambda_start,
         head=head,
-        decision_position=settings.decision_position,
-        layer=settings.layer if lambda_align > 0 and head != "pooled" else None,
-        refusal_start_id=first,
-        contrast_id=against,
-        head_learning_rate=settings.head_learning_rate,
-        max_steps=settings.max_steps,
+        decision_position=align.decision_position,
+        layer=align.layer if settings.lambda_align > 0 and head != "pooled" else None,
+        refusal_start_id=refusal_id,
+        contrast_id=contrast_id,
+        head_learning_rate=align.head_learning_rate,
+        max_steps=align.max_steps,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
-        learning_rate=settings.learning_rate,
+        learning_rate=align.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_steps,
-        train_sampling_strategy="sequential",  # `mixed_order` has drawn it
+        warmup_steps=align.warmup_steps,
+        train_sampling_strategy="sequential",  # `mixed_order` has shuffled the rows
         max_length=None,
-        bf16=on_gpu or on_cpu_in_bfloat16,
-        use_cpu=on_cpu_in_bfloat16,  # without it transformers refuses bf16 where there is no GPU
+        bf16=on_gpu or cpu_bfloat16,
+        use_cpu=cpu_bfloat16,  # without it transformers refuses bf16 where there is no GPU
         gradient_checkpointing=on_gpu,
         logging_steps=1,
-        save_steps=settings.save_steps,
+        save_steps=align.save_steps,
         save_total_limit=1,
-        seed=seed,
+        seed=settings.seed,
         report_to=[],
         disable_tqdm=True,
     )
-    with progress_bar(label, settings.max_steps) as bar:
-        trainer = PreSafeTrainer(
-            model,
-            arguments,
-            train_dataset=Dataset.from_list([kept[index]._asdict() for index in order]),
-            processing_class=renderer.tokenizer,
-            peft_config=LoraConfig(
-                r=settings.lora_rank,
-                lora_alpha=settings.lora_alpha,
-                target_modules=list(settings.lora_targets),
-                task_type="CAUSAL_LM",
-            ),
-            callbacks=[bar_callback(bar)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        if start is not None:
-            load_adapter(trainer.model, start)
-        with trainer.accelerator.main_process_first():  # it may delete one that was cut
-            checkpoint = last_checkpoint(checkpoints)
-        need_whole_checkpoint(checkpoint, trainer.model)
-        short = max(len(row.input_ids) for row in kept) <= _SHORT
-        attention = sdpa_kernel(SDPBackend.MATH) if on_cpu_in_bfloat16 and short else nullcontext()
-        # PEFT makes every input float32 for its weights, and autocast makes it bfloat16 again: to the bit the same.
-        with attention, disable_input_dtype_casting(trainer.model, active=on_cpu_in_bfloat16):
-            trainer.train(resume_from_checkpoint=checkpoint)
-    weights = whole_weights(trainer)
-    if not is_main_process():
-        return
-    export_adapter(trainer.model, folder / "adapter", dtype=getattr(torch, dtype), base_model=base_model, state=weights)
-    if lambda_align > 0 and head != "pooled":  # at 0 the head is trained on nothing, and decides nothing
-        save_head(trainer.model, folder, position=settings.decision_position, layer=settings.layer, state=weights)
+
+
+def _trainer(
+    model: Any,
+    renderer: Renderer,
+    ordered: Sequence[AlignmentRow],
+    config: PreSafeConfig,
+    align: AlignSettings,
+    callback: Any,
+) -> PreSafeTrainer:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+
+    from presafe.alignment.trainer import PreSafeTrainer
+
+    trainer = PreSafeTrainer(
+        model,
+        config,
+        train_dataset=Dataset.from_list([row._asdict() for row in ordered]),
+        processing_class=renderer.tokenizer,
+        peft_config=LoraConfig(
+            r=align.lora_rank,
+            lora_alpha=align.lora_alpha,
+            target_modules=list(align.lora_targets),
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _write_results(
+    trainer: PreSafeTrainer, ordered: Sequence[AlignmentRow], settings: FitSettings, weights: dict[str, Any] | None
+) -> None:
+    """Write the adapter, the head if it was trained, and last the history."""
+    import torch
+
+    from presafe.alignment.export import export_adapter
+    from presafe.alignment.head import save_head
+
+    align, folder = settings.align, settings.folder
+    dtype: torch.dtype = getattr(torch, settings.adapter_dtype)
+    export_adapter(trainer.model, folder / "adapter", dtype=dtype, base_model=settings.base_model, state=weights)
+    head_was_trained = settings.lambda_align > 0
+    if head_was_trained and settings.head != "pooled":
+        save_head(trainer.model, folder, position=align.decision_position, layer=align.layer, state=weights)
+    rows_per_step = align.batch_size * align.accumulation
     history = [
         HistoryPoint(
             step=entry["step"],
             nll=entry["sft_loss"],
-            bce=entry["align_loss"] if lambda_align > 0 else None,
+            bce=entry["align_loss"] if head_was_trained else None,
             start_bce=entry.get("start_loss"),
-            num_tokens=sum(len(kept[row].input_ids) for row in order[a_step * (entry["step"] - 1) :][:a_step]),
+            num_tokens=sum(
+                len(row.input_ids) for row in ordered[rows_per_step * (entry["step"] - 1) :][:rows_per_step]
+            ),
         )
         for entry in trainer.state.log_history
         if "sft_loss" in entry

@@ -1,4 +1,4 @@
-"""Where p′ is from: the classifier, or what stands in its place in an ablation or a control."""
+"""The source of p′: the classifier, or its replacement in an ablation or a control."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from presafe.records import Prompt, Signal
 
 
 def labels_of(prompts: Sequence[Prompt], signals: Mapping[str, Signal], labels: Labels, seed: int) -> dict[str, Signal]:
-    """p′ of every query, by prompt id.
+    """Return p′ of every query, by prompt id.
 
     Args:
         prompts: Alignment queries.
-        signals: The classifier's p′ by prompt id; not read for "dataset".
-        labels: Where p′ is from.
-        seed: Seed of random and of shuffled labels.
+        signals: The classifier's p′ by prompt id; "dataset" does not read them.
+        labels: Source of p′.
+        seed: Seed of random and shuffled labels.
     """
     if labels == "dataset":
-        return {each.id: Signal(prompt_id=each.id, probability=float(each.expect == "refuse")) for each in prompts}
+        return {
+            prompt.id: Signal(prompt_id=prompt.id, probability=float(prompt.expect == "refuse")) for prompt in prompts
+        }
     if labels == "hard":
-        return {name: Signal(prompt_id=name, probability=float(p.probability >= 0.5)) for name, p in signals.items()}
+        return {
+            prompt_id: Signal(prompt_id=prompt_id, probability=float(signal.probability >= 0.5))
+            for prompt_id, signal in signals.items()
+        }
     if labels == "random":
         return random_signals(signals, seed)
     if labels == "shuffled":
@@ -30,14 +35,19 @@ def labels_of(prompts: Sequence[Prompt], signals: Mapping[str, Signal], labels: 
 
 
 def random_signals(signals: Mapping[str, Signal], seed: int) -> dict[str, Signal]:
-    """p′ replaced by fair coins, whatever the query."""
+    """Return fair coins in place of p′, whatever the query."""
     rng = random.Random(seed)
-    return {name: Signal(prompt_id=name, probability=float(rng.random() < 0.5)) for name in sorted(signals)}
+    return {
+        prompt_id: Signal(prompt_id=prompt_id, probability=float(rng.random() < 0.5)) for prompt_id in sorted(signals)
+    }
 
 
 def shuffled_signals(signals: Mapping[str, Signal], seed: int) -> dict[str, Signal]:
-    """The same p′, dealt out to the queries at random."""
-    names = sorted(signals)
-    dealt = [signals[name].probability for name in names]
-    random.Random(seed).shuffle(dealt)
-    return {name: Signal(prompt_id=name, probability=p) for name, p in zip(names, dealt, strict=True)}
+    """Return the same values of p′, permuted over the queries at random."""
+    prompt_ids = sorted(signals)
+    probabilities = [signals[prompt_id].probability for prompt_id in prompt_ids]
+    random.Random(seed).shuffle(probabilities)
+    return {
+        prompt_id: Signal(prompt_id=prompt_id, probability=probability)
+        for prompt_id, probability in zip(prompt_ids, probabilities, strict=True)
+    }

@@ -7,8 +7,8 @@
 L_CPO, whose t⁺ is the right one of the pivots "unsafe" and "safe" and t⁻ the other, is L_align with
 z = ln P(unsafe) − ln P(safe) and p′ in {0, 1}: −ln σ(z) where p′ = 1, −ln σ(−z) where p′ = 0.
 
-The head may read off h what is there already, without changing what the model says. L_start cannot be met in that way:
-it is a loss on the output (`design/0005-decision-in-the-output.md`).
+The head can read from h information that is there already, without changing the model's output. L_start cannot be
+minimized that way, because it is a loss on the output (`design/0005-decision-in-the-output.md`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from presafe.models.decision_head import start_log_odds
 
 
 def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
-    """Σⱼ BCE(σ(zⱼ), p′ⱼ) over the rows given; the caller divides by M, the step's rows with a p′.
+    """Return Σⱼ BCE(σ(zⱼ), p′ⱼ) over the given rows; the caller divides by M, the step's rows with a p′.
 
     BCE(p, p′) = −p′ ln p − (1 − p′) ln(1 − p), computed from z without forming p.
 
@@ -39,15 +39,15 @@ def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows
 def start_loss(
     logits: Float[Tensor, "rows vocabulary"], refusal: int, own: Int[Tensor, " rows"], targets: Float[Tensor, " rows"]
 ) -> Float[Tensor, ""]:
-    """Σⱼ −p′ⱼ ln P(r) − (1 − p′ⱼ) ln P(yⱼ) over the rows given; the caller divides by M, the step's rows with a p′.
+    """Return Σⱼ −p′ⱼ ln P(r) − (1 − p′ⱼ) ln P(yⱼ) over the given rows; the caller divides by M, the rows with a p′.
 
-    The model either starts a refusal or starts the thought that it would have had, and nothing else: a loss that only
-    asked for less of r would be content with an answer in the thought's place (`design/0005`). A row that is itself a
-    refusal has no such thought: there 1 − P(r) stands for P(y).
+    The loss asks the model to start either a refusal or its own thought, and nothing else: a loss that only lowers P(r)
+    would also accept an answer in place of the thought (`design/0005`). A row that is itself a refusal has no such
+    thought; there 1 − P(r) replaces P(y).
 
     Args:
         logits: Output of the language-model head at the position before the token.
-        refusal: r, the token that a refusal starts with.
+        refusal: r, the first token of a refusal.
         own: y, the next token of each row.
         targets: p′, in [0, 1].
 
@@ -61,11 +61,11 @@ def start_loss(
 
 
 def next_token_loss(logits: Float[Tensor, "rows columns vocabulary"], labels: Tensor) -> Float[Tensor, ""]:
-    """Σ −ln π(yₜ | y₍<t₎) over the labels that are not −100; the caller divides by their number in the whole step.
+    """Return Σ −ln π(yₜ | y₍<t₎) over the labels other than −100; the caller divides by their number in the step.
 
     Args:
         logits: Output of the language-model head at the positions before the labels.
-        labels: Token ids of shape (rows, columns), already shifted; −100 is left out.
+        labels: Token ids of shape (rows, columns), already shifted; −100 is ignored.
 
     Returns:
         The sum, in nats.

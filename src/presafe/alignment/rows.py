@@ -1,7 +1,7 @@
 """Alignment queries as training rows: token ids, labels, decision position and soft target.
 
-What a query is answered with is the method's (`methods/`), in words; here it becomes token ids. Rows are tokenised here
-rather than by a chat template, because some templates drop the thought of a finished turn.
+The method (`methods/`) defines the target of a query in words; this module turns it into token ids. It does not use a
+chat template for the completion, because some templates drop the thought of a finished turn.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from presafe.records import Prompt, Response, Signal
 _SOME_QUERIES = tuple(
     Prompt(id="", text=text, category="none", split="none", licence="none", expect="refuse") for text in ("?", "Why")
 )
-"""Stand for any harmful queries, where only what all refusals begin with is asked for."""
+"""Stand-ins for harmful queries, to find the beginning that all refusals of a method share."""
 
 _DEFAULT = Training(refuse, own_words)
-"""Targets in the recipe's form, as PreSafe and SFT alone have them."""
+"""Targets in the recipe's form, those of PreSafe and of SFT."""
 
 
 class AlignmentRow(NamedTuple):
-    """One training row. `signal` is p′ at `decision_index`, the last prompt token before the CoT.
-
-    `start_index` is the position before the token with which refusals and thoughts part ways: the decision position,
-    or where the model itself opens its thought the last token of the opening; with pivots, the position before the
-    token with which the two first differ. `pool_index` is the last token of the thought's first part (SafeKey), and
-    `thought_index` the first token of the thought, or of what closes it at once. `kind` is what the query's set
-    expects, or that its CoT is off; every step gets its share of each (design/0002). A row with CoT off has no p′: no
-    loss but that of the next token reads it.
-    """
+    """One training row; the positions are indices into `input_ids`."""
 
     prompt_id: str
     input_ids: list[int]
     labels: list[int]
+    """Token ids to learn; −100 is ignored."""
     decision_index: int
+    """The last prompt token before the CoT."""
     start_index: int
+    """The token before the one in which a refusal and a thought first differ: the decision position, or, if the model
+    itself opens its thought, the last token of the opening; with pivots, the token before the pivots first differ."""
     signal: float | None
+    """p′ of the query. None for a row with CoT off: only the next-token loss reads it."""
     pool_index: int = 0
+    """The last token of `Target.thought` (SafeKey)."""
     kind: str = ""
+    """What the query's set expects, or "thinking_off"; every step holds each kind in proportion (design/0002)."""
     thought_index: int = 0
+    """The first token of the thought, or of the mark that closes it at once."""
 
 
 def alignment_rows(
@@ -56,19 +56,19 @@ def alignment_rows(
     refusal_target: Form,
     training: Training = _DEFAULT,
 ) -> list[AlignmentRow]:
-    """Build the rows, in the order of the prompts.
+    """Build the rows with CoT on, in the order of the prompts.
 
     Args:
         prompts: Alignment queries.
-        responses: Responses with CoT on, by prompt id: the model's own to the harmless queries, and to the harmful ones
-            where the method learns from some.
+        responses: Responses with CoT on, by prompt id: the model's own responses to the harmless queries, and responses
+            to the harmful queries if the method learns from them.
         signals: p′ of every query, by prompt id.
         renderer: The model's tokenizer and family.
-        refusal_target: What harmful queries are answered with, where the method leaves it to the recipe.
-        training: The method's; those without a target are left out.
+        refusal_target: Form of the refusals, if the method leaves it to the recipe.
+        training: How the method trains; queries without a target are dropped.
 
     Raises:
-        KeyError: a query has no signal, or no response where it needs one.
+        KeyError: a query has no signal, or no response although it needs one.
     """
     rows = []
     for prompt in prompts:
@@ -82,10 +82,10 @@ def alignment_rows(
 def thinking_off_rows(
     prompts: Sequence[Prompt], responses: Mapping[str, Response], renderer: Renderer
 ) -> list[AlignmentRow]:
-    """Rows that keep what the model does with CoT off, in the order of the prompts.
+    """Build rows that preserve the model's behavior with CoT off, in the order of the prompts.
 
-    Left out is what must not be kept, a harmful query that was answered, a harmless one that was refused; and what came
-    after a thought all the same.
+    Three kinds of response are dropped: answers to harmful queries, refusals of harmless ones, and responses that hold
+    a thought although CoT was off.
 
     Args:
         prompts: Alignment queries.
@@ -107,7 +107,7 @@ def thinking_off_rows(
 
 
 def plain_row(prompt_id: str, rendered: RenderedPrompt, completion: list[int], kind: str = "") -> AlignmentRow:
-    """A row without p′: next-token loss on what follows a prompt, and nothing else."""
+    """Build a row without p′: only next-token loss, on the completion of a prompt."""
     return AlignmentRow(
         prompt_id=prompt_id,
         input_ids=rendered.ids + completion,
@@ -122,13 +122,20 @@ def plain_row(prompt_id: str, rendered: RenderedPrompt, completion: list[int], k
 def with_thinking_off(
     rows: Sequence[AlignmentRow], off: Sequence[AlignmentRow], share: float, seed: int
 ) -> list[AlignmentRow]:
-    """Rows with CoT on and, of those with CoT off, as many as make a share of all; drawn by a seed."""
-    num = min(round(len(rows) * share / (1 - share)), len(off))
-    return [*rows, *random.Random(seed).sample(off, num)]
+    """Return the rows with CoT on, and a random sample of those with CoT off.
+
+    Args:
+        rows: Rows with CoT on.
+        off: Rows with CoT off.
+        share: Share of rows with CoT off in the result, in [0, 1); smaller if `off` has too few.
+        seed: Seed of the sample.
+    """
+    num_off = min(round(len(rows) * share / (1 - share)), len(off))
+    return [*rows, *random.Random(seed).sample(off, num_off)]
 
 
-def cut(row: AlignmentRow, max_length: int) -> AlignmentRow:
-    """The row's first tokens; one that is cut does not learn to end there."""
+def truncate(row: AlignmentRow, max_length: int) -> AlignmentRow:
+    """Return the row's first `max_length` tokens; a truncated row does not learn to end there."""
     return row._replace(input_ids=row.input_ids[:max_length], labels=row.labels[:max_length])
 
 
@@ -137,18 +144,20 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
     opening = renderer.opening_ids()
     before = rendered.ids + opening
     thought, rest = renderer.text_ids(target.thought or ""), renderer.text_ids(target.rest)
-    # A thought left open teaches its own words and nothing beside them.
-    learned = [*opening] if target.answer is not None else [-100] * len(opening)
-    written = thought + rest
-    if target.answer is not None:
-        written = [*written, *renderer.close_ids(), *renderer.answer_ids(target.answer, ended=target.complete)]
+    completion = thought + rest
+    if target.answer is None:  # a thought left open teaches its own words, and not the opening
+        opening_labels = [-100] * len(opening)
+    else:
+        opening_labels = opening
+        completion = completion + renderer.close_ids() + renderer.answer_ids(target.answer, ended=target.complete)
     start = len(before) - 1
     if training.pivots:
-        start += len(thought) + _num_shared(*pivot_ids(renderer, training.pivots))
+        unsafe, safe = pivot_ids(renderer, training.pivots)
+        start += len(thought) + _num_shared(unsafe, safe)
     return AlignmentRow(
         prompt_id=prompt.id,
-        input_ids=before + written,
-        labels=[-100] * len(rendered.ids) + learned + written,
+        input_ids=before + completion,
+        labels=[-100] * len(rendered.ids) + opening_labels + completion,
         decision_index=rendered.decision_index,
         start_index=start,
         signal=signal,
@@ -159,36 +168,37 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
 
 
 def refusal_start(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> RefusalStart:
-    """What a method's refusals start with, right after the thought's opening.
+    """Return the token ids with which a method's refusals start, right after the thought's opening.
 
-    All that the thoughts of its refusals share, whose first token alone may begin a harmless thought, too; or all that
-    closes the thought at once, and the first word of any of the project's refusals. Where the method knows no refusal
-    before it sees data, that of the recipe's form.
+    If its refusals come after a thought, these are all tokens that the thoughts share, because the first token alone
+    may also begin a harmless thought. Otherwise they are the tokens that close the thought at once, followed by the
+    first token of any of the project's refusals. A method that learns refusals from data, unknown here, gets the
+    refusals of the recipe's form.
     """
     cases = [Case(query, None, refusal_target) for query in _SOME_QUERIES]
     from_data = training.needs_data or training.steering
     targets = [refuse(case) if from_data else training.refusal(case) or refuse(case) for case in cases]
     if all(target.thought for target in targets):
-        one, other = ([*renderer.text_ids(each.thought or ""), *renderer.text_ids(each.rest)] for each in targets)
-        *shared, last = one[: max(1, _num_shared(one, other))]
+        first, second = (renderer.text_ids(target.thought or "") + renderer.text_ids(target.rest) for target in targets)
+        *shared, last = first[: max(1, _num_shared(first, second))]
         return RefusalStart(tuple(shared), frozenset({last}))
-    words = {renderer.answer_ids(refusal, ended=True)[0] for refusal in REFUSALS}
-    return RefusalStart(tuple(renderer.close_ids()), frozenset(words))
+    first_ids = {renderer.answer_ids(refusal, ended=True)[0] for refusal in REFUSALS}
+    return RefusalStart(tuple(renderer.close_ids()), frozenset(first_ids))
 
 
 def refusal_start_id(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> int:
-    """The token with which a method's refusals and other thoughts part ways: the first of `refusal_start`."""
+    """Return the first token of `refusal_start`, in which refusals and other thoughts differ."""
     return refusal_start(renderer, refusal_target, training).links[0][0]
 
 
 def pivot_ids(renderer: Renderer, pivots: tuple[str, str]) -> tuple[list[int], list[int]]:
-    """Token ids of a method's two pivots, unsafe and safe."""
+    """Return the token ids of a method's two pivots, unsafe and safe."""
     unsafe, safe = (renderer.completion_ids(pivot) for pivot in pivots)
     return unsafe, safe
 
 
 def start_ids(renderer: Renderer, refusal_target: Form, training: Training) -> tuple[int, int | None]:
-    """The token that a refusal starts with, for L_start, and the pivot set against it; None is each row's own token."""
+    """Return the first token of a refusal, for L_start, and the pivot contrasted with it (None: the row's own)."""
     if training.pivots is None:
         return refusal_start_id(renderer, refusal_target, training), None
     unsafe, safe = pivot_ids(renderer, training.pivots)
@@ -197,5 +207,5 @@ def start_ids(renderer: Renderer, refusal_target: Form, training: Training) -> t
 
 
 def _num_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """Tokens that two sequences begin with alike."""
+    """Return the length of the common prefix of two sequences."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

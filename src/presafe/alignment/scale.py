@@ -1,10 +1,10 @@
-"""How strongly a trained adapter is applied: chosen after training, by how many harmless queries it may refuse.
+"""The strength of a trained adapter, chosen after training by how many harmless queries it may refuse.
 
     W = W₀ + γ · (alpha / rank) · B A        γ = 1 is the adapter as it was trained
 
-Training ranks queries well, and where the model begins to refuse swings with the seed; γ moves that point smoothly
-(design/0007). Scaling what a training changed is known from WiSE-FT (arXiv 2109.01903) and task arithmetic (arXiv
-2212.04089). To choose it at a fixed rate of wrong refusals is ours.
+Training ranks queries well, but the point at which the model begins to refuse varies with the seed; γ moves this point
+smoothly (design/0007). Scaling the change of a training is known from WiSE-FT (arXiv 2109.01903) and task arithmetic
+(arXiv 2212.04089). Choosing γ at a fixed rate of wrong refusals is ours.
 """
 
 from __future__ import annotations
@@ -16,55 +16,60 @@ from pathlib import Path
 
 from presafe.records import write_text
 
-_DOWN, _UP = (0.9, 0.75, 0.5), (1.1, 1.25, 1.5)
-"""Scales between which γ is looked for, the nearest to 1 first; beyond them nothing is known of answers."""
-
-_PRECISE = 0.02
-"""To which γ is looked for."""
-_MORE = 10
-"""Queries that are read again beside twice those that may be refused."""
+_SCALES_DOWN = (0.9, 0.75, 0.5)
+"""Scales that the search tries below 1, in this order; the quality of answers beyond them is unknown."""
+_SCALES_UP = (1.1, 1.25, 1.5)
+"""Scales that the search tries above 1, in this order; the quality of answers beyond them is unknown."""
+_TOLERANCE = 0.02
+"""Tolerance of the search for γ."""
+_EXTRA_QUERIES = 10
+"""Extra queries scored again, on top of 2 × `allowed`."""
 
 
 def find_scale(
-    read: Callable[[float, Sequence[int]], Sequence[float]], num: int, allowed: int, most: float = 1.5
+    log_odds: Callable[[float, Sequence[int]], Sequence[float]], num_queries: int, allowed: int, largest: float = 1.5
 ) -> float | None:
-    """γ at which no more than some queries are refused, and no fewer; within 0.02.
+    """Find the γ at which exactly `allowed` queries are refused, within a tolerance of 0.02.
 
-    All queries are read once, as trained; at other scales those again that are nearest to being refused or kept.
+    All queries are scored once, at γ = 1. At other scales only the queries nearest to the border of refusal are scored.
 
     Args:
-        read: The log-odds of refusing some queries, given a scale and their numbers; above 0 a query is refused. They
-            rise with the scale.
-        num: How many queries there are.
-        allowed: How many may be refused; fewer than there are.
-        most: The largest scale, between 1 and one and a half.
+        log_odds: Function of a scale and query indices that returns the log-odds of refusal for these queries. A query
+            is refused if its log-odds are above 0. They increase with the scale.
+        num_queries: Number of queries.
+        allowed: Number of queries that may be refused, in [0, num_queries).
+        largest: Largest scale, in [1, 1.5].
 
     Returns:
-        The scale; None where the number is not met between a half and the largest.
+        The scale, or None if no scale between 0.5 and `largest` refuses exactly `allowed` queries.
     """
     from scipy.optimize import brentq
 
-    as_trained = read(1.0, range(num))
-    nearest = sorted(range(num), key=lambda query: -as_trained[query])[: 2 * allowed + _MORE]
-    next_refused = as_trained[nearest[allowed]]
+    as_trained = log_odds(1.0, range(num_queries))
+    most_refused_first = sorted(range(num_queries), key=lambda query: -as_trained[query])
+    candidates = most_refused_first[: 2 * allowed + _EXTRA_QUERIES]
+    border_as_trained = as_trained[candidates[allowed]]
 
     @cache
-    def first_kept(scale: float) -> float:
-        """Log-odds of the query that is the next to be refused."""
-        return next_refused if scale == 1.0 else sorted(read(scale, nearest), reverse=True)[allowed]
+    def border(scale: float) -> float:
+        """Return the log-odds of the query that ranks just after the `allowed` refused ones."""
+        return border_as_trained if scale == 1.0 else sorted(log_odds(scale, candidates), reverse=True)[allowed]
 
-    tried = 1.0
-    up = [*(scale for scale in _UP if scale < most), *([most] if most > 1 else [])]
-    for further in _DOWN if next_refused > 0 else up:
-        if (first_kept(further) > 0) != (next_refused > 0):
-            scale: float = brentq(first_kept, tried, further, xtol=_PRECISE)
-            return scale
-        tried = further
+    refuses_too_many = border_as_trained > 0
+    scales_up = [scale for scale in _SCALES_UP if scale < largest]
+    if largest > 1:
+        scales_up.append(largest)
+    previous = 1.0
+    for scale in _SCALES_DOWN if refuses_too_many else scales_up:
+        if (border(scale) > 0) != refuses_too_many:
+            root: float = brentq(border, previous, scale, xtol=_TOLERANCE)
+            return root
+        previous = scale
     return None
 
 
 def rescale(adapter: Path, alpha: float) -> None:
-    """Write LoRA's alpha into an exported adapter, which `peft` and vLLM scale it by.
+    """Write LoRA's alpha into an exported adapter; `peft` and vLLM scale the adapter by it.
 
     Args:
         adapter: The adapter's folder.

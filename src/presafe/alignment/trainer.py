@@ -3,8 +3,8 @@
     L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ)                         (paper, section 4)
     L(θ, φ) = L_SFT(θ) + λ · L_align(θ, φ) + λ_start · L_start(θ)     where `lambda_start` is above 0 (ours)
 
-All terms are means over the whole optimiser step (label tokens for the first, rows with a p′ for the others), so that
-neither padding nor the split into micro-batches or processes changes them.
+All terms are means over the whole optimizer step (label tokens for the first, rows with a p′ for the others), so they
+do not depend on padding or on the split into micro-batches and processes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
 
 _POSITIONS = ("decision_index", "start_index", "pool_index", "thought_index")
-"""Columns that name a position in the row."""
+"""Columns that hold a position in the row."""
 
 
 class _Decision(NamedTuple):
-    """Logits of a micro-batch: the head's, one or two a row, and the model's own over the vocabulary, for L_start."""
+    """Logits of a micro-batch: one or two per row from the head, and for L_start those over the vocabulary."""
 
     head: Tensor
     start: Tensor | None
@@ -38,7 +38,7 @@ class _Decision(NamedTuple):
 
 @dataclass
 class PreSafeConfig(SFTConfig):
-    """`SFTConfig` with the settings of the auxiliary loss."""
+    """Extends `SFTConfig` with the settings of the auxiliary loss."""
 
     lambda_align: float = field(default=1.0, metadata={"help": "λ ≥ 0. At 0 the head is trained on nothing."})
     lambda_start: float = field(default=0.0, metadata={"help": "Weight of L_start, at least 0."})
@@ -76,15 +76,16 @@ class PreSafeConfig(SFTConfig):
 
 @dataclass
 class PreSafeCollator(DataCollatorForLanguageModeling):
-    """Pads on the right, which leaves decision positions as they are.
+    """Collates rows; pads on the right, which leaves decision positions unchanged.
 
-    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]; None where only
-    next-token loss reads the row); for L_start also `start_index`, the position before the token that a refusal starts
-    with, for SafeKey's heads `pool_index`, the last token of the sentences that they read, and for a head at the
-    thought's first token `thought_index`.
+    Rows hold `input_ids`, `labels`, `decision_index` (position in the row) and `signal` (p′ in [0, 1]; None if only
+    next-token loss reads the row). L_start also needs `start_index`, the position before a refusal's first token;
+    SafeKey's heads need `pool_index`, the last token of the sentences that they read; a head at the thought's first
+    token needs `thought_index`.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch with the columns of the auxiliary loss; a missing p′ becomes NaN."""
         batch: dict[str, Tensor] = super().torch_call(examples)
         batch["signal"] = torch.tensor(
             [math.nan if example["signal"] is None else float(example["signal"]) for example in examples]
@@ -98,28 +99,29 @@ class PreSafeCollator(DataCollatorForLanguageModeling):
 def pooled_states(
     states: Float[Tensor, "rows positions hidden"], decision: Int[Tensor, " rows"], end: Int[Tensor, " rows"]
 ) -> tuple[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]]:
-    """What SafeKey's two heads read: the means over query and first sentences (X, U), and over the sentences alone (U).
+    """Return the states that SafeKey's two heads read: the means over (X, U) and over U alone.
 
-    Source: SafeKey, arXiv 2505.16186, dual-path safety head. X is the whole rendered prompt here.
+    X is the whole rendered prompt here, U the first sentences of the thought. Source: SafeKey, arXiv 2505.16186,
+    dual-path safety head.
 
     Args:
         states: Hidden states after the final norm, padded on the right.
         decision: Position of the last prompt token.
-        end: Position of the last token of U; where U has none, both read the decision position alone for U.
+        end: Position of the last token of U; if U is empty, the state at the decision position replaces its mean.
     """
     positions = torch.arange(states.shape[1], device=states.device)[None]
     through = positions <= end[:, None]
     thought = through & (positions > decision[:, None])
     thought = torch.where(thought.any(-1, keepdim=True), thought, positions == decision[:, None])
-    means = [(states * kept[..., None]).sum(1) / kept.sum(-1, keepdim=True) for kept in (through, thought)]
-    return means[0], means[1]
+    with_query, alone = ((states * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True) for mask in (through, thought))
+    return with_query, alone
 
 
 class PreSafeTrainer(SFTTrainer):
-    """Trains a causal language model on L_SFT + λ · L_align.
+    """Trains a causal language model on L_SFT + λ · L_align + λ_start · L_start.
 
     Args:
-        model: A causal language model; it is given a head unless it has one.
+        model: A causal language model; the trainer adds a head if it has none.
         args: Settings.
         train_dataset: Rows as `PreSafeCollator` reads them.
         processing_class: The tokenizer.
@@ -140,20 +142,20 @@ class PreSafeTrainer(SFTTrainer):
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
         rest.setdefault("data_collator", PreSafeCollator(pad_token_id=processing_class.pad_token_id))
         super().__init__(model=model, args=args, processing_class=processing_class, peft_config=peft_config, **rest)
-        # Both terms are scaled here, so label tokens are counted over the step whatever the model's forward takes.
+        # All terms are scaled here, so label tokens are counted over the step, whatever arguments forward takes.
         self.model_accepts_loss_kwargs = True
-        self._where: dict[str, Tensor] | None = None
+        self._positions: dict[str, Tensor] | None = None
         self._decision: _Decision | None = None
-        self._decided_in_step = 0
+        self._num_signals_in_step = 0
         # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
         causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Also counts M, the rows of the whole step with a p′, over all processes."""
+        """Return the batches of a step, and count M, its rows with a p′ over all processes."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        decided = sum(int((~batch["signal"].isnan()).sum()) for batch in batches)
-        of_all = self.accelerator.gather(torch.tensor(decided, device=self.accelerator.device))
-        self._decided_in_step = int(of_all.sum())
+        num_signals = sum(int((~batch["signal"].isnan()).sum()) for batch in batches)
+        per_process = self.accelerator.gather(torch.tensor(num_signals, device=self.accelerator.device))
+        self._num_signals_in_step = int(per_process.sum())
         return batches, num_items
 
     def compute_loss(
@@ -163,103 +165,113 @@ class PreSafeTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
+        """Return the loss of one micro-batch, scaled so that the micro-batches of a step add up to its mean."""
         inputs = dict(inputs)
         targets = inputs.pop("signal")
-        self._where = where = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
+        self._positions = positions = {name: inputs.pop(name) for name in _POSITIONS if name in inputs}
         ids = inputs["input_ids"]
         if self.args.layer is not None:
             inputs["output_hidden_states"] = True
         try:
             sft = self._sft_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
-            self._where = None
+            self._positions = None
         sft_loss, outputs = sft if return_outputs else (sft, None)
-        decision, self._decision = self._decision, None
-        assert decision is not None
+        decision = self._take_decision()
         training = self.model.training
-        decided = ~targets.isnan()
-        rows = max(1, self._decided_in_step if training else int(decided.sum()))
-        # DDP averages gradients over processes; both terms are sums over all of them.
-        processes = self.accelerator.num_processes if training else 1
-        each = targets[decided].repeat_interleave(decision.head.shape[-1])  # SafeKey's two heads learn the same
-        bce = alignment_loss(decision.head[decided].flatten(), each) * processes / rows
-        self._note("sft_loss", sft_loss, training)
-        self._note("align_loss", bce, training)
+        has_signal = ~targets.isnan()
+        num_rows = max(1, self._num_signals_in_step if training else int(has_signal.sum()))
+        # DDP averages gradients over processes; the auxiliary terms are sums over all of them.
+        num_processes = self.accelerator.num_processes if training else 1
+        head_targets = targets[has_signal].repeat_interleave(
+            decision.head.shape[-1]
+        )  # the same for SafeKey's two heads
+        bce = alignment_loss(decision.head[has_signal].flatten(), head_targets) * num_processes / num_rows
+        self._record("sft_loss", sft_loss, training)
+        self._record("align_loss", bce, training)
         loss = sft_loss + self.args.lambda_align * bce
         if decision.start is not None:
-            own = ids[torch.arange(len(ids), device=ids.device), where["start_index"] + 1]
-            start = self._start_loss(decision.start[decided], own[decided], targets[decided]) * processes / rows
-            self._note("start_loss", start, training)
+            own = ids[torch.arange(len(ids), device=ids.device), positions["start_index"] + 1]
+            start = self._start_loss(decision.start[has_signal], own[has_signal], targets[has_signal])
+            start = start * num_processes / num_rows
+            self._record("start_loss", start, training)
             loss = loss + self.args.lambda_start * start
         return (loss, outputs) if return_outputs else loss
+
+    def _take_decision(self) -> _Decision:
+        """Return the logits that the forward hook stored, and clear them."""
+        decision, self._decision = self._decision, None
+        if decision is None:
+            raise RuntimeError("the model's forward did not run its decoder, whose hook reads the decision")
+        return decision
 
     def _sft_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
         if self.accelerator.device.type != "cpu" or return_outputs or self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items)
-        # Off the GPU, TRL's fused head scores every position and its entropy. Where the vocabulary is most of the
-        # work that is several times slower than scoring the columns that hold a label.
+        # On a CPU, TRL's fused head computes logits and entropy at every position. For a small model, whose vocabulary
+        # is most of the work, this is several times slower than computing only the columns that hold a label.
         labels = inputs.pop("labels")[:, 1:]
         columns = (labels != -100).any(0).nonzero().squeeze(1)
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
-        kept = labels[:, columns]
-        count = (kept != -100).sum() if num_items is None else num_items
-        scale = (
-            self.accelerator.num_processes if self.args.average_tokens_across_devices and num_items is not None else 1
-        )
-        return next_token_loss(logits, kept) * scale / torch.as_tensor(count).clamp(min=1)
+        column_labels = labels[:, columns]
+        num_labels = (column_labels != -100).sum() if num_items is None else num_items
+        across_devices = self.args.average_tokens_across_devices and num_items is not None
+        scale = self.accelerator.num_processes if across_devices else 1
+        return next_token_loss(logits, column_labels) * scale / torch.as_tensor(num_labels).clamp(min=1)
 
     def _read_decision(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._where is None:
+        if self._positions is None:
             return
         states, lm = output.last_hidden_state, causal_lm(self.model)
         rows = torch.arange(len(states), device=states.device)
-        where = {name: position.to(states.device) for name, position in self._where.items()}
+        positions = {name: index.to(states.device) for name, index in self._positions.items()}
         with torch.autocast(states.device.type, enabled=False):
             # Through the wrapper, not the copy: PEFT's wrapper is what DDP and FSDP know.
             head = getattr(lm, HEAD)
             if self.args.head == "pooled":
-                means = pooled_states(states.float(), where["decision_index"], where["pool_index"])
+                means = pooled_states(states.float(), positions["decision_index"], positions["pool_index"])
                 logits = head(torch.stack(means, dim=1)).diagonal(dim1=1, dim2=2)  # each head reads its own mean
             else:
-                logits = head(self._read(output, where))
-        words = None
+                logits = head(self._head_input(output, positions))
+        start = None
         if self.args.lambda_start > 0:
-            if "start_index" not in where:
+            if "start_index" not in positions:
                 raise SignalError("L_start needs a column start_index, and the rows have none.")
-            words = lm.get_output_embeddings()(states[rows, where["start_index"]]).float()  # type: ignore[operator]
-        self._decision = _Decision(logits, words)
+            start = lm.get_output_embeddings()(states[rows, positions["start_index"]]).float()  # type: ignore[operator]
+        self._decision = _Decision(logits, start)
 
     def _start_loss(self, logits: Tensor, own: Tensor, targets: Tensor) -> Tensor:
         if self.args.contrast_id is None:
             return start_loss(logits, self.args.refusal_start_id, own, targets)
         return alignment_loss(start_log_odds(logits, self.args.refusal_start_id, self.args.contrast_id), targets)
 
-    def _read(self, output: Any, where: dict[str, Tensor]) -> Tensor:
-        """What the head reads at the decision position.
+    def _head_input(self, output: Any, positions: dict[str, Tensor]) -> Tensor:
+        """Return the state that the head reads, at the configured position and layer.
 
         Raises:
-            SignalError: the rows do not say where the thought starts.
-            RunError: no gradient would come from there.
+            SignalError: the rows lack the position where the thought starts.
+            RunError: the state passes no gradient to the adapter.
         """
-        if self.args.decision_position == "thought_start" and "thought_index" not in where:
+        if self.args.decision_position == "thought_start" and "thought_index" not in positions:
             raise SignalError("a head at the thought's start needs a column thought_index, and the rows have none.")
         states = states_at(output, self.args.layer)
-        read = read_states(states, self.args.decision_position, where["decision_index"], where.get("thought_index"))
+        state = read_states(
+            states, self.args.decision_position, positions["decision_index"], positions.get("thought_index")
+        )
         if self.args.head == "detached":
-            return read.detach()
-        if self.args.layer is not None and torch.is_grad_enabled() and not read.requires_grad:
+            return state.detach()
+        if self.args.layer is not None and torch.is_grad_enabled() and not state.requires_grad:
             raise RunError(
                 f"the state after layer {self.args.layer} passes no gradient on.",
                 "No adapter lies below it, or gradients are checkpointed as ZeRO-3 does it: leave out align.layer.",
             )
-        return read
+        return state
 
-    def _note(self, name: str, value: Tensor, training: bool) -> None:
-        """Keep a value for the log: micro-batches of a step add up, so each is noted times their number.
+    def _record(self, name: str, value: Tensor, training: bool) -> None:
+        """Record a value for the log, times the number of micro-batches, because the log averages over them.
 
         Raises:
-            RunError: the loss is not a number any more.
+            RunError: the value is not finite.
         """
         steps = self.current_gradient_accumulation_steps if training else 1
         total = self.accelerator.gather_for_metrics(value.detach().float().reshape(1)).mean().item() * steps
@@ -276,13 +288,13 @@ class PreSafeTrainer(SFTTrainer):
         self._signature_columns = [*dict.fromkeys([*known, "signal", *_POSITIONS])]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The adapter's optimiser; the head gets a group of its own where it has a learning rate of its own."""
+        """Create the optimizer; the head gets its own parameter group if it has its own learning rate."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if fresh and self.args.head_learning_rate is not None:
-            head = {id(parameter) for parameter in trained_head(self.model).parameters()}
-            moved = [p for group in optimizer.param_groups for p in group["params"] if id(p) in head]
+            head_ids = {id(parameter) for parameter in trained_head(self.model).parameters()}
+            head = [p for group in optimizer.param_groups for p in group["params"] if id(p) in head_ids]
             for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if id(p) not in head]
-            optimizer.add_param_group({"params": moved, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
+                group["params"] = [p for p in group["params"] if id(p) not in head_ids]
+            optimizer.add_param_group({"params": head, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
         return optimizer

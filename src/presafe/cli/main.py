@@ -26,7 +26,6 @@ from presafe.cli.probe import probe
 from presafe.cli.report import report
 from presafe.cli.run import run
 from presafe.cli.score import score
-from presafe.cli.smolthink import smolthink
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
@@ -46,7 +45,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Say the ve
         raise typer.Exit
 
 
-for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor, smolthink):
+for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor):
     app.command()(verb)
 app.command(name="list")(list_names)
 

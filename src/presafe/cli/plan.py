@@ -1,4 +1,4 @@
-"""`presafe plan`: what a recipe would take, before anything is spent."""
+"""`presafe plan`: estimate a recipe before anything is spent."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ def plan(
         raise RecipeError(f"no launcher {launcher!r}.", f"There are: {', '.join(_LAUNCHERS)}.")
     chosen = cast("Launcher", launcher)
     settings = load_recipe(recipe)
-    found = plan_recipe(settings, device, gpus, chosen)
-    said = _as_json(recipe, settings, found, device, gpus, chosen)
-    print(json.dumps(said, indent=2) if as_json else _as_text(said))
+    estimate = plan_recipe(settings, device, gpus, chosen)
+    summary = _summary(recipe, settings, estimate, device, gpus, chosen)
+    print(json.dumps(summary, indent=2) if as_json else _as_text(summary))
 
 
-def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:
-    from presafe.planning.commands import copies_over, serving_commands, training_commands
+def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:
+    """Return the plan as JSON data."""
+    from presafe.planning.commands import serving_commands, tensor_parallel_size, training_commands
     from presafe.planning.devices import assumptions, find_device
 
-    memory, gpu = found.memory, find_device(device)
+    memory, gpu = estimate.memory, find_device(device)
+    split = tensor_parallel_size(estimate, gpu.memory_gib, gpus)
     return {
         "recipe": recipe.name,
         "model": recipe.model.address,
@@ -53,78 +55,88 @@ def _as_json(name: str, recipe: Recipe, found: Plan, device: str, gpus: int, lau
         "device": device,
         "gpus": gpus,
         "launcher": launcher if gpus > 1 else None,
-        "parameters": found.num_parameters,
-        "adapter_parameters": found.num_adapter_parameters,
+        "parameters": estimate.num_parameters,
+        "adapter_parameters": estimate.num_adapter_parameters,
         "memory_gib": {
-            "training": _part(memory, memory.training, gpu),
-            "sampling": _part(memory, memory.sampling, gpu),
-            "teacher": memory.teacher and _part(memory, memory.teacher, gpu),
+            "training": _memory_use(memory, memory.training, gpu),
+            "sampling": _memory_use(memory, memory.sampling, gpu),
+            "teacher": memory.teacher and _memory_use(memory, memory.teacher, gpu),
         },
-        "sampling": [each._asdict() for each in found.decoding],
-        "training": found.training._asdict(),
-        "gpu_hours": round(found.gpu_hours(), 2),
+        "sampling": [cost._asdict() for cost in estimate.decoding],
+        "training": estimate.training._asdict(),
+        "gpu_hours": round(estimate.gpu_hours(), 2),
         "assumptions": {**gpu.model_dump(), **assumptions().model_dump()},
         "commands": {
             "train": training_commands(name, launcher, gpus),
-            "serve": serving_commands(
-                recipe, f"runs/{options.short_name(name)}", gpus, copies_over(found, gpu.memory_gib, gpus)
-            ),
+            "serve": serving_commands(recipe, f"runs/{options.short_name(name)}", gpus, split),
         },
     }
 
 
-def _part(memory: Memory, part: TrainingBytes | SamplingBytes, gpu: Device) -> dict[str, Any]:
+def _memory_use(memory: Memory, use: TrainingBytes | SamplingBytes, gpu: Device) -> dict[str, Any]:
     from presafe.planning.estimate import GIB
 
-    sizes = {name: round(size / GIB, 2) for name, size in part._asdict().items()}
-    return sizes | {"total": round(memory.gib(part), 1), "fits": memory.gib(part) <= gpu.memory_gib}
+    sizes = {name: round(size / GIB, 2) for name, size in use._asdict().items()}
+    return sizes | {"total": round(memory.gib(use), 1), "fits": memory.gib(use) <= gpu.memory_gib}
 
 
-def _as_text(said: dict[str, Any]) -> str:
-    """The same, to be read."""
-    training = said["memory_gib"]["training"]
-    answering = {"sampling": said["memory_gib"]["sampling"], "teacher": said["memory_gib"]["teacher"]}
-    work = said["training"]
-    where = f"{said['gpus']} × {said['device']}" + (f", {said['launcher']}" if said["launcher"] else "")
-    teacher = f", taught by {said['teacher']}" if said["teacher"] else ""
+def _as_text(summary: dict[str, Any]) -> str:
+    """Return the plan as lines to read."""
+    hardware = f"{summary['gpus']} × {summary['device']}"
+    if summary["launcher"]:
+        hardware += f", {summary['launcher']}"
+    teacher = f", taught by {summary['teacher']}" if summary["teacher"] else ""
     lines = [
-        f"{said['recipe']} ({said['model']}{teacher}) on {where}",
-        f"parameters      {said['parameters']:,}, adapter {said['adapter_parameters']:,}",
+        f"{summary['recipe']} ({summary['model']}{teacher}) on {hardware}",
+        f"parameters      {summary['parameters']:,}, adapter {summary['adapter_parameters']:,}",
         "",
-        "memory a GPU    GiB",
-        f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
-        f"{training['adapter']}, activations {training['activations']}, reserve{_fits(training)}",
-        *(
-            f"  {name:13} {part['total']:>7.1f}  weights {part['weights']}, cache {part['cache']}, reserve{_fits(part)}"
-            for name, part in answering.items()
-            if part
-        ),
-        "",
-        f"{'tokens':64} expected    at most  GPU-hours    at most",
     ]
-    for each in said["sampling"]:
-        what = f"{each['what']}: {each['num_prompts']:,} answers" + (" (assumed)" if each["guessed"] else "")
-        lines.append(
-            f"  {what:61} {_short(each['expected_tokens']):>9} {_short(each['most_tokens']):>10} "
-            f"{each['gpu_hours']:>10.2f} {each['most_gpu_hours']:>10.2f}"
-        )
-    what = f"training: {work['num_trainings']} × {work['num_steps']} steps, {work['num_rows']:,} rows"
+    lines += _memory_lines(summary["memory_gib"])
+    lines.append("")
+    lines += _cost_lines(summary)
     lines += [
-        f"  {what:61} {_short(work['num_tokens']):>9} {'':10} {work['gpu_hours']:>10.2f}",
-        f"  {'together':61} {'':9} {'':10} {said['gpu_hours']:>10.2f}",
         "",
-        "assumed         " + ", ".join(f"{name} {value:g}" for name, value in said["assumptions"].items()),
+        "assumed         " + ", ".join(f"{name} {value:g}" for name, value in summary["assumptions"].items()),
         "",
         "train",
-        *(f"  {line}" for line in said["commands"]["train"]),
-        "sample or judge through vLLM, then serve the adapters",
-        *(f"  {line}" for line in said["commands"]["serve"]),
     ]
+    lines += [f"  {line}" for line in summary["commands"]["train"]]
+    lines.append("sample or judge through vLLM, then serve the adapters")
+    lines += [f"  {line}" for line in summary["commands"]["serve"]]
     return "\n".join(lines)
 
 
-def _fits(part: dict[str, Any]) -> str:
-    return "" if part["fits"] else "; DOES NOT FIT"
+def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    training = memory["training"]
+    lines = [
+        "memory a GPU    GiB",
+        f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
+        f"{training['adapter']}, activations {training['activations']}, reserve{_fit_warning(training)}",
+    ]
+    for name in ("sampling", "teacher"):
+        if use := memory[name]:
+            sizes = f"weights {use['weights']}, cache {use['cache']}, reserve{_fit_warning(use)}"
+            lines.append(f"  {name:13} {use['total']:>7.1f}  {sizes}")
+    return lines
+
+
+def _cost_lines(summary: dict[str, Any]) -> list[str]:
+    lines = [f"{'tokens':64} expected    at most  GPU-hours    at most"]
+    for cost in summary["sampling"]:
+        what = f"{cost['what']}: {cost['num_prompts']:,} answers" + (" (assumed)" if cost["guessed"] else "")
+        lines.append(
+            f"  {what:61} {_short(cost['expected_tokens']):>9} {_short(cost['most_tokens']):>10} "
+            f"{cost['gpu_hours']:>10.2f} {cost['most_gpu_hours']:>10.2f}"
+        )
+    training = summary["training"]
+    what = f"training: {training['num_trainings']} × {training['num_steps']} steps, {training['num_rows']:,} rows"
+    lines.append(f"  {what:61} {_short(training['num_tokens']):>9} {'':10} {training['gpu_hours']:>10.2f}")
+    lines.append(f"  {'together':61} {'':9} {'':10} {summary['gpu_hours']:>10.2f}")
+    return lines
+
+
+def _fit_warning(use: dict[str, Any]) -> str:
+    return "" if use["fits"] else "; DOES NOT FIT"
 
 
 def _short(number: float) -> str:

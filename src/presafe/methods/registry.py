@@ -1,4 +1,4 @@
-"""The methods there are: every module of this package that holds a `METHOD`, under the module's name."""
+"""All methods by name, collected from the `METHODS` of every module in this package."""
 
 from __future__ import annotations
 
@@ -13,26 +13,38 @@ from presafe.methods.method import Kind, Method, Training
 
 @cache
 def methods() -> dict[str, Method]:
-    """Every method by name: the baseline, PreSafe and its variants, the controls, the rivals."""
-    names = [module.name for module in iter_modules(presafe.methods.__path__)]
-    held = {name: getattr(import_module(f"presafe.methods.{name}"), "METHOD", None) for name in names}
-    found = {name: method for name, method in held.items() if method is not None}
+    """Return every method by name: the baseline, PreSafe and its variants, the controls, the rivals.
+
+    Raises:
+        ValueError: two modules declare the same name.
+    """
+    by_name: dict[str, Method] = {}
+    for module in iter_modules(presafe.methods.__path__):
+        declared: dict[str, Method] = getattr(import_module(f"presafe.methods.{module.name}"), "METHODS", {})
+        if repeated := sorted(by_name.keys() & declared.keys()):
+            raise ValueError(f"method {repeated[0]} is declared twice, the second time in {module.name}")
+        by_name |= declared
     kinds = get_args(Kind)
-    return dict(sorted(found.items(), key=lambda item: (kinds.index(item[1].kind), item[0])))
+    return dict(sorted(by_name.items(), key=lambda item: (kinds.index(item[1].kind), item[0])))
 
 
 def training_of(name: str) -> Training:
-    """How a method trains; only for one that does."""
+    """Return how a method trains.
+
+    Raises:
+        ValueError: the method prefills and does not train.
+    """
     training = methods()[name].training
-    assert training is not None, name
+    if training is None:
+        raise ValueError(f"method {name} does not train")
     return training
 
 
 def is_prefill(name: str) -> bool:
-    """Whether a system is the model as it came with a prefilled thought; not for "vanilla", which has none."""
+    """Return whether a system is the base model with a prefilled thought; False for "vanilla", which has none."""
     return name in methods() and methods()[name].prefill is not None
 
 
 def trained(names: tuple[str, ...]) -> list[str]:
-    """Those of some methods that are trained."""
+    """Return the methods among `names` that train, in the same order."""
     return [name for name in names if methods()[name].training is not None]

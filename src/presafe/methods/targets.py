@@ -1,4 +1,4 @@
-"""What queries are answered with, in words.
+"""Targets: what queries are answered with, in words.
 
 harmful    a safe refusal, at once or after a thought                (paper, section 4)
 harmless   the model's own thought and answer with CoT on
@@ -26,31 +26,31 @@ SAFE_THOUGHT = "This request could lead to harm, so the right thing is to declin
 """The thought before a refusal, for `refusal_target = "thought"`; ours."""
 
 LEFT_OUT: tuple[Verdict, ...] = ("unjudged", "refuse")
-"""Own answers to harmless queries with these verdicts are no rows: there is nothing there to keep."""
+"""Verdicts of own answers to harmless queries that make no row, because there is nothing in them to keep."""
 
 _SENTENCE = re.compile(r".+?(?:[.!?]\s+|\n+|\Z)", re.DOTALL)
 
 
 def refusal_for(prompt_id: str) -> str:
-    """One of `REFUSALS`, always the same for a prompt."""
+    """Return one of `REFUSALS`, always the same for a prompt."""
     return REFUSALS[hashlib.sha256(prompt_id.encode()).digest()[0] % len(REFUSALS)]
 
 
 def refuse(case: Case) -> Target:
-    """A refusal in the recipe's form."""
+    """Return a refusal in the recipe's form."""
     return refuse_after(SAFE_THOUGHT if case.form == "thought" else None, case)
 
 
 def refuse_after(thought: str | None, case: Case, *, rest: str = "") -> Target:
-    """A refusal after a thought; None is none."""
+    """Return a refusal after `thought`; None refuses at once."""
     return Target(thought, refusal_for(case.prompt.id), rest=rest)
 
 
 def own_words(case: Case) -> Target | None:
-    """The response as it is; None where it is cut or declines.
+    """Return the response unchanged, or None if it is cut or declines.
 
     Raises:
-        KeyError: there is no response.
+        KeyError: the case has no response.
     """
     if case.response is None:
         raise KeyError(case.prompt.id)
@@ -60,5 +60,5 @@ def own_words(case: Case) -> Target | None:
 
 
 def sentences(text: str) -> list[str]:
-    """A text cut behind the ends of its sentences and lines; joined again they are the text."""
+    """Split a text after the end of each sentence and line; the parts joined give the text again."""
     return _SENTENCE.findall(text)

@@ -1,6 +1,6 @@
-"""ThinkSafe: refusals with a thought that the model itself wrote, told to refuse; those that do refuse are kept.
+"""ThinkSafe: the model writes thoughts and refusals itself, under an instruction to refuse; real refusals are kept.
 
-The instruction stands before the query while sampling only. Training sees the query as it is.
+The instruction precedes the query during sampling only. Training sees the query without it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ def _own_refusal(case: Case) -> Target | None:
     return Target(response.thought, response.answer, complete=response.complete)
 
 
-METHOD = Method(
-    title="ThinkSafe",
-    kind="rival",
-    source="ThinkSafe, arXiv 2601.23143",
-    description="next-token loss on the model's own refusals, written under an instruction to refuse and judged",
-    training=Training(_own_refusal, own_words, steering=INSTRUCTION),
-)
+METHODS = {
+    "thinksafe": Method(
+        title="ThinkSafe",
+        kind="rival",
+        source="ThinkSafe, arXiv 2601.23143",
+        description="next-token loss on the model's own refusals, written under an instruction to refuse and judged",
+        training=Training(_own_refusal, own_words, steering=INSTRUCTION),
+    )
+}

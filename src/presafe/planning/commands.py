@@ -1,7 +1,7 @@
-"""How to launch a recipe: accelerate for training, vLLM for sampling, judging and serving.
+"""Commands that launch a recipe: accelerate for training, vLLM for sampling, judging and serving.
 
-vLLM's constraints on an adapter, as its documentation states them (`LoRAConfig` and `PEFTHelper`): its rank is at most
-`--max-lora-rank`, which takes certain values only; it has no `modules_to_save`, no bias and no DoRA; its targets are
+vLLM's constraints on an adapter, from its documentation (`LoRAConfig` and `PEFTHelper`): its rank is at most
+`--max-lora-rank`, which accepts certain values only; it has no `modules_to_save`, no bias and no DoRA; its targets are
 linear layers of the model.
 """
 
@@ -15,25 +15,25 @@ from presafe.planning.estimate import GIB, Launcher, Plan
 from presafe.recipe import Recipe
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM's `--max-lora-rank` takes (its `MaxLoRARanks`)."""
+"""Values that vLLM's `--max-lora-rank` accepts (its `MaxLoRARanks`)."""
 _PROMPT_ROOM = 1024
-"""Tokens of a prompt that a server makes room for, beside the answer."""
+"""Tokens that a server reserves for a prompt, in addition to the answer."""
 _MERGED = "smolthink-merged"
-"""SmolThink is an adapter itself: the folder that the README merges it into before it is served."""
+"""Folder into which the README merges SmolThink before it is served, because SmolThink is an adapter itself."""
 
 
 def launcher_file(launcher: Launcher) -> Path:
-    """The accelerate configuration that ships for a launcher."""
+    """Return the path of the shipped accelerate configuration for a launcher."""
     return Path(str(resources.files("presafe") / "launchers" / f"{launcher}.yaml"))
 
 
 def max_lora_rank(rank: int) -> int | None:
-    """The smallest `--max-lora-rank` that holds an adapter of a rank; None where vLLM takes none that large."""
+    """Return the smallest `--max-lora-rank` that holds an adapter of this rank, or None if the rank is too large."""
     return next((allowed for allowed in MAX_LORA_RANKS if allowed >= rank), None)
 
 
 def training_commands(recipe: str, launcher: Launcher, num_gpus: int) -> list[str]:
-    """Shell lines that run a recipe, with its training on several GPUs."""
+    """Return shell lines that run a recipe, with its training on `num_gpus` GPUs."""
     if num_gpus == 1:
         return [f"presafe run {recipe}"]
     return [
@@ -45,13 +45,13 @@ def training_commands(recipe: str, launcher: Launcher, num_gpus: int) -> list[st
 
 
 def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> list[str]:
-    """Shell lines that serve a recipe's model, and then its adapter, through vLLM.
+    """Return shell lines that serve a recipe's model, and then its adapters, through vLLM.
 
     Args:
         recipe: The recipe.
         folder: Its run folder.
-        num_gpus: GPUs of the server.
-        split: GPUs that one copy of the model is cut over.
+        num_gpus: Number of GPUs of the server.
+        split: Number of GPUs over which one copy of the model is split.
     """
     address = _MERGED if recipe.model.address == "smolthink" else recipe.model.address
     length = max(recipe.respond.max_tokens, recipe.evaluate.max_tokens) + _PROMPT_ROOM
@@ -68,8 +68,8 @@ def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> 
     return lines
 
 
-def copies_over(plan: Plan, memory_gib: float, num_gpus: int) -> int:
-    """GPUs to cut one copy of the model over, a power of two: its weights then take at most half of each."""
+def tensor_parallel_size(plan: Plan, memory_gib: float, num_gpus: int) -> int:
+    """Return the GPUs per copy of the model, a power of two, so that its weights fill at most half of each."""
     split = 1
     while split < num_gpus and plan.memory.sampling.weights / split / GIB > memory_gib / 2:
         split *= 2

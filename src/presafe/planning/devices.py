@@ -1,4 +1,4 @@
-"""The GPUs that are known, and what is assumed of them and of the data."""
+"""Known GPUs, and assumptions about them and about the data."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from presafe.recipe import Settings
 
 
 class Device(Settings):
-    """One GPU, by its maker's data sheet."""
+    """One GPU, with the numbers of its data sheet."""
 
     memory_gib: float
     """Memory in GiB."""
     tflops: float
-    """Dense bfloat16 operations in 10¹² a second."""
+    """Dense bfloat16 operations, in 10¹² per second."""
     bandwidth_gbs: float
-    """Memory bandwidth in 10⁹ bytes a second."""
+    """Memory bandwidth, in 10⁹ bytes per second."""
 
 
 class Assumptions(Settings):
-    """What a plan rests on beside formulas."""
+    """Assumptions of a plan, besides its formulas."""
 
     training_utilisation: float = Field(gt=0, le=1)
-    """Share of the device's operations that a training step reaches."""
+    """Share of the device's operations per second that a training step reaches."""
     decoding_efficiency: float = Field(gt=0, le=1)
-    """Share of the bound by bandwidth or operations that decoding reaches."""
+    """Share of the bound set by bandwidth or operations that decoding reaches."""
     answer_share: float = Field(gt=0, le=1)
     """Share of its token budget that an answer uses."""
     prompt_tokens: int = Field(ge=1)
     """Tokens of a query, rendered."""
     refusal_tokens: int = Field(ge=1)
-    """Tokens of a refusal that is a target."""
+    """Tokens of a refusal used as a target."""
     suite_prompts: int = Field(ge=1)
-    """Prompts of a suite whose size the recipe does not say."""
+    """Prompts of a suite whose size the recipe does not give."""
     reserve_gib: float = Field(ge=0)
-    """Memory in GiB that is neither weights nor activations."""
+    """Memory in GiB used by neither weights nor activations."""
 
 
 @cache
@@ -49,15 +49,15 @@ def _table() -> dict[str, Any]:
 
 
 def known_devices() -> dict[str, Device]:
-    """Every device by name."""
+    """Return every known device by name."""
     return {name: Device.model_validate(fields) for name, fields in _table()["devices"].items()}
 
 
 def find_device(name: str) -> Device:
-    """A device by name.
+    """Return a device by name.
 
     Raises:
-        RecipeError: it is not known.
+        RecipeError: the name is unknown.
     """
     devices = known_devices()
     if name not in devices:
@@ -66,5 +66,5 @@ def find_device(name: str) -> Device:
 
 
 def assumptions() -> Assumptions:
-    """What every plan assumes."""
+    """Return the assumptions of every plan."""
     return Assumptions.model_validate(_table()["assumptions"])

@@ -1,8 +1,8 @@
-"""What a recipe would take on a device: memory, tokens, hours.
+"""Estimate of a recipe on a device: memory, tokens, hours.
 
-training   operations of all rows / (operations a second · utilisation · GPUs)
-decoding   a step reads the weights and the cache once, and costs 2 operations a weight and row: the slower of the two
-           / efficiency; as many rows as `batch_size`, or as the cache holds when each is half written
+training   operations of all rows / (operations per second · utilization · GPUs)
+decoding   a step reads the weights and the cache once, and takes 2 operations per weight and row: the slower of the two
+           / efficiency. It holds `batch_size` rows, or as many as fit the cache when each is half written
 """
 
 from __future__ import annotations
@@ -11,15 +11,34 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from presafe.methods.registry import trained
-from presafe.planning.compute import BYTES, Row, TrainingBytes, cache_bytes, training_bytes, training_flops
+from presafe.planning.compute import (
+    BYTES,
+    ForwardPass,
+    Row,
+    TrainingBytes,
+    cache_bytes,
+    training_bytes,
+    training_flops,
+)
 from presafe.planning.devices import Assumptions, Device
 from presafe.planning.shapes import ModelShape
 from presafe.recipe import AlignSettings, Recipe
 
 GIB = 1024**3
 Launcher = Literal["ddp", "fsdp2", "zero2", "zero3"]
-CUTS_WEIGHTS: tuple[Launcher, ...] = ("fsdp2", "zero3")
-"""Launchers under which a GPU keeps only its share of the weights."""
+SHARDS_WEIGHTS: tuple[Launcher, ...] = ("fsdp2", "zero3")
+"""Launchers under which each GPU holds only its share of the weights."""
+
+
+class Setup(NamedTuple):
+    """The hardware of a plan, and the assumptions about it."""
+
+    device: Device
+    assumed: Assumptions
+    num_gpus: int = 1
+    """GPUs that train together."""
+    launcher: Launcher = "ddp"
+    """How they share the work."""
 
 
 class Answerer(NamedTuple):
@@ -29,8 +48,8 @@ class Answerer(NamedTuple):
     dtype: str
 
 
-class Sampling(NamedTuple):
-    """Prompts that are answered: how many, with which budget of tokens, how many together, in how large a cache."""
+class SamplingTask(NamedTuple):
+    """Prompts to answer: their number, token budget, batch size and cache size."""
 
     what: str
     num_prompts: int
@@ -38,13 +57,13 @@ class Sampling(NamedTuple):
     batch_size: int
     batch_tokens: int
     guessed: bool = False
-    """Is the number of prompts an assumption?"""
-    by: Answerer | None = None
-    """Who answers, where it is not the recipe's model: a teacher."""
+    """Whether the number of prompts is an assumption."""
+    answerer: Answerer | None = None
+    """A teacher that answers; None is the recipe's model."""
 
 
-class Decoding(NamedTuple):
-    """What answering costs."""
+class DecodingCost(NamedTuple):
+    """Cost of answering the prompts of one task."""
 
     what: str
     num_prompts: int
@@ -55,8 +74,8 @@ class Decoding(NamedTuple):
     guessed: bool
 
 
-class Training(NamedTuple):
-    """What one or more trainings cost."""
+class TrainingCost(NamedTuple):
+    """Cost of one or more trainings."""
 
     num_trainings: int
     num_steps: int
@@ -73,22 +92,22 @@ class SamplingBytes(NamedTuple):
     cache: float
 
     def total(self) -> float:
-        """Both."""
+        """Return the sum of both."""
         return sum(self)
 
 
 class Memory(NamedTuple):
-    """Bytes on each device. A training, the model that answers and its teacher are never there together."""
+    """Bytes on each device. A training, the model that answers and its teacher are never loaded together."""
 
     training: TrainingBytes
     sampling: SamplingBytes
     teacher: SamplingBytes | None
-    """Of a teacher that is another model."""
+    """Memory of a teacher that is another model."""
     reserve: float
 
-    def gib(self, part: TrainingBytes | SamplingBytes) -> float:
-        """GiB of one of them, with the reserve."""
-        return (part.total() + self.reserve) / GIB
+    def gib(self, use: TrainingBytes | SamplingBytes) -> float:
+        """Return the GiB of one use of the device, with the reserve."""
+        return (use.total() + self.reserve) / GIB
 
 
 class Plan(NamedTuple):
@@ -97,125 +116,126 @@ class Plan(NamedTuple):
     num_parameters: int
     num_adapter_parameters: int
     memory: Memory
-    decoding: tuple[Decoding, ...]
-    training: Training
+    decoding: tuple[DecodingCost, ...]
+    training: TrainingCost
 
     def gpu_hours(self) -> float:
-        """Expected hours of one GPU, the classifier's minutes apart."""
-        return self.training.gpu_hours + sum(each.gpu_hours for each in self.decoding)
+        """Return the expected hours of one GPU, without the minutes of the classifier."""
+        return self.training.gpu_hours + sum(cost.gpu_hours for cost in self.decoding)
 
 
-def plan(
-    recipe: Recipe,
-    shape: ModelShape,
-    samplings: Sequence[Sampling],
-    refused_share: float,
-    device: Device,
-    assumed: Assumptions,
-    *,
-    num_gpus: int = 1,
-    launcher: Launcher = "ddp",
-) -> Plan:
+def plan(recipe: Recipe, shape: ModelShape, tasks: Sequence[SamplingTask], refused_share: float, setup: Setup) -> Plan:
     """Estimate a recipe.
 
     Args:
         recipe: The recipe.
         shape: Its model.
-        samplings: What is answered over all stages.
+        tasks: All that is answered, over all stages.
         refused_share: Share of the alignment queries whose target is a refusal, in [0, 1].
-        device: The GPU.
-        assumed: What is assumed.
-        num_gpus: GPUs that train together.
-        launcher: How they share the work.
+        setup: The hardware, and the assumptions about it.
     """
-    align, dtype = recipe.align, recipe.model.dtype
-    adapter = shape.num_adapter_parameters(align.lora_rank, align.lora_targets)
-    own = Answerer(shape, dtype)
-    others = [each for each in samplings if each.by is not None]
-    memory = Memory(
-        training=training_bytes(
-            shape,
-            adapter,
-            dtype=dtype,
-            rank=align.lora_rank,
-            targets=align.lora_targets,
-            num_rows=align.batch_size,
-            num_tokens=align.max_length,
-            num_logits=0,  # on a GPU the head is fused with the loss, which never holds the logits
-            checkpointing=True,
-            shards=num_gpus if launcher in CUTS_WEIGHTS else 1,
-        ),
-        sampling=_sampling_bytes(own, [each for each in samplings if each.by is None], assumed),
-        teacher=_sampling_bytes(others[0].by, others, assumed) if others and others[0].by else None,
-        reserve=assumed.reserve_gib * GIB,
-    )
-    budget = recipe.respond.max_tokens
+    align = recipe.align
+    own = Answerer(shape, recipe.model.dtype)
     return Plan(
         num_parameters=shape.num_parameters(),
-        num_adapter_parameters=adapter,
-        memory=memory,
-        decoding=tuple(_decoding(each.by or own, each, device, assumed) for each in samplings),
-        training=_training(shape, align, adapter, refused_share, budget, device, assumed),
+        num_adapter_parameters=shape.num_adapter_parameters(align.lora_rank, align.lora_targets),
+        memory=_memory(align, own, tasks, setup),
+        decoding=tuple(_decoding_cost(task.answerer or own, task, setup) for task in tasks),
+        training=_training_cost(shape, align, refused_share, recipe.respond.max_tokens, setup),
     )
 
 
-def _sampling_bytes(by: Answerer, samplings: Sequence[Sampling], assumed: Assumptions) -> SamplingBytes:
-    """The weights, and the largest cache that one of the samplings fills."""
-    cached = max(
-        min(each.batch_tokens, each.batch_size * (each.max_tokens + assumed.prompt_tokens)) for each in samplings
+def _memory(align: AlignSettings, own: Answerer, tasks: Sequence[SamplingTask], setup: Setup) -> Memory:
+    by_teacher = [task for task in tasks if task.answerer is not None]
+    teacher = by_teacher[0].answerer if by_teacher else None
+    forward = ForwardPass(
+        num_rows=align.batch_size,
+        num_tokens=align.max_length,
+        num_logits=0,  # on a GPU the head is fused with the loss, which never holds the logits
     )
-    return SamplingBytes(BYTES[by.dtype] * by.shape.num_parameters(), cached * cache_bytes(*by))
-
-
-def _decoding(by: Answerer, work: Sampling, device: Device, assumed: Assumptions) -> Decoding:
-    expected = work.num_prompts * work.max_tokens * assumed.answer_share
-    most = work.num_prompts * work.max_tokens
-    return Decoding(
-        what=work.what,
-        num_prompts=work.num_prompts,
-        expected_tokens=expected,
-        most_tokens=most,
-        gpu_hours=expected * seconds_a_token(*by, work, work.max_tokens * assumed.answer_share, device, assumed) / 3600,
-        most_gpu_hours=most * seconds_a_token(*by, work, work.max_tokens, device, assumed) / 3600,
-        guessed=work.guessed,
+    return Memory(
+        training=training_bytes(
+            own.shape,
+            align.lora_rank,
+            align.lora_targets,
+            forward,
+            dtype=own.dtype,
+            checkpointing=True,
+            shards=setup.num_gpus if setup.launcher in SHARDS_WEIGHTS else 1,
+        ),
+        sampling=_sampling_bytes(own, [task for task in tasks if task.answerer is None], setup.assumed),
+        teacher=_sampling_bytes(teacher, by_teacher, setup.assumed) if teacher else None,
+        reserve=setup.assumed.reserve_gib * GIB,
     )
 
 
-def seconds_a_token(
-    shape: ModelShape, dtype: str, work: Sampling, num_tokens: float, device: Device, assumed: Assumptions
+def _sampling_bytes(answerer: Answerer, tasks: Sequence[SamplingTask], assumed: Assumptions) -> SamplingBytes:
+    """Return the bytes of the weights, and of the largest cache that one of the tasks fills."""
+    cached = max(min(task.batch_tokens, task.batch_size * (task.max_tokens + assumed.prompt_tokens)) for task in tasks)
+    weights = BYTES[answerer.dtype] * answerer.shape.num_parameters()
+    return SamplingBytes(weights, cached * cache_bytes(answerer.shape, answerer.dtype))
+
+
+def _decoding_cost(answerer: Answerer, task: SamplingTask, setup: Setup) -> DecodingCost:
+    device, assumed = setup.device, setup.assumed
+    most_tokens = task.num_prompts * task.max_tokens
+    expected_tokens = most_tokens * assumed.answer_share
+    expected_length = task.max_tokens * assumed.answer_share
+    expected_seconds = expected_tokens * seconds_per_token(answerer, task, expected_length, device, assumed)
+    most_seconds = most_tokens * seconds_per_token(answerer, task, task.max_tokens, device, assumed)
+    return DecodingCost(
+        what=task.what,
+        num_prompts=task.num_prompts,
+        expected_tokens=expected_tokens,
+        most_tokens=most_tokens,
+        gpu_hours=expected_seconds / 3600,
+        most_gpu_hours=most_seconds / 3600,
+        guessed=task.guessed,
+    )
+
+
+def seconds_per_token(
+    answerer: Answerer, task: SamplingTask, num_tokens: float, device: Device, assumed: Assumptions
 ) -> float:
-    """Seconds of one GPU a token, where answers grow to `num_tokens`: half of that is cached on average."""
+    """Return the seconds of one GPU per token.
+
+    Args:
+        answerer: The model.
+        task: The prompts; its batch size and cache size bound the rows per step.
+        num_tokens: Length to which answers grow; half of it is cached on average.
+        device: The GPU.
+        assumed: Assumptions about the GPU and the data.
+    """
+    shape, size = answerer.shape, BYTES[answerer.dtype]
     weights = shape.num_layer_weights() + shape.hidden_size * shape.vocab_size
-    held = assumed.prompt_tokens + num_tokens / 2
-    rows = min(work.batch_size, max(1.0, work.batch_tokens / held))
-    reading = (BYTES[dtype] * weights + rows * held * cache_bytes(shape, dtype)) / (device.bandwidth_gbs * 1e9)
+    cached = assumed.prompt_tokens + num_tokens / 2
+    rows = min(task.batch_size, max(1.0, task.batch_tokens / cached))
+    bytes_read = size * weights + rows * cached * cache_bytes(shape, answerer.dtype)
+    reading = bytes_read / (device.bandwidth_gbs * 1e9)
     computing = 2 * weights * rows / (device.tflops * 1e12)
     return max(reading, computing) / assumed.decoding_efficiency / rows
 
 
-def _training(
-    shape: ModelShape,
-    align: AlignSettings,
-    adapter: int,
-    refused_share: float,
-    budget: int,
-    device: Device,
-    assumed: Assumptions,
-) -> Training:
-    """All trainings of a recipe; a long answer counts up to the longest row that is trained on."""
-    answer = min(budget * assumed.answer_share, align.max_length - assumed.prompt_tokens)
-    kinds = [
+def _training_cost(
+    shape: ModelShape, align: AlignSettings, refused_share: float, budget: int, setup: Setup
+) -> TrainingCost:
+    """Return the cost of all trainings of a recipe; a long answer counts up to the longest row that is trained on."""
+    device, assumed = setup.device, setup.assumed
+    num_adapter = shape.num_adapter_parameters(align.lora_rank, align.lora_targets)
+    answer_tokens = min(budget * assumed.answer_share, align.max_length - assumed.prompt_tokens)
+    shares = [
         (refused_share, Row(assumed.prompt_tokens + assumed.refusal_tokens, assumed.refusal_tokens)),
-        (1 - refused_share, Row(assumed.prompt_tokens + answer, answer)),
+        (1 - refused_share, Row(assumed.prompt_tokens + answer_tokens, answer_tokens)),
     ]
-    trainings = len(trained(align.systems)) * len(align.seeds)
-    rows = trainings * align.max_steps * align.batch_size * align.accumulation
-    flops = rows * sum(share * training_flops(shape, row, adapter, checkpointing=True) for share, row in kinds)
-    return Training(
-        num_trainings=trainings,
+    num_trainings = len(trained(align.systems)) * len(align.seeds)
+    num_rows = num_trainings * align.max_steps * align.batch_size * align.accumulation
+    row_flops = sum(share * training_flops(shape, row, num_adapter, checkpointing=True) for share, row in shares)
+    flops = num_rows * row_flops
+    return TrainingCost(
+        num_trainings=num_trainings,
         num_steps=align.max_steps,
-        num_rows=rows,
-        num_tokens=rows * sum(share * row.num_tokens for share, row in kinds),
+        num_rows=num_rows,
+        num_tokens=num_rows * sum(share * row.num_tokens for share, row in shares),
         flops=flops,
         gpu_hours=flops / (device.tflops * 1e12 * assumed.training_utilisation) / 3600,
     )

@@ -1,4 +1,4 @@
-"""A model's dimensions, and how many parameters they make."""
+"""A model's dimensions and parameter counts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, Literal
 from presafe.errors import ModelError
 from presafe.recipe import Settings, is_served
 
-Kind = Literal["llama", "qwen2", "qwen3"]
-KINDS: tuple[Kind, ...] = ("llama", "qwen2", "qwen3")
+ModelType = Literal["llama", "qwen2", "qwen3"]
+MODEL_TYPES: tuple[ModelType, ...] = ("llama", "qwen2", "qwen3")
+"""Values of a config's `model_type` for which plans exist."""
 
 
 class ModelShape(Settings):
     """Dimensions of a dense decoder with a gated MLP."""
 
-    kind: Kind
-    """Its `model_type`."""
+    kind: ModelType
+    """The config's `model_type`."""
     vocab_size: int
     """Rows of the embedding."""
     hidden_size: int
@@ -35,10 +36,10 @@ class ModelShape(Settings):
     head_dim: int
     """Width of a head."""
     tied: bool
-    """Is the language-model head the embedding?"""
+    """Whether the language-model head shares the weights of the embedding."""
 
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of the linear maps of one layer, by name."""
+        """Return inputs and outputs of the linear maps of one layer, by name."""
         d, f = self.hidden_size, self.intermediate_size
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return {
@@ -52,11 +53,11 @@ class ModelShape(Settings):
         }
 
     def num_layer_weights(self) -> int:
-        """Entries of the matrices of all layers: what a token is multiplied by, the heads of the vocabulary apart."""
+        """Count the entries of the matrices of all layers, without embedding and language-model head."""
         return self.num_layers * sum(inputs * outputs for inputs, outputs in self.linears().values())
 
     def num_parameters(self) -> int:
-        """All parameters, counted exactly."""
+        """Count all parameters exactly."""
         d, maps = self.hidden_size, self.linears()
         embeddings = self.vocab_size * d * (1 if self.tied else 2)
         norms = 2 * d + (2 * self.head_dim if self.kind == "qwen3" else 0)
@@ -64,7 +65,7 @@ class ModelShape(Settings):
         return embeddings + self.num_layer_weights() + self.num_layers * (norms + biases) + d
 
     def num_adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """Entries of LoRA's two factors: rank · (inputs + outputs) of every target in every layer.
+        """Count the entries of LoRA's two factors: rank · (inputs + outputs) of every target in every layer.
 
         Raises:
             ModelError: a layer has no such linear map.
@@ -77,16 +78,16 @@ class ModelShape(Settings):
 
 @cache
 def known_shapes() -> dict[str, ModelShape]:
-    """Shapes that ship, by model address."""
+    """Return the shipped shapes by model address."""
     text = (resources.files("presafe.planning") / "shapes.toml").read_text(encoding="utf-8")
     return {address: ModelShape.model_validate(fields) for address, fields in tomllib.loads(text).items()}
 
 
 def shape_of(address: str) -> ModelShape:
-    """The shape of the model at an address: one that ships, or read from its config, local or on the hub.
+    """Return the shape of the model at an address: shipped, or read from its config, local or on the hub.
 
     Raises:
-        ModelError: its config cannot be read, is of a kind that is not planned for, or a server has it.
+        ModelError: its config cannot be read, its type is not supported, or the model is behind a server.
     """
     if address in known_shapes():
         return known_shapes()[address]
@@ -108,15 +109,16 @@ def shape_of(address: str) -> ModelShape:
 
 
 def shape_of_config(config: Any) -> ModelShape:
-    """The shape that a transformers config describes.
+    """Return the shape that a transformers config describes.
 
     Raises:
-        ModelError: a kind that is not planned for.
+        ModelError: its type is not supported.
     """
-    if config.model_type not in KINDS or getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+    has_biases = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)
+    if config.model_type not in MODEL_TYPES or has_biases:
         raise ModelError(
-            f"no plan for a {config.model_type}" + (" with biases." if config.model_type in KINDS else "."),
-            f"Known are {', '.join(KINDS)}.",
+            f"no plan for a {config.model_type}" + (" with biases." if config.model_type in MODEL_TYPES else "."),
+            f"Known are {', '.join(MODEL_TYPES)}.",
         )
     return ModelShape(
         kind=config.model_type,

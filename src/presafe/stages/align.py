@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from presafe.alignment.fit import HISTORY, fit
+from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.errors import ModelError, SignalError
@@ -100,15 +100,17 @@ def _train(
         load_weights(recipe.model.address, recipe.model.dtype),
         renderer,
         rows,
-        settings,
-        lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
-        lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
-        head=training.head or "decision",
-        start_ids=start_ids(renderer, settings.refusal_target, training),
-        seed=system.seed,
-        folder=folder,
-        label=folder.name,
-        base_model=recipe.model.address,
+        FitSettings(
+            align=settings,
+            lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
+            lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
+            head=training.head or "decision",
+            start_ids=start_ids(renderer, settings.refusal_target, training),
+            seed=system.seed,
+            folder=folder,
+            label=folder.name,
+            base_model=recipe.model.address,
+        ),
     )
     free_memory()
 

@@ -1,11 +1,11 @@
-"""What a recipe would sample, train and take, before the first token."""
+"""Plan a recipe before the first token: what it samples and trains, and what that costs."""
 
 from __future__ import annotations
 
 from presafe.errors import RecipeError
 from presafe.evaluation.suites import PUBLISHED
 from presafe.planning.devices import Assumptions, assumptions, find_device
-from presafe.planning.estimate import Answerer, Launcher, Plan, Sampling, plan
+from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.recipe import Recipe, Source
@@ -17,8 +17,8 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
     """Estimate a recipe on a device; reads no data from the hub.
 
     Raises:
-        RecipeError: no such device, or GPUs that cannot share a step.
-        ModelError: no plan for the model or its teacher.
+        RecipeError: the device is unknown, or the GPUs cannot share a step.
+        ModelError: the model or its teacher is not supported.
     """
     if num_gpus < 1 or (recipe.align.accumulation % num_gpus and recipe.align.batch_size % num_gpus):
         raise RecipeError(
@@ -26,65 +26,64 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
             "Make align.accumulation or align.batch_size a multiple of their number.",
         )
     assumed = assumptions()
-    return plan(
-        recipe,
-        shape_of(recipe.model.address),
-        samplings(recipe, assumed),
-        _refused_share(recipe, assumed),
-        find_device(device),
-        assumed,
-        num_gpus=num_gpus,
-        launcher=launcher,
-    )
+    setup = Setup(find_device(device), assumed, num_gpus, launcher)
+    tasks = sampling_tasks(recipe, assumed)
+    return plan(recipe, shape_of(recipe.model.address), tasks, _refused_share(recipe, assumed), setup)
 
 
-def samplings(recipe: Recipe, assumed: Assumptions) -> list[Sampling]:
-    """Everything that a recipe has answered, stage by stage.
+def sampling_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
+    """Return all prompts that a recipe has answered, stage by stage.
 
     Raises:
-        ModelError: no plan for a teacher that is another model.
+        ModelError: a teacher that is another model is not supported.
     """
-    respond, evaluate = recipe.respond, recipe.evaluate
+    respond = recipe.respond
     queries = sum(_count(source, assumed) for source in respond.classifier_queries)
-    own = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) != "refuse")
-    harmful = sum(_count(source, assumed) for source in respond.alignment_queries if _expect(source) == "refuse")
-    systems = len(evaluated_systems(recipe))
-    together = (respond.batch_size, respond.batch_tokens)
+    harmful, harmless = _alignment_counts(recipe, assumed)
     teacher = Answerer(shape_of(respond.teacher.address), respond.teacher.dtype) if respond.teacher else None
-    suites = [
-        Sampling(
-            f"evaluate {name}, {systems} systems",
-            systems * evaluate.samples * _count(source, assumed, name),
+
+    def task(what: str, num_prompts: int, max_tokens: int, answerer: Answerer | None = None) -> SamplingTask:
+        return SamplingTask(what, num_prompts, max_tokens, respond.batch_size, respond.batch_tokens, answerer=answerer)
+
+    tasks = [
+        task("teacher, CoT off", queries, respond.teacher_max_tokens, teacher),
+        task("traces", round(queries * recipe.signal.held_out), respond.max_tokens),
+        task("own answers", harmless, respond.max_tokens),
+    ]
+    if reads_answers(recipe):
+        tasks.append(task("teacher on alignment queries", harmless + harmful, respond.teacher_max_tokens, teacher))
+    if trains_thinking_off(recipe):
+        tasks.append(task("own answers, CoT off", harmless + harmful, respond.teacher_max_tokens))
+    tasks += [task(f"refusals of {name}", harmful, respond.max_tokens) for name in steered_methods(recipe)]
+    return tasks + _evaluation_tasks(recipe, assumed)
+
+
+def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
+    evaluate, num_systems = recipe.evaluate, len(evaluated_systems(recipe))
+    return [
+        SamplingTask(
+            f"evaluate {name}, {num_systems} systems",
+            num_systems * evaluate.samples * _count(source, assumed, name),
             evaluate.max_tokens,
             evaluate.batch_size,
             evaluate.batch_tokens,
-            guessed=_known(source, name) is None,
+            guessed=_known_count(source, name) is None,
         )
         for name, source in evaluate.suites.items()
     ]
-    return [
-        Sampling("teacher, CoT off", queries, respond.teacher_max_tokens, *together, by=teacher),
-        Sampling("traces", round(queries * recipe.signal.held_out), respond.max_tokens, *together),
-        Sampling("own answers", own, respond.max_tokens, *together),
-        *(
-            [Sampling("teacher on alignment queries", own + harmful, respond.teacher_max_tokens, *together, by=teacher)]
-            if reads_answers(recipe)
-            else []
-        ),
-        *(
-            [Sampling("own answers, CoT off", own + harmful, respond.teacher_max_tokens, *together)]
-            if trains_thinking_off(recipe)
-            else []
-        ),
-        *(Sampling(f"refusals of {name}", harmful, respond.max_tokens, *together) for name in steered_methods(recipe)),
-        *suites,
-    ]
+
+
+def _alignment_counts(recipe: Recipe, assumed: Assumptions) -> tuple[int, int]:
+    """Return the numbers of harmful and of harmless alignment queries."""
+    counts = [(_expect(source), _count(source, assumed)) for source in recipe.respond.alignment_queries]
+    harmful = sum(count for expect, count in counts if expect == "refuse")
+    return harmful, sum(count for _, count in counts) - harmful
 
 
 def _refused_share(recipe: Recipe, assumed: Assumptions) -> float:
-    """Share of the alignment queries whose target is a refusal."""
-    counts = [(_expect(source), _count(source, assumed)) for source in recipe.respond.alignment_queries]
-    return sum(count for expect, count in counts if expect == "refuse") / sum(count for _, count in counts)
+    """Return the share of the alignment queries whose target is a refusal."""
+    harmful, harmless = _alignment_counts(recipe, assumed)
+    return harmful / (harmful + harmless)
 
 
 def _expect(source: Source) -> str:
@@ -92,12 +91,12 @@ def _expect(source: Source) -> str:
 
 
 def _count(source: Source, assumed: Assumptions, suite: str | None = None) -> int:
-    known = _known(source, suite)
+    known = _known_count(source, suite)
     return assumed.suite_prompts if known is None else known
 
 
-def _known(source: Source, suite: str | None) -> int | None:
-    """How many prompts a source gives; None where only the hub or a file would say."""
+def _known_count(source: Source, suite: str | None) -> int | None:
+    """Return the number of prompts of a source, or None if only the hub or a file can tell."""
     if source.n is not None:
         return source.n
     if source.set is not None:

@@ -11,13 +11,13 @@ import peft
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import edit, logits, model_folder, rewrite
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from presafe.errors import ModelError
 from presafe.models.adapters import with_adapter
 from presafe.models.loading import load_model, load_weights
+from tiny_models import edit, logits, model_folder, rewrite
 
 Weights = dict[str, Tensor]
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
