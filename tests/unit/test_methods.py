@@ -14,7 +14,7 @@ from presafe.errors import RecipeError
 from presafe.methods.registry import is_prefill, methods, trained
 from presafe.methods.targets import sentences
 from presafe.recipe import AlignSettings, parse_recipe
-from presafe.report.labels import SYSTEMS
+from presafe.report.formatting import SYSTEMS
 
 FILE = {"file": "star.json"}
 

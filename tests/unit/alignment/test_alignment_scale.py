@@ -14,7 +14,7 @@ from test_run_tiny_models import recipe  # noqa: F401  (its models and queries)
 from presafe.alignment.export import export_adapter
 from presafe.alignment.scale import find_scale, rescale
 from presafe.errors import PromptError
-from presafe.evaluation.decision import decision_scores
+from presafe.internals.decision import decision_scores
 from presafe.models.decision_head import RefusalStart
 from presafe.models.loading import load_model
 from presafe.recipe import load_recipe
@@ -127,7 +127,7 @@ def test_a_run_scales_what_it_trained_and_after_a_kill_scales_it_once(recipe, tm
     # What it says of the harmless queries is what the exported adapter does.
     loaded = load_model(settings.model.address, adapter=folder / "adapter")
     scores = decision_scores(
-        loaded, [query for query in classifier_queries(settings) if query.expect == "comply"], start, None
+        loaded, [query.text for query in classifier_queries(settings) if query.expect == "comply"], start, None
     )
     assert sum(score.weakest_logit > 0 for score in scores) == point.refused
 
