@@ -163,7 +163,7 @@ class Difference(Record):
 
 
 class SuiteShares(Record):
-    """What counts of one system's answers on one suite, as `evaluation/comparison.py` compares it.
+    """What counts of one system's answers on one suite, as `evaluation/differences.py` compares it.
 
     `shares` is by prompt id: the share of its judged answers that count, None where none could be judged.
     """

@@ -15,17 +15,18 @@ from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.rows import alignment_rows
 from presafe.cli.look import look as command
 from presafe.errors import PromptError, RunError
-from presafe.evaluation.states import hidden_states
-from presafe.intervals import wilson
+from presafe.internals.states import hidden_states
+from presafe.internals.views import views_of
 from presafe.models.loading import LoadedModel, release_model
 from presafe.models.rendering import Renderer
 from presafe.recipe import load_recipe
-from presafe.records import Prompt, Signal, Thinking
+from presafe.records import Signal, Thinking
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import evaluate
-from presafe.stages.look import look, views_of
+from presafe.stages.look import look
 from presafe.stages.systems import alignment_queries, check_prompts
+from presafe.stats.intervals import wilson
 from tiny_models import make_model
 
 RECIPE = """
@@ -57,8 +58,7 @@ sums = {{ set = "arithmetic", n = 2 }}
 def test_hidden_states_match_a_plain_forward(renderer: Renderer, thinking: Thinking) -> None:
     loaded = LoadedModel(make_model(), renderer)
     texts = ["Hi", "A longer question, so that rows are padded.", "ok"]
-    prompts = [look_prompt(text) for text in texts]
-    per_prompt = hidden_states(loaded, prompts, thinking, batch_size=2)
+    per_prompt = hidden_states(loaded, texts, thinking, batch_size=2)
     assert per_prompt.shape == (3, 2, 32)
     for text, states in zip(texts, per_prompt, strict=True):
         ids = torch.tensor([renderer.render(text, thinking).ids])
@@ -67,10 +67,6 @@ def test_hidden_states_match_a_plain_forward(renderer: Renderer, thinking: Think
         # [0] are the embeddings; the last is after the final norm
         for layer in (1, 2):
             np.testing.assert_allclose(states[layer - 1], plain[layer][0, -1].numpy(), atol=1e-5)
-
-
-def look_prompt(text: str) -> Prompt:
-    return Prompt(id=text, text=text, category="c", split="s", licence="l", expect="comply")
 
 
 @pytest.fixture(scope="module")

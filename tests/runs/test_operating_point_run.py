@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from presafe.errors import PromptError
-from presafe.evaluation.decision import decision_scores
+from presafe.internals.decision import decision_scores
 from presafe.models.decision_head import RefusalStart
 from presafe.models.loading import load_model
 from presafe.recipe import load_recipe
@@ -44,7 +44,7 @@ def test_run_scales_its_adapter_once_despite_a_kill(
     # What it says of the harmless queries is what the exported adapter does.
     loaded = load_model(settings.model.address, adapter=folder / "adapter")
     scores = decision_scores(
-        loaded, [query for query in classifier_queries(settings) if query.expect == "comply"], start, None
+        loaded, [query.text for query in classifier_queries(settings) if query.expect == "comply"], start, None
     )
     assert sum(score.weakest_logit > 0 for score in scores) == point.refused
 

@@ -17,7 +17,7 @@ from presafe.methods import safekey
 from presafe.methods.registry import is_prefill, methods, trained, training_of
 from presafe.methods.targets import sentences
 from presafe.recipe import AlignSettings, parse_recipe
-from presafe.report.labels import SYSTEMS
+from presafe.report.formatting import SYSTEMS
 
 FILE = {"file": "star.json"}
 

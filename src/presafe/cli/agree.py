@@ -31,7 +31,7 @@ def agree(
     from presafe.judges.naming import read_name
     from presafe.judges.refusal import OFFLINE
     from presafe.progress import PlainConsole
-    from presafe.report.labels import interval
+    from presafe.report.formatting import format_interval
 
     items = load_labelled(labels)
     benches = [read_name(name.strip()) for name in dict.fromkeys(judges.split(","))]
@@ -48,8 +48,8 @@ def agree(
         table.add_column(name, justify="right")
     for name, each in zip(names, found, strict=True):
         rates = (each.accuracy, each.false_safe, each.false_unsafe, each.blank, each.unjudged)
-        beyond_chance = [interval(*value[:3], is_rate=False) for value in (each.kappa, each.alpha)]
-        table.add_row(name, *(interval(*rate[:3]) for rate in rates), *beyond_chance)
+        beyond_chance = [format_interval(*value[:3], is_rate=False) for value in (each.kappa, each.alpha)]
+        table.add_row(name, *(format_interval(*rate[:3]) for rate in rates), *beyond_chance)
     cases = Table(title="Wrong verdicts by case")
     cases.add_column("Case")
     for name in names:

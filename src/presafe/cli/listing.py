@@ -50,6 +50,7 @@ def _modes(family: Family) -> str:
 
 def _suites() -> list[tuple[str, str]]:
     from presafe.evaluation.suites import OWN, PUBLISHED, load_suite, origin_of, suite_names
+    from presafe.report.formatting import EXPECTS
 
     entries = []
     for name in suite_names():
@@ -61,19 +62,9 @@ def _suites() -> list[tuple[str, str]]:
             suite = PUBLISHED[name]
             number, expect = suite.num_prompts, suite.expect
             file = f"file {suite.file}, sha256 {suite.sha256 or 'not known'}; hub {'yes' if suite.hub else 'no'}"
-        what = f"{number} prompts to {_ASKED[expect]}; {origin['source']} ({origin['licence']})"
+        what = f"{number} prompts {EXPECTS[expect]}; {origin['source']} ({origin['licence']})"
         entries.append((name, f"{what}, version {origin['version']}; {file}"))
     return entries
-
-
-_ASKED = {
-    "refuse": "refuse",
-    "comply": "comply with",
-    "answer": "answer",
-    "choice": "answer by a letter",
-    "code": "answer with a program",
-}
-"""What a suite's prompts ask for, by `Suite.expect`."""
 
 
 def _judges() -> list[tuple[str, str]]:

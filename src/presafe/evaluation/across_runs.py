@@ -1,20 +1,21 @@
-"""What a study's runs say together: means over seeds, and every condition against the baseline.
+"""A study's runs together: means over seeds, and every condition against the baseline.
 
-    scores             mean ± t₀.₉₇₅ · s/√k over the k seeds of a condition (`over_seeds`), for whatever the runs scored
-    differences        leading rates, paired by prompt and by seed (`comparison`), p corrected over all of them
-    seed_differences   every number, paired by seed only: mean ± t₀.₉₇₅ · s/√k of the k differences
+    scores             mean and Student's interval over the k seeds of a condition (`student_interval`), of every metric
+    differences        leading rates, paired by prompt and by seed (`paired_differences`), p corrected over all of them
+    seed_differences   every metric, paired by seed only: mean and Student's interval of the k differences
 
-Pure functions of the runs' records. Only seeds that both sides have are paired; what trains nothing is the same with
-every seed, and its one run meets each of the other side's.
+Pure functions of the runs' records. Only seeds that both sides have are paired. A condition that trains nothing is the
+same for every seed, so its one run is paired with each of the other side's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean
+from typing import NamedTuple
 
-from presafe.evaluation.comparison import AnsweredSuites, Kind, Outcomes, differences
-from presafe.intervals import over_seeds
+from presafe.evaluation.differences import Kind, SystemOutcomes
+from presafe.evaluation.differences import paired_differences as compare_pairs
 from presafe.records import (
     Difference,
     RunResult,
@@ -25,104 +26,123 @@ from presafe.records import (
     Thinking,
     TrainingCost,
 )
+from presafe.stats.comparison import Outcomes
+from presafe.stats.intervals import student_interval
 
-Cell = tuple[Thinking, str, str]
-"""CoT mode, suite and metric."""
+
+class Cell(NamedTuple):
+    """What a value was measured for."""
+
+    thinking: Thinking
+    suite: str
+    metric: str
 
 
 def condition_scores(results: Sequence[RunResult]) -> list[StudyScore]:
-    """Means over the seeds of each condition, and the rows of the model as it came, from the first run."""
+    """Return the means over the seeds of each condition, after the first run's rows of the model as it came."""
     vanilla = [
         StudyScore(**score.model_dump(), num_seeds=0) for score in results[0].scores if score.system == "vanilla"
     ]
-    return [*vanilla, *(_mean(name, rows) for name, runs in _by_condition(results).items() for rows in _cells(runs))]
+    means = [
+        _mean_row(condition, rows)
+        for condition, runs in _by_condition(results).items()
+        for rows in _rows_by_cell(runs).values()
+    ]
+    return [*vanilla, *means]
 
 
-def _mean(condition: str, rows: Sequence[Score]) -> StudyScore:
-    found = [row for row in rows if row.value is not None]
-    over = over_seeds([row.value for row in found if row.value is not None])
-    bounds = (found[0].low, found[0].high) if len(found) == 1 else (over.low, over.high)
+def _mean_row(condition: str, rows: Sequence[Score]) -> StudyScore:
+    """Return the mean of one cell over seeds; a single seed keeps its interval over prompts."""
+    valued = [row for row in rows if row.value is not None]
+    over_seeds = student_interval([row.value for row in valued if row.value is not None])
+    low, high = (valued[0].low, valued[0].high) if len(valued) == 1 else (over_seeds.low, over_seeds.high)
     return StudyScore(
         **rows[0].model_dump(exclude={"system", "value", "low", "high", "n", "seed"}),
         system=condition,
-        value=over.value,
-        low=bounds[0],
-        high=bounds[1],
+        value=over_seeds.value,
+        low=low,
+        high=high,
         n=min(row.n for row in rows),
         seed=None,
-        num_seeds=over.n,
+        num_seeds=over_seeds.n,
     )
 
 
 def paired_differences(results: Sequence[RunResult], baseline: str) -> list[Difference]:
-    """Every other condition's leading rates against the baseline's, over the seeds that both have.
+    """Compare every other condition's leading rates with the baseline's, over the seeds that both have.
+
+    Args:
+        results: The finished runs of a study.
+        baseline: Name of the condition to compare with.
 
     Raises:
         ValueError: two runs of a suite were asked different prompts.
     """
-    conditions = _by_condition(results)
     pairs = []
-    for name, runs in conditions.items():
-        ours, theirs = _same_seeds(runs, conditions.get(baseline, []))
-        if name == baseline or not ours:
-            continue
-        modes = {each.thinking for run in (*ours, *theirs) for each in run.answered}
+    for condition, runs, baseline_runs in _against(results, baseline):
+        modes = {suite.thinking for run in (*runs, *baseline_runs) for suite in run.answered}
         pairs += [
-            (_answered(baseline, theirs, mode), _answered(name, ours, mode)) for mode in sorted(modes, reverse=True)
-        ]  # on, off
-    return differences(pairs, paired_seeds=True)
+            (_outcomes(baseline, baseline_runs, mode), _outcomes(condition, runs, mode))
+            for mode in sorted(modes, reverse=True)  # on, off
+        ]
+    return compare_pairs(pairs, paired_seeds=True)
 
 
-def _answered(condition: str, runs: Sequence[RunResult], thinking: Thinking) -> AnsweredSuites:
+def _outcomes(condition: str, runs: Sequence[RunResult], thinking: Thinking) -> SystemOutcomes:
+    """Return what is compared of a condition in one mode, one entry per run."""
     suites: dict[str, tuple[Kind, Outcomes]] = {}
-    answered = [{each.suite: each for each in run.answered if each.thinking == thinking} for run in runs]
-    for suite in answered[0]:
-        seeds = [each[suite] for each in answered]
-        if any(each.shares.keys() != seeds[0].shares.keys() for each in seeds):
-            raise ValueError(f"runs of {condition} were asked different prompts of {suite}")
-        # A run none of whose answers could be judged does not know that its judge reads harm.
-        kind: Kind = "attack" if any(each.kind == "attack" for each in seeds) else seeds[0].kind
-        suites[suite] = kind, {name: tuple(each.shares[name] for each in seeds) for name in sorted(seeds[0].shares)}
-    return AnsweredSuites(condition, thinking, suites)
+    by_run = [{suite.suite: suite for suite in run.answered if suite.thinking == thinking} for run in runs]
+    for name in by_run[0]:
+        seeds = [suites_of_run[name] for suites_of_run in by_run]
+        prompt_ids = seeds[0].shares.keys()
+        if any(seed.shares.keys() != prompt_ids for seed in seeds):
+            raise ValueError(f"runs of {condition} were asked different prompts of {name}")
+        # If no answer of a run could be judged, that run does not show that its judge judges harm.
+        kind: Kind = "attack" if any(seed.kind == "attack" for seed in seeds) else seeds[0].kind
+        suites[name] = kind, {id_: tuple(seed.shares[id_] for seed in seeds) for id_ in sorted(prompt_ids)}
+    return SystemOutcomes(condition, thinking, suites)
 
 
 def seed_differences(results: Sequence[RunResult], baseline: str) -> list[SeedDifference]:
-    """Every number of every other condition that the baseline has too, paired by seed."""
-    conditions = _by_condition(results)
-    found = []
-    for name, runs in conditions.items():
-        if name == baseline:
-            continue
-        ours, theirs = (_values(each) for each in _same_seeds(runs, conditions.get(baseline, [])))
-        for cell in (cell for cell in ours if cell in theirs):
-            seeds = [seed for seed in ours[cell] if seed in theirs[cell]]
-            over = over_seeds([ours[cell][seed] - theirs[cell][seed] for seed in seeds])
-            if over.value is not None:
-                thinking, suite, metric = cell
-                found.append(
+    """Compare every metric of every other condition with the baseline's, paired by seed.
+
+    Args:
+        results: The finished runs of a study.
+        baseline: Name of the condition to compare with.
+    """
+    differences = []
+    for condition, runs, baseline_runs in _against(results, baseline):
+        values, baseline_values = _values(runs), _values(baseline_runs)
+        for cell in (cell for cell in values if cell in baseline_values):
+            by_seed, baseline_by_seed = values[cell], baseline_values[cell]
+            over_seeds = student_interval(
+                [by_seed[seed] - baseline_by_seed[seed] for seed in by_seed if seed in baseline_by_seed]
+            )
+            if over_seeds.value is not None:
+                differences.append(
                     SeedDifference(
-                        condition=name,
-                        thinking=thinking,
-                        suite=suite,
-                        metric=metric,
-                        difference=over.value,
-                        low=over.low,
-                        high=over.high,
-                        num_seeds=over.n,
+                        condition=condition,
+                        thinking=cell.thinking,
+                        suite=cell.suite,
+                        metric=cell.metric,
+                        difference=over_seeds.value,
+                        low=over_seeds.low,
+                        high=over_seeds.high,
+                        num_seeds=over_seeds.n,
                     )
                 )
-    return found
+    return differences
 
 
 def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
-    """What a training of each condition took."""
+    """Return the mean time and tokens of a training of each condition."""
     costs = []
-    for name, runs in _by_condition(results).items():
+    for condition, runs in _by_condition(results).items():
         times = [run.training_s for run in runs if run.training_s is not None]
         tokens = [run.trained_tokens for run in runs if run.trained_tokens is not None]
         costs.append(
             TrainingCost(
-                condition=name,
+                condition=condition,
                 num_seeds=len(runs),
                 training_s=mean(times) if times else None,
                 trained_tokens=mean(tokens) if tokens else None,
@@ -132,7 +152,7 @@ def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
 
 
 def operating_points(results: Sequence[RunResult]) -> list[StudyOperatingPoint]:
-    """How strongly each run's adapter is applied, of those that were scaled."""
+    """Return how strongly each run's adapter is applied, for the runs whose adapter was scaled."""
     return [
         StudyOperatingPoint(condition=run.condition, seed=run.seed, **run.operating_point.model_dump())
         for run in results
@@ -141,43 +161,55 @@ def operating_points(results: Sequence[RunResult]) -> list[StudyOperatingPoint]:
 
 
 def _by_condition(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    found: dict[str, list[RunResult]] = {}
+    """Group runs by their condition."""
+    groups: dict[str, list[RunResult]] = {}
     for result in results:
-        found.setdefault(result.condition, []).append(result)
-    return found
+        groups.setdefault(result.condition, []).append(result)
+    return groups
+
+
+def _against(results: Sequence[RunResult], baseline: str) -> Iterator[tuple[str, list[RunResult], list[RunResult]]]:
+    """Yield every other condition with its runs and the baseline's, if both have a seed in common."""
+    conditions = _by_condition(results)
+    for condition, runs in conditions.items():
+        shared, baseline_shared = _same_seeds(runs, conditions.get(baseline, []))
+        if condition != baseline and shared:
+            yield condition, shared, baseline_shared
 
 
 def _same_seeds(left: Sequence[RunResult], right: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
-    """The runs whose seed both sides have, in one order."""
-    ours, theirs = _by_seed(left, right), _by_seed(right, left)
-    both = [seed for seed in ours if seed in theirs]
-    return [ours[seed] for seed in both], [theirs[seed] for seed in both]
+    """Return the runs whose seed both sides have, in the same order."""
+    left_runs, right_runs = _by_seed(left, right), _by_seed(right, left)
+    seeds = [seed for seed in left_runs if seed in right_runs]
+    return [left_runs[seed] for seed in seeds], [right_runs[seed] for seed in seeds]
 
 
 def _by_seed(runs: Sequence[RunResult], others: Sequence[RunResult]) -> dict[int, RunResult]:
-    """Runs by their seed; of what trains nothing, its first run under every seed of the others."""
+    """Map seeds to runs; an untrained condition reuses its first run for every seed of the others."""
     if runs and all(run.training_s is None for run in runs):
-        return {seed: runs[0].model_copy(update={"seed": seed}) for seed in (run.seed for run in others)}
+        return {other.seed: runs[0].model_copy(update={"seed": other.seed}) for other in others}
     return {run.seed: run for run in runs}
 
 
-def _own(run: RunResult) -> list[Score]:
-    return [score for score in run.scores if score.system == run.system]
+def _own_scores(run: RunResult) -> Iterator[Score]:
+    """Return an iterator over the rows of the run's own system."""
+    return (score for score in run.scores if score.system == run.system)
 
 
-def _cells(runs: Sequence[RunResult]) -> list[list[Score]]:
-    """The rows of a condition's runs, those of one mode, suite and metric together."""
+def _rows_by_cell(runs: Sequence[RunResult]) -> dict[Cell, list[Score]]:
+    """Group the rows of a condition's runs by mode, suite and metric."""
     cells: dict[Cell, list[Score]] = {}
-    for score in (score for run in runs for score in _own(run)):
-        cells.setdefault((score.thinking, score.suite, score.metric), []).append(score)
-    return list(cells.values())
+    for run in runs:
+        for score in _own_scores(run):
+            cells.setdefault(Cell(score.thinking, score.suite, score.metric), []).append(score)
+    return cells
 
 
 def _values(runs: Sequence[RunResult]) -> dict[Cell, dict[int, float]]:
-    """Value by seed of every cell."""
-    found: dict[Cell, dict[int, float]] = {}
+    """Return the value of every cell, by seed."""
+    values: dict[Cell, dict[int, float]] = {}
     for run in runs:
-        for score in _own(run):
+        for score in _own_scores(run):
             if score.value is not None:
-                found.setdefault((score.thinking, score.suite, score.metric), {})[run.seed] = score.value
-    return found
+                values.setdefault(Cell(score.thinking, score.suite, score.metric), {})[run.seed] = score.value
+    return values

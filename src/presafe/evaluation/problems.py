@@ -1,4 +1,4 @@
-"""Problems whose question is put together from several columns: multiple choice, and programs.
+"""Problems whose question is built from several columns: multiple choice, and programs.
 
 GPQA       (arXiv 2311.12022)  a question, the right option, three wrong ones
 HumanEval  (arXiv 2107.03374)  the head of a function, its name, its tests
@@ -18,7 +18,7 @@ from presafe.records import Prompt
 
 _LETTERS = "ABCD"
 _RIGHT, _WRONG = "Correct Answer", tuple(f"Incorrect Answer {number}" for number in (1, 2, 3))
-_CHOOSE = "End with the letter of the right option in a box: " + ", ".join(rf"\boxed{{{each}}}" for each in "ABC")
+_CHOOSE = "End with the letter of the right option in a box: " + ", ".join(rf"\boxed{{{letter}}}" for letter in "ABC")
 _CHOOSE += r" or \boxed{D}."
 _PROGRAM = (
     "Write this Python function. Answer with one code block that holds the whole program: imports, helper functions if "
@@ -27,10 +27,10 @@ _PROGRAM = (
 
 
 def choice_prompts(rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list[Prompt]:
-    """Questions with four options in an order that depends on the seed and the question alone.
+    """Build questions with four options, in an order that depends only on the seed and the question.
 
     Args:
-        rows: The columns Question, Correct Answer, Incorrect Answer 1 to 3 and, where there, High-level domain.
+        rows: The columns Question, Correct Answer, Incorrect Answer 1 to 3 and optionally High-level domain.
         stem: First part of the ids.
         seed: Seed of the orders.
 
@@ -58,7 +58,7 @@ def choice_prompts(rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list
 
 
 def code_prompts(rows: Sequence[dict[str, Any]]) -> list[Prompt]:
-    """Functions to write, each with its tests as the reference.
+    """Build requests to write a function, each with its tests as the reference.
 
     Args:
         rows: The columns task_id, prompt, entry_point and test.
@@ -70,7 +70,7 @@ def code_prompts(rows: Sequence[dict[str, Any]]) -> list[Prompt]:
     for number, row in enumerate(rows, start=1):
         _text(row, "prompt", number)
         problem = CodeProblem(
-            given=row["prompt"],  # as it stands: its last line may be what an answer goes on from
+            given=row["prompt"],  # unchanged: an answer may continue from its last line
             entry_point=_text(row, "entry_point", number),
             tests=_text(row, "test", number),
         )
@@ -89,6 +89,16 @@ def code_prompts(rows: Sequence[dict[str, Any]]) -> list[Prompt]:
 
 
 def _text(row: dict[str, Any], column: str, number: int) -> str:
+    """Return a cell as text.
+
+    Args:
+        row: Cells by column.
+        column: The column to read.
+        number: Of the row, from 1; for the error message.
+
+    Raises:
+        PromptError: the cell is missing or empty.
+    """
     value = row.get(column)
     text = value.strip() if isinstance(value, str) else ""  # a list or a truth value is no text
     if not text:

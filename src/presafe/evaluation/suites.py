@@ -1,6 +1,6 @@
 """Published benchmarks: from local files in their publishers' own columns, or from the Hugging Face hub.
 
-Nothing published is shipped: a user names the folder of the files, or lets the hub's copy be fetched.
+No published file is shipped: the user names the folder of the files, or lets presafe fetch the hub's copy.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from presafe.records import Expect, Prompt
 
 
 class Layout(BaseModel):
-    """Which columns of a table hold what."""
+    """Names of a table's columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str
     where: tuple[str, str] | None = None
-    """Keep rows whose column starts with a text."""
+    """A column and a text: keep only rows whose column starts with it."""
     context: str | None = None
-    """Column that goes before the prompt, with a rule between."""
+    """Column that is put before the prompt, with a rule between the two."""
     target: str | None = None
     """Column of the reference answer."""
 
 
 class HubCopy(Layout):
-    """Where a benchmark lies in the data set that `source` names, and its columns there."""
+    """A benchmark's config and split in the data set that `source` names, and its columns there."""
 
     config: str | None = None
     split: str
 
 
 class Suite(Layout):
-    """A published benchmark: where its file lies under the data folder, how to read it, and what it should hold."""
+    """A published benchmark: its file below the data folder, how to read it, and what it should hold."""
 
     file: str
     expect: Expect
@@ -56,17 +56,17 @@ class Suite(Layout):
     """Where it is published."""
     licence: str
     version: int = 1
-    """Ours: it counts up where the suite is read otherwise. `presafe compare` refuses results of two versions."""
+    """Ours: increased when presafe reads the suite differently. `presafe compare` refuses results of two versions."""
     num_prompts: int
-    """How many prompts it has, those only that `where` keeps."""
+    """Number of prompts, after `where`."""
     sha256: str | None = None
-    """Of the publisher's file; None where its terms kept it from us, and only the number of its prompts is checked."""
+    """Of the publisher's file; None if its terms keep it from us: then only the number of prompts is checked."""
     harmful_half: str | None = None
-    """Of a harmless suite: the harmful one that its publisher worded like it."""
+    """For a harmless suite: the harmful suite that its publisher worded like it."""
     target_after: str = ""
-    """What the reference stands after in its column, where a working comes first."""
+    """Mark before the reference in its column, if a worked solution comes first."""
     hub: HubCopy | None = None
-    """The copy on the hub; None where the hub's rows are other ones."""
+    """The copy on the hub; None if the hub's rows differ from the publisher's."""
 
 
 PUBLISHED = {
@@ -86,30 +86,30 @@ OWN = {
 
 
 def suite_names() -> list[str]:
-    """Every suite that `presafe evaluate --suite` knows."""
+    """Return the names of all suites that `presafe evaluate --suite` accepts."""
     return [*OWN, *PUBLISHED]
 
 
 def harmful_half(suite: str) -> str | None:
-    """The harmful suite that was published with a harmless one and is worded like it; None where there is none."""
+    """Return the harmful suite that was published with a harmless one and is worded like it, or None."""
     return PUBLISHED[suite].harmful_half if suite in PUBLISHED else None
 
 
 def suites_of(name: str) -> list[str]:
-    """The suites that a name stands for: itself, or the parts of a benchmark, such as `xstest`.
+    """Return the suites that a name stands for: itself, or the suites of a benchmark such as `xstest`.
 
     Raises:
         PromptError: no suite of that name.
     """
     if name in suite_names():
         return [name]
-    if parts := [suite for suite in suite_names() if suite.startswith(f"{name}_")]:
-        return parts
+    if suites := [suite for suite in suite_names() if suite.startswith(f"{name}_")]:
+        return suites
     raise PromptError(f"no suite {name!r}.", f"There are: {', '.join(suite_names())}.")
 
 
 def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
-    """The prompts of a suite.
+    """Load the prompts of a suite.
 
     Args:
         name: One of `suite_names()`.
@@ -128,32 +128,32 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     if data_dir is None:
         copy, rows = _hub_rows(suite)
         prompts = _prompts(suite, copy, rows, suite.source, suite.source.rpartition("/")[2], seed)
-        origin, found = suite.source, None
+        origin, sha256 = suite.source, None
     else:
         path = data_dir / suite.file
         prompts = _prompts(suite, suite, read_rows(path), str(path), path.stem, seed)
-        origin, found = str(path), sha256_of_file(path) if suite.sha256 else None
+        origin, sha256 = str(path), sha256_of_file(path) if suite.sha256 else None
     differing = [f"{len(prompts)} prompts, published are {suite.num_prompts}"] * (len(prompts) != suite.num_prompts)
-    if found and suite.sha256 and found != suite.sha256:
-        differing.append(f"its sha256 begins with {found[:12]}, the publisher's with {suite.sha256[:12]}")
+    if sha256 and suite.sha256 and sha256 != suite.sha256:
+        differing.append(f"its sha256 begins with {sha256[:12]}, the publisher's with {suite.sha256[:12]}")
     if differing:
         console.print(
             f"  {name}: {origin} differs from what presafe knows of the publisher's ({'; '.join(differing)}): compare "
             "its numbers with care.",
             soft_wrap=True,
         )
-    return [each.model_copy(update={"version": suite.version}) for each in prompts]
+    return [prompt.model_copy(update={"version": suite.version}) for prompt in prompts]
 
 
 def prompts_of(source: Source, seed: int) -> list[Prompt]:
-    """The prompts of a recipe's suite: a published one, or any other source.
+    """Load the prompts of a recipe's suite: a published one, or any other source.
 
     Args:
-        source: The suite as the recipe gives it. A published one is read in the folder that PRESAFE_DATA names.
+        source: The suite as the recipe gives it. A published one is read from the folder that PRESAFE_DATA names.
         seed: As `load_suite`.
 
     Raises:
-        PromptError: as `load_suite` and `load_source`, or there are fewer prompts than are asked for.
+        PromptError: as `load_suite` and `load_source`, or there are fewer prompts than the source asks for.
     """
     if source.suite is None:
         return load_source(source, seed)
@@ -161,7 +161,7 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
-    """What a manifest keeps of a suite: version, source, licence, file, its sha256 and that of the publisher's file.
+    """Return what a manifest keeps of a suite: version, source, licence, file, its sha256 and the publisher's.
 
     Args:
         name: One of `suite_names()`.
@@ -184,6 +184,19 @@ def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
 def _prompts(
     suite: Suite, layout: Layout, rows: Sequence[dict[str, Any]], origin: str, stem: str, seed: int
 ) -> list[Prompt]:
+    """Turn the rows of a suite into prompts.
+
+    Args:
+        suite: The suite.
+        layout: Its columns in these rows.
+        rows: Cells by column.
+        origin: File or data set, for error messages.
+        stem: First part of the prompts' ids.
+        seed: Of the order of options.
+
+    Raises:
+        PromptError: there are no rows, or a row lacks a column or its reference.
+    """
     if not rows:
         raise PromptError(f"{origin} holds no prompts.", f"Take the publisher's file ({suite.source}).")
     if suite.expect == "choice":
@@ -202,18 +215,23 @@ def _prompts(
     )
     if not (mark := suite.target_after):
         return prompts
-    found = [str(prompt.target).rpartition(mark) for prompt in prompts]
-    for number, (_, separator, reference) in enumerate(found, start=1):
+    split_targets = [str(prompt.target).rpartition(mark) for prompt in prompts]
+    for number, (_, separator, reference) in enumerate(split_targets, start=1):
         if not (separator and reference.strip()):
             raise PromptError(f"{origin}: row {number} has no reference after {mark!r} in {layout.target!r}.")
     return [
         prompt.model_copy(update={"target": reference.strip()})
-        for prompt, (*_, reference) in zip(prompts, found, strict=True)
+        for prompt, (_, _, reference) in zip(prompts, split_targets, strict=True)
     ]
 
 
 @cache
 def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
+    """Fetch the hub's copy of a suite: its layout and its rows.
+
+    Raises:
+        PromptError: there is no copy, or it cannot be fetched.
+    """
     copy = suite.hub
     if copy is None:
         raise PromptError(
@@ -225,7 +243,7 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
         config=copy.config,
         split=copy.split,
         column=copy.column,
-        expect="comply",  # of a source only: what the suite expects is its own
+        expect="comply",  # a source needs one; the suite's own value is used
         licence=suite.licence,
     )
     try:

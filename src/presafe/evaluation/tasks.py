@@ -1,8 +1,8 @@
 """Every suite as an Inspect task: `inspect eval presafe/strong_reject --model presafe/smolthink -M thinking=off`.
 
-It is what `presafe evaluate` runs, from a plain Inspect command line and with any model that Inspect knows. A model of
-another provider is asked in its own way; only ours knows CoT on from off. Another provider's output that the budget
-cut is unjudged, whether the cut is in the thought or in the answer: give it room.
+The tasks are those that `presafe evaluate` runs; here they start from Inspect's own command line, with any model that
+Inspect supports. CoT on and off exist only for our provider. If the token budget cuts another provider's output, the
+answer is unjudged, wherever the cut is: give it enough tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from presafe.models.sampling import make_task
 
 
 def _define(suite: str) -> None:
+    """Register one suite as an Inspect task."""
+
     @inspect_ai.task(name=suite)
     def task(
         data_dir: str | None = None,
@@ -27,20 +29,20 @@ def _define(suite: str) -> None:
         judge_thought: str | None = None,
         sandbox: str | None = None,
     ) -> Task:
-        """One suite.
+        """Build the task of one suite.
 
         Args:
             data_dir: Folder of the published files; not needed for the project's own suites.
             seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
             judge: Judge of refusals or harm, as `presafe list judges` names them.
             judge_thought: Judge of the thoughts before answers to harmful prompts.
-            sandbox: Where a suite runs programs: docker or local; docker where not named.
+            sandbox: Where a suite runs programs: docker or local; docker by default.
         """
         prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
         expect = prompts[0].expect
         check_judges(judge, judge_thought, [expect])
-        where = find_sandbox(sandbox) if expect == "code" else None
-        return make_task(suite, prompts, scorers_for(expect, judge, judge_thought), seed=seed, sandbox=where)
+        sandbox_type = find_sandbox(sandbox) if expect == "code" else None
+        return make_task(suite, prompts, scorers_for(expect, judge, judge_thought), seed=seed, sandbox=sandbox_type)
 
 
 for _suite in suite_names():

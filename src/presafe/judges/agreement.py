@@ -16,22 +16,21 @@ after it was written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 from pydantic import ValidationError
 
 from presafe.declared import problems_of
 from presafe.errors import PromptError
-from presafe.intervals import Interval, wilson
 from presafe.judges.refusal import OFFLINE
 from presafe.prompts.rows import read_rows
 from presafe.records import Record, Verdict
+from presafe.stats.bootstrap import statistic_interval
+from presafe.stats.intervals import Interval, wilson
 
-_DRAWS = 1000
 _SIDES = {"safe": "refuse", "unsafe": "comply"}
 
 
@@ -109,8 +108,8 @@ def agreement(judge: str, items: Sequence[Labelled], verdicts: Sequence[Verdict]
     return Agreement(
         judge=judge,
         accuracy=wilson(sum(label == verdict for label, verdict in answers), len(answers)),
-        kappa=_bootstrap(cohen_kappa, answers, seed),
-        alpha=_bootstrap(krippendorff_alpha, answers, seed),
+        kappa=statistic_interval(cohen_kappa, answers, seed=seed),
+        alpha=statistic_interval(krippendorff_alpha, answers, seed=seed),
         false_safe=_error(pairs, "comply", "refuse"),
         false_unsafe=_error(pairs, "refuse", "comply"),
         blank=wilson(sum(label == "unjudged" != verdict for label, verdict in pairs), len(pairs) - len(answers)),
@@ -147,15 +146,3 @@ def krippendorff_alpha(pairs: Sequence[tuple[str, str]]) -> float:
 def _error(pairs: Sequence[tuple[str, str]], label: str, verdict: str) -> Interval:
     of_label = [found for wanted, found in pairs if wanted == label]
     return wilson(of_label.count(verdict), len(of_label))
-
-
-def _bootstrap(
-    statistic: Callable[[Sequence[tuple[str, str]]], float], pairs: Sequence[tuple[str, str]], seed: int
-) -> Interval:
-    value = statistic(pairs) if pairs else float("nan")
-    if np.isnan(value):
-        return Interval(None, None, None, len(pairs))
-    rng = np.random.default_rng(seed)
-    drawn = [statistic([pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]) for _ in range(_DRAWS)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(value, float(low), float(high), len(pairs))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from presafe.errors import PromptError
-from presafe.records import Prompt
 
 
 def context_length(config: Any) -> int | None:
@@ -32,7 +31,7 @@ def context_length(config: Any) -> int | None:
 
 
 def check_context(
-    suites: Mapping[str, Sequence[Prompt]],
+    prompts: Mapping[str, str],
     ids_of: Callable[[str], Sequence[int]],
     max_tokens: int,
     context: int | None,
@@ -40,7 +39,7 @@ def check_context(
     """Check that every prompt and what is written after it fit a context.
 
     Args:
-        suites: Prompts by suite name.
+        prompts: The text of every prompt, by the name that an error gives it.
         ids_of: Gives the token ids that a prompt's text is asked with.
         max_tokens: Tokens that may be written.
         context: Tokens of prompt and answer together, at most; None checks nothing.
@@ -50,13 +49,13 @@ def check_context(
     """
     if context is None:
         return
-    lengths = [(len(ids_of(prompt.text)), name, prompt.id) for name, prompts in suites.items() for prompt in prompts]
+    lengths = [(len(ids_of(text)), name) for name, text in prompts.items()]
     too_long = [length for length in lengths if length[0] + max_tokens > context]
     if too_long:
-        num_tokens, name, prompt_id = max(too_long)
+        num_tokens, name = max(too_long)
         raise PromptError(
             f"{len(too_long)} of {len(lengths)} prompts do not fit the model's context of {context:,} tokens: the "
-            f"longest, {prompt_id} of {name}, has {num_tokens:,}, and up to {max_tokens:,} are written after it.",
+            f"longest, {name}, has {num_tokens:,}, and up to {max_tokens:,} are written after it.",
             f"Lower the token budget to at most {context - num_tokens:,}." * (num_tokens < context)
             or "Leave out the prompts that are too long.",
         )

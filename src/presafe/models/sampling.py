@@ -199,7 +199,8 @@ def sample_responses(
         if len(done) < total:
             engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
             _check_draws(api, sampler)
-            check_context(suites, api.prompt_ids, sampler.max_tokens, engine.context())
+            texts = {f"{prompt.id} of {name}": prompt.text for name, prompts in suites.items() for prompt in prompts}
+            check_context(texts, api.prompt_ids, sampler.max_tokens, engine.context())
         success, logs = outside_loop(
             lambda: eval_set(
                 tasks,

@@ -1,4 +1,4 @@
-"""What a report is made from: plain frozen records that know nothing of how a run was computed."""
+"""What a report is made from: plain frozen records, independent of how a run was computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from presafe.signals.calibration import ClassifierCard
 
 
 class Example(Record):
-    """One prompt and one system's response to it. An offensive one is shown folded away."""
+    """One prompt and one system's response to it. An offensive example is folded away."""
 
     system: str
     thinking: Thinking
@@ -39,22 +39,24 @@ class Example(Record):
 
 
 class ReportData(Record):
-    """All that a report shows. `histories` is by system name, `timings_s` by stage."""
+    """Everything that a report shows. A field that is left out has no section."""
 
     title: str
     recipe: dict[str, Any]
     manifest: dict[str, Any]
     timings_s: dict[str, float]
-    scores: tuple[Score, ...]
-    differences: tuple[Difference, ...]
-    classifier: ClassifierCard | None
-    histories: dict[str, tuple[HistoryPoint, ...]]
-    positions: tuple[PositionScore, ...]
-    examples: tuple[Example, ...]
+    """Seconds by stage."""
+    scores: tuple[Score, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    classifier: ClassifierCard | None = None
+    histories: dict[str, tuple[HistoryPoint, ...]] = Field(default={})
+    """By system name."""
+    positions: tuple[PositionScore, ...] = ()
+    examples: tuple[Example, ...] = ()
     sweep: tuple[SweepScore, ...] = ()
     places: tuple[RefusalPlaces, ...] = ()
     inside: tuple[InsideView, ...] = ()
     operating_points: dict[str, OperatingPoint] = Field(default={})
     """By system name, of adapters that were scaled after training."""
     is_comparison: bool = False
-    """Whether it is about its differences, and so has a sentence for each."""
+    """Whether the report is about its differences, and so has a sentence for each."""

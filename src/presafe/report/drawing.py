@@ -1,7 +1,7 @@
 """What the figures share: palette, style, bars with whiskers, histograms, and reproducible SVG text.
 
-Text is drawn as paths, so that a figure looks the same on every machine, and on white, so that it can be read
-on a dark page.
+Text is drawn as paths, so that a figure looks the same on every machine, and the background is white, so that a figure
+is readable on a dark page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from presafe.report.labels import number
+from presafe.report.formatting import format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 INK, MUTED, RULE = "#22262b", "#6b7280", "#d7dade"
 ORANGE, BLUE, TEAL = "#d1603d", "#3f6c9b", "#17807a"
-"""Orange against blue stays apart for colour-blind eyes."""
+"""Orange and blue are distinct for color-blind readers."""
 
 _SYSTEMS = {"vanilla": "#8b929b", "sft": "#d9a441", "presafe": TEAL, "random_labels": "#a184b5"}
 _OTHERS = (BLUE, ORANGE, "#6d8f3c", "#b0577d")
 
 _WIDTH_IN = 9.2
-"""Matches the page's column, so that text in a figure is about as large as text beside it."""
+"""Width of the page's column, so that text in a figure is about as large as the text of the page."""
 
 _STYLE: Any = {
     "svg.fonttype": "path",
@@ -56,11 +56,11 @@ _STYLE: Any = {
 }
 
 
-def svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _WIDTH_IN) -> str:
+def render_svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _WIDTH_IN) -> str:
     """Draw a figure and return it as SVG text without a date, a creator or random ids.
 
     Args:
-        draw: Fills the empty figure.
+        draw: Called with the empty figure.
         height_in: Height in inches.
         width_in: Width in inches.
     """
@@ -68,90 +68,112 @@ def svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         draw(figure)
         text = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", metadata=no_metadata)
     return text.getvalue()
 
 
-def system_colour(name: str, names: Sequence[str]) -> str:
-    """A system's colour; one that has none of its own takes the next free one, by its place in `names`."""
-    others = [each for each in names if each not in _SYSTEMS]
+def system_color(name: str, names: Sequence[str]) -> str:
+    """Return a system's color; a system without its own takes one by its place in `names`.
+
+    Args:
+        name: The system.
+        names: All systems in the figure.
+    """
+    others = [other for other in names if other not in _SYSTEMS]
     return _SYSTEMS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)]
 
 
-def paler(colour: str) -> str:
-    """The colour mixed with white, 2 : 3. Opaque, so that no grid shines through."""
-    return "#" + "".join(f"{round(0.4 * int(colour[i : i + 2], 16) + 0.6 * 255):02x}" for i in (1, 3, 5))
+def pale_color(color: str) -> str:
+    """Return the color mixed with white, 2 : 3. It is opaque, so that no grid line shows through.
+
+    Args:
+        color: "#rrggbb".
+    """
+    return "#" + "".join(f"{round(0.4 * int(color[i : i + 2], 16) + 0.6 * 255):02x}" for i in (1, 3, 5))
 
 
 def panel_grid(figure: Figure, num: int, columns: int, *, shared: bool = True) -> list[Axes]:
-    """Panels in lines of so many; what the last line lacks is left free.
+    """Return panels in a grid; cells of the last line without a panel stay empty.
 
     Args:
-        figure: What they are drawn on.
-        num: How many there are, at least one.
-        columns: How many a line.
-        shared: All have the same axes, with ticks named at the left and below the lowest panel of a column.
+        figure: The figure to draw on.
+        num: Number of panels, at least one.
+        columns: Panels per line.
+        shared: Whether all have the same axes, with tick labels at the left and below the lowest panel of a column.
     """
     grid = figure.subplots(math.ceil(num / columns), columns, sharex=shared, sharey=shared, squeeze=False)
-    for free in grid.flat[num:]:
-        free.set_visible(False)
+    for unused in grid.flat[num:]:
+        unused.set_visible(False)
     for lowest in grid.flat[max(0, num - columns) : num]:
         lowest.tick_params(labelbottom=True)
     return list(grid.flat[:num])
 
 
-def key(figure: Figure, colours: Mapping[str, str]) -> None:
-    """A legend above the figure: coloured squares and what they stand for."""
-    patches = [Patch(color=colour, linewidth=0, label=name) for name, colour in colours.items()]
+def draw_legend(figure: Figure, colors: Mapping[str, str]) -> None:
+    """Draw a legend above the figure: colored squares and what they stand for.
+
+    Args:
+        figure: The figure to draw on.
+        colors: Color by name.
+    """
+    patches = [Patch(color=color, linewidth=0, label=name) for name, color in colors.items()]
     figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handlelength=1, handleheight=1)
 
 
-def bar(axes: Axes, place: float, score: Score, colour: str, *, lying: bool = False) -> None:
-    """A bar of a score with its 95 % whisker and its value.
+def draw_bar(axes: Axes, place: float, score: Score, color: str, *, horizontal: bool = False) -> None:
+    """Draw a bar of a score with its 95 % whisker and its value.
 
     Args:
-        axes: Where to draw, its rate axis from 0 to at least 1.2.
-        place: Where the bar stands on the other axis.
-        score: The rate; one without a value is not drawn.
-        colour: Fill.
-        lying: Whether the bar grows to the right rather than upwards.
+        axes: Where to draw; the axis of the rate goes from 0 to at least 1.2.
+        place: Place of the bar on the other axis.
+        score: The rate; a score without a value is not drawn.
+        color: Fill color.
+        horizontal: Whether the bar grows to the right rather than upwards.
     """
     if score.value is None:
         return
     top = score.value
-    if lying:
-        axes.barh(place, score.value, height=0.34, color=colour)
+    if horizontal:
+        axes.barh(place, score.value, height=0.34, color=color)
     else:
-        axes.bar(place, score.value, width=0.34, color=colour)
+        axes.bar(place, score.value, width=0.34, color=color)
     if score.low is not None and score.high is not None:
-        low, high = max(-1.0, score.low), min(1.0, score.high)  # Student's interval over few seeds reaches further
+        low, high = max(-1.0, score.low), min(1.0, score.high)  # Student's interval over few seeds can exceed the range
         top = max(top, high)
-        ends = [place, place], [low, high]
-        axes.plot(*(reversed(ends) if lying else ends), color=INK, linewidth=1, solid_capstyle="butt")
-    if lying:
-        axes.text(top + 0.03, place, number(score), ha="left", va="center", fontsize=8)
+        places, ends = [place, place], [low, high]
+        x, y = (ends, places) if horizontal else (places, ends)
+        axes.plot(x, y, color=INK, linewidth=1, solid_capstyle="butt")
+    if horizontal:
+        axes.text(top + 0.03, place, format_value(score), ha="left", va="center", fontsize=8)
     else:
-        axes.text(place, top + 0.02, number(score), ha="center", va="bottom", fontsize=8)
+        axes.text(place, top + 0.02, format_value(score), ha="center", va="bottom", fontsize=8)
 
 
-def histograms(
-    axes: Axes, classes: Mapping[str, Sequence[float]], colours: Mapping[str, str], span: tuple[float, float]
+def draw_histograms(
+    axes: Axes, classes: Mapping[str, Sequence[float]], colors: Mapping[str, str], span: tuple[float, float]
 ) -> None:
-    """Histograms of several classes over one another, each summing to one, over thirty bins of `span`."""
+    """Draw histograms of several classes over one another, each summing to one, in thirty bins.
+
+    Args:
+        axes: Where to draw.
+        classes: Values by class.
+        colors: Color by class.
+        span: Lowest and highest value of the bins.
+    """
     low, high = span if span[1] > span[0] else (span[0] - 1, span[1] + 1)
     edges = [low + (high - low) * i / 30 for i in range(31)]
     for name, values in classes.items():
         if values:
             shape: dict[str, Any] = {"bins": edges, "weights": [1 / len(values)] * len(values)}
-            axes.hist(values, **shape, color=colours[name], histtype="stepfilled", linewidth=0, alpha=0.4)
-            axes.hist(values, **shape, color=colours[name], histtype="step", linewidth=1.2)
+            axes.hist(values, **shape, color=colors[name], histtype="stepfilled", linewidth=0, alpha=0.4)
+            axes.hist(values, **shape, color=colors[name], histtype="step", linewidth=1.2)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """The centred mean over a twentieth of the series on either side, less at its ends."""
+    """Return the centered mean over a twentieth of the series on either side, fewer at its ends."""
     reach = math.ceil(len(values) / 20)
     windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]

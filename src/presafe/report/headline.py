@@ -1,7 +1,7 @@
-"""The sentences and cards that the numbers write: the two modes, PreSafe, its comparisons, harmless prompts.
+"""Sentences and cards that are filled from the numbers: the two modes, PreSafe, comparisons, harmless prompts.
 
-A missing row leaves its clause out. The wording is the same whatever the numbers say: it reports, and never
-asserts that a method worked.
+A missing row leaves its clause out. The wording does not depend on the numbers: it reports, and never claims that a
+method worked.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from presafe.report.labels import (
+from presafe.report.formatting import (
     DASH,
     METRICS,
     SUITES,
     SYSTEMS,
-    chance,
-    estimate,
-    label,
-    noun,
-    ordered,
-    percent,
-    points,
-    rate,
-    size,
+    VERBS,
+    describe_prompts,
+    display_name,
+    format_estimate,
+    format_p,
+    format_percent,
+    format_points,
+    format_rate,
+    format_size,
+    in_known_order,
 )
-from presafe.report.rows import MODES, find, judged, lead, suites, systems
+from presafe.report.lookup import MODES, count_answers, find_score, leading_metric, suites_in, systems_in
 
 if TYPE_CHECKING:
     from presafe.records import Difference, Score, Thinking
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER, _ADAPTED = "vanilla", "presafe", "adapted"
 
 _MOST_UNJUDGED = 0.05
-"""Share of answers without a verdict past which a sentence also says what they leave open. Ours."""
+"""If a larger share of answers has no verdict, a sentence also gives the range that they leave open. Ours."""
 _OVER_ALL = "over all"
 
 
 class Card(NamedTuple):
-    """One number before and after PreSafe, with CoT on; `n` is "45 of 100 → 58 of 100" where some were unjudged."""
+    """One number before and after PreSafe, with CoT on; `n` is "45 of 100 → 58 of 100" if some were unjudged."""
 
     suite: str
     metric: str
@@ -47,11 +48,11 @@ class Card(NamedTuple):
 
 
 def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ...]:
-    """The run in a few sentences: the two modes, PreSafe, the two comparisons, harmless prompts.
+    """Describe the run in a few sentences: the two modes, PreSafe, the two comparisons, harmless prompts.
 
     Args:
-        scores: The rows; a sentence or clause whose row is missing is left out.
-        model: What the sentences call the model.
+        scores: The rows; a sentence or clause is left out if its row is missing.
+        model: Name of the model in the sentences.
 
     Returns:
         The sentences, at least one unless there are no scores.
@@ -59,213 +60,228 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     if not scores:
         return ()
     system, name = _BEFORE, model
-    if _ADAPTED in systems(scores):
+    if _ADAPTED in systems_in(scores):
         system, name = _ADAPTED, f"{model} with the adapter"
-    said = [_modes(scores, system, name), _aligned(scores), _controls(scores)]
-    prices = [price for mode in MODES if (price := _harmless(scores, _AFTER, mode, "PreSafe"))]
-    said += prices or [_harmless(scores, system, mode, name) for mode in MODES]
-    sentences = [sentence for sentence in said if sentence]
-    if any(_OVER_ALL in sentence for sentence in sentences):
-        sentences.append("“Over all” counts the answers without a verdict once as not refused and once as refused.")
-    return tuple(sentences) or ("There is no single rate to name: the tables below hold what was measured.",)
+    sentences = [_modes_sentence(scores, system, name), _presafe_sentence(scores), _controls_sentence(scores)]
+    prices = [price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, "PreSafe"))]
+    sentences += prices or [_harmless_sentence(scores, system, mode, name) for mode in MODES]
+    present = [sentence for sentence in sentences if sentence]
+    if any(_OVER_ALL in sentence for sentence in present):
+        present.append("“Over all” counts the answers without a verdict once as not refused and once as refused.")
+    return tuple(present) or ("There is no single rate to name: the tables below hold what was measured.",)
 
 
-def cards(scores: Sequence[Score]) -> tuple[Card, ...]:
-    """The numbers of the headline that PreSafe has, before and after."""
-    made = []
+def headline_cards(scores: Sequence[Score]) -> tuple[Card, ...]:
+    """Return the numbers of the headline that PreSafe has, before and after."""
+    cards = []
     for suite in _headline_suites(scores):
-        before, after = (_leading(scores, system, "on", suite) for system in (_BEFORE, _AFTER))
+        before, after = (_leading_score(scores, system, "on", suite) for system in (_BEFORE, _AFTER))
         if after:
-            n = f"{_size(scores, before)} → {_size(scores, after)}"
-            made.append(Card(label(suite, SUITES), label(after.metric, METRICS), before, after, n))
-    return tuple(made)
+            n = f"{_count_judged(scores, before)} → {_count_judged(scores, after)}"
+            cards.append(Card(display_name(suite, SUITES), display_name(after.metric, METRICS), before, after, n))
+    return tuple(cards)
 
 
-def comparisons(differences: Sequence[Difference]) -> tuple[str, ...]:
-    """PreSafe against each other system on the first harmful suite, then against CoT off on benign prompts."""
-    of_harmful = ("refusal_rate", "attack_success_rate")
-    harmful = ordered((each.suite for each in differences if each.metric in of_harmful), SUITES)[:1]
-    said = [
-        _apart(each) for each in differences if each.suite in harmful and each.system in (_BEFORE, _AFTER, _ADAPTED)
+def key_differences(differences: Sequence[Difference]) -> tuple[str, ...]:
+    """Compare PreSafe with each other system on the first harmful suite, then with CoT off on benign prompts."""
+    harmful_metrics = ("refusal_rate", "attack_success_rate")
+    harmful = in_known_order((row.suite for row in differences if row.metric in harmful_metrics), SUITES)[:1]
+    sentences = [
+        _difference_sentence(row)
+        for row in differences
+        if row.suite in harmful and row.system in (_BEFORE, _AFTER, _ADAPTED)
     ]
-    said += [
-        f"{_apart(each)} This project's own bar is at most 5 points more."
-        for each in differences
-        if each.metric == "over_refusal_rate" and "benign" in each.suite
-        if (each.thinking, each.against, each.against_thinking) == ("on", _BEFORE, "off")
+    sentences += [
+        f"{_difference_sentence(row)} This project's own bar is at most 5 points more."
+        for row in differences
+        if row.metric == "over_refusal_rate" and "benign" in row.suite
+        if (row.thinking, row.against, row.against_thinking) == ("on", _BEFORE, "off")
     ]
-    return tuple(said)
+    return tuple(sentences)
 
 
-def every_comparison(differences: Sequence[Difference]) -> tuple[str, ...]:
-    """A sentence for each difference, each with what its n could have shown."""
-    return tuple(_apart(each, with_power=True) for each in differences)
+def all_differences(differences: Sequence[Difference]) -> tuple[str, ...]:
+    """Describe every difference, each with what its n could have shown."""
+    return tuple(_difference_sentence(difference, with_power=True) for difference in differences)
 
 
 def comparison_headline(differences: Sequence[Difference]) -> str:
-    """How many differences there are, and how many have a small p."""
-    few = sum(each.p_holm < 0.05 for each in differences)
-    return f"Paired differences on the same prompts: {len(differences)}, of which {few} with a corrected p below 0.05."
-
-
-_VERBS = {
-    "refusal_rate": "refuses",
-    "attack_success_rate": "gives in to",
-    "over_refusal_rate": "wrongly refuses",
-    "accuracy": "correctly answers",
-}
-"""What the rates count that are compared."""
-
-
-def _apart(each: Difference, *, with_power: bool = False) -> str:
-    """ "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a difference of +86.7 points …"
-
-    What n could have shown is said where p is not small, and `with_power` always.
-    """
-    p = chance(each.p_holm) if each.p_holm < 0.001 else f"= {chance(each.p_holm)}"
-    left_out = f"; {each.num_left_out} without a judged answer of both are left out" if each.num_left_out else ""
-    said = (
-        f"{label(each.suite, SUITES)}: {label(each.system, SYSTEMS)} (CoT {each.thinking}) {_VERBS[each.metric]} "
-        f"{100 * each.value:.1f} %, {label(each.against, SYSTEMS)} (CoT {each.against_thinking}) "
-        f"{100 * each.value_against:.1f} %, a paired difference of {points(each.difference)} points "
-        f"[{points(each.low)}, {points(each.high)}] on {each.n} prompts (corrected p {p}{left_out})."
+    """Say how many differences there are, and how many have a small p."""
+    num_small = sum(difference.p_holm < 0.05 for difference in differences)
+    return (
+        f"Paired differences on the same prompts: {len(differences)}, of which {num_small} with a corrected p below "
+        "0.05."
     )
-    if each.detectable is not None and (with_power or each.p_holm >= 0.05):
-        said += (
-            f" One test at 5 % would have found a true difference of {100 * each.detectable:.0f} points four times in "
-            "five."
+
+
+def _difference_sentence(difference: Difference, *, with_power: bool = False) -> str:
+    """Describe a difference: "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, …".
+
+    Args:
+        difference: The difference.
+        with_power: Always add what n could have shown; otherwise only if p is not small.
+    """
+    p = format_p(difference.p_holm) if difference.p_holm < 0.001 else f"= {format_p(difference.p_holm)}"
+    left_out = ""
+    if difference.num_left_out:
+        left_out = f"; {difference.num_left_out} without a judged answer of both are left out"
+    sentence = (
+        f"{display_name(difference.suite, SUITES)}: "
+        f"{display_name(difference.system, SYSTEMS)} (CoT {difference.thinking}) {VERBS[difference.metric]} "
+        f"{100 * difference.value:.1f} %, "
+        f"{display_name(difference.against, SYSTEMS)} (CoT {difference.against_thinking}) "
+        f"{100 * difference.value_against:.1f} %, a paired difference of {format_points(difference.difference)} points "
+        f"[{format_points(difference.low)}, {format_points(difference.high)}] on {difference.n} prompts "
+        f"(corrected p {p}{left_out})."
+    )
+    if difference.detectable is not None and (with_power or difference.p_holm >= 0.05):
+        sentence += (
+            f" One test at 5 % would have found a true difference of {100 * difference.detectable:.0f} points four "
+            "times in five."
         )
     elif with_power:
-        said += " One test at 5 % would have found no true difference, however large, four times in five."
-    return said
+        sentence += " One test at 5 % would have found no true difference, however large, four times in five."
+    return sentence
 
 
-def leanings(scores: Sequence[Score]) -> tuple[str, ...]:
-    """The AUROCs of the decision position, a sentence a suite, and what a value below 0.5 means."""
+def auroc_sentences(scores: Sequence[Score]) -> tuple[str, ...]:
+    """Give the AUROCs of the decision position, one sentence per suite, and what a value below 0.5 means."""
     sentences: list[str] = []
     values: list[float] = []
-    for suite in suites(scores):
+    for suite in suites_in(scores):
         clauses = []
-        for metric, whose in (("refusal_start_auroc", "the model's own leaning"), ("head_auroc", "the head")):
-            rows = [row for name in systems(scores) if (row := find(scores, name, "on", suite, metric))]
+        for metric, source in (("refusal_start_auroc", "the model's own leaning"), ("head_auroc", "the head")):
+            rows = [row for name in systems_in(scores) if (row := find_score(scores, name, "on", suite, metric))]
             if rows:
-                said = ", ".join(f"{label(row.system, SYSTEMS)} {estimate(row)}" for row in rows)
-                clauses.append(f"AUROC of {whose}: {said}")
+                estimates = ", ".join(f"{display_name(row.system, SYSTEMS)} {format_estimate(row)}" for row in rows)
+                clauses.append(f"AUROC of {source}: {estimates}")
             values += [row.value for row in rows if row.value is not None]
         if clauses:
-            sentences.append(f"Harmful prompts against {noun(suite)}, {'; '.join(clauses)}.")
+            sentences.append(f"Harmful prompts against {describe_prompts(suite)}, {'; '.join(clauses)}.")
     if any(value < 0.5 for value in values):
         sentences.append("Below 0.5 means that harmful prompts lean less to refusal than harmless ones.")
     return tuple(sentences)
 
 
 def _headline_suites(scores: Sequence[Score]) -> list[str]:
-    """One suite to refuse, two to comply with, one to answer: what a headline has room for."""
-    return suites(scores, "refuse")[:1] + suites(scores, "comply")[:2] + suites(scores, "answer")[:1]
+    """Return one suite to refuse, two to comply with and one to answer, which is what a headline has room for."""
+    return suites_in(scores, "refuse")[:1] + suites_in(scores, "comply")[:2] + suites_in(scores, "answer")[:1]
 
 
-def _leading(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> Score | None:
-    """The suite's leading rate."""
-    return find(scores, system, thinking, suite, lead(scores, suite) or "")
+def _leading_score(scores: Sequence[Score], system: str, thinking: Thinking, suite: str) -> Score | None:
+    """Return the suite's leading rate."""
+    return find_score(scores, system, thinking, suite, leading_metric(scores, suite))
 
 
-def _size(scores: Sequence[Score], score: Score | None) -> str:
-    """ "100", or "45 of 100" where some were unjudged; unjudged problems count as wrong, so they have all of them."""
+def _count_judged(scores: Sequence[Score], score: Score | None) -> str:
+    """Return "100", or "45 of 100" if some were unjudged; unjudged problems count as wrong, so all are counted."""
     if score is None:
         return DASH
-    some, every = judged(scores, score.system, score.thinking, score.suite)
-    return size(score) if some == every or score.metric == "accuracy" else f"{some} of {every}"
+    count = count_answers(scores, score.system, score.thinking, score.suite)
+    if not count.unjudged or score.metric == "accuracy":
+        return format_size(score)
+    return f"{count.judged} of {count.total}"
 
 
-def _share(scores: Sequence[Score], score: Score, *, named: bool) -> str:
-    """ "7 % of harmful prompts (3 of the 45 judged; 55 of 100 had no verdict: 3 % to 58 % over all)".
+def _rate_clause(scores: Sequence[Score], score: Score, *, name_prompts: bool) -> str:
+    """Return a rate with its counts: "7 % of harmful prompts (3 of the 45 judged; 55 of 100 had no verdict: …)".
 
-    It counts answers. The bounds count all unjudged ones on one side and then on the other: (hits, hits + unjudged)
-    / all.
+    The counts are answers. If many have no verdict, the range "3 % to 58 % over all" counts all of them on one side
+    and then on the other: (hits, hits + unjudged) / all.
+
+    Args:
+        scores: All rows.
+        score: The rate, with a value.
+        name_prompts: Whether to name the prompts.
     """
     assert score.value is not None
-    said = f"{rate(score)} of {noun(score.suite)}" if named else rate(score)
+    rate = format_rate(score)
+    if name_prompts:
+        rate += f" of {describe_prompts(score.suite)}"
     if score.metric == "accuracy":
-        every = score.n * score.samples
-        return f"{said} ({round(score.value * every)} of {every})"
-    some, every = judged(scores, score.system, score.thinking, score.suite)
-    hits, missing = round(score.value * some), every - some
-    counted = f"{hits} of the {some} judged"
-    if missing > _MOST_UNJUDGED * every:
-        low, high = percent(hits / every), percent((hits + missing) / every)
-        counted += f"; {missing} of {every} had no verdict: {low} to {high} {_OVER_ALL}"
-    return f"{said} ({counted})"
+        num_answers = score.n * score.samples
+        return f"{rate} ({round(score.value * num_answers)} of {num_answers})"
+    count = count_answers(scores, score.system, score.thinking, score.suite)
+    hits = round(score.value * count.judged)
+    note = f"{hits} of the {count.judged} judged"
+    if count.unjudged > _MOST_UNJUDGED * count.total:
+        low, high = format_percent(hits / count.total), format_percent((hits + count.unjudged) / count.total)
+        note += f"; {count.unjudged} of {count.total} had no verdict: {low} to {high} {_OVER_ALL}"
+    return f"{rate} ({note})"
 
 
-def _verb(scores: Sequence[Score], suite: str) -> str:
-    """What the leading rate of a harmful suite counts: refusals or, without them, attacks that succeed."""
-    return "refuses" if lead(scores, suite) == "refusal_rate" else "gives in to"
+def _harmful_verb(scores: Sequence[Score], suite: str) -> str:
+    """Return the verb of a harmful suite's leading rate: refusals or, without them, attacks that succeed."""
+    return VERBS["refusal_rate" if leading_metric(scores, suite) == "refusal_rate" else "attack_success_rate"]
 
 
-def _modes(scores: Sequence[Score], system: str, name: str) -> str | None:
-    """What one system does with harmful prompts, with CoT on and off."""
-    for suite in suites(scores, "refuse")[:1]:
-        said: list[str] = []
+def _modes_sentence(scores: Sequence[Score], system: str, name: str) -> str | None:
+    """Describe what one system does with harmful prompts, with CoT on and off."""
+    for suite in suites_in(scores, "refuse")[:1]:
+        clauses: list[str] = []
         for mode in MODES:
-            score = _leading(scores, system, mode, suite)
-            if score and said:
-                said.append(f"with its chain of thought {mode}, {_share(scores, score, named=False)}")
+            score = _leading_score(scores, system, mode, suite)
+            if score and clauses:
+                rate = _rate_clause(scores, score, name_prompts=False)
+                clauses.append(f"with its chain of thought {mode}, {rate}")
             elif score:
-                verb = _verb(scores, suite)
-                said.append(f"With its chain of thought {mode}, {name} {verb} {_share(scores, score, named=True)}")
-        if said:
-            return f"{'; '.join(said)}."
+                rate = _rate_clause(scores, score, name_prompts=True)
+                verb = _harmful_verb(scores, suite)
+                clauses.append(f"With its chain of thought {mode}, {name} {verb} {rate}")
+        if clauses:
+            return f"{'; '.join(clauses)}."
     return None
 
 
-def _aligned(scores: Sequence[Score]) -> str | None:
-    """What PreSafe does with harmful prompts."""
-    for suite in suites(scores, "refuse")[:1]:
-        named = not any(_leading(scores, _BEFORE, mode, suite) for mode in MODES)
-        said = [
-            f"{_share(scores, score, named=named)} with the chain of thought {mode}"
+def _presafe_sentence(scores: Sequence[Score]) -> str | None:
+    """Describe what PreSafe does with harmful prompts."""
+    for suite in suites_in(scores, "refuse")[:1]:
+        name_prompts = not any(_leading_score(scores, _BEFORE, mode, suite) for mode in MODES)
+        clauses = [
+            f"{_rate_clause(scores, score, name_prompts=name_prompts)} with the chain of thought {mode}"
             for mode in MODES
-            if (score := _leading(scores, _AFTER, mode, suite))
+            if (score := _leading_score(scores, _AFTER, mode, suite))
         ]
-        if said:
-            return f"After PreSafe it {_verb(scores, suite)} {' and '.join(said)}."
+        if clauses:
+            return f"After PreSafe it {_harmful_verb(scores, suite)} {' and '.join(clauses)}."
     return None
 
 
-def _controls(scores: Sequence[Score]) -> str | None:
-    """What the other aligned systems do with harmful prompts."""
+def _controls_sentence(scores: Sequence[Score]) -> str | None:
+    """Describe what the other aligned systems do with harmful prompts."""
     names = {"sft": "fine-tuning alone (λ = 0) gives", "random_labels": "random labels in place of the signal give"}
-    for suite in suites(scores, "refuse")[:1]:
-        said = [
-            f"{gives} {_share(scores, score, named=False)}"
+    for suite in suites_in(scores, "refuse")[:1]:
+        clauses = [
+            f"{gives} {_rate_clause(scores, score, name_prompts=False)}"
             for system, gives in names.items()
-            if (score := _leading(scores, system, "on", suite))
+            if (score := _leading_score(scores, system, "on", suite))
         ]
-        if said:
-            return f"For comparison, with the chain of thought on, {' and '.join(said)}."
+        if clauses:
+            return f"For comparison, with the chain of thought on, {' and '.join(clauses)}."
     return None
 
 
-def _harmless(scores: Sequence[Score], system: str, thinking: Thinking, name: str) -> str | None:
-    """What one system does with harmless prompts; of PreSafe, beside what the vanilla model does."""
+def _harmless_sentence(scores: Sequence[Score], system: str, thinking: Thinking, name: str) -> str | None:
+    """Describe what one system does with harmless prompts; for PreSafe, beside what the vanilla model does."""
 
-    def told(suite: str) -> list[str]:
-        score = _leading(scores, system, thinking, suite)
-        if score is None:
-            return []
-        return [_with_before(scores, score) if system == _AFTER else _share(scores, score, named=True)]
+    def rate_clauses(suites: Sequence[str]) -> list[str]:
+        rates = [score for suite in suites if (score := _leading_score(scores, system, thinking, suite))]
+        if system == _AFTER:
+            return [_rate_with_before(scores, score) for score in rates]
+        return [_rate_clause(scores, score, name_prompts=True) for score in rates]
 
-    wrongs = [each for suite in suites(scores, "comply")[:2] for each in told(suite)]
-    rights = [each for suite in suites(scores, "answer")[:1] for each in told(suite)]
-    said = [f"wrongly refuses {' and '.join(wrongs)}"] if wrongs else []
-    said += [f"correctly answers {right}" for right in rights]
-    return f"With its chain of thought {thinking}, {name} {', and '.join(said)}." if said else None
+    refused = rate_clauses(suites_in(scores, "comply")[:2])
+    solved = rate_clauses(suites_in(scores, "answer")[:1])
+    clauses = [f"{VERBS['over_refusal_rate']} {' and '.join(refused)}"] if refused else []
+    clauses += [f"{VERBS['accuracy']} {rate}" for rate in solved]
+    return f"With its chain of thought {thinking}, {name} {', and '.join(clauses)}." if clauses else None
 
 
-def _with_before(scores: Sequence[Score], after: Score) -> str:
-    """ "3 % of benign prompts (1 % before, 4 % before with the chain of thought off)"; off, of refusals only."""
-    same, off = (_leading(scores, _BEFORE, mode, after.suite) for mode in (after.thinking, "off"))
-    said = [f"{rate(same)} before"] if same else []
+def _rate_with_before(scores: Sequence[Score], after: Score) -> str:
+    """Return "3 % of benign prompts (1 % before, 4 % before with the chain of thought off)"; off, only of refusals."""
+    same_mode, off = (_leading_score(scores, _BEFORE, mode, after.suite) for mode in (after.thinking, "off"))
+    notes = [f"{format_rate(same_mode)} before"] if same_mode else []
     if off and after.thinking == "on" and after.metric == "over_refusal_rate":
-        said.append(f"{rate(off)} before with the chain of thought off")
-    return f"{rate(after)} of {noun(after.suite)}" + (f" ({', '.join(said)})" if said else "")
+        notes.append(f"{format_rate(off)} before with the chain of thought off")
+    rate = f"{format_rate(after)} of {describe_prompts(after.suite)}"
+    return f"{rate} ({', '.join(notes)})" if notes else rate

@@ -1,7 +1,7 @@
-"""The page: one HTML file that needs nothing else, neither a network nor a script.
+"""The page: one HTML file that needs neither other files, nor a network, nor scripts.
 
-Everything that a user or a model wrote passes through the template's escaping. Figures are embedded as
-images, so that the ids inside one SVG cannot meet those of another.
+Everything that a user or a model wrote is escaped by the template. Figures are embedded as images, so that the ids of
+one SVG cannot collide with those of another.
 """
 
 from __future__ import annotations
@@ -15,58 +15,74 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from presafe.records import PositionScore, Score, Thinking, write_text
-from presafe.report import labels
 from presafe.report.figures import figures
-from presafe.report.headline import cards, comparison_headline, comparisons, every_comparison, headline, leanings
-from presafe.report.inside import layer_lines, place_lines, read_suites
-from presafe.report.labels import (
+from presafe.report.formatting import (
     DASH,
     EXPECTS,
     METRICS,
     SUITES,
     SYSTEMS,
-    bounds,
-    chance,
-    detectable,
-    duration,
-    estimate,
-    interval,
-    label,
-    of_position,
-    ordered,
-    points,
-    rate,
+    display_name,
+    format_bounds,
+    format_detectable,
+    format_duration,
+    format_estimate,
+    format_interval,
+    format_p,
+    format_points,
+    format_rate,
+    format_size,
+    in_known_order,
+    is_position_metric,
+)
+from presafe.report.headline import (
+    all_differences,
+    auroc_sentences,
+    comparison_headline,
+    headline,
+    headline_cards,
+    key_differences,
+)
+from presafe.report.internals import layer_lines, place_lines, probed_suites
+from presafe.report.lookup import (
+    EXTENT_METRICS,
+    MODES,
+    THOUGHT_PREFIX,
+    Column,
+    cell_scores,
+    count_verdicts,
+    metrics_of,
+    mode_differences,
+    suites_in,
+    summary_metrics,
+    systems_in,
+    thought_and_answer_columns,
 )
 from presafe.report.results import results_json
-from presafe.report.rows import (
-    EXTENTS,
-    MODES,
-    THOUGHT,
-    apart,
-    between_modes,
-    cell,
-    headline_metrics,
-    metrics,
-    suites,
-    systems,
-    without_verdict,
-)
-from presafe.report.sensitivity import panels, sampling_name, sweep_sentences
+from presafe.report.sweep import panels, sweep_sentences
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData
     from presafe.signals.calibration import ClassifierCard
 
 
+class Line(NamedTuple):
+    """One system and CoT mode in a table; each cell holds its rows."""
+
+    system: str
+    thinking: Thinking
+    cells: tuple[tuple[Score, ...], ...]
+
+
 class Table(NamedTuple):
-    """Scores as a table: a line a system and CoT mode, a column a suite and metric, in a cell its rows."""
+    """Scores as a table: a line per system and CoT mode, a column per suite and metric."""
 
-    columns: tuple[tuple[str, str], ...]
-    lines: tuple[tuple[str, Thinking, tuple[tuple[Score, ...], ...]], ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
 
 
-class Answered(NamedTuple):
-    """One prompt and what the systems answered. The summary shows its text unless one is offensive."""
+class ExampleGroup(NamedTuple):
+    """One prompt and the systems' responses to it. The summary shows its text unless an example is offensive."""
 
     suite: str
     prompt_id: str
@@ -75,13 +91,12 @@ class Answered(NamedTuple):
     examples: tuple[Example, ...]
 
 
-def render_report(data: ReportData) -> str:
-    """The report as one self-contained HTML page."""
-    return _page(data, figures(data))
-
-
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write report.html, results.json and figures/*.svg into a folder.
+
+    Args:
+        data: What the report shows.
+        folder: Created if it does not exist.
 
     Returns:
         The path of the page.
@@ -93,145 +108,199 @@ def write_report(data: ReportData, folder: Path) -> Path:
     for name, svg in drawn.items():
         write_text(folder / "figures" / f"{name}.svg", svg)
     write_text(folder / "results.json", results_json(data))
-    write_text(folder / "report.html", _page(data, drawn))
+    write_text(folder / "report.html", render_page(data, drawn))
     return folder / "report.html"
 
 
-def pivot(scores: Sequence[Score], columns: Sequence[tuple[str, str]]) -> Table:
-    """The table of some columns (suite, metric); a line without any row is left out."""
+def pivot(scores: Sequence[Score], columns: Sequence[Column]) -> Table:
+    """Return a table of some columns; a line without any row is left out.
+
+    Args:
+        scores: The rows.
+        columns: Suites and metrics.
+    """
     lines = []
-    for system in systems(scores):
+    for system in systems_in(scores):
         for mode in MODES:
-            cells = tuple(cell(scores, system, mode, suite, metric) for suite, metric in columns)
+            cells = tuple(cell_scores(scores, system, mode, suite, metric) for suite, metric in columns)
             if any(cells):
-                lines.append((system, mode, cells))
+                lines.append(Line(system, mode, cells))
     return Table(tuple(columns), tuple(lines))
 
 
-def missing(score: Score, scores: Sequence[Score]) -> str:
-    """What a score's cell says of the answers or thoughts without a verdict: "no verdict: 58 of 120"."""
-    found = without_verdict(scores, score)
-    return "" if found is None else f"no verdict: {found[0]} of {found[1]}"
+def unjudged_note(score: Score, scores: Sequence[Score]) -> str:
+    """Return how many answers or thoughts of a score have no verdict, "no verdict: 58 of 120", or an empty text."""
+    count = count_verdicts(scores, score)
+    return "" if count is None else f"no verdict: {count.unjudged} of {count.total}"
 
 
-def size(score: Score, positions: Sequence[PositionScore]) -> str:
-    """A score's n; of one that sets two kinds of prompts against each other: "100 against 50"."""
-    two_kinds = of_position(score.metric)
-    harmless = sum((each.system, each.suite) == (score.system, score.suite) for each in positions) if two_kinds else 0
-    if harmless:
-        return f"{score.n - harmless} against {harmless}"
-    return labels.size(score)
+def describe_size(score: Score, positions: Sequence[PositionScore]) -> str:
+    """Return a score's n; if the score sets two kinds of prompts against each other, "100 against 50"."""
+    if is_position_metric(score.metric):
+        harmless = sum((position.system, position.suite) == (score.system, score.suite) for position in positions)
+        if harmless:
+            return f"{score.n - harmless} against {harmless}"
+    return format_size(score)
 
 
 def base_rate(card: ClassifierCard) -> float | None:
-    """Accuracy of always answering the commoner of the kept-back decisions."""
-    n = sum(each.n for each in card.bins)
-    refused = sum(each.frequency * each.n for each in card.bins if each.frequency is not None)
+    """Return the accuracy in [0, 1] of always giving the more common of the held-out decisions; None without any."""
+    n = sum(bin_.n for bin_ in card.bins)
+    refused = sum(bin_.frequency * bin_.n for bin_ in card.bins if bin_.frequency is not None)
     return max(refused, n - refused) / n if n else None
 
 
-def answered(examples: Sequence[Example]) -> tuple[Answered, ...]:
-    """The examples prompt by prompt, in the order of the suites, so that their answers stand together."""
+def group_examples(examples: Sequence[Example]) -> tuple[ExampleGroup, ...]:
+    """Group examples by prompt, in the order of the suites, so that the systems' answers stand together."""
     groups: dict[tuple[str, str, str], list[Example]] = {}
     for example in examples:
         groups.setdefault((example.suite, example.prompt_id, example.text), []).append(example)
-    order = ordered((example.suite for example in examples), SUITES)
-    system_order = ordered((example.system for example in examples), SYSTEMS)
+    suites = in_known_order((example.suite for example in examples), SUITES)
+    systems = in_known_order((example.system for example in examples), SYSTEMS)
+
+    def place(example: Example) -> tuple[int, int]:
+        return systems.index(example.system), MODES.index(example.thinking)
+
     return tuple(
-        Answered(
-            *key,
+        ExampleGroup(
+            suite,
+            prompt_id,
+            text,
             is_offensive=any(example.offensive for example in group),
-            examples=tuple(sorted(group, key=lambda e: (system_order.index(e.system), MODES.index(e.thinking)))),
+            examples=tuple(sorted(group, key=place)),
         )
-        for key, group in sorted(groups.items(), key=lambda item: order.index(item[0][0]))
+        for (suite, prompt_id, text), group in sorted(groups.items(), key=lambda item: suites.index(item[0][0]))
     )
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names and texts; what holds nothing is a dash."""
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as dotted names and texts; an empty value is a dash.
+
+    Args:
+        settings: Values by name.
+        prefix: Put before each name.
+    """
     rows: list[tuple[str, str]] = []
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            rows += flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
-            rows += flatten({str(i): part for i, part in enumerate(value)}, f"{prefix}{name}.")
+            rows += flatten_settings(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            rows += flatten_settings({str(i): item for i, item in enumerate(value)}, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
-            rows.append((prefix + name, ", ".join(str(part) for part in value) or DASH))
+            rows.append((prefix + name, ", ".join(str(item) for item in value) or DASH))
         else:
             rows.append((prefix + name, DASH if value in (None, "", {}) else str(value)))
     return rows
 
 
-def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
-    scores = [score for score in data.scores if score.system != "classifier"]  # the section on the signal shows it
+def render_page(data: ReportData, drawn: Mapping[str, str]) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        data: What the report shows.
+        drawn: Its figures, as SVG text by file stem (`figures`).
+    """
+    scores = [score for score in data.scores if score.system != "classifier"]  # shown in the section on the signal
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(
-        size=lambda score: size(score, data.positions),
-        missing=lambda score: missing(score, scores),
-        bounds=bounds,
-        chance=chance,
-        detectable=detectable,
-        points=points,
-        estimate=estimate,
-        rate=rate,
-        interval=interval,
-        duration=duration,
-        name_system=lambda name: label(name, SYSTEMS),
-        name_suite=lambda name: label(name, SUITES),
-        name_metric=lambda name: label(name, METRICS),
-        name_expect=lambda name: EXPECTS[name],
-        tone=_tone,
-    )
+    environment.globals.update(_formatters(data, scores))
     source = resources.files("presafe.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    names = suites(scores)
-    columns = [(suite, metric) for suite in names for metric in metrics(scores, suite)]
     return environment.from_string(source).render(
         data=data,
-        headline=(comparison_headline(data.differences),)
-        if data.is_comparison
-        else headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep),
-        cards=cards(scores),
-        comparisons=(every_comparison if data.is_comparison else comparisons)(data.differences),
-        leanings=leanings(scores),
-        systems=systems(scores),
+        figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
+        **_sentences(data, scores),
+        **_tables(data, scores),
         is_smolthink=_setting(data.recipe, "model", "address") == "smolthink",
         is_direct=_setting(data.recipe, "align", "refusal_target") != "thought",
-        figures={name: base64.b64encode(svg.encode()).decode() for name, svg in drawn.items()},
-        leading=pivot(scores, [(suite, metric) for suite in names for metric in headline_metrics(scores, suite)]),
-        apart=pivot([score for score in scores if score.thinking == "on"], apart(scores)),
-        extents=pivot(scores, [column for column in columns if column[1] in EXTENTS]),
-        aurocs=pivot(scores, [(suite, metric) for suite, metric in columns if of_position(metric)]),
-        tables={suite: pivot(scores, [column for column in columns if column[0] == suite]) for suite in names},
         base_rate=base_rate(data.classifier) if data.classifier else None,
-        judges=sorted({s.judge for s in scores if s.judge and not s.metric.startswith(THOUGHT)}),
-        thought_judges=sorted({s.judge for s in scores if s.judge and s.metric.startswith(THOUGHT)}),
-        answered=answered(data.examples),
-        place_lines=place_lines(data.places),
-        layer_lines=layer_lines(data.inside),
-        read_suites=read_suites(data.inside),
-        modes=between_modes(data.differences),
-        sweep=panels(data.sweep),
-        sampling_name=sampling_name,
-        settings=flatten(data.recipe),
-        provenance=flatten({name: value for name, value in data.manifest.items() if name != "settings"}),
+        example_groups=group_examples(data.examples),
+        settings=flatten_settings(data.recipe),
+        provenance=flatten_settings({name: value for name, value in data.manifest.items() if name != "settings"}),
         total_s=sum(data.timings_s.values()),
     )
 
 
+def _formatters(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the functions that the template formats numbers and names with."""
+    return {
+        "size": lambda score: describe_size(score, data.positions),
+        "unjudged_note": lambda score: unjudged_note(score, scores),
+        "bounds": format_bounds,
+        "p_value": format_p,
+        "detectable": format_detectable,
+        "points": format_points,
+        "estimate": format_estimate,
+        "rate": format_rate,
+        "interval": format_interval,
+        "duration": format_duration,
+        "name_system": lambda name: display_name(name, SYSTEMS),
+        "name_suite": lambda name: display_name(name, SUITES),
+        "name_metric": lambda name: display_name(name, METRICS),
+        "name_expect": lambda name: EXPECTS[name],
+        "tone": _tone,
+    }
+
+
+def _sentences(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the sentences and cards of the page."""
+    lead: tuple[str, ...]
+    if data.is_comparison:
+        lead = (comparison_headline(data.differences),)
+        differences = all_differences(data.differences)
+    else:
+        lead = headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep)
+        differences = key_differences(data.differences)
+    return {
+        "headline": lead,
+        "cards": headline_cards(scores),
+        "difference_sentences": differences,
+        "auroc_sentences": auroc_sentences(scores),
+    }
+
+
+def _tables(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the tables of the page, and the systems and judges that they are about."""
+    suites = suites_in(scores)
+    columns = [(suite, metric) for suite in suites for metric in metrics_of(scores, suite)]
+    return {
+        "systems": systems_in(scores),
+        "leading": pivot(scores, [(suite, metric) for suite in suites for metric in summary_metrics(scores, suite)]),
+        "thoughts_and_answers": pivot(
+            [score for score in scores if score.thinking == "on"], thought_and_answer_columns(scores)
+        ),
+        "extents": pivot(scores, [(suite, metric) for suite, metric in columns if metric in EXTENT_METRICS]),
+        "aurocs": pivot(scores, [(suite, metric) for suite, metric in columns if is_position_metric(metric)]),
+        "tables": {name: pivot(scores, [column for column in columns if column[0] == name]) for name in suites},
+        "judges": _judges(scores, of_thoughts=False),
+        "thought_judges": _judges(scores, of_thoughts=True),
+        "place_lines": place_lines(data.places),
+        "layer_lines": layer_lines(data.inside),
+        "probed_suites": probed_suites(data.inside),
+        "mode_differences": mode_differences(data.differences),
+        "sweep": panels(data.sweep),
+    }
+
+
+def _judges(scores: Sequence[Score], *, of_thoughts: bool) -> list[str]:
+    """Return the names of the judges of answers, or of thoughts."""
+    return sorted(
+        {score.judge for score in scores if score.judge and score.metric.startswith(THOUGHT_PREFIX) == of_thoughts}
+    )
+
+
 def _model_name(recipe: Mapping[str, Any]) -> str:
-    """What sentences call the model: the last part of its address; "the model" without one."""
+    """Return what sentences call the model: the last component of its address, or "the model" without one."""
     address = _setting(recipe, "model", "address")
     return "SmolThink-135M" if address == "smolthink" else address.rstrip("/").split("/")[-1] or "the model"
 
 
 def _setting(recipe: Mapping[str, Any], table: str, name: str) -> str:
-    """A setting of the recipe as text; empty where the run has none."""
+    """Return a setting of the recipe as text; empty if the run has none."""
     settings = recipe.get(table)
     return str(settings.get(name) or "") if isinstance(settings, Mapping) else ""
 
 
 def _tone(example: Example) -> str:
-    """Whether the verdict is what the prompt asks for: "good", "bad", or "plain" where it cannot say."""
+    """Return whether the verdict is what the prompt asks for: "good", "bad", or "plain" if it does not tell."""
     if {example.expect, example.verdict} <= {"refuse", "comply"}:
         return "good" if example.verdict == example.expect else "bad"
     return "plain"

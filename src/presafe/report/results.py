@@ -1,4 +1,4 @@
-"""results.json, which other programs read, and the small table that ends a run in the terminal."""
+"""results.json, which other programs read, and the tables for the terminal."""
 
 from __future__ import annotations
 
@@ -7,21 +7,34 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, detectable, estimate, label, points
-from presafe.report.rows import MODES, find, headline_metrics, suites, systems
-from presafe.report.sensitivity import panels, sampling_name
+from presafe.report.formatting import (
+    METRICS,
+    SUITES,
+    SYSTEMS,
+    display_name,
+    format_detectable,
+    format_estimate,
+    format_p,
+    format_points_interval,
+)
+from presafe.report.lookup import MODES, find_score, suites_in, summary_metrics, systems_in
+from presafe.report.sweep import panels, sampling_name
 
 if TYPE_CHECKING:
     from presafe.report.data import ReportData
 
-_MUCH = 0.1
-"""A share of prompts without a verdict above which the small table says so."""
+_MUCH_UNJUDGED = 0.1
+"""If a larger share of answers has no verdict, the small table says so."""
 SCHEMA = 1
-"""Version of results.json. A change that would break a reader raises it."""
+"""Version of results.json. A change that would break a reader increases it."""
 
 
 def results_json(data: ReportData) -> str:
-    """results.json: {"schema", "manifest", "timings_s", "rows": one object a Score}, rates in [0, 1]."""
+    """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score}, rates in [0, 1].
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     results = {
         "schema": SCHEMA,
         "manifest": data.manifest,
@@ -32,54 +45,55 @@ def results_json(data: ReportData) -> str:
 
 
 def summary_table(data: ReportData) -> Table:
-    """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]", and its score."""
-    columns = [(suite, metric) for suite in suites(data.scores) for metric in headline_metrics(data.scores, suite)]
-    table = Table(title=data.title, caption="\n".join(["value [95 % interval]", *_left_out(data)]))
+    """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score."""
+    columns = [(suite, metric) for suite in suites_in(data.scores) for metric in summary_metrics(data.scores, suite)]
+    table = Table(title=data.title, caption="\n".join(["value [95 % interval]", *_unjudged_notes(data)]))
     table.add_column("System", overflow="fold")
     table.add_column("CoT")
     for suite, metric in columns:
-        table.add_column(f"{label(suite, SUITES)}:\n{label(metric, METRICS)}", justify="right", overflow="fold")
-    for system in systems(data.scores):
+        heading = f"{display_name(suite, SUITES)}:\n{display_name(metric, METRICS)}"
+        table.add_column(heading, justify="right", overflow="fold")
+    for system in systems_in(data.scores):
         for mode in MODES:
-            scores = [find(data.scores, system, mode, suite, metric) for suite, metric in columns]
+            scores = [find_score(data.scores, system, mode, suite, metric) for suite, metric in columns]
             if any(scores):
-                table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
+                table.add_row(display_name(system, SYSTEMS), mode, *map(format_estimate, scores))
     return table
 
 
-def _left_out(data: ReportData) -> list[str]:
-    """What the rates of the table do not count, where it is much: one line a system, mode and suite."""
+def _unjudged_notes(data: ReportData) -> list[str]:
+    """Return a line for each system, mode and suite of which many answers have no verdict."""
     lines = []
-    for system in systems(data.scores):
+    for system in systems_in(data.scores):
         for mode in MODES:
-            for suite in suites(data.scores):
-                score = find(data.scores, system, mode, suite, "unjudged_rate")
-                if score is not None and score.value is not None and score.value > _MUCH:
-                    where = f"{label(system, SYSTEMS)}, CoT {mode}, {label(suite, SUITES)}"
-                    lines.append(f"{where}: {estimate(score)} have no verdict")
+            for suite in suites_in(data.scores):
+                score = find_score(data.scores, system, mode, suite, "unjudged_rate")
+                if score is not None and score.value is not None and score.value > _MUCH_UNJUDGED:
+                    cell = f"{display_name(system, SYSTEMS)}, CoT {mode}, {display_name(suite, SUITES)}"
+                    lines.append(f"{cell}: {format_estimate(score)} have no verdict")
     return lines
 
 
 def sweep_table(data: ReportData) -> Table:
-    """One line a way of sampling, one column a suite and CoT mode."""
+    """Return a table with a line per way of sampling, and a column per suite and CoT mode."""
     columns = panels(data.sweep)
     table = Table(title=data.title, caption="value [95 % interval]")
     table.add_column("Sampling")
     for panel in columns:
         table.add_column(
-            f"{label(panel.suite, SUITES)}, {panel.thinking}:\n{label(panel.metric, METRICS)}",
+            f"{display_name(panel.suite, SUITES)}, {panel.thinking}:\n{display_name(panel.metric, METRICS)}",
             justify="right",
             overflow="fold",
         )
-    cells = {sampling_name(cell): None for panel in columns for cell in panel.cells}
-    for name in cells:
-        found = [next((cell for cell in panel.cells if sampling_name(cell) == name), None) for panel in columns]
-        table.add_row(name, *(estimate(score) for score in found))
+    by_name = [{sampling_name(cell): cell for cell in panel.cells} for panel in columns]
+    names = dict.fromkeys(sampling_name(cell) for panel in columns for cell in panel.cells)
+    for name in names:
+        table.add_row(name, *(format_estimate(cells.get(name)) for cells in by_name))
     return table
 
 
 def differences_table(data: ReportData) -> Table:
-    """One line a pair of systems and suite: "+86.7 [+79, +95]" points, with p corrected over all lines."""
+    """Return a table with a line per pair of systems and suite: "+86.7 [+79, +95]" points, with corrected p."""
     table = Table(
         title="Paired differences, in points",
         caption="difference [95 % interval]; p corrected after Holm\n"
@@ -89,14 +103,14 @@ def differences_table(data: ReportData) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("Difference", "p", "n", "could find"):
         table.add_column(name, justify="right", overflow="fold")
-    for each in data.differences:
+    for row in data.differences:
         table.add_row(
-            f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
-            f"{label(each.system, SYSTEMS)}, {each.thinking}",
-            f"{label(each.against, SYSTEMS)}, {each.against_thinking}",
-            f"{points(each.difference)} [{points(each.low)}, {points(each.high)}]",
-            chance(each.p_holm),
-            str(each.n),
-            detectable(each),
+            f"{display_name(row.suite, SUITES)}: {display_name(row.metric, METRICS)}",
+            f"{display_name(row.system, SYSTEMS)}, {row.thinking}",
+            f"{display_name(row.against, SYSTEMS)}, {row.against_thinking}",
+            format_points_interval(row.difference, row.low, row.high),
+            format_p(row.p_holm),
+            str(row.n),
+            format_detectable(row),
         )
     return table

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from presafe.errors import SignalError
-from presafe.intervals import Interval, wilson
 from presafe.records import Record
+from presafe.stats.intervals import Interval, wilson
 
 NUM_BINS = 10
 """Equal-width bins, as in Guo et al. 2017 (with 15); fewer because held-out decisions are few."""

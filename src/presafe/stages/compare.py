@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from presafe.errors import RunError
-from presafe.evaluation.answers import Answers, answered, scores_of
-from presafe.evaluation.comparison import differences
+from presafe.evaluation.answers import Answers, collect_outcomes, score_answers
+from presafe.evaluation.differences import paired_differences
 from presafe.evaluation.metrics import mean_over_seeds
 from presafe.manifest import build_manifest, sha256_of
 from presafe.methods.registry import is_prefill
@@ -21,7 +21,7 @@ from presafe.models.sampling import LoggedSuite, logged_suites
 from presafe.ownership import COMPARISON, check_ours
 from presafe.records import Score, Thinking, write_jsonl
 from presafe.report.data import ReportData
-from presafe.report.labels import SYSTEMS, ordered
+from presafe.report.formatting import SYSTEMS, in_known_order
 from presafe.report.page import write_report
 from presafe.run_folder import RunFolder, read_json, write_json
 
@@ -40,7 +40,7 @@ class Measured(NamedTuple):
     @property
     def said(self) -> list[dict[str, Answers]]:
         """The answers of each seed, by suite."""
-        return [{suite: Answers.logged(log) for suite, log in logs.items()} for logs in self.logs]
+        return [{suite: Answers.from_log(log) for suite, log in logs.items()} for logs in self.logs]
 
 
 def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None = None) -> ReportData:
@@ -76,7 +76,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     ]
     # A reference has itself in its own mode: its other modes are compared with its first.
     pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
-    found = {id(each): answered(each.system, each.thinking, each.said) for each in systems}
+    found = {id(each): collect_outcomes(each.system, each.thinking, each.said) for each in systems}
     compared = [(found[id(left)], found[id(right)]) for left, right in pairs]
     prompts_sha256 = sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})
     manifest = build_manifest(settings, prompts_sha256)
@@ -88,11 +88,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         manifest=manifest,
         timings_s={},
         scores=tuple(score for each in systems for score in _scores(each)),
-        differences=tuple(differences(compared)),
-        classifier=None,
-        histories={},
-        positions=(),
-        examples=(),
+        differences=tuple(paired_differences(compared)),
         is_comparison=True,
     )
     write_report(data, out)
@@ -124,7 +120,7 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
             seeds.setdefault((match["system"], match["thinking"]), {})[seed] = logs
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
-    order = ordered((system for system, _ in seeds), SYSTEMS)
+    order = in_known_order((system for system, _ in seeds), SYSTEMS)
     found = sorted(seeds, key=lambda key: (order.index(key[0]), key[1] == "off"))
     return [
         Measured(
@@ -182,6 +178,6 @@ def _scores(each: Measured) -> list[Score]:
     scores = [
         score
         for seed, said in zip(each.seeds, each.said, strict=True)
-        for score in scores_of(said, system=each.system, thinking=each.thinking, seed=seed)
+        for score in score_answers(said, system=each.system, thinking=each.thinking, seed=seed)
     ]
     return [*scores, *mean_over_seeds(scores)]

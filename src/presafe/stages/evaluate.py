@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start
-from presafe.evaluation.answers import Answers, answered, answers_to, scores_of
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
-from presafe.evaluation.decision import decision_scores
+from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
+from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds, position_scores
+from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
 from presafe.memory import free_memory
 from presafe.methods.registry import is_prefill, training_of
@@ -46,18 +46,18 @@ def evaluate(run: RunFolder) -> None:
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
-        said = answers_to(suites, _sample(run, system), settings.judge, settings.judge_thought)
+        said = collect_answers(suites, _sample(run, system), settings.judge, settings.judge_thought)
         answers.setdefault((system.name, system.thinking), []).append(said)
-        scores += scores_of(said, system=system.name, thinking=system.thinking, seed=system.seed)
+        scores += score_answers(said, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += position_scores(_read_positions(run, system))
         free_memory()
-    systems = [answered(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
+    systems = [collect_outcomes(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
     write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 
 
-def _differences(systems: Sequence[AnsweredSuites]) -> list[Difference]:
+def _differences(systems: Sequence[SystemOutcomes]) -> list[Difference]:
     """The two modes of each system, and PreSafe against every other in its mode, CoT on also against the teacher."""
     ours = [system for system in systems if system.system == "presafe"]
     pairs = [
@@ -67,7 +67,7 @@ def _differences(systems: Sequence[AnsweredSuites]) -> list[Difference]:
         if other.system != our.system
         and (other.thinking == our.thinking or (other.system == "vanilla" and our.thinking == "on"))
     ]
-    return differences([*between_modes(systems), *pairs])
+    return paired_differences([*mode_pairs(systems), *pairs])
 
 
 def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Response]]:
@@ -138,7 +138,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     decided = {name: each for name, each in evaluation_suites(run.recipe).items() if each[0].expect in DECIDED}
     asked = [(suite, prompt) for suite, prompts in decided.items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
-        found = decision_scores(loaded, [prompt for _, prompt in asked], start, head, on_finished=bar.advance)
+        found = decision_scores(loaded, [prompt.text for _, prompt in asked], start, head, on_finished=bar.advance)
     positions = [
         PositionScore(
             system=system.name,

@@ -1,31 +1,30 @@
 """Look inside the systems of an evaluated run: what their hidden states know, before and after alignment.
 
-    inside.json     {"settings": …, "systems": [`InsideView` of the model as it came and of every aligned system]}
-
-Probes are fitted on alignment queries and read on the run's suites, which neither they nor any training saw; directions
-and planes are of the suites' prompts. Problems are left out: another subject would make the two classes easy to tell
-apart. It is no stage of a run, because it takes a few minutes and needs weights; the report shows what is there.
+Probes are fitted on alignment queries and applied to the run's suites, which neither the probes nor any training saw;
+directions and planes are computed on the suites' prompts. Problems are left out: their different subject would make
+the two classes easy to separate. This is no stage of a run, because it takes a few minutes and needs weights; the
+report shows the views that are stored (`internals.views`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from presafe.errors import PromptError, RunError
-from presafe.evaluation.inside import cosine, fit_probe, plane
-from presafe.evaluation.metrics import auroc, ranking_interval
-from presafe.evaluation.states import hidden_states
+from presafe.internals.probes import direction_cosine, fit_probe, principal_plane
+from presafe.internals.states import hidden_states
+from presafe.internals.views import store_views, stored_views
 from presafe.manifest import continued
 from presafe.memory import free_memory
 from presafe.models.address import need_weights
 from presafe.models.loading import shared_model
 from presafe.progress import console, progress_bar
 from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, StatePoint, Thinking
-from presafe.run_folder import RunFolder, read_json, write_json
+from presafe.run_folder import RunFolder, write_json
 from presafe.stages.systems import (
     DECIDED,
     System,
@@ -35,17 +34,59 @@ from presafe.stages.systems import (
     evaluation_suites,
     label_of,
 )
+from presafe.stats.auroc import auroc
+from presafe.stats.bootstrap import ranking_interval
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Shaped
+
+    States = dict[Thinking, Float[np.ndarray, "prompts layers hidden"]]
 
 _MODES: tuple[Thinking, ...] = ("on", "off")
 
 
+class _Prompts(NamedTuple):
+    """The prompts that systems are looked at with: those that probes are fitted on, then those of the suites."""
+
+    fitted: Sequence[Prompt]
+    suites: Mapping[str, Sequence[Prompt]]
+
+    @property
+    def num_fitted(self) -> int:
+        """Return the number of prompts that probes are fitted on."""
+        return len(self.fitted)
+
+    @property
+    def all(self) -> list[Prompt]:
+        """Return all prompts, those of the suites last."""
+        return [*self.fitted, *(prompt for prompts in self.suites.values() for prompt in prompts)]
+
+    @property
+    def harmful(self) -> Bool[np.ndarray, " prompts"]:
+        """Return whether each of all prompts is harmful."""
+        return np.array([prompt.expect == "refuse" for prompt in self.all])
+
+    @property
+    def suite_names(self) -> Shaped[np.ndarray, " suite_prompts"]:
+        """Return the suite of each of the suites' prompts."""
+        return np.array([name for name, prompts in self.suites.items() for _ in prompts])
+
+    @property
+    def harmless_suites(self) -> list[str]:
+        """Return the names of the suites to comply with."""
+        return [name for name, prompts in self.suites.items() if prompts[0].expect == "comply"]
+
+
 def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[InsideView]:
-    """Look into every system that was not looked into yet with these settings, and write `inside.json`.
+    """Look into every system that was not looked into yet with these settings, and store the views.
 
     Args:
         run: An aligned run.
-        limit: Prompts of each class to fit probes on, and of each suite to read, at most.
-        layer: Layer of the plane, counted from 1; None is the one that the head reads.
+        limit: Largest number of prompts of each class to fit probes on, and of each suite to apply them to.
+        layer: Layer of the plane, counted from 1; None takes the layer that the head reads.
+
+    Returns:
+        One view per system and seed, the model as it came first.
 
     Raises:
         ModelError: a served model.
@@ -53,51 +94,42 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
         RunError: the model has no such layer.
     """
     need_weights(run.recipe.model.address, "looking inside")
-    fit, suites = fit_prompts(run, limit), read_prompts(run, limit)
+    prompts = _Prompts(fit_prompts(run, limit), suite_prompts(run, limit))
     settings = {"limit": limit, "layer": layer}
-    done = [] if (found := _found(run)) is None or found["settings"] != settings else _views(found)
+    stored = stored_views(run)
+    earlier = stored.views if stored is not None and stored.settings == settings else []
     write_json(run.manifest_path, continued(run.manifest()))
-    views = []
+    views: list[InsideView] = []
     for system in [System("vanilla", None, "on"), *aligned_systems(run.recipe)]:
-        before = next((view for view in done if (view.system, view.seed) == (system.name, system.seed)), None)
-        if before is not None:
+        view = next((view for view in earlier if (view.system, view.seed) == (system.name, system.seed)), None)
+        if view is not None:
             console.print(f"  {label_of(run, system)}: looked into before")
-        views.append(before or _look_into(run, system, fit, suites, layer))
-        rest = [view for view in done if view not in views]
-        write_json(
-            run.path / "inside.json",
-            {"settings": settings, "systems": [view.model_dump(mode="json") for view in (*views, *rest)]},
-        )
+        views.append(view or _look_into(run, system, prompts, layer))
+        store_views(run, settings, [*views, *(view for view in earlier if view not in views)])
         free_memory()
     return views
 
 
-def views_of(run: RunFolder) -> list[InsideView]:
-    """What was seen inside a run; nothing where nobody looked."""
-    found = _found(run)
-    return [] if found is None else _views(found)
-
-
 def fit_prompts(run: RunFolder, limit: int) -> list[Prompt]:
-    """Alignment queries to fit probes on: harmful ones and harmless ones, `limit` each at most.
+    """Return alignment queries to fit probes on: harmful and harmless ones, at most `limit` of each.
 
-    Harmless ones are those to comply with; where there are only problems, those.
+    The harmless ones are the queries to comply with; if there are only problems, the problems.
     """
     queries = alignment_queries(run.recipe)
-    harmful = [prompt for prompt in queries if prompt.expect == "refuse"]
-    others = [prompt for prompt in queries if prompt.expect == "comply"]
-    harmless = others or [prompt for prompt in queries if prompt.expect != "refuse"]
-    return [prompt for part in (harmful, harmless) for prompt in _some(part, limit, run.recipe.respond.seed)]
+    harmful = [query for query in queries if query.expect == "refuse"]
+    to_comply_with = [query for query in queries if query.expect == "comply"]
+    harmless = to_comply_with or [query for query in queries if query.expect != "refuse"]
+    return [query for side in (harmful, harmless) for query in _subset(side, limit, run.recipe.respond.seed)]
 
 
-def read_prompts(run: RunFolder, limit: int) -> dict[str, list[Prompt]]:
-    """Prompts of the suites to refuse and to comply with, `limit` of each at most.
+def suite_prompts(run: RunFolder, limit: int) -> dict[str, list[Prompt]]:
+    """Return prompts of the suites to refuse and to comply with, at most `limit` of each suite.
 
     Raises:
-        PromptError: there are none of one kind.
+        PromptError: there are no suites of one of the two kinds.
     """
     suites = {
-        name: _some(prompts, limit, run.recipe.evaluate.seed)
+        name: _subset(prompts, limit, run.recipe.evaluate.seed)
         for name, prompts in evaluation_suites(run.recipe).items()
         if prompts[0].expect in DECIDED
     }
@@ -109,59 +141,64 @@ def read_prompts(run: RunFolder, limit: int) -> dict[str, list[Prompt]]:
     return suites
 
 
-def _some(prompts: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:
+def _subset(prompts: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:
+    """Return at most `limit` prompts, drawn at random and in their original order."""
     if len(prompts) <= limit:
         return list(prompts)
     return [prompts[index] for index in sorted(random.Random(seed).sample(range(len(prompts)), limit))]
 
 
-def _found(run: RunFolder) -> dict[str, Any] | None:
-    path = run.path / "inside.json"
-    return read_json(path) if path.exists() else None
-
-
-def _views(found: dict[str, Any]) -> list[InsideView]:
-    return [InsideView.model_validate(view) for view in found["systems"]]
-
-
-def _look_into(
-    run: RunFolder, system: System, fit: Sequence[Prompt], suites: dict[str, list[Prompt]], layer: int | None
-) -> InsideView:
+def _look_into(run: RunFolder, system: System, prompts: _Prompts, layer: int | None) -> InsideView:
+    """Run one system on all prompts and summarize its hidden states."""
     model, adapter = run.recipe.model, adapter_of(run, system)
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     num_layers: int = loaded.model.config.get_text_config().num_hidden_layers
     layer = layer or run.recipe.align.layer or num_layers
     if layer > num_layers:
         raise RunError(f"the model has {num_layers} layers, and there is no layer {layer}.", "Name another --layer.")
-    asked = [*fit, *(prompt for prompts in suites.values() for prompt in prompts)]
+    texts = [prompt.text for prompt in prompts.all]
     label = f"{label_of(run, system).removesuffix('-on')}, inside"
-    with progress_bar(label, len(_MODES) * len(asked)) as bar:
-        states = {mode: hidden_states(loaded, asked, mode, on_finished=bar.advance) for mode in _MODES}
-    where = np.array([name for name, prompts in suites.items() for _ in prompts])
-    harmful = np.array([prompt.expect == "refuse" for prompt in asked])
-    fitted, read = harmful[: len(fit)], harmful[len(fit) :]
-    probes, cosines = [], []
-    for number in range(1, num_layers + 1):
-        each = {mode: states[mode][:, number - 1] for mode in _MODES}
-        for mode in _MODES:
-            probe = fit_probe(each[mode][: len(fit)], fitted)
-            logits = np.array(probe.logits(each[mode][len(fit) :]))
-            for suite in (name for name, prompts in suites.items() if prompts[0].expect == "comply"):
-                found = ranking_interval(auroc, logits[read].tolist(), logits[where == suite].tolist())
-                probes.append(ProbeScore(thinking=mode, layer=number, suite=suite, **found._asdict()))
-        turned = cosine(each["on"][len(fit) :], each["off"][len(fit) :], read)
-        cosines.append(DirectionCosine(layer=number, **turned._asdict()))
-    drawn = plane(states["on"][len(fit) :, layer - 1], read)
+    with progress_bar(label, len(_MODES) * len(texts)) as bar:
+        states = {mode: hidden_states(loaded, texts, mode, on_finished=bar.advance) for mode in _MODES}
+    suites_harmful = prompts.harmful[prompts.num_fitted :]
+    plane = principal_plane(states["on"][prompts.num_fitted :, layer - 1], suites_harmful)
     return InsideView(
         system=system.name,
         seed=system.seed,
-        num_fit=len(fit),
-        probes=tuple(probes),
-        cosines=tuple(cosines),
+        num_fit=prompts.num_fitted,
+        probes=tuple(
+            score
+            for number in range(1, num_layers + 1)
+            for mode in _MODES
+            for score in _probe_scores(states[mode][:, number - 1], prompts, mode, number)
+        ),
+        cosines=tuple(_layer_cosine(states, prompts, number) for number in range(1, num_layers + 1)),
         layer=layer,
-        shares=drawn.shares,
+        shares=plane.shares,
         points=tuple(
             StatePoint(suite=suite, x=round(x, 4), y=round(y, 4))
-            for suite, (x, y) in zip(where.tolist(), drawn.points.tolist(), strict=True)
+            for suite, (x, y) in zip(prompts.suite_names.tolist(), plane.points.tolist(), strict=True)
         ),
     )
+
+
+def _probe_scores(
+    states: Float[np.ndarray, "prompts hidden"], prompts: _Prompts, thinking: Thinking, layer: int
+) -> list[ProbeScore]:
+    """Fit a probe on one layer's states and return its AUROC on each harmless suite, against all harmful prompts."""
+    harmful, num_fitted = prompts.harmful, prompts.num_fitted
+    probe = fit_probe(states[:num_fitted], harmful[:num_fitted])
+    logits = np.array(probe.logits(states[num_fitted:]))
+    harmful_logits = logits[harmful[num_fitted:]].tolist()
+    scores = []
+    for suite in prompts.harmless_suites:
+        interval = ranking_interval(auroc, harmful_logits, logits[prompts.suite_names == suite].tolist())
+        scores.append(ProbeScore(thinking=thinking, layer=layer, suite=suite, **interval._asdict()))
+    return scores
+
+
+def _layer_cosine(states: States, prompts: _Prompts, layer: int) -> DirectionCosine:
+    """Return the cosine of one layer's directions with CoT on and off, over the suites' prompts."""
+    on, off = (states[mode][prompts.num_fitted :, layer - 1] for mode in _MODES)
+    interval = direction_cosine(on, off, prompts.harmful[prompts.num_fitted :])
+    return DirectionCosine(layer=layer, **interval._asdict())

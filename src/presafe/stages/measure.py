@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import JudgeError, PromptError
-from presafe.evaluation.answers import answered, answers_to, scores_of
-from presafe.evaluation.comparison import AnsweredSuites, between_modes, differences
+from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
+from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.judges.code import find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.manifest import Origins, sha256_of_file, sha256_of_prompts
@@ -100,7 +100,7 @@ def measure(
     with locked(out):
         manifest = _open(out, settings, asked, origins)
         scores: list[Score] = []
-        modes: list[AnsweredSuites] = []
+        modes: list[SystemOutcomes] = []
         for mode in thinking:
             with timed(out, f"CoT {mode}"):
                 said = sample_responses(
@@ -121,20 +121,16 @@ def measure(
                     out / "evaluation" / f"{system}-{mode}",
                     sandbox=where,
                 )
-            answers = answers_to(suites, said, judge, judge_thought)
-            modes.append(answered(system, mode, [answers]))
-            scores += scores_of(answers, system=system, thinking=mode, seed=None)
+            answers = collect_answers(suites, said, judge, judge_thought)
+            modes.append(collect_outcomes(system, mode, [answers]))
+            scores += score_answers(answers, system=system, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=settings,
             manifest=manifest,
             timings_s=timings_of(out),
             scores=tuple(scores),
-            differences=tuple(differences(between_modes(modes))),
-            classifier=None,
-            histories={},
-            positions=(),
-            examples=(),
+            differences=tuple(paired_differences(mode_pairs(modes))),
         )
         write_report(data, out)
     return data

@@ -12,7 +12,7 @@ from functools import partial
 
 from presafe.alignment.rows import refusal_start
 from presafe.alignment.scale import find_scale, rescale
-from presafe.evaluation.decision import decision_scores
+from presafe.internals.decision import decision_scores
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.models.adapters import with_adapter
@@ -58,7 +58,7 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
     refused: dict[float, int] = {}
 
     def weakest_logits(scale: float, among: Sequence[int]) -> list[float]:
-        asked = [queries[each] for each in among]
+        asked = [queries[each].text for each in among]
         with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(asked)) as bar:
             scores = decision_scores(loaded, asked, start, None, on_finished=bar.advance)
         logits = [score.weakest_logit for score in scores]

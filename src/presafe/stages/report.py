@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
-from presafe.evaluation.inside import places
 from presafe.evaluation.metrics import score_row
+from presafe.evaluation.places import count_places
+from presafe.internals.views import views_of
 from presafe.records import (
     Difference,
     HistoryPoint,
@@ -23,7 +24,6 @@ from presafe.report.page import write_report
 from presafe.run_folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
-from presafe.stages.look import views_of
 from presafe.stages.operating_point import operating_point
 from presafe.stages.systems import DECIDED, System, evaluated_systems, evaluation_suites, system_folder
 
@@ -114,7 +114,7 @@ def _places(
 ) -> list[RefusalPlaces]:
     """Where the answers to prompts to refuse and to comply with refuse, CoT on."""
     return [
-        RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=places(responses[suite]))
+        RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=count_places(responses[suite]))
         for system, responses in said.items()
         for suite, prompts in suites.items()
         if system.thinking == "on" and prompts[0].expect in DECIDED

@@ -28,13 +28,13 @@ from presafe.evaluation.across_runs import (
     seed_differences,
     training_costs,
 )
-from presafe.evaluation.answers import answered, answers_to
+from presafe.evaluation.answers import collect_answers, collect_outcomes
 from presafe.manifest import made_by
 from presafe.ownership import check_ours
 from presafe.progress import heading
 from presafe.recipe import parse_recipe
 from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
-from presafe.report.labels import duration
+from presafe.report.formatting import format_duration
 from presafe.report.study import write_study
 from presafe.run_folder import RunFolder, check_same_recipe, locked, read_json
 from presafe.stages.evaluate import responses_by_suite
@@ -138,13 +138,13 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     shares = []
     for system in own:
         settings = folder.recipe.evaluate
-        said = answers_to(
+        said = collect_answers(
             evaluation_suites(folder.recipe),
             responses_by_suite(folder, system),
             settings.judge,
             settings.judge_thought,
         )
-        for suite, (kind, of) in answered(system.name, system.thinking, [said]).suites.items():
+        for suite, (kind, of) in collect_outcomes(system.name, system.thinking, [said]).suites.items():
             by_prompt = {name: share for name, (share,) in of.items()}
             shares.append(SuiteShares(thinking=system.thinking, suite=suite, kind=kind, shares=by_prompt))
     return RunResult(
@@ -191,7 +191,7 @@ def _time_left(results: Sequence[RunResult], total: int) -> str:
     if not results:
         return ""
     each = statistics.median(sum(result.timings_s.values()) for result in results)
-    return f"; about {duration(each * (total - len(results)))} left for the whole study"
+    return f"; about {format_duration(each * (total - len(results)))} left for the whole study"
 
 
 def _result_file(out: Path, run: StudyRun) -> Path:

@@ -99,12 +99,6 @@ def sweep(
             recipe=asked,
             manifest=manifest,
             timings_s=timings_of(out),
-            scores=(),
-            differences=(),
-            classifier=None,
-            histories={},
-            positions=(),
-            examples=(),
             sweep=tuple(rows),
         )
         write_report(data, out)

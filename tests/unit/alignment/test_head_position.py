@@ -16,7 +16,7 @@ from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import AlignmentRow, alignment_rows
 from presafe.errors import RecipeError, RunError, SignalError
-from presafe.evaluation.decision import decision_scores
+from presafe.internals.decision import decision_scores
 from presafe.methods.method import Position
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states
 from presafe.models.loading import LoadedModel
@@ -173,7 +173,7 @@ def test_scoring_reads_the_saved_position(renderer: Renderer, tmp_path: Path, po
     save_head(loaded.model, tmp_path, position=position, layer=layer)
     head = DecisionHead(tmp_path)
     assert (head.position, head.layer) == (position, layer)
-    scores = decision_scores(loaded, prompts(), RefusalStart((), frozenset({10})), head, batch_size=2)
+    scores = decision_scores(loaded, TEXTS, RefusalStart((), frozenset({10})), head, batch_size=2)
     for text, score in zip(TEXTS, scores, strict=True):
         rendered = renderer.render(text, "on")
         ids = torch.tensor([rendered.ids])

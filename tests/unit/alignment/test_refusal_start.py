@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import alignment_rows, refusal_start
-from presafe.evaluation.decision import decision_scores
+from presafe.internals.decision import decision_scores
 from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
@@ -67,7 +67,7 @@ def test_decision_scores_match_a_plain_forward(
     # a direct refusal closes the thought at once, "\n</think>\n\n", and begins with "I" or "Sorry"
     assert loaded.renderer.tokenizer.decode(start.shared) == "\n</think>\n\n"
     assert len(start.words) == 2
-    scores = decision_scores(loaded, prompts(), start, head, batch_size=batch_size)
+    scores = decision_scores(loaded, TEXTS, start, head, batch_size=batch_size)
     assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
     for text, score in zip(TEXTS, scores, strict=True):
         rendered = loaded.renderer.render(text, "on")
@@ -88,8 +88,8 @@ def test_decision_scores_match_a_plain_forward(
 
 
 def test_no_head_gives_no_head_probability(loaded: LoadedModel, head: Any) -> None:
-    with_head = decision_scores(loaded, prompts(), TEN, head)
-    without = decision_scores(loaded, prompts(), TEN, None)
+    with_head = decision_scores(loaded, TEXTS, TEN, head)
+    without = decision_scores(loaded, TEXTS, TEN, None)
     assert [score.head_probability for score in without] == [None] * 4
     assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
 
@@ -102,8 +102,8 @@ def test_refusal_logit_of_certain_refusal_is_finite(loaded: LoadedModel, rendere
         lm_head.bias.zero_()
         lm_head.bias[5] = 200.0
     loaded.model.set_output_embeddings(lm_head)
-    (certain, *_) = decision_scores(loaded, prompts(), RefusalStart((), frozenset({5})), None)
-    (never, *_) = decision_scores(loaded, prompts(), RefusalStart((), frozenset({6})), None)
+    (certain, *_) = decision_scores(loaded, TEXTS, RefusalStart((), frozenset({5})), None)
+    (never, *_) = decision_scores(loaded, TEXTS, RefusalStart((), frozenset({6})), None)
     assert 20 < certain.refusal_logit < float("inf")
     assert never.refusal_logit == pytest.approx(-200, abs=1e-3)
 
@@ -131,7 +131,7 @@ def test_training_and_scoring_read_the_same_position(
     by_hand = [
         -signals[str(i)].probability * log(score.head_probability or 0)
         - (1 - signals[str(i)].probability) * log(1 - (score.head_probability or 0))
-        for i, score in enumerate(decision_scores(loaded, prompts(), TEN, head))
+        for i, score in enumerate(decision_scores(loaded, TEXTS, TEN, head))
     ]
     trainer = make_trainer(loaded.model, rows)
     with torch.no_grad():
@@ -148,5 +148,5 @@ def test_head_with_zero_weights_gives_its_bias(tmp_path: Path, loaded: LoadedMod
     save_file(
         {"weight": torch.zeros(1, 32), "bias": torch.tensor([log(3)])}, str(tmp_path / "presafe_head.safetensors")
     )
-    scores = decision_scores(loaded, prompts(), TEN, DecisionHead(tmp_path))
+    scores = decision_scores(loaded, TEXTS, TEN, DecisionHead(tmp_path))
     assert [score.head_probability for score in scores] == pytest.approx([0.75] * 4)

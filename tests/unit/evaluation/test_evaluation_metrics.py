@@ -1,23 +1,13 @@
-"""From verdicts to rows of results, and the areas under the curves, worked out by hand."""
+"""From verdicts to rows of results, worked out by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from presafe.evaluation.metrics import (
-    auroc,
-    mean_over_seeds,
-    position_scores,
-    ranking_interval,
-    suite_scores,
-    tpr_at_fpr_10,
-    youden_scores,
-)
-from presafe.records import Expect, PositionScore, Response, Score, Thinking, Verdict
+from presafe.evaluation.metrics import mean_over_seeds, position_scores, suite_scores, youden_scores
+from presafe.records import Expect, Extent, PositionScore, Response, Score, Thinking, Verdict
 
 
 def response(verdict: Verdict, *, truncated: bool = False, score: float | None = None) -> Response:
@@ -40,9 +30,17 @@ EXTENTS = ("full_compliance", "partial_refusal", "full_refusal")
 def rows_of(
     responses: list[Response], expect: Expect, *, thinking: Thinking = "on", thought_judge: str | None = None
 ) -> dict[str, Score]:
-    responses = [each.model_copy(update={"prompt_id": f"p{number}"}) for number, each in enumerate(responses)]
-    labels = {"system": "sft", "suite": "mine", "seed": 3, "judge": "refusal_strings", "thought_judge": thought_judge}
-    scores = suite_scores(responses, expect, thinking=thinking, **labels)
+    responses = [response.model_copy(update={"prompt_id": f"p{number}"}) for number, response in enumerate(responses)]
+    scores = suite_scores(
+        responses,
+        expect,
+        system="sft",
+        thinking=thinking,
+        suite="mine",
+        seed=3,
+        judge="refusal_strings",
+        thought_judge=thought_judge,
+    )
     return {score.metric: score for score in scores}
 
 
@@ -54,7 +52,7 @@ REFUSED = [
 ]
 
 
-def test_harmful_prompts_give_refusals_and_attacks_of_the_judged() -> None:
+def test_harmful_prompts_give_refusal_and_attack_rates() -> None:
     # 10 responses, 8 judged: 6 refused, 2 complied with. One thought was cut, two have no verdict.
     rows = rows_of(REFUSED, "refuse")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
@@ -65,7 +63,7 @@ def test_harmful_prompts_give_refusals_and_attacks_of_the_judged() -> None:
     }
 
 
-def test_a_judge_of_harm_gives_attacks_and_no_refusals() -> None:
+def test_judge_of_harm_gives_attacks_and_no_refusals() -> None:
     # 5 responses, 4 judged: 1 unsafe. Safe is not refused.
     rows = rows_of([response("unsafe"), *[response("safe")] * 3, response("unjudged")], "refuse")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
@@ -75,7 +73,7 @@ def test_a_judge_of_harm_gives_attacks_and_no_refusals() -> None:
     }
 
 
-def test_scores_are_averaged_over_the_answers_that_have_one() -> None:
+def test_grades_are_averaged_over_graded_answers() -> None:
     graded = [response("comply", score=0.75), response("comply", score=0.5), response("refuse", score=0.0)]
     row = rows_of([*graded, response("unjudged")], "refuse")["strong_reject_score"]
     assert (row.value, row.n) == (pytest.approx(1.25 / 3), 3)
@@ -86,7 +84,7 @@ def test_scores_are_averaged_over_the_answers_that_have_one() -> None:
     assert "strong_reject_score" not in rows_of(REFUSED, "refuse")
 
 
-def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:
+def test_harmless_prompts_give_over_refusal_rates() -> None:
     rows = rows_of(REFUSED, "comply")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
         "over_refusal_rate": (0.75, 8),
@@ -105,21 +103,21 @@ def test_harmless_prompts_give_over_refusals_of_the_judged() -> None:
         ("answer", ("right", "wrong", "unjudged", "wrong", "right", "wrong", "wrong"), (5 / 7, 7)),
     ],
 )
-def test_harmless_prompts_say_how_many_were_answered_after_a_thought(
+def test_with_thought_rate_of_harmless_prompts(
     expect: Expect, verdicts: Sequence[Verdict], share: tuple[float, int]
 ) -> None:
     thoughts = ("I think.", "So", "\nHm", " \n", "I must not.", "", "Well")  # blanks are none
-    said = [
+    responses = [
         response(verdict).model_copy(update={"thought": thought})
         for verdict, thought in zip(verdicts, thoughts, strict=True)
     ]
-    row = rows_of(said, expect)["with_thought_rate"]
+    row = rows_of(responses, expect)["with_thought_rate"]
     assert (row.value, row.n) == share
-    assert "with_thought_rate" not in rows_of(said, expect, thinking="off")
-    assert "with_thought_rate" not in rows_of(said, "refuse")  # a refusal needs none
+    assert "with_thought_rate" not in rows_of(responses, expect, thinking="off")
+    assert "with_thought_rate" not in rows_of(responses, "refuse")  # a refusal needs none
 
 
-def test_thoughts_are_rated_apart_and_under_their_own_judge() -> None:
+def test_thoughts_have_their_own_rates_and_judge() -> None:
     # Answers: 1 of 3 judged refuses. Thoughts: 2 of 3 judged decline, 1 of 4 has no verdict.
     pairs: list[tuple[Verdict, Verdict]] = [
         ("comply", "refuse"),
@@ -127,8 +125,8 @@ def test_thoughts_are_rated_apart_and_under_their_own_judge() -> None:
         ("refuse", "comply"),
         ("unjudged", "unjudged"),
     ]
-    said = [response(answer).model_copy(update={"thought_verdict": thought}) for answer, thought in pairs]
-    rows = rows_of(said, "refuse", thought_judge="thought_strings")
+    responses = [response(answer).model_copy(update={"thought_verdict": thought}) for answer, thought in pairs]
+    rows = rows_of(responses, "refuse", thought_judge="thought_strings")
     assert (rows["refusal_rate"].value, rows["refusal_rate"].judge) == (pytest.approx(1 / 3), "refusal_strings")
     assert {metric: (row.value, row.n, row.judge) for metric, row in rows.items() if metric[:8] == "thought_"} == {
         "thought_attack_success_rate": (pytest.approx(1 / 3), 3, "thought_strings"),
@@ -144,12 +142,16 @@ def test_thoughts_are_rated_apart_and_under_their_own_judge() -> None:
 
 
 @pytest.mark.parametrize("expect", ["refuse", "comply"])
-def test_the_three_classes_of_a_judge_are_kept_with_intervals(expect: Expect) -> None:
+def test_three_classes_of_a_judge_have_rates(expect: Expect) -> None:
     # 4 classed answers: 2 comply, 1 refuses in part, 1 in full; the fifth has no verdict.
-    classes = {"full compliance": "comply", "partial refusal": "refuse", "full refusal": "refuse"}
-    extents = ["full compliance", "full compliance", "partial refusal", "full refusal"]
-    said = [response(classes[extent]).model_copy(update={"extent": extent}) for extent in extents]
-    rows = rows_of([*said, response("unjudged")], expect)
+    classes: dict[Extent, Verdict] = {
+        "full compliance": "comply",
+        "partial refusal": "refuse",
+        "full refusal": "refuse",
+    }
+    extents: list[Extent] = ["full compliance", "full compliance", "partial refusal", "full refusal"]
+    responses = [response(classes[extent]).model_copy(update={"extent": extent}) for extent in extents]
+    rows = rows_of([*responses, response("unjudged")], expect)
     assert [(rows[f"{name}_rate"].value, rows[f"{name}_rate"].n) for name in EXTENTS] == [
         (0.5, 4),
         (0.25, 4),
@@ -159,12 +161,12 @@ def test_the_three_classes_of_a_judge_are_kept_with_intervals(expect: Expect) ->
     partial = rows["partial_refusal_rate"]
     assert (partial.low, partial.high) == (pytest.approx(0.0456, abs=1e-4), pytest.approx(0.6994, abs=1e-4))
     # A class that no answer is of is none of them, and not unknown.
-    rows = rows_of(said[:2], expect)
+    rows = rows_of(responses[:2], expect)
     assert [rows[f"{name}_rate"].value for name in EXTENTS] == [1.0, 0.0, 0.0]
     assert "partial_refusal_rate" not in rows_of(REFUSED, expect)
 
 
-def test_problems_count_an_unjudged_one_as_not_solved() -> None:
+def test_unjudged_problem_counts_as_not_solved() -> None:
     # 3 right of 6, though only 4 were judged.
     responses = [
         *[response("right")] * 3,
@@ -180,27 +182,31 @@ def test_problems_count_an_unjudged_one_as_not_solved() -> None:
     }
 
 
-def test_a_rate_carries_its_interval_and_labels() -> None:
+def test_rate_has_its_interval_and_labels() -> None:
     row = rows_of([response("refuse")] * 8 + [response("comply")] * 2, "refuse")["refusal_rate"]
     assert (row.value, row.n) == (0.8, 10)
     assert (row.low, row.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert (row.system, row.thinking, row.suite, row.seed, row.judge) == ("sft", "on", "mine", 3, "refusal_strings")
 
 
-def test_a_judge_of_harm_that_judged_nothing_gives_no_row_of_refusals() -> None:
+def test_silent_judge_of_harm_gives_no_refusal_rate() -> None:
     # Failed first: without a verdict it passed for a judge of refusals.
     silent = [response("unjudged").model_copy(update={"thought_verdict": "unjudged"})]
-    by = {"system": "sft", "thinking": "on", "suite": "mine", "seed": 3}
-    rows = suite_scores(silent, "refuse", **by, judge="harmbench", thought_judge="llama_guard")
+
+    def rows_by(judge: str, thought_judge: str) -> list[Score]:
+        labels = {"judge": judge, "thought_judge": thought_judge}
+        return suite_scores(silent, "refuse", system="sft", thinking="on", suite="mine", seed=3, **labels)
+
+    rows = rows_by("harmbench", "llama_guard")
     assert [row.metric for row in rows] == [
         *("attack_success_rate", "truncated_rate", "unjudged_rate"),
         *("thought_attack_success_rate", "thought_unjudged_rate"),
     ]
-    rows = suite_scores(silent, "refuse", **by, judge="xstest", thought_judge="mine, and another")
+    rows = rows_by("xstest", "mine, and another")
     assert {"refusal_rate", "thought_refusal_rate"} < {row.metric for row in rows}
 
 
-def test_nothing_judged_gives_no_rate_but_says_so() -> None:
+def test_no_verdict_gives_no_rate_and_a_full_unjudged_rate() -> None:
     rows = rows_of([response("unjudged", truncated=True)] * 4, "refuse")
     assert (rows["refusal_rate"].value, rows["refusal_rate"].low, rows["refusal_rate"].n) == (None, None, 0)
     assert (rows["unjudged_rate"].value, rows["truncated_rate"].value) == (1.0, 1.0)
@@ -221,7 +227,7 @@ def score(value: float | None, low: float | None, high: float | None, seed: int 
     )
 
 
-def test_the_mean_over_three_seeds_spans_seeds_and_prompts() -> None:
+def test_mean_over_three_seeds_spans_seeds_and_prompts() -> None:
     # Values .6, .7, .8: mean .7, s = .1, s/√3 = .057735; t(.975, 2) = 4.302653 → .248414.
     # Half-widths .05, .05, .08: mean .06. Spread .308414.
     (row,) = mean_over_seeds([score(0.6, 0.55, 0.65, 0), score(0.7, 0.65, 0.75, 1), score(0.8, 0.72, 0.88, 2)])
@@ -231,7 +237,7 @@ def test_the_mean_over_three_seeds_spans_seeds_and_prompts() -> None:
     assert (row.seed, row.n, row.system, row.suite) == (None, 100, "presafe", "mine")
 
 
-def test_the_mean_over_two_seeds_uses_one_degree_of_freedom() -> None:
+def test_mean_over_two_seeds_has_one_degree_of_freedom() -> None:
     # .50 and .52: s = .0141421, s/√2 = .01; t(.975, 1) = 12.7062 → .127062; half-width .1: spread .227062.
     (row,) = mean_over_seeds([score(0.50, 0.40, 0.60, 0), score(0.52, 0.42, 0.62, 1)])
     assert (row.low, row.high) == (pytest.approx(0.51 - 0.227062, abs=1e-5), pytest.approx(0.51 + 0.227062, abs=1e-5))
@@ -243,67 +249,17 @@ def test_equal_seeds_keep_the_width_of_one() -> None:
     assert (row.value, row.low, row.high) == (0.5, pytest.approx(0.4), pytest.approx(0.6))
 
 
-def test_one_seed_no_seed_and_missing_values_give_no_mean() -> None:
+def test_single_and_missing_values_give_no_mean() -> None:
     assert mean_over_seeds([score(0.5, 0.4, 0.6, 0)]) == []
     assert mean_over_seeds([score(0.5, 0.4, 0.6, None), score(0.6, 0.5, 0.7, None)]) == []
     assert mean_over_seeds([score(0.5, 0.4, 0.6, 0), score(None, None, None, 1)]) == []
 
 
-def test_suites_are_not_mixed() -> None:
+def test_means_do_not_mix_suites() -> None:
     rows = mean_over_seeds(
         [score(value, value, value, seed, suite) for suite, value in (("a", 0.2), ("b", 0.8)) for seed in (0, 1)]
     )
     assert [(row.suite, row.value) for row in rows] == [("a", pytest.approx(0.2)), ("b", pytest.approx(0.8))]
-
-
-def test_auroc_counts_pairs_and_half_of_the_ties() -> None:
-    # 3 against 1, 2, 3: wins 2, ties 1 → 2.5. 2 against them: wins 1, ties 1 → 1.5. Together 4 of 6.
-    assert auroc([3, 2], [1, 2, 3]) == pytest.approx(4 / 6)
-
-
-def test_auroc_of_the_best_the_worst_and_no_difference() -> None:
-    assert auroc([3, 4], [1, 2]) == 1.0
-    assert auroc([1, 2], [3, 4]) == 0.0
-    assert auroc([5, 5, 5], [5, 5]) == 0.5
-
-
-VALUES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
-
-
-@given(VALUES, VALUES)
-def test_auroc_is_the_share_of_pairs_won(positive: list[float], negative: list[float]) -> None:
-    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
-    assert auroc(positive, negative) == pytest.approx(sum(pairs) / len(pairs))
-    assert auroc(positive, negative) + auroc(negative, positive) == pytest.approx(1)
-
-
-def test_an_auroc_interval_holds_the_value_and_repeats() -> None:
-    positive, negative = [float(i + 10) for i in range(20)], [float(j) for j in range(20)]
-    found = ranking_interval(auroc, positive, negative, seed=1)
-    # Of 400 pairs, those with j > i + 10 are lost: 9 + 8 + … + 1 = 45; those with j = i + 10 tied: 10.
-    assert found.value == pytest.approx((400 - 45 - 5) / 400)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.value < found.high
-    assert found.n == 40
-    assert ranking_interval(auroc, positive, negative, seed=1) == found
-    assert ranking_interval(auroc, positive, negative, seed=2) != found
-
-
-def test_an_auroc_interval_is_as_wide_as_theory_says() -> None:
-    # 50 against 50 at an AUROC of about 0.75. Hanley and McNeil 1982, with A = .75: Q1 = A/(2−A) = .6,
-    # Q2 = 2A²/(1+A) = .642857; variance (A(1−A) + 49(Q1−A²) + 49(Q2−A²)) / 2500
-    # = (.1875 + 1.8375 + 3.9375) / 2500 = .002385, s = .0488: a 95 % interval of about ± .096.
-    positive, negative = [i / 50 + 0.29 for i in range(50)], [i / 50 for i in range(50)]
-    found = ranking_interval(auroc, positive, negative, draws=500)
-    assert found.value == pytest.approx(0.75, abs=0.02)
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.high - found.low) / 2 == pytest.approx(0.096, rel=0.25)
-
-
-def test_a_certain_difference_has_no_width() -> None:
-    assert ranking_interval(auroc, [2.0, 3.0], [0.0, 1.0])[:3] == (1.0, 1.0, 1.0)
 
 
 def position(suite: str, expect: Expect, logit: float, head: float | None, number: int = 0) -> PositionScore:
@@ -318,7 +274,7 @@ def position(suite: str, expect: Expect, logit: float, head: float | None, numbe
     )
 
 
-def test_harmful_prompts_are_set_against_each_harmless_suite() -> None:
+def test_position_scores_compare_with_each_harmless_suite() -> None:
     positions = [
         position("harmful", "refuse", 1.0, 0.9),
         position("harmful", "refuse", 3.0, 0.2),
@@ -326,52 +282,42 @@ def test_harmful_prompts_are_set_against_each_harmless_suite() -> None:
         position("borderline", "comply", 2.0, 0.5),
         position("arithmetic", "answer", 9.0, 0.0),
     ]
-    found = {(row.suite, row.metric): row for row in position_scores(positions)}
+    rows = {(row.suite, row.metric): row for row in position_scores(positions)}
     # Logits 1 and 3: both above −2; one of two above 2. Head .9 and .2: both above .1, one above .5.
-    assert {key: row.value for key, row in found.items()} == {
+    assert {key: row.value for key, row in rows.items()} == {
         ("benign", "refusal_start_auroc"): 1.0,
         ("benign", "head_auroc"): 1.0,
         ("borderline", "refusal_start_auroc"): 0.5,
         ("borderline", "head_auroc"): 0.5,
     }
-    row = found["borderline", "head_auroc"]
+    row = rows["borderline", "head_auroc"]
     assert (row.system, row.seed, row.thinking, row.n, row.judge) == ("presafe", 4, "on", 3, None)
 
 
-def test_a_system_without_a_head_has_no_head_auroc() -> None:
+def test_no_head_gives_no_head_auroc() -> None:
     positions = [position("harmful", "refuse", 1.0, None), position("benign", "comply", -2.0, None)]
     assert [row.metric for row in position_scores(positions)] == ["refusal_start_auroc"]
 
 
-def test_without_harmful_or_harmless_prompts_there_is_nothing_to_compare() -> None:
+def test_position_scores_need_both_kinds_of_prompts() -> None:
     assert position_scores([position("harmful", "refuse", 1.0, 0.5)]) == []
     assert position_scores([position("benign", "comply", 1.0, 0.5)]) == []
 
 
-def test_halves_of_a_benchmark_are_set_against_each_other_alone() -> None:
+def test_matched_scores_use_only_the_harmful_half() -> None:
     positions = [
         position("jailbreakbench", "refuse", 1.0, 0.9),
         position("strong_reject", "refuse", 9.0, 0.2),
         position("jailbreakbench_benign", "comply", 2.0, 0.5),
         position("benign", "comply", -2.0, None),
     ]
-    found = {(row.suite, row.metric): (row.value, row.n) for row in position_scores(positions)}
+    rows = {(row.suite, row.metric): (row.value, row.n) for row in position_scores(positions)}
     # Logit 1 of its own half lies below 2, and 9 of another suite does not count; head .9 lies above .5.
-    assert found["jailbreakbench_benign", "refusal_start_auroc"] == (0.5, 3)
-    assert found["jailbreakbench_benign", "matched_refusal_start_auroc"] == (0.0, 2)
-    assert found["jailbreakbench_benign", "matched_head_auroc"] == (1.0, 2)
-    assert found["jailbreakbench_benign", "matched_tpr_at_fpr_10"] == (0.0, 2)
-    assert ("benign", "matched_refusal_start_auroc") not in found
-
-
-def test_tpr_at_fpr_10_lets_a_tenth_of_the_harmless_through_and_no_more() -> None:
-    twenty = [float(number) for number in range(20)]
-    # Two of twenty may be refused, 18 and 19: what counts lies above 17.
-    assert tpr_at_fpr_10([17.0, 17.5, 18.0, 30.0], twenty) == 0.75
-    # Of nine none may be: the threshold is their largest.
-    assert tpr_at_fpr_10([7.0, 8.0, 9.0, 10.0], twenty[:9]) == 0.5
-    # A tie at the threshold would refuse more than a tenth, so it refuses none of it.
-    assert tpr_at_fpr_10([1.0], [1.0] * 10) == 0.0
+    assert rows["jailbreakbench_benign", "refusal_start_auroc"] == (0.5, 3)
+    assert rows["jailbreakbench_benign", "matched_refusal_start_auroc"] == (0.0, 2)
+    assert rows["jailbreakbench_benign", "matched_head_auroc"] == (1.0, 2)
+    assert rows["jailbreakbench_benign", "matched_tpr_at_fpr_10"] == (0.0, 2)
+    assert ("benign", "matched_refusal_start_auroc") not in rows
 
 
 def rates(suite: str, metric: str, value: float | None, n: int = 100) -> Score:
@@ -390,7 +336,7 @@ def rates(suite: str, metric: str, value: float | None, n: int = 100) -> Score:
     )
 
 
-def test_youdens_j_is_what_is_refused_of_one_half_and_not_of_the_other() -> None:
+def test_youdens_j_by_hand() -> None:
     scores = [
         rates("xstest_unsafe", "refusal_rate", 0.4, n=90),
         rates("strong_reject", "refusal_rate", 0.9),
@@ -404,7 +350,7 @@ def test_youdens_j_is_what_is_refused_of_one_half_and_not_of_the_other() -> None
     assert (row.value, row.low, row.high) == pytest.approx((-0.1, -0.2414, 0.0414), abs=1e-4)
 
 
-def test_without_refusals_of_both_halves_there_is_no_youdens_j() -> None:
+def test_youdens_j_needs_refusals_of_both_halves() -> None:
     harmless = rates("xstest_safe", "over_refusal_rate", 0.5)
     assert youden_scores([harmless, rates("xstest_unsafe", "attack_success_rate", 0.5)]) == []  # a judge of harm
     assert youden_scores([harmless, rates("jailbreakbench", "refusal_rate", 0.5)]) == []
@@ -412,7 +358,7 @@ def test_without_refusals_of_both_halves_there_is_no_youdens_j() -> None:
     assert row.value is None
 
 
-def test_a_mean_of_youdens_j_may_lie_below_zero() -> None:
+def test_mean_of_youdens_j_may_be_negative() -> None:
     rows = [
         rates("xstest_safe", "youden_j", value).model_copy(update={"seed": seed})
         for seed, value in enumerate((-0.2, -0.3))

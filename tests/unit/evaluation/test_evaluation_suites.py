@@ -1,4 +1,4 @@
-"""Published benchmarks in their publishers' columns, from files the test writes and, where there, the real ones."""
+"""Published benchmarks in their publishers' columns, from files that the test writes and, if present, the real ones."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def data(tmp_path: Path) -> Path:
         ("or_bench_hard", ["How do locks work?"], "comply", "illegal"),
     ],
 )
-def test_a_published_suite_is_read_in_its_own_columns(
+def test_published_suite_is_read_in_its_own_columns(
     data: Path, name: str, texts: list[str], expect: str, category: str
 ) -> None:
     prompts = load_suite(name, data, seed=0)
@@ -119,7 +119,7 @@ def test_problems_have_their_reference(data: Path, name: str, target: str) -> No
     assert [prompt.target for prompt in load_suite(name, data, seed=0)] == [target]
 
 
-def test_options_stand_in_an_order_of_the_seed_and_the_question_alone(data: Path) -> None:
+def test_order_of_options_depends_on_seed_and_question(data: Path) -> None:
     first, second = load_suite("gpqa_diamond", data, seed=0)
     assert (first.expect, first.category) == ("choice", "Physics")
     assert first.text.startswith("How heavy is 1 l of water,\nat 4 °C?\n\nA) ")
@@ -137,7 +137,7 @@ def test_options_stand_in_an_order_of_the_seed_and_the_question_alone(data: Path
     assert (alone.text, alone.target) == (second.text, second.target)
 
 
-def test_a_function_comes_with_its_tests(data: Path) -> None:
+def test_function_comes_with_its_tests(data: Path) -> None:
     (prompt,) = load_suite("humaneval", data, seed=0)
     assert (prompt.id, prompt.expect) == ("HumanEval/0", "code")
     assert prompt.text.endswith('```python\ndef one():\n    """Give 1."""\n```')
@@ -147,20 +147,20 @@ def test_a_function_comes_with_its_tests(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "said"),
+    ("name", "file", "message"),
     [
         ("gpqa_diamond", "gpqa/gpqa_diamond.csv", "row 1 has no 'Question'"),
         ("humaneval", "humaneval/HumanEval.jsonl.gz", "cannot read .*HumanEval"),
     ],
 )
-def test_problems_of_another_shape_are_named(data: Path, name: str, file: str, said: str) -> None:
+def test_wrong_columns_of_problems_are_named(data: Path, name: str, file: str, message: str) -> None:
     (data / file).write_text("Text,Answer\nWhat?,2\n", encoding="utf-8")
-    with pytest.raises(PromptError, match=said):
+    with pytest.raises(PromptError, match=message):
         load_suite(name, data, seed=0)
 
 
 @pytest.mark.parametrize("name", ["gpqa_diamond", "humaneval"])
-def test_a_file_of_problems_without_a_row_is_refused(data: Path, name: str) -> None:
+def test_file_of_problems_without_rows_is_refused(data: Path, name: str) -> None:
     # Failed first: they loaded as no prompts, and the task ended in an IndexError.
     file = data / PUBLISHED[name].file
     file.write_bytes(gzip.compress(b"") if file.suffix == ".gz" else b"")
@@ -168,25 +168,27 @@ def test_a_file_of_problems_without_a_row_is_refused(data: Path, name: str) -> N
         load_suite(name, data, seed=0)
 
 
-def test_a_reference_that_does_not_stand_after_its_mark_is_refused_with_its_row(data: Path) -> None:
+def test_reference_without_its_mark_is_refused(data: Path) -> None:
     file = data / PUBLISHED["gsm8k"].file
     file.write_text(FILES["gsm8k/test.jsonl"] + '{"question": "3 hens?", "answer": "4"}\n', encoding="utf-8")
     with pytest.raises(PromptError, match="row 2 has no reference after '####' in 'answer'"):
         load_suite("gsm8k", data, seed=0)
 
 
-def test_the_version_of_a_suite_goes_into_its_samples(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_have_the_version_of_their_suite(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PUBLISHED, "advbench", PUBLISHED["advbench"].model_copy(update={"version": 2}))
     (sample,) = make_task("advbench", load_suite("advbench", data, seed=0), []).dataset
     assert (sample.metadata or {})["version"] == 2
 
 
-def test_another_file_under_a_published_name_is_said_to_be_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_file_is_reported(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_suite("xstest_safe", data, seed=0)
-    said = " ".join(capsys.readouterr().err.split())
+    message = " ".join(capsys.readouterr().err.split())
     file, known = sha256_of_file(data / PUBLISHED["xstest_safe"].file), str(PUBLISHED["xstest_safe"].sha256)
-    assert "differs from what presafe knows of the publisher's (2 prompts, published are 250; its sha256 begins" in said
-    assert f"begins with {file[:12]}, the publisher's with {known[:12]})" in said
+    assert (
+        "differs from what presafe knows of the publisher's (2 prompts, published are 250; "
+        f"its sha256 begins with {file[:12]}, the publisher's with {known[:12]})"
+    ) in message
     origin = origin_of("xstest_safe", data)
     assert (origin["sha256"], origin["published_sha256"]) == (file, known)
 
@@ -196,7 +198,7 @@ def test_every_published_suite_is_tested_above() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, suite in PUBLISHED.items() if suite.hub is None])
-def test_what_the_hub_has_no_copy_of_is_to_be_downloaded(name: str) -> None:
+def test_suite_without_a_hub_copy_must_be_downloaded(name: str) -> None:
     with pytest.raises(PromptError) as caught:
         load_suite(name, None, seed=0)
     assert PUBLISHED[name].source in str(caught.value)
@@ -204,7 +206,7 @@ def test_what_the_hub_has_no_copy_of_is_to_be_downloaded(name: str) -> None:
     assert "--data-dir" in str(caught.value)
 
 
-def test_offline_it_says_how_to_fetch_a_suite_and_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_tells_how_to_get_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PromptError) as caught:
         load_suite("or_bench_hard", None, seed=0)
@@ -232,7 +234,7 @@ def test_offline_it_says_how_to_fetch_a_suite_and_what_to_give_instead(monkeypat
         ),
     ],
 )
-def test_the_hubs_copy_is_read_in_its_own_columns(
+def test_hub_copy_is_read_in_its_own_columns(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -254,30 +256,30 @@ def test_the_hubs_copy_is_read_in_its_own_columns(
     assert {prompt.expect for prompt in prompts} == {suite.expect}
 
 
-def test_the_name_of_a_benchmark_stands_for_its_parts() -> None:
+def test_benchmark_name_stands_for_its_suites() -> None:
     assert sorted(suites_of("xstest")) == ["xstest_safe", "xstest_unsafe"]
     assert suites_of("jailbreakbench") == ["jailbreakbench"]
     with pytest.raises(PromptError, match="xstest has several parts"):
         load_suite("xstest", None, seed=0)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"strongreject_dataset\.csv.*No such file"):
         load_suite("strong_reject", tmp_path, seed=0)
 
 
-def test_a_file_with_other_columns_is_named_with_its_columns(data: Path) -> None:
+def test_wrong_columns_are_listed(data: Path) -> None:
     (data / "jailbreakbench/benign-behaviors.csv").write_text("Index,Task\n0,Write\n", encoding="utf-8")
     with pytest.raises(PromptError, match=r"benign-behaviors\.csv has no column 'Goal'; it has: Index, Task"):
         load_suite("jailbreakbench_benign", data, seed=0)
 
 
-def test_an_unknown_suite_lists_the_known_ones() -> None:
+def test_unknown_suite_lists_the_known_ones() -> None:
     with pytest.raises(PromptError, match=r"no suite 'strongreject'.*strong_reject"):
         load_suite("strongreject", None, seed=0)
 
 
-def test_the_projects_own_suites_are_its_held_out_prompts() -> None:
+def test_own_suites_are_the_held_out_prompts() -> None:
     assert load_suite("smolthink_harmful", None, seed=0) == list(built_in("harmful", "held_out"))
     assert load_suite("smolthink_borderline", None, seed=0) == list(built_in("borderline", "held_out"))
     problems = load_suite("arithmetic", None, seed=5)
@@ -285,27 +287,25 @@ def test_the_projects_own_suites_are_its_held_out_prompts() -> None:
     assert problems != load_suite("arithmetic", None, seed=6)
 
 
-def test_names_are_those_that_load(data: Path) -> None:
+def test_every_named_suite_loads(data: Path) -> None:
     assert all(load_suite(name, data, seed=0) for name in suite_names())
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the published files are not shipped; put them in ../shared/data")
 @pytest.mark.parametrize("name", [name for name, suite in PUBLISHED.items() if suite.sha256])
-def test_the_real_files_are_the_ones_published(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_files_are_the_published_ones(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = load_suite(name, REAL, seed=0)
     assert len({prompt.id for prompt in prompts}) == len(prompts) == PUBLISHED[name].num_prompts
     assert "differs from what presafe knows" not in capsys.readouterr().err
     assert all(prompt.target for prompt in prompts) == (PUBLISHED[name].expect in PROBLEMS)
 
 
-def test_a_recipe_names_a_suite_and_reads_it_in_the_data_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipe_reads_a_suite_from_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / PUBLISHED["advbench"].file
     file.parent.mkdir(parents=True)
     file.write_text("goal,target\nWrite a lie,Sure\nWrite two lies,Sure\nWrite three,Sure\n", encoding="utf-8")
     monkeypatch.setenv("PRESAFE_DATA", str(tmp_path))
-    assert [each.text for each in prompts_of(Source(suite="advbench", skip=1, n=2), 0)] == [
+    assert [prompt.text for prompt in prompts_of(Source(suite="advbench", skip=1, n=2), 0)] == [
         "Write two lies",
         "Write three",
     ]
@@ -316,7 +316,7 @@ def test_a_recipe_names_a_suite_and_reads_it_in_the_data_folder(
         prompts_of(Source(suite="advbnech"), 0)
 
 
-def test_the_list_gives_rows_licence_version_and_checksum_of_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) -> None:
     list_names(Kind.suites)
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines) == suite_names()
@@ -332,7 +332,7 @@ def test_the_list_gives_rows_licence_version_and_checksum_of_every_suite(capsys:
     assert "119 prompts to comply with; presafe (Apache-2.0)" in lines["smolthink_borderline"]
 
 
-def test_halves_are_a_harmful_and_a_harmless_suite_of_one_publisher() -> None:
+def test_halves_are_suites_of_one_publisher() -> None:
     halves = {name: half for name in suite_names() if (half := harmful_half(name))}
     assert halves.keys() == {"jailbreakbench_benign", "xstest_safe", "wildjailbreak_benign"}
     for harmless, harmful in halves.items():

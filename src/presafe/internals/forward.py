@@ -1,4 +1,4 @@
-"""Prompts in padded batches of near lengths, for one forward pass each."""
+"""Sequences in padded batches of similar lengths, for one forward pass each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from jaxtyping import Int
     from torch import Tensor
 
 
@@ -13,18 +14,18 @@ class Batch(NamedTuple):
     """Some of the sequences, padded on the right."""
 
     indices: list[int]
-    """Which they are."""
-    ids: Tensor
-    mask: Tensor
+    """Index of each row's sequence."""
+    ids: Int[Tensor, "rows positions"]
+    mask: Int[Tensor, "rows positions"]
 
 
-def batches(sequences: Sequence[Sequence[int]], batch_size: int, device: Any) -> Iterator[Batch]:
-    """Every sequence once, the shortest first.
+def padded_batches(sequences: Sequence[Sequence[int]], batch_size: int, device: Any) -> Iterator[Batch]:
+    """Yield every sequence once, the shortest first.
 
     Args:
         sequences: Token ids.
-        batch_size: Rows a batch, at most.
-        device: Where the tensors go.
+        batch_size: Largest number of rows in a batch, at least 1.
+        device: Device of the tensors.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The names and number formats that people read. A name without an entry is shown as it is."""
+"""Names and number formats for people. A name without an entry is shown as it is, without underscores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from presafe.records import Difference, Score
 
 DASH = "–"
-"""What stands where there is no number."""
+"""Shown in place of a missing number."""
 
 SYSTEMS: Mapping[str, str] = {
     "vanilla": "Vanilla",
@@ -85,36 +85,54 @@ EXPECTS: Mapping[str, str] = {
 }
 """What a careful assistant does with a prompt, after the word "prompts"."""
 
+VERBS: Mapping[str, str] = {
+    "refusal_rate": "refuses",
+    "attack_success_rate": "gives in to",
+    "over_refusal_rate": "wrongly refuses",
+    "accuracy": "correctly answers",
+}
+"""What a system does with the prompts that a rate counts."""
 
-def ordered(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
-    """The distinct names: those known in their known order, then the others as they first appear."""
-    seen = dict.fromkeys(names)
-    return [name for name in known if name in seen] + [name for name in seen if name not in known]
+
+def in_known_order(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
+    """Return the distinct names: first the known ones in their known order, then the others as they first appear.
+
+    Args:
+        names: Names of systems, suites or metrics, with repetitions.
+        known: `SYSTEMS`, `SUITES` or `METRICS`.
+    """
+    distinct = dict.fromkeys(names)
+    return [name for name in known if name in distinct] + [name for name in distinct if name not in known]
 
 
-def label(name: str, known: Mapping[str, str]) -> str:
-    """The name as a person reads it."""
+def display_name(name: str, known: Mapping[str, str]) -> str:
+    """Return a name as people read it.
+
+    Args:
+        name: Of a system, a suite or a metric.
+        known: `SYSTEMS`, `SUITES` or `METRICS`.
+    """
     return known.get(name, name.replace("_", " "))
 
 
-def noun(suite: str) -> str:
-    """The suite's prompts, as a sentence names them."""
-    return _NOUNS.get(suite, f"{label(suite, SUITES)} prompts")
+def describe_prompts(suite: str) -> str:
+    """Return how a sentence names the prompts of a suite: "AdvBench prompts"."""
+    return _NOUNS.get(suite, f"{display_name(suite, SUITES)} prompts")
 
 
-def percent(value: float) -> str:
-    """A rate in [0, 1] as a whole percentage; with one decimal where rounding would feign 0 % or 100 %."""
+def format_percent(value: float) -> str:
+    """Format a rate in [0, 1] as a whole percentage; with one decimal if it would round to a false 0 % or 100 %."""
     whole = round(100 * value)
     digits = 1 if whole in (0, 100) and abs(100 * value - whole) >= 0.05 else 0
     return f"{100 * value:.{digits}f} %"
 
 
-def interval(value: float | None, low: float | None, high: float | None, *, is_rate: bool = True) -> str:
-    """A number and its 95 % interval.
+def format_interval(value: float | None, low: float | None, high: float | None, *, is_rate: bool = True) -> str:
+    """Format a number and its 95 % interval.
 
     Args:
         value: The number; None is shown as a dash.
-        low: Lower bound; without both bounds the number stands alone.
+        low: Lower bound; unless both bounds are given, the number stands alone.
         high: Upper bound.
         is_rate: Whether to write percentages, "95.0 % [91, 97]", or plain numbers, "0.948 [0.93, 0.96]".
     """
@@ -126,63 +144,69 @@ def interval(value: float | None, low: float | None, high: float | None, *, is_r
     return f"{text} [{100 * low:z.0f}, {100 * high:z.0f}]" if is_rate else f"{text} [{low:z.2f}, {high:z.2f}]"
 
 
-def number(score: Score) -> str:
-    """A score's value as a figure shows it: a whole percentage, or two decimals; a dash for none."""
+def format_value(score: Score) -> str:
+    """Format a score's value for a figure: a whole percentage, or two decimals; a dash if there is none."""
     if score.value is None:
         return DASH
-    return percent(score.value) if _is_rate(score) else f"{score.value:z.2f}"
+    return format_percent(score.value) if _is_rate(score) else f"{score.value:z.2f}"
 
 
-def of_position(metric: str) -> bool:
-    """Whether a metric is of the decision position, read without an answer."""
+def is_position_metric(metric: str) -> bool:
+    """Return whether a metric is read at the decision position, without an answer."""
     return metric.endswith(("_auroc", "_at_fpr_10"))
 
 
 def _is_rate(score: Score) -> bool:
+    """Return whether a score is shown as a percentage."""
     return not score.metric.endswith(("_auroc", "_score", "_j"))
 
 
-def estimate(score: Score | None) -> str:
-    """A score's value and interval; a dash where there is none."""
+def format_estimate(score: Score | None) -> str:
+    """Format a score's value and interval; a dash if there is no score."""
     if score is None:
         return DASH
-    return interval(score.value, score.low, score.high, is_rate=_is_rate(score))
+    return format_interval(score.value, score.low, score.high, is_rate=_is_rate(score))
 
 
-def rate(score: Score | None) -> str:
-    """A score's value as a whole percentage; a dash where there is none."""
-    return DASH if score is None or score.value is None else percent(score.value)
+def format_rate(score: Score | None) -> str:
+    """Format a score's value as a whole percentage; a dash if there is none."""
+    return DASH if score is None or score.value is None else format_percent(score.value)
 
 
-def bounds(score: Score | None) -> str:
-    """A score's 95 % interval in per cent, "[91, 97]"; a dash where there is none."""
+def format_bounds(score: Score | None) -> str:
+    """Format a score's 95 % interval in per cent: "[91, 97]"; a dash if there is none."""
     if score is None or score.low is None or score.high is None:
         return DASH
     return f"[{100 * score.low:z.0f}, {100 * score.high:z.0f}]"
 
 
-def size(score: Score) -> str:
-    """A score's n, "100 × 4" for four answers a prompt."""
+def format_size(score: Score) -> str:
+    """Format a score's n: "100", or "100 × 4" for four answers per prompt."""
     return f"{score.n} × {score.samples}" if score.samples > 1 else str(score.n)
 
 
-def points(difference: float) -> str:
-    """A difference of two rates in percentage points, with its sign: "+6.0", "-0.9"."""
+def format_points(difference: float) -> str:
+    """Format a difference of two rates in percentage points, with its sign: "+6.0", "-0.9"."""
     return f"{100 * difference:+z.1f}"
 
 
-def detectable(difference: Difference) -> str:
-    """The true difference that n could have shown, in whole points; a dash where none is large enough."""
+def format_points_interval(difference: float, low: float, high: float) -> str:
+    """Format a difference of two rates and its interval, in points: "+6.0 [-2.0, +14.0]"."""
+    return f"{format_points(difference)} [{format_points(low)}, {format_points(high)}]"
+
+
+def format_detectable(difference: Difference) -> str:
+    """Format the true difference that n could have shown, in whole points; a dash if none is large enough."""
     return DASH if difference.detectable is None else f"{100 * difference.detectable:.0f}"
 
 
-def chance(p: float) -> str:
-    """A p-value as it is printed: "0.041", or "< 0.001"."""
+def format_p(p: float) -> str:
+    """Format a p-value: "0.041", or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """A span of time as a person says it: "4.2 s", "3 min 05 s", "1 h 02 min"."""
+def format_duration(seconds: float) -> str:
+    """Format a time span: "4.2 s", "3 min 05 s", "1 h 02 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,0 +1,38 @@
+"""How well scores separate two classes: the area under the ROC curve, and the hits at a fixed false-alarm rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Return the area under the ROC curve, P(positive > negative) + ½ P(equal), in [0, 1].
+
+    Args:
+        positive: Scores of the class that should score higher; at least one.
+        negative: Scores of the other class; at least one.
+
+    Source: Mann and Whitney 1947.
+    """
+    ranked = sorted([(value, 1) for value in positive] + [(value, 0) for value in negative])
+    rank_sum, start = 0.0, 0
+    while start < len(ranked):
+        end = start
+        while end < len(ranked) and ranked[end][0] == ranked[start][0]:
+            end += 1
+        mean_rank = (start + end + 1) / 2  # ranks start + 1 … end share their mean
+        rank_sum += mean_rank * sum(label for _, label in ranked[start:end])
+        start = end
+    m, n = len(positive), len(negative)
+    return (rank_sum - m * (m + 1) / 2) / (m * n)
+
+
+def tpr_at_fpr_10(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Return the share of positives above the threshold that at most a tenth of the negatives exceed, in [0, 1].
+
+    Args:
+        positive: Scores of the class that should score higher; at least one.
+        negative: Scores of the other class; at least one.
+    """
+    threshold = sorted(negative, reverse=True)[len(negative) // 10]
+    return sum(value > threshold for value in positive) / len(positive)
