@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from presafe.errors import RecipeError
-from presafe.reading import is_deeper, read_text
+from presafe.reading import is_deeper, printable, read_text
 
 Declared = Literal["recipe", "study"]
 _FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}
@@ -95,7 +95,7 @@ def overlaid(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
 def problems_of(error: ValidationError, whole: str) -> str:
     """Every key that does not fit, what is wrong with it and the value seen; `whole` stands for no key."""
     problems = [
-        f"{'.'.join(f'{part!s:.60}' for part in problem['loc']) or whole}: {problem['msg']}"
+        f"{'.'.join(printable(f'{part!s:.60}') for part in problem['loc']) or whole}: {printable(problem['msg'])}"
         + ("" if problem["type"] in ("missing", "extra_forbidden") else f" (got {problem['input']!r:.60})")
         for problem in error.errors()
     ]

@@ -118,7 +118,7 @@ class Source(Settings):
     """A prompt set of the project."""
     file: Path | None = None
     """A CSV, JSON or JSONL file of the user."""
-    hub: str | None = None
+    hub: str | None = Field(default=None, min_length=1)
     """A data set on the Hugging Face hub, "org/name", or a local folder with the same files. Its rows are drawn in an
     order that the seed decides, and those that stand in an evaluation suite, exactly or nearly, are passed over."""
     suite: str | None = None

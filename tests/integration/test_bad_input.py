@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, finish
+from command_line import SMALL, finish, start
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -40,6 +40,82 @@ def test_wrong_recipe(tmp_path: Path, change: tuple[str, str], words: tuple[str,
     recipe = tmp_path / "wrong.toml"
     recipe.write_text(SMALL.replace(*change), encoding="utf-8")
     refused(finish("run", str(recipe), "--out", str(tmp_path / "run")), *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # failed first: boxes of five lines
+        (("probe",), ("Missing argument 'MODEL'", "presafe probe --help")),
+        (("nope",), ("No such command 'nope'", "`presafe --help`")),
+        (("probe", "smolthink", "--nope"), ("No such option", "--nope")),
+        (("probe", "smolthink", "--limit", "0"), ("--limit", "greater than or equal to 1")),
+        (("probe", "smolthink", "--limit", "-3"), ("--limit", "greater than or equal to 1")),
+        (("probe", "smolthink", "--limit", "many"), ("--limit", "valid integer")),
+        (("probe", "smolthink", "--max-tokens", "9" * 30), ("--max-tokens",)),
+        (("list", "foo"), ("'foo' is not one of",)),
+        (("probe", "[/x]", "b"), ("unexpected extra argument", "(b)")),
+        # failed first: an empty name is the working directory, and was written into
+        (("probe", "smolthink", "--out", ""), ("--out", "an empty name is no folder")),
+        (("run", "smolthink-135m", "--out", ""), ("--out", "an empty name is no folder")),
+        (("study", "control", "--out", ""), ("--out", "an empty name is no folder")),
+        (("demo", "--out", ""), ("--out", "an empty name is no folder")),
+        (("probe", "smolthink", "--temperature", "inf"), ("--temperature", "finite")),
+        (("probe", "smolthink", "--temperature", "nan"), ("--temperature",)),
+        (("probe", "smolthink", "--temperature", "1e-40"), ("--temperature", "from 0.001 to 100", "1e-40")),
+        (("probe", "smolthink", "--top-p", "1e-300"), ("--top-p", "1e-300")),
+        (("probe", "smolthink", "--top-p", "nan"), ("--top-p", "finite")),
+        (("sweep", "smolthink", "--temperature", "0,1e-40"), ("--temperature", "from 0.001 to 100")),
+        (("score", "smolthink", " ", "--head", "x"), ("a prompt is empty",)),
+        (("probe", "\udcff"), ("\\udcff is not UTF-8 text",)),
+    ],
+)
+def test_wrong_words(
+    words: tuple[str, ...], said: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # in this process: a start of Python for each would take a minute
+    from presafe.cli.main import main
+
+    monkeypatch.setattr(sys, "argv", ["presafe", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    refused(subprocess.CompletedProcess(words, left.value.code, out, err), *said)  # type: ignore[arg-type]
+
+
+def test_no_words_are_answered_with_help_and_a_reader_that_leaves_is_no_error() -> None:
+    done = finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage" in done.stdout
+    listing = start("list", "methods")
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.close()
+    assert listing.stderr.read() == ""
+    listing.wait(timeout=60)
+
+
+def test_names_are_printed_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    # Failed first: Rich took [x] for markup, so that the path that was printed did not exist; [/x] raised.
+    from rich.table import Table
+
+    from presafe.progress import PlainConsole, heading
+
+    table = Table(title="runs/[/x]")
+    table.add_column("[red]suite[/red]")
+    table.add_row(":smile: \x1b[31m")
+    console = PlainConsole()
+    console.print("report: runs/[b]/[/x]/report.html", soft_wrap=True)
+    console.print(table)
+    heading("run 1 of 2", ": a[/x]")
+    out, err = capsys.readouterr()
+    assert "report: runs/[b]/[/x]/report.html\n" in out
+    for text in ("runs/[/x]", "[red]suite[/red]", ":smile: \\x1b[31m"):
+        assert text in out
+    assert "\x1b[31m" not in out
+    assert err == "run 1 of 2: a[/x]\n"
 
 
 def test_unknown_names(tmp_path: Path) -> None:

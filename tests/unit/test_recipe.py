@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from presafe.cli.options import short_name
 from presafe.errors import RecipeError
@@ -235,3 +238,137 @@ def test_a_resolved_recipe_with_a_file_can_be_read_again(tmp_path: Path) -> None
 def test_folders_are_called_after_the_recipe_dots_and_all() -> None:
     names = [short_name(name) for name in ("qwen3-0.6b", "smolthink-135m", "recipes/my.model-1.5b.toml")]
     assert names == ["qwen3-0.6b", "smolthink-135m", "my.model-1.5b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        # failed first: they were read as 1, 3 and 3
+        ("max_steps = 7", "max_steps = true", "align.max_steps: Input should be a valid integer (got True)"),
+        ("max_steps = 7", "max_steps = 3.0", "align.max_steps: Input should be a valid integer (got 3.0)"),
+        ("max_steps = 7", 'max_steps = "3"', "align.max_steps: Input should be a valid integer (got '3')"),
+        ("max_steps = 7", "lambda_align = true", "align.lambda_align: Input should be a valid number (got True)"),
+        ("max_steps = 7", "over_refusal = false", "align.over_refusal"),
+        # failed first: they were read, and failed after hours in a library that takes less
+        ("max_steps = 7", "seeds = [-1]", "align.seeds.0: Input should be greater than or equal to 0 (got -1)"),
+        ("max_steps = 7", "seeds = [4294967296]", "align.seeds.0: Input should be less than or equal to 4294967295"),
+        ("max_steps = 7", "seeds = [1180591620717411303424]", "align.seeds.0: "),  # 2^70
+        ("[align]", "[signal]\nseed = -1\n[align]", "signal.seed: Input should be greater than or equal to 0"),
+        (
+            "max_steps = 7",
+            "max_steps = 2147483648",
+            "align.max_steps: Input should be less than or equal to 2147483647",
+        ),
+        ("max_steps = 7", "learning_rate = 1e300", "align.learning_rate: Input should be less than or equal to 10"),
+        (
+            "[evaluate.suites]",
+            "[evaluate.sampling]\ntemperature = inf\n[evaluate.suites]",
+            "evaluate.sampling.temperature",
+        ),
+        (
+            "[evaluate.suites]",
+            "[evaluate.sampling]\ntemperature = nan\n[evaluate.suites]",
+            "evaluate.sampling.temperature",
+        ),
+        ("[evaluate.suites]", "[evaluate.sampling]\ntemperature = 1e-40\n[evaluate.suites]", "from 0.001 to 100"),
+        ("[evaluate.suites]", "[evaluate.sampling]\ntemperature = 101\n[evaluate.suites]", "less than or equal to 100"),
+        (
+            "[evaluate.suites]",
+            "[evaluate.sampling]\ntop_p = 1e-300\n[evaluate.suites]",
+            "evaluate.sampling.top_p: Input should",
+        ),
+        (
+            "[evaluate.suites]",
+            "[evaluate.sampling]\ntop_p = nan\n[evaluate.suites]",
+            "evaluate.sampling.top_p: Input should",
+        ),
+        (
+            "[evaluate.suites]",
+            "[evaluate.sampling]\ntop_k = -1\n[evaluate.suites]",
+            "evaluate.sampling.top_k: Input should",
+        ),
+        ("sums = {", '"a/sums" = {', "holds no slash"),
+        ("sums = {", '" " = {', "not blank"),
+        ("sums = {", f'"{"x" * 200}" = {{', "at most 180 bytes"),
+        ("sums = {", '"two\\nlines" = {', "a name holds no line break"),
+        ('name = "mine"', 'name = "a\\u0000b"', "a name holds no line break and no other control character"),
+        ('name = "mine"', 'name = "a\\u202eb"', "a name holds no line break and no other control character"),
+        (
+            'address = "smolthink"',
+            'address = "smolthink"\nfamily = "none.toml"',
+            "cannot read family none.toml: No such file",
+        ),
+    ],
+)
+def test_what_a_library_would_not_take_is_refused_before_it(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in MINIMAL
+    assert said in complaint(write(tmp_path, MINIMAL.replace(old, new)))
+
+
+def test_the_bounds_themselves_are_within(tmp_path: Path) -> None:
+    text = MINIMAL.replace("max_steps = 7", "max_steps = 2147483647\nseeds = [0, 4294967295]\nlearning_rate = 1")
+    text += "[evaluate.sampling]\ntemperature = 0.001\ntop_p = 0.000001\ntop_k = 0\n"
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.align.seeds == (0, 2**32 - 1)
+    assert (recipe.evaluate.sampling.temperature, recipe.evaluate.sampling.top_p) == (0.001, 1e-6)
+    assert parse_recipe(json.loads(recipe.model_dump_json()), "again") == recipe
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_settings(tmp_path: Path) -> None:
+    # Failed first: the mark was "not TOML".
+    recipe = load_recipe(write(tmp_path, MINIMAL))
+    assert load_recipe(write(tmp_path, b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 100_000, "nested deeper than 32"),
+        ("a = " + "[" * 40 + "]" * 40, "nested deeper than 32"),
+        ("a = " + "{a = " * 40 + "1" + "}" * 40, "nested deeper than 32"),
+        # failed first: 13 seconds and 4 GB
+        ("a." * 30_000 + "a = 1", "a key of more than 16 parts"),
+        ("[" + '"a" . ' * 30_000 + "a]", "a key of more than 16 parts"),
+        ("[" + r'"\"".' * 30_000 + "a]", "a key of more than 16 parts"),
+        ("['" + "'.'".join("a" * 17) + "']", "a key of more than 16 parts"),
+        ("a = " + "1" * 5000, "Exceeds the limit"),
+        ('name = "a\0b"', "it holds NUL bytes"),
+        ("# " + "x" * 300_000, "more than 256,000 bytes"),
+        ("\n".join(f"key_{n} = 1" for n in range(10_000)), "and 9984 more"),  # with 4 tables that are required
+    ],
+)
+def test_toml_that_would_take_minutes_or_gigabytes_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+    message = complaint(write(tmp_path, text))
+    assert said in message
+    assert len(message) < 3000
+
+
+def test_a_key_of_sixteen_parts_is_one_that_is_not_known(tmp_path: Path) -> None:
+    assert "a: Extra inputs" in complaint(write(tmp_path, f"{'.'.join('a' * 16)} = 1"))
+
+
+def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    (tmp_path / "folder.toml").mkdir()
+    assert "a pipe or a device" in complaint(tmp_path / "pipe.toml")
+    assert "a pipe or a device" in complaint(tmp_path / "zero.toml")
+    assert "Is a directory" in complaint(tmp_path / "folder.toml")
+    with pytest.raises(RecipeError, match="its name holds a control character"):
+        load_recipe(tmp_path / "two\nlines.toml")
+    family = MINIMAL.replace('address = "smolthink"', f'address = "smolthink"\nfamily = "{tmp_path}/pipe.toml"')
+    assert "a pipe or a device" in complaint(write(tmp_path, family))
+
+
+KEYS = st.sampled_from(["name", "model", "respond", "signal", "align", "evaluate", "extends"])
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(KEYS | st.text(max_size=5), parts, max_size=3),
+)
+
+
+@given(settings=st.dictionaries(KEYS, VALUES))
+def test_settings_of_any_kind_are_a_recipe_or_one_line(settings: dict[str, object]) -> None:
+    with pytest.raises(RecipeError) as caught:  # none can be whole by chance
+        parse_recipe(settings, "mine")
+    assert "\n" not in str(caught.value)

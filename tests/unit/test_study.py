@@ -292,3 +292,30 @@ def test_runs_that_two_studies_share_are_the_same_runs() -> None:
         both = runs[one].keys() & runs[other].keys()
         assert len(both) == count
         assert all(runs[one][name] == runs[other][name] for name in both)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ("[-1]", "seeds.0: Input should be greater"),
+        ("[true]", "seeds.0: Input should be a valid integer"),
+        ("[1.0]", "seeds.0: "),
+    ],
+)
+def test_seeds_are_whole_numbers_that_every_generator_takes(tmp_path: Path, seeds: str, said: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'name = "x"\nrecipe = "smolthink-135m"\nbaseline = "a"\nseeds = {seeds}\n[[condition]]\nname = "a"\n', "utf-8"
+    )
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_study(file)
+
+
+def test_a_name_that_a_folder_cannot_have_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    long = "a" * 101
+    file.write_text(
+        f'name = "x"\nrecipe = "smolthink-135m"\nbaseline = "{long}"\n[[condition]]\nname = "{long}"\n', "utf-8"
+    )
+    with pytest.raises(RecipeError, match=r"condition\.0\.name: String should have at most 100 characters"):
+        load_study(file)

@@ -19,6 +19,7 @@ from typing import Any
 from presafe.errors import PromptError
 from presafe.prompts.overlap import fold, overlaps
 from presafe.prompts.rows import category_of, cell_text, column_names
+from presafe.reading import printable
 from presafe.recipe import Source
 from presafe.records import Prompt
 
@@ -98,6 +99,8 @@ def _kept(source: Source, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int,
     for number, row in enumerate(rows):
         is_blank = row[source.column] is None or not str(row[source.column]).strip()
         if not is_blank and all(str(row[key]) in values for key, values in source.where.items()):
+            if isinstance(row[source.column], float):  # of a column of numbers, in which 2 became 2.0
+                raise PromptError(f"{origin}: column {source.column!r} holds numbers, not texts.", "Name another one.")
             yield number, cell_text(row, source.column, origin, number + 1), row
 
 
@@ -110,8 +113,12 @@ def hub_rows(source: Source) -> list[dict[str, Any]]:
     import datasets
 
     folder = _folder(source)
+    if odd := [path for path in folder.rglob("*") if not (path.is_file() or path.is_dir())]:
+        raise PromptError(f"cannot read {source.hub}: {printable(odd[0])} is not a regular file.", "Take it away.")
     try:
         rows: list[dict[str, Any]] = datasets.load_dataset(str(folder), source.config, split=source.split).to_list()
+    except StopIteration as error:  # what `datasets` raises of a file without a row
+        raise PromptError(f"split {source.split!r} of {source.hub} holds no rows.") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PromptError(

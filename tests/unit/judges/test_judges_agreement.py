@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -103,3 +105,37 @@ def test_the_best_judge_comes_first_and_one_without_kappa_last() -> None:
     found = [offline("gcg_strings"), agreement("mute", items, ["unjudged"] * len(items)), offline("refusal_strings")]
     found[1] = found[1]._replace(kappa=found[1].kappa._replace(value=None))
     assert [each.judge for each in ranked(found)] == ["refusal_strings", "gcg_strings", "mute"]
+
+
+def test_labels_are_taken_exactly_or_refused_in_one_line(tmp_path: Path) -> None:
+    row = {
+        "id": "1",
+        "case": "c",
+        "request": "r",
+        "thought": "",
+        "answer": "No.",
+        "truncated": False,
+        "label": "refuse",
+    }
+    file = tmp_path / "labels.jsonl"
+
+    def complaint(text: str) -> str:
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(PromptError) as caught:
+            load_labelled(file)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    line = json.dumps(row)
+    # failed first: of two answers with one id both had the verdict of the second, and of a name twice the last won
+    assert "two answers with the id '1'" in complaint(f"{line}\n{line}\n")
+    assert "row 1 has the name 'label' twice" in complaint(line[:-1] + ', "label": "comply"}\n')
+    assert "row 1 holds" in complaint(json.dumps(row | {"answer": "\ud83c"}))
+    assert "nested deeper" in complaint('{"id": ' + "[" * 100_000)
+    assert "labels.jsonl:1: truncated" in complaint(json.dumps(row | {"truncated": "perhaps"}))
+    file.write_text("\ufeff" + line + "\r\n", encoding="utf-8")
+    assert [item.answer for item in load_labelled(file)] == ["No."]
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(PromptError, match="a pipe or a device"):
+        load_labelled(file)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -179,3 +181,46 @@ def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
     for taken in ranges.values():
         ordered = sorted(taken)
         assert all(left[1] <= right[0] for left, right in pairwise(ordered)), taken
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        # failed first: each became Python text, or 2 became "2.0"
+        ("train.jsonl", '{"ask": ["Name a tree."]}\n', "row 1 holds a list in 'ask'"),
+        ("train.jsonl", '{"ask": true}\n', "row 1 holds a truth value in 'ask'"),
+        (
+            "train.jsonl",
+            '{"ask": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}\n',
+            "row 1 holds a conversation (system, user) in 'ask'",
+        ),
+        ("train.csv", "ask\n1.5\n2\n", "column 'ask' holds numbers, not texts"),
+        ("train.jsonl", "", "holds no rows"),  # failed first: StopIteration
+        ("train.jsonl", '{"ask": ' + "[" * 100_000, "cannot read split 'train'"),
+    ],
+)
+def test_a_cell_of_a_hub_set_is_a_text_or_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    with pytest.raises(PromptError, match=re.escape(said)):
+        hub_prompts(source, seed=0)
+
+
+def test_one_user_message_of_a_hub_set_is_its_text(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"ask": [{"role": "user", "content": "Name a tree."}]}\n', encoding="utf-8")
+    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    assert [prompt.text for prompt in hub_prompts(source, seed=0)] == ["Name a tree."]
+
+
+def test_a_pipe_in_the_folder_of_a_set_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.jsonl")
+    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    with pytest.raises(PromptError, match="is not a regular file"):
+        hub_prompts(source, seed=0)
+
+
+@pytest.mark.parametrize("name", ["bad name!!", "../../x/y", "a\0b"])
+def test_a_name_that_the_hub_does_not_take_is_one_line(name: str) -> None:
+    source = Source(hub=name, split="train", column="ask", licence="x", expect="comply")
+    with pytest.raises(PromptError, match="cannot fetch the data set"):
+        hub_prompts(source, seed=0)
