@@ -20,6 +20,11 @@ _NAMED = rf"{_IS}(?:\s+(?i:option|choice))?{_MARKS}{_WRAP}{_LETTER}{_OTHER}"
 _BOXED = re.compile(rf"\\boxed\{{\s*{_WRAP}{_LETTER}{_OTHER}")
 _ANSWER = re.compile(rf"\b(?i:answer|(?:best|correct|right)\s+(?:option|choice))\b{_NAMED}")
 _OPTION = re.compile(rf"\b(?i:option|choice)\b{_NAMED}")
+_DENIED = re.compile(
+    rf"(?:\b(?i:not)|n['’]t)(?:\s+be)?(?:\s+(?i:option|choice))?{_MARKS}{_WRAP}\(?[A-D]\b[}}\s*_`$)\\,;.:]{{0,20}}"
+    r"(?i:but(?:\s+rather)?(?:\s+it(?:\s+is|['’]s))?|it(?:\s+is|['’]s)|rather)\b"
+)
+"""The letter that is not meant in "not A but B" and "not A; it is B"."""
 _ALONE = re.compile(rf"^[ \t*_`$(\\]{{0,20}}{_WRAP}{_LETTER}{_OTHER}[}}\s*_`$).:\\]*(?:$|[.):]\s)", re.MULTILINE)
 """A line that is a letter, or opens with one and a mark as the options do."""
 
@@ -30,6 +35,7 @@ def letter_of(answer: str) -> str | None:
     The last letter in a box, else the last that is called the answer or the right option, else the last that is called
     an option or a choice, else the last that opens a line of its own.
     """
+    answer = _DENIED.sub("", answer)
     for pattern in (_BOXED, _ANSWER, _OPTION, _ALONE):
         if found := list(pattern.finditer(answer)):
             return None if found[-1][2] else found[-1][1]

@@ -1,15 +1,18 @@
 """Run one program that a model wrote, confined, and say by the exit code whether it came to its end. Nothing but the
 standard library: this file is copied into the sandbox and run there, `python -I confine.py PROGRAM LIMITS`.
 
-    1. a child process without capabilities or new privileges, in an empty folder of its own
-    2. limits of CPU time, memory, file size and open files; a limit of the wall clock here, outside the child
+    1. a child process without capabilities, new privileges or inherited files, in an empty folder of its own
+    2. limits of CPU time, memory, file size, open files and waiting signals; here, outside the child, limits of the
+       wall clock, of threads, and of the number and the bytes of its files
     3. Linux: Landlock (no write below any other folder, no program started), seccomp (no process, no socket, no signal
-       to others, no change of owners, modes, times, attributes or mounts; threads are allowed)
+       or limit to others, no locks, nothing that stays: shared memory, queues, semaphores, keys; no change of owners,
+       modes, times, attributes or mounts; no system call that is newer than this list; threads are allowed)
     4. Python's audit hook on the same, which a determined program can get around: it ends a program that would catch
-       the error, and is all there is where a kernel lacks 3
+       the error, and is all there is where a kernel lacks 3, which `python -I confine.py --check` tells
     5. at the end the child and whatever it left behind are killed, and its folder is removed
 
-Passed means that the last line ran: a program that leaves before its tests has failed. What says so is a word drawn for
+Exit code 0: the last line ran. 1: it did not, so a program that leaves before its tests has failed. 2: the program
+could not be run as it should be, which says nothing about it. What says that the last line ran is a word drawn for
 each run, which lies in the program's own process: one that is written to cheat can look for it there, as for its tests.
 A program that breaks out of none of this can still read every file that its user can read.
 """
@@ -21,11 +24,11 @@ import json
 import os
 import platform
 import resource
-import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 """System calls of Landlock, the same on every architecture (Linux 5.13)."""
@@ -33,28 +36,75 @@ _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 _WRITES = sum(1 << bit for bit in (1, *range(4, 13)))
 """Landlock's rights to write, remove and make files of every kind (linux/landlock.h, ABI 1)."""
 
-_CALLS = {
-    "x86_64": (0xC000003E, 56, (435, 132, 235, 261, 280, 188, 189, 190, 197, 198, 199, 463, 466, 469),
-                               (57, 58, 59, 322, 41, 62, 200, 234, 129, 297, 424, 101, 311, 272, 308, 165, 166, 90,
-                                91, 268, 452, 92, 93, 94, 260, 321, 425, 250, 246, 169)),
-    "aarch64": (0xC00000B7, 220, (435, 88, 5, 6, 7, 14, 15, 16, 463, 466, 469),
-                                 (221, 281, 198, 129, 130, 131, 138, 240, 424, 117, 271, 97, 268, 40, 39, 52, 53,
-                                  452, 55, 54, 280, 425, 219, 104, 142)),
+_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+"""By machine: seccomp's name of it, and its column in the lists below; None is a call that it does not have."""
+
+_FATAL = {
+    # other programs and processes, and signals to them
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129),
+    "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "process_mrelease": (448, 448), "kcmp": (312, 272), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    # their share of the machine
+    "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    # the network, and its neighbours on this machine
+    "socket": (41, 198), "socketpair": (53, 199),
+    # what outlives its maker: shared memory, semaphores, queues, keys
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
+    "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
+    "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181), "add_key": (248, 217),
+    "request_key": (249, 218), "keyctl": (250, 219),
+    # owners, modes, mounts, the system
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "unshare": (272, 97), "setns": (308, 268),
+    "mount": (165, 40), "umount2": (166, 39), "fanotify_init": (300, 262), "bpf": (321, 280),
+    "io_uring_setup": (425, 425), "kexec_load": (246, 104), "reboot": (169, 142),
 }  # fmt: skip
-"""By machine: seccomp's name of it; clone; the calls that fail: clone3, utime, utimes, futimesat, utimensat, setxattr,
-lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr, setxattrat, removexattrat, file_setattr; and those that
-end the program: fork, vfork, execve, execveat, socket, kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo,
-pidfd_send_signal, ptrace, process_vm_writev, unshare, setns, mount, umount2, chmod, fchmod, fchmodat, fchmodat2, chown,
-fchown, lchown, fchownat, bpf, io_uring_setup, keyctl, kexec_load, reboot; as far as the machine has them."""
-_KILL, _NO_SUCH_CALL, _ALLOW = 0x80000000, 0x00050000 | 38, 0x7FFF0000
+"""Calls that end the program: none computes an answer."""
+
+_FAILING = {
+    "clone3": (435, 435), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "truncate": (76, 45),
+    "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
+    "file_setattr": (469, 469), "flock": (73, 32), "inotify_init": (253, None), "inotify_init1": (294, 26),
+}  # fmt: skip
+"""Calls that fail as if there were none: libraries make them, and do without. clone3's flags cannot be read; Landlock
+knows truncate, which takes a path, since its third version; inotify has few places for each user."""
+
+_NEWER = 470
+"""The first call that was not known when this was written: it fails, and so do all after it."""
+
+_BY_ARGUMENT = {
+    "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167), "prlimit64": (302, 261), "clone": (56, 220),
+}  # fmt: skip
+_SIGNALS_TO_OTHERS = (8, 10, 15)  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
+_LOCKS = (6, 7, 37, 38, 1024, 1026)  # fcntl: F_SETLK, F_SETLKW, the same of open files, F_SETLEASE, F_NOTIFY
+_OWNED = (0x8901, 0x8902)  # ioctl: FIOSETOWN, SIOCSPGRP
+_QUESTIONS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""What ioctl may do: ask whether this is a terminal (TCGETS, TCGETS2) and how wide (TIOCGWINSZ), what can be read
+(FIONREAD); set FIONBIO, FIONCLEX, FIOCLEX on the program's own number of a file."""
+_KILL, _ALLOW, _FAIL = 0x80000000, 0x7FFF0000, 0x00050000
+_NO_SUCH_CALL, _NO_TERMINAL, _NO_LOCKS = _FAIL | 38, _FAIL | 25, _FAIL | 37
+
+_ENTRIES, _FOLDER_BYTES, _THREADS = 256, 2**24, 64
+"""Most files and folders of a program, their bytes in all, and its threads. Looked at every few milliseconds. Ours."""
 
 _FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.", "socket.", "os.kill",
-              "signal.pthread_kill", "ctypes.dlsym", "os.chmod", "os.chown", "os.chflags")  # fmt: skip
+              "signal.pthread_kill", "ctypes.dlsym", "os.chmod", "os.chown", "os.chflags", "fcntl.",
+              "resource.prlimit")  # fmt: skip
 _ON_PATHS = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime",
              "os.setxattr", "os.removexattr")  # fmt: skip
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+_Step = tuple[int, int, int, int]
+"""One instruction of a filter: its code, the steps to jump where it holds and where not, its operand."""
+_BEGINS = b"begins:"
+"""What the child replies once it is confined."""
 
 
 class _Filter(ctypes.Structure):
@@ -71,7 +121,11 @@ class _Beneath(ctypes.Structure):
 
 
 def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: int) -> bool:
-    """Whether the program ran to its last line within the limits; nothing of it is left afterwards."""
+    """Whether the program ran to its last line within the limits; nothing of it is left afterwards.
+
+    Raises:
+        OSError: it could not be confined, or something of it could not be removed.
+    """
     if sys.platform == "linux":
         _libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what the program leaves behind becomes our child
     folder = tempfile.mkdtemp(dir=os.getcwd())
@@ -80,30 +134,109 @@ def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: i
     child = os.fork()
     if child == 0:
         try:
-            os.close(done_in)
-            _confine(folder, cpu_s, memory_bytes, file_bytes)
-            exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
+            _close_all_but(done_out)
+            try:
+                _confine(folder, cpu_s, memory_bytes, file_bytes)
+            except BaseException as error:
+                os.write(done_out, repr(error).encode()[:500])
+                raise
+            os.write(done_out, _BEGINS)
+            exec(compile(source, "program.py", "exec", dont_inherit=True), {"__name__": "__main__"})
             os.write(done_out, word)
             os._exit(0)
         finally:  # whatever it raised, SystemExit included
             os._exit(1)
     os.close(done_out)
     try:
-        ended = _wait(child, time.monotonic() + wall_s)
+        ended = _wait(child, folder, time.monotonic() + wall_s)
         left = _kill_all(child)
-        return ended and not left and os.read(done_in, len(word)) == word
+        reply = _read(done_in)
+        if not reply.startswith(_BEGINS):
+            raise OSError(f"the program could not be confined: {reply.decode(errors='replace') or 'no reply'}")
+        return ended and not left and reply == _BEGINS + word and _is_within_quota(folder)
     finally:
         os.close(done_in)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder, word.hex())
 
 
-def _wait(child: int, deadline: float) -> bool:
-    """Whether the child ended by itself in time."""
+def missing() -> list[str]:
+    """What this kernel lacks to confine a program; it confines this process, as far as it can."""
+    held = {"Landlock": _landlock(os.getcwd()), "seccomp": _seccomp()} if sys.platform == "linux" else {}
+    return [name for name in ("Landlock", "seccomp") if not held.get(name)]
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what the child inherits: a file that is open for writing stays so under Landlock."""
+    for number in map(int, os.listdir("/dev/fd")):
+        if number > 2 and number != kept:
+            try:
+                os.close(number)
+            except OSError:  # the list's own
+                continue
+
+
+def _read(pipe: int) -> bytes:
+    """What the pipe holds; it waits for nobody who may still have the other end."""
+    os.set_blocking(pipe, False)
+    try:
+        return os.read(pipe, 1024)
+    except BlockingIOError:
+        return b""
+
+
+def _wait(child: int, folder: str, deadline: float) -> bool:
+    """Whether the child ended by itself, in time and within its quota."""
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return True
+        if not _is_within_quota(folder) or _threads(child) > _THREADS:
+            return False
         time.sleep(0.005)
     return False
+
+
+def _is_within_quota(folder: str) -> bool:
+    """Whether the files in the folder are few and small enough; not where one of its folders cannot be read."""
+    entries, size, folders = 0, 0, [folder]
+    while folders:
+        try:
+            for entry in os.scandir(folders.pop()):
+                entries += 1
+                size += entry.stat(follow_symlinks=False).st_size
+                if entries > _ENTRIES or size > _FOLDER_BYTES:
+                    return False
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):  # the program has removed it meanwhile
+            continue
+        except OSError:
+            return False
+    return True
+
+
+def _threads(child: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{child}/task"))
+    except OSError:
+        return 0
+
+
+def _remove(folder: str, word: str) -> None:
+    """Remove a folder of any depth and any modes: what lies in a folder within is moved up, until there is none."""
+    moved = 0
+    while entries := list(os.scandir(folder)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for inner in list(os.scandir(entry.path)):
+                if inner.is_dir(follow_symlinks=False):
+                    os.chmod(inner.path, 0o700)
+                moved += 1
+                os.rename(inner.path, os.path.join(folder, f"{word}-{moved}"))
+            os.rmdir(entry.path)
+    os.rmdir(folder)
 
 
 def _kill_all(child: int) -> bool:
@@ -143,17 +276,13 @@ def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> Non
         os.dup2(nowhere, stream)
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    for what, most in (
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    limits = {"CPU": cpu_s, "AS": memory_bytes, "FSIZE": file_bytes, "NOFILE": 64, "CORE": 0}
+    limits |= {"SIGPENDING": 64, "MSGQUEUE": 0, "MEMLOCK": 0}  # counted for the user, not for the process
+    for name, most in limits.items():
         try:
-            resource.setrlimit(what, (most, most))
-        except (OSError, ValueError):
-            if what != resource.RLIMIT_AS:  # macOS refuses a limit of memory
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+        except (OSError, ValueError, AttributeError):
+            if sys.platform == "linux" or name in ("CPU", "FSIZE", "NOFILE", "CORE"):  # macOS has no limit of memory
                 raise
     if sys.platform == "linux":
         _landlock(folder)
@@ -161,42 +290,70 @@ def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> Non
     sys.addaudithook(_hook(os.path.realpath(folder)))
 
 
-def _landlock(folder: str) -> None:
-    """Writing only below the folder and to the null device, and no start of a program."""
-    _libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp ask for
+def _landlock(folder: str) -> bool:
+    """Writing only below the folder and to the null device, and no start of a program; whether this kernel can."""
+    _done(_libc.prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp ask for
     # capset(2), version 3: without capabilities even root is held to file modes and limits
-    _libc.capset((ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)())
+    _done(_libc.capset((ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()))
     abi = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if abi < 1:
-        return
+        return False
     writes = _WRITES | (1 << 13 if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
     handled = ctypes.c_uint64(writes | 1)  # and to execute, which nothing is allowed
-    rules = _libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0)
+    rules = _done(_libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0))
     for path, allowed in ((folder, writes), (os.devnull, writes & (_WRITE_FILE | _TRUNCATE))):
         beneath = _Beneath(allowed, os.open(path, os.O_RDONLY))
-        _libc.syscall(_ADD_RULE, rules, 1, ctypes.byref(beneath), 0)
+        _done(_libc.syscall(_ADD_RULE, rules, 1, ctypes.byref(beneath), 0))
         os.close(beneath.folder)
-    _libc.syscall(_RESTRICT_SELF, rules, 0)
+    _done(_libc.syscall(_RESTRICT_SELF, rules, 0))
     os.close(rules)
+    return True
 
 
-def _seccomp() -> None:
-    """End the program at the first forbidden call; let others fail, which libraries make without need."""
-    if platform.machine() not in _CALLS:
-        return
-    arch, clone, failing, forbidden = _CALLS[platform.machine()]
+def _done(result: int) -> int:
+    """The result of a system call, or its error."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _seccomp() -> bool:
+    """End the program at the first forbidden call, and let others fail; whether this machine can."""
+    if platform.machine() not in _MACHINES:
+        return False
+    arch, column = _MACHINES[platform.machine()]
+    by_argument = {name: numbers[column] for name, numbers in _BY_ARGUMENT.items()}
     load, equal, above, has, leave = 0x20, 0x15, 0x35, 0x45, 0x06  # the instructions of classic BPF that are used
+
+    def ending(values: Iterable[int | None], end: int) -> list[_Step]:
+        """Steps that end with the action where the loaded word is one of the values."""
+        return [step for value in values if value is not None for step in ((equal, 0, 1, value), (leave, 0, 0, end))]
+
+    def where(name: str, argument: int, then: list[_Step]) -> list[_Step]:
+        """Steps for one call, which are done with the low word of one of its arguments loaded."""
+        inside = [(load, 0, 0, 16 + 8 * argument), *then, (load, 0, 0, 0)]
+        return [(equal, 0, len(inside), by_argument[name]), *inside]
+
     steps = [(load, 0, 0, 4), (equal, 1, 0, arch), (leave, 0, 0, _KILL), (load, 0, 0, 0)]
     steps += [(above, 0, 1, 0x40000000), (leave, 0, 0, _KILL)]  # the x32 names of the same calls
-    # clone3's flags cannot be read; libraries use clone where there is none, and do without times and attributes
-    for calls, end in ((failing, _NO_SUCH_CALL), (forbidden, _KILL)):
-        for call in calls:
-            steps += [(equal, 0, 1, call), (leave, 0, 0, end)]
-    # clone is allowed for a thread only: flag CLONE_THREAD in its first argument
-    steps += [(equal, 0, 3, clone), (load, 0, 0, 16), (has, 1, 0, 0x10000), (leave, 0, 0, _KILL), (leave, 0, 0, _ALLOW)]
+    steps += [(above, 0, 1, _NEWER), (leave, 0, 0, _NO_SUCH_CALL)]
+    for calls, end in ((_FAILING, _NO_SUCH_CALL), (_FATAL, _KILL)):
+        steps += ending([numbers[column] for numbers in calls.values()], end)
+    steps += where("fcntl", 1, ending(_SIGNALS_TO_OTHERS, _KILL) + ending(_LOCKS, _NO_LOCKS))
+    questions = ending(_OWNED, _KILL) + ending(_QUESTIONS, _ALLOW)
+    steps += where("ioctl", 1, [*questions, (leave, 0, 0, _NO_TERMINAL)])
+    steps += where("prctl", 0, ending((1,), _KILL))  # PR_SET_PDEATHSIG: it would outlive the clock that watches it
+    steps += where("prlimit64", 0, [(equal, 1, 0, 0), (leave, 0, 0, _KILL)])  # of another process
+    steps += where("clone", 0, [(has, 1, 0, 0x10000), (leave, 0, 0, _KILL)])  # but for a thread: CLONE_THREAD
+    steps += [(leave, 0, 0, _ALLOW)]
     filters = (_Filter * len(steps))(*(_Filter(*step) for step in steps))
     program = _Program(len(steps), filters)
-    _libc.prctl(22, 2, ctypes.byref(program), 0, 0)  # PR_SET_SECCOMP, by a filter
+    if _libc.prctl(22, 2, ctypes.byref(program), 0, 0) < 0:  # PR_SET_SECCOMP, by a filter
+        if ctypes.get_errno() == 22:  # EINVAL: the kernel is built without
+            return False
+        _done(-1)
+    return True
 
 
 def _hook(folder: str):  # type: ignore[no-untyped-def]
@@ -218,6 +375,13 @@ def _hook(folder: str):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        program = file.read()
-    sys.exit(0 if run(program, **json.loads(sys.argv[2])) else 1)
+    if sys.argv[1:] == ["--check"]:
+        print(", ".join(missing()))
+        sys.exit()
+    try:
+        with open(sys.argv[1], encoding="utf-8") as file:
+            program = file.read()
+        sys.exit(0 if run(program, **json.loads(sys.argv[2])) else 1)
+    except OSError as error:
+        print(f"confine: {error}", file=sys.stderr)
+        sys.exit(2)

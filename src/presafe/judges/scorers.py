@@ -13,7 +13,7 @@ from inspect_ai.util import sandbox
 from presafe.errors import JudgeError
 from presafe.judges.asking import open_judge
 from presafe.judges.choice import judge_choice, letter_of
-from presafe.judges.code import CodeProblem, passes, program_of
+from presafe.judges.code import CodeProblem, Judged, judge_program, program_of
 from presafe.judges.math import grade_math
 from presafe.judges.naming import read_name
 from presafe.judges.refusal import judge_refusal
@@ -100,12 +100,11 @@ def code_tests() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         said = state.output.completion
-        verdict: Verdict = "unjudged"
+        verdict, note = Judged("unjudged")
         if not _truncated(state):
             program = program_of(CodeProblem.model_validate_json(target.text), said)
-            passed = await passes(program, sandbox(), python=state.metadata.get("python", "python3"))
-            verdict = "right" if passed else "wrong"
-        return Score(value=verdict, answer=said[:200], metadata={"verdict": verdict})
+            verdict, note = await judge_program(program, sandbox(), python=state.metadata.get("python", "python3"))
+        return Score(value=verdict, answer=said[:200], explanation=note, metadata={"verdict": verdict})
 
     return score
 
