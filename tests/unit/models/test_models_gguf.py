@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -19,8 +20,11 @@ _WIDTH, _INNER, _HEADS = 32, 64, 2
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of one layer over single bytes and SmolThink's control tokens."""
-    folder = tmp_path_factory.mktemp("gguf")
+    return write_gguf(tmp_path_factory.mktemp("gguf"))
+
+
+def write_gguf(folder: Path, change: Callable[[dict[str, np.ndarray]], None] = lambda tensors: None) -> Path:
+    """A random Llama of one layer over single bytes and SmolThink's control tokens, its tensors changed."""
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokens = [*control, *sorted(ByteLevel.alphabet()), "Ġa"]
     writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
@@ -52,8 +56,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "blk.0.ffn_up": (_INNER, _WIDTH),
         "blk.0.ffn_down": (_WIDTH, _INNER),
     }
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", draw.normal(size=shape).astype(np.float32))
+    tensors = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    change(tensors)
+    for name, tensor in tensors.items():
+        writer.add_tensor(f"{name}.weight", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -89,3 +95,24 @@ def test_a_file_that_was_cut_is_one_line(folder: Path, tmp_path: Path, num_bytes
     (tmp_path / "tiny.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:num_bytes])
     with pytest.raises(ModelError, match="its GGUF file cannot be read, perhaps because its download was cut"):
         load_model(str(tmp_path))
+
+
+def spoil(tensors: dict[str, np.ndarray]) -> None:
+    tensors["blk.0.ffn_up"][3, 4] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: tensors.pop("blk.0.ffn_up"), "missing in its files, first: model.layers.0.mlp.up_proj.weight"),
+        (spoil, "NaN or infinite, first: model.layers.0.mlp.up_proj.weight"),
+        (lambda tensors: tensors.update({"blk.0.ffn_up": tensors["blk.0.ffn_up"][:5]}), "up_proj.weight has the shape"),
+    ],
+    ids=["missing", "nan", "shape"],
+)
+def test_a_file_without_all_of_the_model_is_one_line(
+    tmp_path: Path, change: Callable[[dict[str, np.ndarray]], None], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(str(write_gguf(tmp_path, change)))
+    assert "\n" not in str(caught.value)
