@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
 from presafe.report.inside import (
     directions_figure,
     first_seeds,
@@ -11,6 +10,8 @@ from presafe.report.inside import (
     plane_figure,
     probes_figure,
 )
+
+from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
 from presafe.report.page import render_report
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from presafe.report.sensitivity import panels, sampling_name, sweep_figure, sweep_sentences
+
 from presafe.records import SweepScore
 from presafe.report.page import render_report
-from presafe.report.sensitivity import panels, sampling_name, sweep_figure, sweep_sentences
 
 
 def cell(temperature: float, value: float, top_k: int = 0) -> SweepScore:
