@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from presafe.manifest import build_manifest
+from presafe.runs.manifest import build_manifest
 from presafe.models.batching import LocalEngine
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling

@@ -31,7 +31,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
-from presafe.manifest import build_manifest, sha256_of
+from presafe.runs.manifest import build_manifest, sha256_of
 from presafe.models.cache import PAGE
 from presafe.models.engine import generate_batch
 from presafe.models.exchange import Request
@@ -41,7 +41,7 @@ from presafe.planning.compute import ForwardPass, Row, training_bytes, training_
 from presafe.planning.devices import Device, assumptions, known_devices
 from presafe.planning.estimate import GIB, Answerer, SamplingTask, seconds_per_token
 from presafe.planning.shapes import ModelShape, known_shapes
-from presafe.recipe import AlignSettings
+from presafe.config.recipe import AlignSettings
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT = ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")

@@ -10,37 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
+    from presafe.config.recipe import ModelSettings, Recipe, load_recipe
     from presafe.errors import PresafeError
     from presafe.evaluation.suites import load_suite
     from presafe.models.decision_head import DecisionHead
     from presafe.models.loading import load_model
-    from presafe.recipe import ModelSettings, Recipe, load_recipe
     from presafe.records import Prompt
-    from presafe.run_folder import RunFolder
+    from presafe.runs.folder import RunFolder
     from presafe.signals.classifier import Classifier, train_classifier
-    from presafe.stages.measure import measure
     from presafe.stages.report import report_data
-    from presafe.stages.run import run_stages
+    from presafe.workflows.measure import measure
+    from presafe.workflows.run import run_stages
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "presafe.signals.classifier",
     "DecisionHead": "presafe.models.decision_head",
-    "ModelSettings": "presafe.recipe",
+    "ModelSettings": "presafe.config.recipe",
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",
     "PreSafeTrainer": "presafe.alignment.trainer",
     "PresafeError": "presafe.errors",
     "Prompt": "presafe.records",
-    "Recipe": "presafe.recipe",
-    "RunFolder": "presafe.run_folder",
+    "Recipe": "presafe.config.recipe",
+    "RunFolder": "presafe.runs.folder",
     "load_model": "presafe.models.loading",
-    "load_recipe": "presafe.recipe",
+    "load_recipe": "presafe.config.recipe",
     "load_suite": "presafe.evaluation.suites",
-    "measure": "presafe.stages.measure",
+    "measure": "presafe.workflows.measure",
     "report_data": "presafe.stages.report",
-    "run_stages": "presafe.stages.run",
+    "run_stages": "presafe.workflows.run",
     "train_classifier": "presafe.signals.classifier",
 }
 

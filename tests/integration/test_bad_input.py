@@ -101,7 +101,7 @@ def test_names_are_printed_as_they_are_written(capsys: pytest.CaptureFixture[str
     # Failed first: Rich took [x] for markup, so that the path that was printed did not exist; [/x] raised.
     from rich.table import Table
 
-    from presafe.progress import PlainConsole, heading
+    from presafe.runtime.progress import PlainConsole, heading
 
     table = Table(title="runs/[/x]")
     table.add_column("[red]suite[/red]")

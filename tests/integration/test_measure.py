@@ -11,9 +11,10 @@ from pathlib import Path
 from command_line import finish
 
 from presafe.evaluation.suites import PUBLISHED
-from presafe.manifest import sha256_of_file
 from presafe.models.sampling import logged_suites
-from presafe.records import Difference, read_jsonl
+from presafe.records import Difference
+from presafe.runs.io import read_jsonl
+from presafe.runs.manifest import sha256_of_file
 
 
 def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> None:

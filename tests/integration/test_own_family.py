@@ -13,17 +13,18 @@ from command_line import SMALL
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from presafe.config.recipe import ModelSettings, parse_recipe
 from presafe.judges.scorers import refusal_strings
 from presafe.models.loading import load_renderer
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.prompts.sets import built_in
-from presafe.recipe import ModelSettings, parse_recipe
-from presafe.records import HistoryPoint, Signal, read_jsonl, write_jsonl
-from presafe.run_folder import RunFolder
+from presafe.records import HistoryPoint, Signal
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl, write_jsonl
 from presafe.stages.align import align
-from presafe.stages.measure import measure
 from presafe.stages.respond import queries_of
 from presafe.stages.systems import alignment_queries
+from presafe.workflows.measure import measure
 
 FAMILY = re.findall(
     r"```toml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8"), re.DOTALL

@@ -89,7 +89,7 @@ def test_the_trainer_without_a_recipe(tmp_path: Path) -> None:
 def test_the_recipe_in_the_readme_is_valid() -> None:
     import tomllib
 
-    from presafe.recipe import parse_recipe
+    from presafe.config.recipe import parse_recipe
 
     recipe = parse_recipe(tomllib.loads(toml()[0]), "README")
     assert recipe.align.systems == ("sft", "presafe", "random_labels")

@@ -12,8 +12,9 @@ from command_line import finish, start
 from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 
-from presafe.records import HistoryPoint, Response, Signal, read_jsonl
-from presafe.run_folder import RunFolder
+from presafe.records import HistoryPoint, Response, Signal
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.systems import evaluated_systems
 

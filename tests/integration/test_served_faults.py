@@ -256,9 +256,9 @@ def test_no_more_requests_are_in_flight_than_asked_for(tmp_path: Path) -> None:
 
 def probe(fake: FakeServer, out: Path, *, limit: int, batch_size: int) -> None:
     """`presafe probe` with CoT on, in this process."""
+    from presafe.config.recipe import ModelSettings
     from presafe.evaluation.suites import load_suite
-    from presafe.recipe import ModelSettings
-    from presafe.stages.measure import measure
+    from presafe.workflows.measure import measure
 
     suites = {"smolthink_benign": load_suite("smolthink_benign", None, seed=0)[:limit]}
     model = ModelSettings(address=fake.address)

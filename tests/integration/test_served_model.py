@@ -20,11 +20,11 @@ from fake_server import Reply, completion, serving
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.config.recipe import parse_recipe
 from presafe.errors import ModelError
 from presafe.models.loading import shared_model
 from presafe.models.sampling import logged_suites
-from presafe.recipe import parse_recipe
-from presafe.stages.run import run_stages
+from presafe.workflows.run import run_stages
 
 
 @pytest.fixture(scope="module")

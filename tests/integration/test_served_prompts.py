@@ -15,6 +15,7 @@ from rich.console import Console
 from tenacity import wait_none
 from tokenizers.processors import TemplateProcessing
 
+from presafe.config.recipe import ModelSettings
 from presafe.errors import ModelError
 from presafe.evaluation.suites import load_suite
 from presafe.models.address import served_model
@@ -25,8 +26,7 @@ from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import logged_suites
 from presafe.models.served import ServedEngine
-from presafe.recipe import ModelSettings
-from presafe.stages.measure import measure
+from presafe.workflows.measure import measure
 
 ANSWER = completion("7 + 5 = 12.\n</think>\n\n12")
 KEY = "sk-never-to-be-written-4711"

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-import presafe.stages.look as look_module
+import presafe.workflows.internals as look_module
 from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.rows import alignment_rows
 from presafe.cli.look import look as command
+from presafe.config.recipe import load_recipe
 from presafe.errors import PromptError, RunError
 from presafe.internals.states import hidden_states
 from presafe.internals.views import views_of
 from presafe.models.loading import LoadedModel, release_model
 from presafe.models.rendering import Renderer
-from presafe.recipe import load_recipe
 from presafe.records import Signal, Thinking
-from presafe.run_folder import RunFolder
+from presafe.runs.folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import evaluate
-from presafe.stages.look import look
 from presafe.stages.systems import alignment_queries, check_prompts
 from presafe.stats.intervals import wilson
+from presafe.workflows.internals import look
 from tiny_models import make_model
 
 RECIPE = """

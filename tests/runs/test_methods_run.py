@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from presafe.config.recipe import load_recipe
 from presafe.errors import PromptError, SignalError
 from presafe.methods.registry import methods, training_of
 from presafe.models.decision_head import has_head
 from presafe.models.sampling import logged_suites
-from presafe.recipe import load_recipe
-from presafe.records import HistoryPoint, PositionScore, Score, read_jsonl
-from presafe.run_folder import RunFolder
-from presafe.stages.compare import compare_folders
+from presafe.records import HistoryPoint, PositionScore, Score
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.respond import responses_of
-from presafe.stages.run import run_stages
 from presafe.stages.systems import System, check_prompts, evaluated_systems, safety_data
+from presafe.workflows.compare import compare_folders
+from presafe.workflows.run import run_stages
 from tiny_run import RECIPE
 
 TRAINED = [

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from presafe.config.recipe import load_recipe
 from presafe.errors import PromptError
 from presafe.internals.decision import decision_scores
 from presafe.models.decision_head import RefusalStart
 from presafe.models.loading import load_model
-from presafe.recipe import load_recipe
 from presafe.records import OperatingPoint
-from presafe.stages.run import run_stages
 from presafe.stages.systems import classifier_queries
+from presafe.workflows.run import run_stages
 
 
 def point_of(folder: Path) -> OperatingPoint:

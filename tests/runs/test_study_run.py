@@ -17,10 +17,11 @@ import pytest
 
 from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
-from presafe.records import HistoryPoint, read_jsonl
-from presafe.stages import study as study_stage
-from presafe.stages.study import Standing, run_study
-from presafe.study import load_study, study_runs
+from presafe.records import HistoryPoint
+from presafe.runs.io import read_jsonl
+from presafe.study import runner as study_stage
+from presafe.study.runner import Standing, run_study
+from presafe.study.spec import load_study, study_runs
 from tiny_run import RECIPE
 
 T1 = 12.706204736

@@ -18,17 +18,18 @@ from safetensors.torch import load_file
 
 from launching import NUM_PROCESSES, config_file
 from presafe.alignment.rows import thinking_off_rows
+from presafe.config.recipe import Source, load_recipe
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
-from presafe.recipe import Source, load_recipe
-from presafe.records import Difference, HistoryPoint, Score, Signal, read_jsonl
-from presafe.run_folder import RunFolder
+from presafe.records import Difference, HistoryPoint, Score, Signal
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl
 from presafe.signals.classifier import Classifier
 from presafe.stages.align import system_rows
 from presafe.stages.evaluate import differences_file
 from presafe.stages.respond import decisions_of, responses_of
-from presafe.stages.run import run_stages
 from presafe.stages.systems import System, alignment_queries
+from presafe.workflows.run import run_stages
 from tiny_run import ANSWERED, REFUSED
 
 

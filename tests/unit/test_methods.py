@@ -12,11 +12,11 @@ import pytest
 
 import presafe.methods
 from presafe.cli.listing import Kind, list_names
+from presafe.config.recipe import AlignSettings, parse_recipe
 from presafe.errors import RecipeError
 from presafe.methods import safekey
 from presafe.methods.registry import is_prefill, methods, trained, training_of
 from presafe.methods.targets import sentences
-from presafe.recipe import AlignSettings, parse_recipe
 from presafe.report.formatting import SYSTEMS
 
 FILE = {"file": "star.json"}
@@ -84,7 +84,7 @@ def test_list_shows_every_method_with_its_source(capsys: pytest.CaptureFixture[s
 
 
 def test_methods_load_without_torch() -> None:
-    code = "import sys, presafe.recipe; assert not {'torch', 'transformers', 'inspect_ai'} & set(sys.modules)"
+    code = "import sys, presafe.config.recipe; assert not {'torch', 'transformers', 'inspect_ai'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

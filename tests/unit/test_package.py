@@ -12,7 +12,7 @@ import presafe
 HEAVY = ("torch", "inspect_ai", "transformers", "trl", "peft", "datasets", "matplotlib", "scipy")
 
 
-@pytest.mark.parametrize("module", ["presafe", "presafe.recipe", "presafe.run_folder", "presafe.prompts.sets"])
+@pytest.mark.parametrize("module", ["presafe", "presafe.config.recipe", "presafe.runs.folder", "presafe.prompts.sets"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

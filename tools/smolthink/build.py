@@ -26,20 +26,21 @@ import typer
 from lessons import OPENING, Lesson, Material, lessons, settling_lessons
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.rows import AlignmentRow, plain_row
+from presafe.config.recipe import AlignSettings
 from presafe.errors import PresafeError
-from presafe.manifest import sha256_of, sha256_of_prompts
 from presafe.models.address import SMOLTHINK
 from presafe.models.engine import generate_batch
 from presafe.models.family import Sampling
 from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
 from presafe.models.weights import SMOLLM2, smollm2_folder
-from presafe.progress import console, progress_bar
 from presafe.prompts.arithmetic import generate_problems
 from presafe.prompts.sets import BUILT_IN, built_in
-from presafe.recipe import AlignSettings
-from presafe.records import Prompt, write_text
-from presafe.run_folder import check_same, locked, read_json, write_json
+from presafe.records import Prompt
+from presafe.runs.folder import check_same, locked
+from presafe.runs.io import read_json, write_json, write_text
+from presafe.runs.manifest import sha256_of, sha256_of_prompts
+from presafe.runtime.progress import console, progress_bar
 
 _ANSWER_TOKENS = 56
 """Token budget of the base model's own answers; `first_sentences` shortens them further."""

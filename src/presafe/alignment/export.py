@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from presafe.models.adapters import need_adapter
 from presafe.models.checks import need_places
 from presafe.models.decision_head import HEAD
-from presafe.records import disk_error
+from presafe.runs.io import disk_error
 
 
 def export_adapter(

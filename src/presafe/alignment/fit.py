@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
+from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import Head
 from presafe.models.checkpoints import need_whole_checkpoint
 from presafe.models.rendering import Renderer
-from presafe.processes import is_main_process, num_processes, weights_are_cut
-from presafe.progress import console, progress_bar
-from presafe.recipe import AlignSettings
-from presafe.records import HistoryPoint, write_jsonl
-from presafe.training import bar_callback, last_checkpoint
+from presafe.records import HistoryPoint
+from presafe.runs.io import write_jsonl
+from presafe.runtime.checkpoints import bar_callback, last_checkpoint
+from presafe.runtime.launcher import is_main_process, num_processes, weights_are_cut
+from presafe.runtime.progress import console, progress_bar
 
 if TYPE_CHECKING:
     from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer

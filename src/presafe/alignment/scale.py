@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from presafe.records import write_text
+from presafe.runs.io import write_text
 
 _SCALES_DOWN = (0.9, 0.75, 0.5)
 """Scales that the search tries below 1, in this order; the quality of answers beyond them is unknown."""

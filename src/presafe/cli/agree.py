@@ -28,16 +28,16 @@ def agree(
     from rich.table import Table
 
     from presafe.judges.agreement import agreement, load_labelled, offline_verdicts, ranked
-    from presafe.judges.naming import read_name
     from presafe.judges.refusal import OFFLINE
-    from presafe.progress import PlainConsole
+    from presafe.judges.spec import read_name
     from presafe.report.formatting import format_interval
+    from presafe.runtime.progress import PlainConsole
 
     items = load_labelled(labels)
     benches = [read_name(name.strip()) for name in dict.fromkeys(judges.split(","))]
     verdicts = {bench.name: offline_verdicts(bench.name, items) for bench in benches if bench.name in OFFLINE}
     if asked := [bench for bench in benches if bench.name not in OFFLINE]:
-        from presafe.judges.hearing import hear
+        from presafe.judges.labelled_run import hear
 
         verdicts |= hear(asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items))
     found = ranked([agreement(judge, items, said) for judge, said in verdicts.items()])

@@ -18,9 +18,9 @@ def compare(
     out: options.Out = None,
 ) -> None:
     """Compare the systems of one or more runs or measurements, prompt by prompt."""
-    from presafe.progress import PlainConsole
     from presafe.report.results import differences_table, summary_table
-    from presafe.stages.compare import compare_folders
+    from presafe.runtime.progress import PlainConsole
+    from presafe.workflows.compare import compare_folders
 
     folder = out or options.folder_for("compare", folders[0].name, *folders, against)
     data = compare_folders(folders, folder, against=against)

@@ -19,9 +19,9 @@ def demo(
 ) -> None:
     """The whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""
     from presafe.cli.finish import finish
+    from presafe.config.recipe import load_recipe
     from presafe.models.weights import minilm_folder, smollm2_folder
-    from presafe.recipe import load_recipe
-    from presafe.stages.run import run_stages
+    from presafe.workflows.run import run_stages
 
     smollm2_folder()
     minilm_folder()

@@ -59,8 +59,8 @@ def _server(address: str, renderer: Renderer) -> dict[str, str]:
 
 
 def _machine() -> dict[str, str]:
-    from presafe.manifest import PACKAGES
     from presafe.models.weights import MINILM, SMOLLM2, found_folder
+    from presafe.runs.manifest import PACKAGES
 
     found = {"python": platform.python_version(), "system": platform.platform()}
     found |= {package: version(package) for package in PACKAGES}

@@ -12,7 +12,7 @@ from presafe.cli import options
 from presafe.errors import PromptError
 
 if TYPE_CHECKING:
-    from presafe.recipe import ModelSettings
+    from presafe.config.recipe import ModelSettings
     from presafe.records import Prompt
 
 
@@ -82,9 +82,9 @@ def evaluate(
 
 def measure_and_print(model: ModelSettings, suites: Mapping[str, Sequence[Prompt]], out: Path, **settings: Any) -> None:
     """Measure, print the table and name the report."""
-    from presafe.progress import PlainConsole
     from presafe.report.results import summary_table
-    from presafe.stages.measure import measure
+    from presafe.runtime.progress import PlainConsole
+    from presafe.workflows.measure import measure
 
     console = PlainConsole()
     console.print(summary_table(measure(model, suites, out, **settings)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from presafe.progress import PlainConsole
-from presafe.run_folder import RunFolder
+from presafe.runs.folder import RunFolder
+from presafe.runtime.progress import PlainConsole
 
 
 def finish(run: RunFolder) -> None:

@@ -69,7 +69,7 @@ def _suites() -> list[tuple[str, str]]:
 
 def _judges() -> list[tuple[str, str]]:
     from presafe.judges.description import descriptions
-    from presafe.judges.naming import panels
+    from presafe.judges.spec import panels
 
     return [
         (
@@ -107,13 +107,13 @@ def _methods() -> list[tuple[str, str]]:
 
 
 def _recipes() -> list[tuple[str, str]]:
-    from presafe.recipe import load_recipe, shipped_recipes
+    from presafe.config.recipe import load_recipe, shipped_recipes
 
     return [(name, load_recipe(name).name) for name in shipped_recipes()]
 
 
 def _studies() -> list[tuple[str, str]]:
-    from presafe.study import load_study, shipped_studies
+    from presafe.study.spec import load_study, shipped_studies
 
     return [(name, load_study(name).name) for name in shipped_studies()]
 

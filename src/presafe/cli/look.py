@@ -19,10 +19,10 @@ def look(
 ) -> None:
     """Look inside an evaluated run: probes, directions and a plane by layer, CoT on and off, into its report."""
     from presafe.cli.finish import finish
-    from presafe.run_folder import RunFolder, locked, timed
-    from presafe.stages.look import look as look_inside
+    from presafe.runs.folder import RunFolder, locked, timed
     from presafe.stages.report import check_evaluated
     from presafe.stages.report import report as write
+    from presafe.workflows.internals import look as look_inside
 
     run = RunFolder.existing(folder)
     with locked(folder):

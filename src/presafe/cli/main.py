@@ -29,7 +29,7 @@ from presafe.cli.score import score
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.errors import PresafeError
-from presafe.reading import is_utf8, printable
+from presafe.runtime.reading import is_utf8, printable
 
 app = typer.Typer(
     help="The safety decision before the chain of thought: measure the gap, train against it, measure again.",

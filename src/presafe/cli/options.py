@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from presafe.bounds import MOST, checked_suite_name
+from presafe.config.bounds import MOST, checked_suite_name
 from presafe.errors import PresafeError, PromptError
-from presafe.precision import Dtype as DtypeName
+from presafe.runtime.dtype import Dtype as DtypeName
 
 if TYPE_CHECKING:  # half of the time that --help would take
-    from presafe.recipe import ModelSettings, SamplingSettings
+    from presafe.config.recipe import ModelSettings, SamplingSettings
     from presafe.records import Expect, Prompt, Thinking
 
 
@@ -113,8 +113,8 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
         raise PresafeError(f"--dtype must be float32, bfloat16 or auto, got {dtype!r}.")
     from pydantic import ValidationError
 
+    from presafe.config.recipe import ModelSettings
     from presafe.models.family import find_family
-    from presafe.recipe import ModelSettings
 
     try:
         settings = ModelSettings.model_validate(
@@ -168,7 +168,7 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
     Raises:
         PresafeError: a value out of bounds.
     """
-    from presafe.recipe import SamplingSettings
+    from presafe.config.recipe import SamplingSettings
 
     with bounds_of_sampling():
         return SamplingSettings(temperature=temperature, top_p=top_p, top_k=top_k)

@@ -11,10 +11,10 @@ from presafe.cli import options
 from presafe.errors import RecipeError
 
 if TYPE_CHECKING:
+    from presafe.config.recipe import Recipe
     from presafe.planning.compute import TrainingBytes
     from presafe.planning.devices import Device
     from presafe.planning.estimate import Launcher, Memory, Plan, SamplingBytes
-    from presafe.recipe import Recipe
 
 _LAUNCHERS = ("ddp", "fsdp2", "zero2", "zero3")
 
@@ -29,8 +29,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate memory, tokens and GPU-hours of a recipe, and say how to launch it."""
-    from presafe.recipe import load_recipe
-    from presafe.stages.plan import plan_recipe
+    from presafe.config.recipe import load_recipe
+    from presafe.workflows.plan import plan_recipe
 
     if launcher not in _LAUNCHERS:
         raise RecipeError(f"no launcher {launcher!r}.", f"There are: {', '.join(_LAUNCHERS)}.")

@@ -25,10 +25,10 @@ def run(
 ) -> None:
     """Run a recipe; the same command again goes on where it stopped."""
     from presafe.cli.finish import finish
-    from presafe.processes import is_main_process
-    from presafe.recipe import load_recipe
-    from presafe.run_folder import STAGES
-    from presafe.stages.run import run_stages
+    from presafe.config.recipe import load_recipe
+    from presafe.runs.folder import STAGES
+    from presafe.runtime.launcher import is_main_process
+    from presafe.workflows.run import run_stages
 
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")

@@ -25,7 +25,7 @@ def score(
 ) -> None:
     """Print the head's probability that each prompt is refused, read before the thought: one JSON line each."""
     from presafe.models.decision_head import DecisionHead
-    from presafe.stages.monitor import score_prompts
+    from presafe.workflows.monitor import score_prompts
 
     texts = list(prompt or [])
     if not all(text.strip() for text in texts):

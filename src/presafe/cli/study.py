@@ -23,11 +23,11 @@ def study(
     ] = False,
 ) -> None:
     """Run every condition with every seed; the same command again does what is missing."""
-    from presafe.study import load_study, study_runs
+    from presafe.study.spec import load_study, study_runs
 
     settings, folder = load_study(file), out or Path("studies") / options.short_name(file)
     study_runs(settings)  # a mistake in it is said at once, before torch is loaded
-    from presafe.stages.study import run_study, standing
+    from presafe.study.runner import run_study, standing
 
     if show:
         runs = standing(settings, folder)

@@ -37,10 +37,10 @@ def sweep(
     out: options.Out = None,
 ) -> None:
     """Measure MODEL over temperature × top-p × top-k; the same command again goes on where it stopped."""
-    from presafe.progress import PlainConsole
     from presafe.report.results import sweep_table
-    from presafe.stages.sweep import grid
-    from presafe.stages.sweep import sweep as run_sweep
+    from presafe.runtime.progress import PlainConsole
+    from presafe.workflows.sweep import grid
+    from presafe.workflows.sweep import sweep as run_sweep
 
     suites = options.read_suites(suite or ["smolthink_harmful"], data_dir, limit)
     modes = options.read_modes(thinking)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from presafe.errors import JudgeError
 from presafe.evaluation.suites import harmful_half
-from presafe.judges.naming import read_name
+from presafe.judges.spec import read_name
 from presafe.records import EXTENTS, Expect, PositionScore, Response, Score, Thinking, Verdict
 from presafe.stats.auroc import auroc, tpr_at_fpr_10
 from presafe.stats.bootstrap import mean_interval, ranking_interval

@@ -14,16 +14,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from presafe.declared import published_folder
+from presafe.config.files import published_folder
+from presafe.config.recipe import Source
 from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
-from presafe.manifest import sha256_of_file
-from presafe.progress import console
 from presafe.prompts.hub import hub_rows
 from presafe.prompts.rows import read_rows
 from presafe.prompts.sets import from_rows, load_source, part_of
-from presafe.recipe import Source
 from presafe.records import Expect, Prompt
+from presafe.runs.manifest import sha256_of_file
+from presafe.runtime.progress import console
 
 
 class Layout(BaseModel):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from presafe.records import InsideView
-from presafe.run_folder import RunFolder, read_json, write_json
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_json, write_json
 
 _FILE = "inside.json"
 

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from presafe.declared import problems_of
+from presafe.config.files import problems_of
 from presafe.errors import PromptError
 from presafe.judges.refusal import OFFLINE
 from presafe.prompts.rows import read_rows

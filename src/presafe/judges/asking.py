@@ -29,10 +29,10 @@ from presafe.errors import JudgeError, PresafeError
 from presafe.judges.description import Asks, Description, descriptions
 from presafe.judges.keys import hide_key
 from presafe.judges.limits import limit_replies
-from presafe.judges.naming import Bench, Rule, Seat, read_name
 from presafe.judges.quoting import filled, quoted, set_off
 from presafe.judges.refusal import OFFLINE
 from presafe.judges.replies import Ruling, read_reply
+from presafe.judges.spec import Bench, Rule, Seat, read_name
 
 _ATTEMPT_S, _CALL_S, _RETRIES = 120, 600, 6
 """Time for one request, time after which it is not tried again, and how often it is. Ours. Inspect waits 3, 6, 12 … s

@@ -15,8 +15,8 @@ from presafe.judges.asking import open_judge
 from presafe.judges.choice import judge_choice, letter_of
 from presafe.judges.code import CodeProblem, Judged, judge_program, program_of
 from presafe.judges.math import grade_math
-from presafe.judges.naming import read_name
 from presafe.judges.refusal import judge_refusal
+from presafe.judges.spec import read_name
 from presafe.models.sampling import THOUGHT
 from presafe.records import PROBLEMS, Expect, Verdict
 
@@ -115,7 +115,7 @@ _JUDGES = {"answer": math_verify, "choice": multiple_choice, "code": code_tests}
 
 @scorer(metrics=[rulings()])
 def judge(name: str) -> Scorer:
-    """Any judge or panel, by its name (`judges/naming.py`). It sees the request and the answer, never the thought."""
+    """Any judge or panel, by its name (`judges/spec.py`). It sees the request and the answer, never the thought."""
     return _ask(name, lambda state: state.output.completion)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
-from presafe.processes import weights_are_cut
+from presafe.runtime.launcher import weights_are_cut
 
 _ANOTHER = "Name the model that it was trained on, or export it again."
 _MERGE_TOLERANCE = 0.1

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from presafe.config.recipe import is_served
 from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
-from presafe.recipe import is_served
 
 SMOLTHINK = "smolthink"
 

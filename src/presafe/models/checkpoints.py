@@ -8,7 +8,7 @@ from typing import Any
 
 from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_places, read_object, reading
-from presafe.processes import weights_are_cut
+from presafe.runtime.launcher import weights_are_cut
 
 _MAX_STATE_BYTES = 2**30
 """Size of a trainer's state that is read: its history has a line for every step."""

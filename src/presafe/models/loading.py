@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
-from presafe.memory import free_memory
 from presafe.models.adapters import merge_adapter, need_adapter
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
 from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, reading, reason
@@ -15,7 +14,8 @@ from presafe.models.configs import default_template, need_readable_configs
 from presafe.models.family import detect_family, families, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
-from presafe.processes import weights_are_cut
+from presafe.runtime.launcher import weights_are_cut
+from presafe.runtime.memory import free_memory
 
 
 class LoadedModel(NamedTuple):

@@ -12,7 +12,7 @@ from inspect_ai.model import ContentReasoning
 
 from presafe.errors import RunError
 from presafe.records import Response, Thinking, Verdict
-from presafe.run_folder import say_set_aside
+from presafe.runs.folder import say_set_aside
 
 THOUGHT = "thought"
 """The scorer that reads the thought; every other one reads the answer."""

@@ -24,9 +24,8 @@ from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from rich.text import Text
 
+from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
-from presafe.files import disk_error
-from presafe.loops import outside_loop
 from presafe.models.context import check_context
 from presafe.models.logs import (
     THOUGHT as THOUGHT,
@@ -40,9 +39,10 @@ from presafe.models.logs import (
     set_damaged_aside,
 )
 from presafe.models.provider import PreSafeAPI
-from presafe.progress import console, progress_bar
-from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Expect, Prompt, Response, Thinking
+from presafe.runs.io import disk_error
+from presafe.runtime.loops import outside_loop
+from presafe.runtime.progress import console, progress_bar
 
 
 class Sampler(NamedTuple):

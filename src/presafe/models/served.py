@@ -54,8 +54,8 @@ from presafe.models.http import (
     shown,
 )
 from presafe.models.rendering import Renderer
-from presafe.progress import console
 from presafe.records import Thinking
+from presafe.runtime.progress import console
 
 _BACKOFF = wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)
 _SAY_AT = 3

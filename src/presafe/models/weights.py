@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.errors import DownloadError, RunError
-from presafe.manifest import sha256_of_file
-from presafe.records import disk_error
+from presafe.runs.io import disk_error
+from presafe.runs.manifest import sha256_of_file
 
 
 class EmbeddedWeights(NamedTuple):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from presafe.config.recipe import Recipe
 from presafe.methods.registry import trained
 from presafe.planning.estimate import GIB, Launcher, Plan
-from presafe.recipe import Recipe
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's `--max-lora-rank` accepts (its `MaxLoRARanks`)."""

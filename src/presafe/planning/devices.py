@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
+from presafe.config.recipe import Settings
 from presafe.errors import RecipeError
-from presafe.recipe import Settings
 
 
 class Device(Settings):

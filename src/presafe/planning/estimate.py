@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from presafe.config.recipe import AlignSettings, Recipe
 from presafe.methods.registry import trained
 from presafe.planning.compute import (
     BYTES,
@@ -22,7 +23,6 @@ from presafe.planning.compute import (
 )
 from presafe.planning.devices import Assumptions, Device
 from presafe.planning.shapes import ModelShape
-from presafe.recipe import AlignSettings, Recipe
 
 GIB = 1024**3
 Launcher = Literal["ddp", "fsdp2", "zero2", "zero3"]

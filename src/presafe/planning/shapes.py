@@ -8,8 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from presafe.config.recipe import Settings, is_served
 from presafe.errors import ModelError
-from presafe.recipe import Settings, is_served
 
 ModelType = Literal["llama", "qwen2", "qwen3"]
 MODEL_TYPES: tuple[ModelType, ...] = ("llama", "qwen2", "qwen3")

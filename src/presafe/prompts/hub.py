@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from presafe.config.recipe import Source
 from presafe.errors import PromptError
 from presafe.prompts.overlap import fold, overlaps
 from presafe.prompts.rows import category_of, cell_text, column_names
-from presafe.reading import printable
-from presafe.recipe import Source
 from presafe.records import Prompt
+from presafe.runtime.reading import printable
 
 _CATEGORIES = ("category", "violated_categories", "Category", "subject", "data_type")
 """Columns that name a category, the first that a row has."""

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from presafe.bounds import MOST
+from presafe.config.bounds import MOST
 from presafe.errors import PromptError
-from presafe.reading import is_deeper, is_utf8, printable, read_text
+from presafe.runtime.reading import is_deeper, is_utf8, printable, read_text
 
 MAX_LETTERS = 4_000_000
 """Most letters of one text: about a million tokens, the longest context that most models publish, at four letters each.

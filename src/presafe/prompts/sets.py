@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from presafe.config.recipe import Source
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.hub import hub_prompts
 from presafe.prompts.rows import category_of, cell_text, column_names, read_rows
-from presafe.recipe import Source
-from presafe.records import Expect, Prompt, read_jsonl
+from presafe.records import Expect, Prompt
+from presafe.runs.io import read_jsonl
 
 BUILT_IN = ("harmful", "benign", "borderline")
 """Sets that the project wrote: one-line harmful requests, ordinary instructions, look-alikes that are safe."""

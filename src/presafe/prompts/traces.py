@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from presafe.declared import data_file
+from presafe.config.files import data_file
+from presafe.config.recipe import SafetyData
 from presafe.errors import PromptError
 from presafe.prompts.rows import MAX_LETTERS, column_names, read_rows
 from presafe.prompts.sets import from_rows
-from presafe.recipe import SafetyData
 from presafe.records import Prompt, Response
 
 _OPEN, _CLOSE = "<think>", "</think>"

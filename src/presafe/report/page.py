@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from presafe.records import PositionScore, Score, Thinking, write_text
+from presafe.records import PositionScore, Score, Thinking
 from presafe.report.figures import figures
 from presafe.report.formatting import (
     DASH,
@@ -60,6 +60,7 @@ from presafe.report.lookup import (
 )
 from presafe.report.results import results_json
 from presafe.report.sweep import panels, sweep_sentences
+from presafe.runs.io import write_text
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData

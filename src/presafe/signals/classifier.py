@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from presafe.config.recipe import SignalSettings
 from presafe.errors import ModelError, SignalError
 from presafe.models.checkpoints import need_whole_checkpoint
 from presafe.models.checks import load_whole, need_finite, need_rows, reading, reason
 from presafe.models.configs import need_readable_configs
 from presafe.models.weights import minilm_folder
-from presafe.progress import progress_bar
-from presafe.recipe import SignalSettings
-from presafe.training import bar_callback, last_checkpoint
+from presafe.runtime.checkpoints import bar_callback, last_checkpoint
+from presafe.runtime.progress import progress_bar
 
 MINILM = "minilm"
 _AGAIN = "Delete the folder and run the same command: it is trained again."

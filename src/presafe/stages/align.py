@@ -15,20 +15,21 @@ from functools import partial
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
+from presafe.config.recipe import Recipe
 from presafe.errors import ModelError, SignalError
-from presafe.memory import free_bytes, free_memory
 from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
 from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
-from presafe.processes import alone, claim_device, is_main_process, launched, part
-from presafe.progress import console
-from presafe.recipe import Recipe
-from presafe.records import Response, Signal, read_jsonl
-from presafe.run_folder import RunFolder
-from presafe.side_by_side import side_by_side
+from presafe.records import Response, Signal
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl
+from presafe.runtime.launcher import alone, claim_device, is_main_process, launched, part
+from presafe.runtime.memory import free_bytes, free_memory
+from presafe.runtime.progress import console
+from presafe.runtime.workers import side_by_side
 from presafe.stages.operating_point import set_operating_points, unscaled
 from presafe.stages.respond import responses_of, trains_thinking_off
 from presafe.stages.systems import (

@@ -15,20 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start
+from presafe.config.recipe import is_served
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds, position_scores
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
-from presafe.memory import free_memory
 from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.progress import console, progress_bar
-from presafe.recipe import is_served
-from presafe.records import Difference, PositionScore, Response, Score, Thinking, read_jsonl, write_jsonl
-from presafe.run_folder import RunFolder
+from presafe.records import Difference, PositionScore, Response, Score, Thinking
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl, write_jsonl
+from presafe.runtime.memory import free_memory
+from presafe.runtime.progress import console, progress_bar
 from presafe.stages.systems import (
     DECIDED,
     System,

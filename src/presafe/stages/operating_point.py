@@ -13,14 +13,15 @@ from functools import partial
 from presafe.alignment.rows import refusal_start
 from presafe.alignment.scale import find_scale, rescale
 from presafe.internals.decision import decision_scores
-from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.models.adapters import with_adapter
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
-from presafe.progress import console, progress_bar
-from presafe.records import OperatingPoint, Prompt, write_text
-from presafe.run_folder import RunFolder
-from presafe.side_by_side import ForEach
+from presafe.records import OperatingPoint, Prompt
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import write_text
+from presafe.runtime.memory import free_memory
+from presafe.runtime.progress import console, progress_bar
+from presafe.runtime.workers import ForEach
 from presafe.stages.respond import decisions_of
 from presafe.stages.systems import System, aligned_systems, system_folder
 

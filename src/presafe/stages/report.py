@@ -9,19 +9,11 @@ from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
 from presafe.evaluation.places import count_places
 from presafe.internals.views import views_of
-from presafe.records import (
-    Difference,
-    HistoryPoint,
-    PositionScore,
-    Prompt,
-    RefusalPlaces,
-    Response,
-    Score,
-    read_jsonl,
-)
+from presafe.records import Difference, HistoryPoint, PositionScore, Prompt, RefusalPlaces, Response, Score
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
-from presafe.run_folder import RunFolder
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import read_jsonl
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
 from presafe.stages.operating_point import operating_point

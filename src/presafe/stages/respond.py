@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from presafe.config.recipe import Recipe
 from presafe.judges.scorers import refusal_strings
 from presafe.methods.registry import trained, training_of
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.progress import console
-from presafe.recipe import Recipe
 from presafe.records import Prompt, Response, Thinking
-from presafe.run_folder import RunFolder
+from presafe.runs.folder import RunFolder
+from presafe.runtime.progress import console
 from presafe.signals.classifier import DecisionSplit, split_decisions
 from presafe.stages.systems import alignment_queries, classifier_queries, harmless_queries, steered_queries
 

@@ -7,8 +7,9 @@ signals/signals.jsonl      p' of every alignment query
 
 from __future__ import annotations
 
-from presafe.records import Signal, write_jsonl, write_text
-from presafe.run_folder import RunFolder
+from presafe.records import Signal
+from presafe.runs.folder import RunFolder
+from presafe.runs.io import write_jsonl, write_text
 from presafe.signals.calibration import ClassifierCard, accuracy, expected_calibration_error, reliability
 from presafe.signals.classifier import Classifier, train_classifier
 from presafe.stages.respond import decisions_of, reads_answers, responses_of

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from presafe.declared import published_folder
+from presafe.config.files import published_folder
+from presafe.config.recipe import Recipe, Source
 from presafe.errors import PromptError
 from presafe.evaluation.suites import origin_of, prompts_of
-from presafe.manifest import sha256_of_prompts
 from presafe.methods.registry import is_prefill, trained, training_of
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_sources
 from presafe.prompts.traces import SafetyTrace, load_traces
-from presafe.recipe import Recipe, Source
 from presafe.records import Prompt, Thinking
-from presafe.run_folder import RunFolder
+from presafe.runs.folder import RunFolder
+from presafe.runs.manifest import sha256_of_prompts
 
 DECIDED = ("refuse", "comply")
 """What is expected of prompts that a model decides to answer or not; problems are there to be solved."""

@@ -21,8 +21,9 @@ from presafe.alignment.rows import AlignmentRow
 from presafe.errors import ModelError, RecipeError, SignalError
 from presafe.models.decision_head import DecisionHead
 from presafe.models.rendering import Renderer
-from presafe.records import HistoryPoint, read_jsonl
-from presafe.training import last_checkpoint
+from presafe.records import HistoryPoint
+from presafe.runs.io import read_jsonl
+from presafe.runtime.checkpoints import last_checkpoint
 from tiny_models import Row, make_model
 from tiny_training import SETTINGS, fit_rows
 

@@ -30,8 +30,9 @@ from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError
 from presafe.models.loading import load_weights
 from presafe.models.rendering import Renderer
-from presafe.processes import alone, is_main_process, num_processes
-from presafe.records import HistoryPoint, read_jsonl
+from presafe.records import HistoryPoint
+from presafe.runs.io import read_jsonl
+from presafe.runtime.launcher import alone, is_main_process, num_processes
 from tiny_models import make_model
 from tiny_training import SETTINGS, FusedLoss, fit_rows
 

@@ -15,13 +15,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from presafe.alignment.fit import FitSettings, fit
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import AlignmentRow, alignment_rows
+from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.internals.decision import decision_scores
 from presafe.methods.method import Position
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
-from presafe.recipe import AlignSettings
 from presafe.records import Expect, Prompt, Response, Signal
 from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from presafe.cli.listing import Kind, list_names
+from presafe.config.recipe import Source
 from presafe.errors import PromptError
 from presafe.evaluation.suites import PUBLISHED, harmful_half, load_suite, origin_of, prompts_of, suite_names, suites_of
 from presafe.judges.code import CodeProblem
-from presafe.manifest import sha256_of_file
 from presafe.models.sampling import make_task
 from presafe.prompts.sets import built_in
-from presafe.recipe import Source
 from presafe.records import PROBLEMS
+from presafe.runs.manifest import sha256_of_file
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 

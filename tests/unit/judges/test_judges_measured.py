@@ -13,13 +13,13 @@ from judge_server import KEY, JudgeServer
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.config.recipe import load_recipe
 from presafe.errors import JudgeError
 from presafe.judges.description import descriptions
 from presafe.judges.scorers import judge
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import logged_suites
-from presafe.recipe import load_recipe
-from presafe.stages.run import run_stages
+from presafe.workflows.run import run_stages
 
 
 @pytest.fixture(scope="session")

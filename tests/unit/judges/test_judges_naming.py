@@ -7,8 +7,8 @@ import pytest
 from presafe.errors import JudgeError
 from presafe.judges.asking import panel_ruling
 from presafe.judges.description import descriptions
-from presafe.judges.naming import judge_names, panels, read_name
 from presafe.judges.replies import Ruling
+from presafe.judges.spec import judge_names, panels, read_name
 from presafe.records import Verdict
 
 

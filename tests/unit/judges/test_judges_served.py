@@ -19,9 +19,9 @@ from presafe.errors import JudgeError
 from presafe.judges.agreement import load_labelled
 from presafe.judges.asking import _config
 from presafe.judges.description import descriptions
-from presafe.judges.hearing import hear
-from presafe.judges.naming import read_name
+from presafe.judges.labelled_run import hear
 from presafe.judges.scorers import check_judges, judge, judge_name, scorer_for, thought_judge
+from presafe.judges.spec import read_name
 from presafe.models.sampling import logged_suites
 from presafe.records import PROBLEMS
 

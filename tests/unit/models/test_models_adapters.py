@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from presafe.errors import ModelError
 from presafe.models.adapters import with_adapter
 from presafe.models.loading import load_model, load_weights
-from tiny_models import edit, logits, model_folder, rewrite
+from model_folders import edit, logits, model_folder, rewrite
 
 Weights = dict[str, Tensor]
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

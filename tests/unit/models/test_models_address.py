@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 from transformers import LlamaConfig
 
+from presafe.config.recipe import ModelSettings
 from presafe.errors import ModelError
 from presafe.models.address import Served, need_weights, pretrained, served_model
 from presafe.models.loading import load_model, load_renderer, load_weights
 from presafe.models.provider import PreSafeAPI
-from presafe.recipe import ModelSettings
 
 SERVER = "http://127.0.0.1:8000#mine"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, MambaConfig, Qwen3Config
 
+from presafe.config.recipe import ModelSettings
 from presafe.errors import PromptError
 from presafe.models.context import check_context, context_length
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.recipe import ModelSettings
 from presafe.records import Prompt
 
 

@@ -20,16 +20,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
+from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, PresafeError, RunError
 from presafe.judges.scorers import refusal_strings
-from presafe.loops import outside_loop
 from presafe.models import cache
 from presafe.models.loading import load_renderer
 from presafe.models.logs import DamagedLogError, log_files
 from presafe.models.provider import PreSafeAPI
 from presafe.models.sampling import Sampler, epoch_seed, load_responses, logged_suites, sample_responses
-from presafe.recipe import ModelSettings, SamplingSettings
 from presafe.records import Prompt, Response
+from presafe.runtime.loops import outside_loop
 
 WARM = SamplingSettings(temperature=1.0)
 

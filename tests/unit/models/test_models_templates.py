@@ -11,7 +11,7 @@ import presafe.models.templates as templates
 from presafe.errors import ModelError
 from presafe.models.loading import load_renderer
 from presafe.models.templates import render_bounded
-from tiny_models import TEMPLATE, edit, tokenizer_folder
+from model_folders import TEMPLATE, edit, tokenizer_folder
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from presafe.errors import ModelError
 from presafe.models.loading import load_model, load_renderer, load_weights
-from tiny_models import QWEN3, TEMPLATE, edit, logits, model_folder, rewrite, tokenizer_folder
+from model_folders import QWEN3, TEMPLATE, edit, logits, model_folder, rewrite, tokenizer_folder
 
 Weights = dict[str, Tensor]
 NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
@@ -208,8 +208,8 @@ def test_the_weights_of_smolthink_are_those_of_before() -> None:
 
 
 def test_an_encoder_and_a_classifier_are_whole(tmp_path: Path) -> None:
+    from presafe.config.recipe import SignalSettings
     from presafe.models.weights import minilm_folder
-    from presafe.recipe import SignalSettings
     from presafe.signals.classifier import Classifier, train_classifier
 
     settings = SignalSettings(epochs=1)

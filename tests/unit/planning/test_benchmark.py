@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from presafe.config.recipe import AlignSettings
 from presafe.planning.compute import Row, training_flops
 from presafe.planning.devices import Device, known_devices
 from presafe.planning.shapes import known_shapes
-from presafe.recipe import AlignSettings
 
 FILE = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
 

@@ -24,13 +24,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from presafe.config.recipe import AlignSettings, Recipe, load_recipe
 from presafe.models.engine import generate_batch
 from presafe.models.family import Sampling
 from presafe.planning.compute import ForwardPass, training_bytes
 from presafe.planning.devices import Assumptions, Device
 from presafe.planning.estimate import Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of_config
-from presafe.recipe import AlignSettings, Recipe, load_recipe
 
 FACTOR = 2.0
 TRIES = 3

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.config.recipe import load_recipe, shipped_recipes
 from presafe.errors import RecipeError
 from presafe.planning.commands import MAX_LORA_RANKS, max_lora_rank
 from presafe.planning.compute import Row, cache_bytes, training_flops
 from presafe.planning.devices import assumptions
 from presafe.planning.estimate import Answerer
 from presafe.planning.shapes import shape_of
-from presafe.recipe import load_recipe, shipped_recipes
-from presafe.stages.plan import plan_recipe, sampling_tasks
+from presafe.workflows.plan import plan_recipe, sampling_tasks
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

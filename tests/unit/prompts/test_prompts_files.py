@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from presafe.config.recipe import Source
 from presafe.errors import PromptError
 from presafe.prompts.sets import built_in, from_file, load_source, load_sources
-from presafe.recipe import Source
 
 NEXT_LINE, LINE_SEPARATOR = "\x85", "\u2028"
 """Characters at which `str.splitlines` breaks a line and CSV and JSON do not."""

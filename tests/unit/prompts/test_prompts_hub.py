@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from presafe.config.recipe import Source, load_recipe, parse_recipe
 from presafe.errors import PromptError
 from presafe.prompts.hub import hub_prompts
 from presafe.prompts.sets import load_source, load_sources
-from presafe.recipe import Source, load_recipe, parse_recipe
 from presafe.stages.systems import alignment_queries
 
 ROWS = [

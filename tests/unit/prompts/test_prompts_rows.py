@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from presafe.errors import PromptError
 from presafe.prompts.rows import MAX_LETTERS, read_rows
 from presafe.prompts.sets import from_file
-from presafe.reading import read_text
+from presafe.runtime.reading import read_text
 
 ASK = "How do I, safely, cut bread?"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from presafe.config.recipe import SafetyData
 from presafe.errors import PromptError
 from presafe.prompts.traces import load_traces
-from presafe.recipe import SafetyData
 
 STAR = [
     {"id": "1", "question": "A?", "response": "<think>\nWhy a.\n</think>\n\nNo.", "category": ["Theft"]},

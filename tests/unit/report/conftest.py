@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from presafe.intervals import Interval
+
 from presafe.records import Difference, HistoryPoint, OperatingPoint, PositionScore, Score, Thinking
 from presafe.report.data import Example, ReportData
 from presafe.signals.calibration import ClassifierCard, ReliabilityBin

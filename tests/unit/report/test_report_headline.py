@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from presafe.report.labels import duration, estimate, percent
 
 from presafe.report.headline import cards, comparison_headline, comparisons, every_comparison, headline, leanings
-from presafe.report.labels import duration, estimate, percent
 
 NO_RATE = "There is no single rate to name: the tables below hold what was measured."
 

@@ -1,0 +1,1 @@
+"""Read settings: recipes, and the files that declare them."""

@@ -1,0 +1,1 @@
+"""Keep a run on disk: its folder, its manifest, whole-or-nothing files."""

@@ -1,0 +1,1 @@
+"""Run on this machine: launchers, workers, memory, number types, progress, checkpoints."""

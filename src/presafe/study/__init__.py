@@ -1,0 +1,1 @@
+"""Run one recipe under several conditions and seeds, and compare them."""

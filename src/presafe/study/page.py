@@ -1,0 +1,245 @@
+"""A study's summary: study.json for programs, study.md and figures for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+
+from presafe.records import Score
+from presafe.report.formatting import (
+    DASH,
+    METRICS,
+    SUITES,
+    display_name,
+    format_duration,
+    format_estimate,
+    format_interval,
+    format_p,
+    format_points_interval,
+)
+from presafe.report.lookup import MODES, Column, matched_columns, metrics_of, suites_in, summary_metrics
+from presafe.runs.io import write_text
+from presafe.study.records import StudyScore, StudySummary, TrainingCost
+
+SCHEMA = 1
+"""Version of study.json. A change that would break a reader increases it."""
+
+FEW = 0.9
+"""Mark cells whose n is below this fraction of the column's largest n: they are rates of some prompts only."""
+
+
+def write_study(summary: StudySummary, folder: Path) -> None:
+    """Write study.json, study.md and its figures.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    from presafe.report.figures import halves_figure, systems_figure
+
+    figures = {"conditions": systems_figure(summary.scores), "halves": halves_figure(summary.scores)}
+    drawn = {name: text for name, text in figures.items() if text is not None}
+    for name, text in drawn.items():
+        write_text(folder / "figures" / f"{name}.svg", text)
+    results = {"schema": SCHEMA, **summary.model_dump(mode="json")}
+    write_text(folder / "study.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "study.md", study_markdown(summary, set(drawn)))
+
+
+def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> str:
+    """Return the summary as a page of Markdown tables.
+
+    Args:
+        summary: The study.
+        figures: Stems of the figures that were drawn, for the page to show.
+    """
+    sections = [f"# {summary.name}", _progress(summary)]
+    if summary.scores:
+        sections += [
+            *_conditions_section(summary, figures),
+            *_operating_points_section(summary),
+            *_matched_section(summary, figures),
+            *_differences_sections(summary),
+            *_every_number_section(summary),
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _progress(summary: StudySummary) -> str:
+    """Return how many runs are done and which are missing."""
+    done, missing = len(summary.done), len(summary.missing)
+    names = f"; missing: {', '.join(summary.missing)}." if missing else "."
+    return f"Recipe `{summary.recipe}`, baseline `{summary.baseline}`. {done} of {done + missing} runs are done{names}"
+
+
+def _conditions_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
+    """Yield the leading rates of every condition."""
+    scores = summary.scores
+    columns = [(suite, metric) for suite in suites_in(scores) for metric in summary_metrics(scores, suite)]
+    yield "## Conditions"
+    yield (
+        "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged, "
+        "here and below with † where it is less than nine tenths of its column's most: the other answers have no "
+        "verdict. With one seed, and for the model as it came, the interval is over prompts."
+    )
+    yield _scores_table(summary, {_name(*column): column for column in columns}, with_cost=True)
+    if "conditions" in figures:
+        yield "![Every condition's leading rates](figures/conditions.svg)"
+
+
+def _operating_points_section(summary: StudySummary) -> Iterator[str]:
+    """Yield how strongly each adapter is applied, if any was scaled."""
+    if summary.operating_points:
+        yield "## How strongly each adapter is applied"
+        yield (
+            "γ by seed, and how many of n harmless queries that nothing is measured on begin as a refusal then: one "
+            "number for all, where a scale between a half and the largest (`align.max_scale`) gives it, and as trained "
+            "where none does."
+        )
+        yield _operating_points_table(summary)
+
+
+def _matched_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
+    """Yield how well conditions separate halves worded alike, if any suite has a harmful half."""
+    columns = matched_columns(summary.scores)
+    if columns:
+        yield "## Harmful against harmless prompts that are worded alike"
+        yield (
+            "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
+            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold. "
+            "Where the harmless half's own rate of wrong refusals is named (10 %), every system's threshold is set to "
+            "it."
+        )
+        yield _scores_table(summary, {_name(*column): column for column in columns})
+        if "halves" in figures:
+            yield "![Every condition, halves worded alike](figures/halves.svg)"
+
+
+def _differences_sections(summary: StudySummary) -> Iterator[str]:
+    """Yield the differences from the baseline, paired by prompt and by seed."""
+    if summary.differences:
+        yield f"## Against {summary.baseline}, paired by prompt and seed"
+        yield (
+            "In points [95 % interval over seeds and prompts; with one seed, over prompts]; p corrected after Holm over"
+            " all lines."
+        )
+        yield _differences_table(summary)
+    if summary.seed_differences:
+        yield f"## Against {summary.baseline}, every number, paired by seed"
+        yield "Difference [95 % interval over seeds, Student's t], not corrected for how many there are."
+        yield _seed_differences_table(summary)
+
+
+def _every_number_section(summary: StudySummary) -> Iterator[str]:
+    """Yield a table of all metrics for each suite."""
+    yield "## Every number"
+    for suite in suites_in(summary.scores):
+        columns = {display_name(metric, METRICS): (suite, metric) for metric in metrics_of(summary.scores, suite)}
+        yield f"### {display_name(suite, SUITES)}"
+        yield _scores_table(summary, columns)
+
+
+def _name(suite: str, metric: str) -> str:
+    """Return the heading of a column."""
+    return f"{display_name(suite, SUITES)}: {display_name(metric, METRICS)}"
+
+
+def _scores_table(summary: StudySummary, columns: Mapping[str, Column], *, with_cost: bool = False) -> str:
+    """Return a table with a line per condition and CoT mode.
+
+    Args:
+        summary: The study.
+        columns: Suite and metric by heading.
+        with_cost: Whether to add what a training took.
+    """
+    cells = {(score.system, score.thinking, score.suite, score.metric): score for score in summary.scores}
+    costs = {cost.condition: cost for cost in summary.costs}
+    largest_n = [
+        max((score.n for score in summary.scores if (score.suite, score.metric) == column), default=0)
+        for column in columns.values()
+    ]
+    lines = []
+    for name in ("vanilla", *summary.conditions):
+        for mode in MODES:
+            scores = [cells.get((name, mode, suite, metric)) for suite, metric in columns.values()]
+            present = [score for score in scores if score is not None]
+            if present:
+                seeds = max(score.num_seeds for score in present)
+                line = [name, mode, str(seeds or DASH), *map(_cell, scores, largest_n)]
+                lines.append([*line, *_cost(costs.get(name))] if with_cost else line)
+    heads = ["condition", "CoT", "seeds", *columns]
+    return _table([*heads, "training", "tokens trained"] if with_cost else heads, lines)
+
+
+def _cell(score: StudyScore | None, largest_n: int) -> str:
+    """Format a score with its n, which is marked if it is far below the column's largest."""
+    if score is None or score.value is None:
+        return DASH
+    return f"{_number(score)}, n = {score.n}" + (" †" if score.n < FEW * largest_n else "")
+
+
+def _operating_points_table(summary: StudySummary) -> str:
+    """Return a table with a line per condition, its seeds side by side."""
+    lines = []
+    for name in summary.conditions:
+        points = [point for point in summary.operating_points if point.condition == name]
+        if points:
+            by_seed = (
+                [str(point.seed) for point in points],
+                [f"{point.scale:.2f}" for point in points],
+                [str(point.refused) for point in points],
+                [str(point.refused_as_trained) for point in points],
+            )
+            lines.append([name, *map(" / ".join, by_seed), str(points[0].n)])
+    return _table(["condition", "seed", "γ", "refused", "as trained", "n"], lines)
+
+
+def _number(score: Score) -> str:
+    """Format a score as `format_estimate` does; a metric that presafe does not know may not be a rate."""
+    if score.metric in METRICS:
+        return format_estimate(score)
+    return format_interval(score.value, score.low, score.high, is_rate=False)
+
+
+def _cost(cost: TrainingCost | None) -> tuple[str, str]:
+    """Format the time and the tokens of a training."""
+    return (
+        DASH if cost is None or cost.training_s is None else format_duration(cost.training_s),
+        DASH if cost is None or cost.trained_tokens is None else f"{cost.trained_tokens:,.0f}",
+    )
+
+
+def _differences_table(summary: StudySummary) -> str:
+    """Return a table with a line per difference paired by prompt and seed."""
+    heads = ["suite", "condition", "CoT", "rate", "baseline", "difference", "p", "prompts", "seeds"]
+    lines = [
+        [
+            _name(row.suite, row.metric),
+            row.system,
+            row.thinking,
+            f"{100 * row.value:.1f} %",
+            f"{100 * row.value_against:.1f} %",
+            format_points_interval(row.difference, row.low, row.high),
+            format_p(row.p_holm),
+            str(row.n),
+            str(row.num_seeds),
+        ]
+        for row in summary.differences
+    ]
+    return _table(heads, lines)
+
+
+def _seed_differences_table(summary: StudySummary) -> str:
+    """Return a table with a line per difference paired by seed."""
+    lines = []
+    for row in summary.seed_differences:
+        interval = "" if row.low is None or row.high is None else f" [{row.low:+z.3f}, {row.high:+z.3f}]"
+        difference = f"{row.difference:+z.3f}{interval}"
+        lines.append([_name(row.suite, row.metric), row.condition, row.thinking, difference, str(row.num_seeds)])
+    return _table(["suite", "condition", "CoT", "difference", "seeds"], lines)
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

@@ -1,0 +1,105 @@
+"""Plan a recipe before the first token: what it samples and trains, and what that costs."""
+
+from __future__ import annotations
+
+from presafe.config.recipe import Recipe, Source
+from presafe.errors import RecipeError
+from presafe.evaluation.suites import PUBLISHED
+from presafe.planning.devices import Assumptions, assumptions, find_device
+from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Setup, plan
+from presafe.planning.shapes import shape_of
+from presafe.prompts.sets import load_source
+from presafe.stages.respond import reads_answers, steered_methods, trains_thinking_off
+from presafe.stages.systems import evaluated_systems
+
+
+def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) -> Plan:
+    """Estimate a recipe on a device; reads no data from the hub.
+
+    Raises:
+        RecipeError: the device is unknown, or the GPUs cannot share a step.
+        ModelError: the model or its teacher is not supported.
+    """
+    if num_gpus < 1 or (recipe.align.accumulation % num_gpus and recipe.align.batch_size % num_gpus):
+        raise RecipeError(
+            f"{num_gpus} GPUs cannot share a step of {recipe.align.accumulation} passes of {recipe.align.batch_size}.",
+            "Make align.accumulation or align.batch_size a multiple of their number.",
+        )
+    assumed = assumptions()
+    setup = Setup(find_device(device), assumed, num_gpus, launcher)
+    tasks = sampling_tasks(recipe, assumed)
+    return plan(recipe, shape_of(recipe.model.address), tasks, _refused_share(recipe, assumed), setup)
+
+
+def sampling_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
+    """Return all prompts that a recipe has answered, stage by stage.
+
+    Raises:
+        ModelError: a teacher that is another model is not supported.
+    """
+    respond = recipe.respond
+    queries = sum(_count(source, assumed) for source in respond.classifier_queries)
+    harmful, harmless = _alignment_counts(recipe, assumed)
+    teacher = Answerer(shape_of(respond.teacher.address), respond.teacher.dtype) if respond.teacher else None
+
+    def task(what: str, num_prompts: int, max_tokens: int, answerer: Answerer | None = None) -> SamplingTask:
+        return SamplingTask(what, num_prompts, max_tokens, respond.batch_size, respond.batch_tokens, answerer=answerer)
+
+    tasks = [
+        task("teacher, CoT off", queries, respond.teacher_max_tokens, teacher),
+        task("traces", round(queries * recipe.signal.held_out), respond.max_tokens),
+        task("own answers", harmless, respond.max_tokens),
+    ]
+    if reads_answers(recipe):
+        tasks.append(task("teacher on alignment queries", harmless + harmful, respond.teacher_max_tokens, teacher))
+    if trains_thinking_off(recipe):
+        tasks.append(task("own answers, CoT off", harmless + harmful, respond.teacher_max_tokens))
+    tasks += [task(f"refusals of {name}", harmful, respond.max_tokens) for name in steered_methods(recipe)]
+    return tasks + _evaluation_tasks(recipe, assumed)
+
+
+def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
+    evaluate, num_systems = recipe.evaluate, len(evaluated_systems(recipe))
+    return [
+        SamplingTask(
+            f"evaluate {name}, {num_systems} systems",
+            num_systems * evaluate.samples * _count(source, assumed, name),
+            evaluate.max_tokens,
+            evaluate.batch_size,
+            evaluate.batch_tokens,
+            guessed=_known_count(source, name) is None,
+        )
+        for name, source in evaluate.suites.items()
+    ]
+
+
+def _alignment_counts(recipe: Recipe, assumed: Assumptions) -> tuple[int, int]:
+    """Return the numbers of harmful and of harmless alignment queries."""
+    counts = [(_expect(source), _count(source, assumed)) for source in recipe.respond.alignment_queries]
+    harmful = sum(count for expect, count in counts if expect == "refuse")
+    return harmful, sum(count for _, count in counts) - harmful
+
+
+def _refused_share(recipe: Recipe, assumed: Assumptions) -> float:
+    """Return the share of the alignment queries whose target is a refusal."""
+    harmful, harmless = _alignment_counts(recipe, assumed)
+    return harmful / (harmful + harmless)
+
+
+def _expect(source: Source) -> str:
+    return source.expect or ("refuse" if source.set == "harmful" else "comply")
+
+
+def _count(source: Source, assumed: Assumptions, suite: str | None = None) -> int:
+    known = _known_count(source, suite)
+    return assumed.suite_prompts if known is None else known
+
+
+def _known_count(source: Source, suite: str | None) -> int | None:
+    """Return the number of prompts of a source, or None if only the hub or a file can tell."""
+    if source.n is not None:
+        return source.n
+    if source.set is not None:
+        return len(load_source(source, 0))
+    published = PUBLISHED.get(source.suite or suite or "")
+    return published.num_prompts if published else None

@@ -1,0 +1,200 @@
+"""Records on disk: read back as written, errors that name the line, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from presafe.errors import PromptError, RunError
+from presafe.records import Prompt, Score, Signal
+from presafe.runs.io import read_jsonl, read_record, set_aside, write_jsonl, write_text
+
+ONE = Signal(prompt_id="a", probability=0.25)
+TWO = Signal(prompt_id="b", probability=1.0)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "signals.jsonl"
+    write_jsonl(path, [ONE, TWO])
+    assert path.read_text(encoding="utf-8") == (
+        '{"prompt_id":"a","probability":0.25}\n{"prompt_id":"b","probability":1.0}\n'
+    )
+    assert read_jsonl(path, Signal) == [ONE, TWO]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(min_size=1))
+def test_any_text_comes_back(tmp_path: Path, text: str) -> None:
+    # Failed first on U+0085 and U+2028, where `str.splitlines` breaks a line and JSON does not.
+    prompt = Prompt(id="p", text=f"{text}\u2028\x85.", category="c", split="build", licence="l", expect="comply")
+    write_jsonl(tmp_path / "p.jsonl", [prompt, prompt])
+    assert read_jsonl(tmp_path / "p.jsonl", Prompt) == [prompt, prompt]
+
+
+def test_empty_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    path.write_text('\n{"prompt_id": "a", "probability": 0.25}\n\n', encoding="utf-8")
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt_id": "b", "probability": 1.5}', "probability: Input should be less than or equal to 1"),
+        ('{"prompt_id": "b", "probability": "x"}', "probability: Input should be a valid number"),
+        ('{"prompt_id": "b"}', "probability: Field required"),
+        ('{"prompt_id": "b", "probability": 1, "p": 1}', "p: Extra inputs are not permitted"),
+        ('{"prompt_id": "b", ', "line: Invalid JSON"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "signals.jsonl"
+    path.write_text(f'{{"prompt_id": "a", "probability": 0.25}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(PromptError) as caught:
+        read_jsonl(path, Signal)
+    assert str(caught.value).startswith(f"{path}:3: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"cannot read .*none\.jsonl"):
+        read_jsonl(tmp_path / "none.jsonl", Signal)
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(PromptError, match=r"cannot read .*bytes\.jsonl"):
+        read_jsonl(tmp_path / "bytes.jsonl", Signal)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
+def test_a_signal_is_a_probability(probability: float) -> None:
+    with pytest.raises(ValidationError, match="probability"):
+        Signal(prompt_id="a", probability=probability)
+
+
+def test_a_record_cannot_be_changed_or_extended() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ONE.probability = 0.5
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Signal(prompt_id="a", probability=0.5, note="x")  # type: ignore[call-arg]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match=r"cannot write .*signals\.jsonl: No space left on device") as caught:
+        write_jsonl(path, [TWO])
+    assert "--out" in caught.value.hint
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+def test_records_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE])
+
+    def broken():  # type: ignore[no-untyped-def]
+        yield TWO
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(path, broken())
+    assert read_jsonl(path, Signal) == [ONE]
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "größer\n")
+    assert (tmp_path / "a.txt").read_bytes() == "größer\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*a\.txt"):
+        write_text(tmp_path / "a.txt", "x")
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "link.txt"
+    link.symlink_to(Path("..") / "there" / "file.txt")  # not there yet
+    write_text(link, "one")
+    write_text(link, "two")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "file.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["link.txt"]
+
+
+SCORE = {
+    "system": "sft",
+    "thinking": "on",
+    "suite": "s",
+    "metric": "refusal_rate",
+    "value": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+    "n": 9,
+    "seed": 0,
+    "judge": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"value": 7.3}, r"the value of refusal_rate is in \[0, 1\], got 7\.3"),
+        ({"value": -0.1}, r"the value of refusal_rate is in \[0, 1\], got -0\.1"),
+        ({"metric": "youden_j", "value": -1.2}, r"the value of youden_j is in \[-1, 1\]"),
+        ({"low": 0.7}, r"ends below its start: \[0\.7, 0\.6\]"),
+        ({"n": -1}, "greater than or equal to 0"),
+        ({"value": float("nan")}, "finite number"),
+        ({"high": float("inf")}, "finite number"),
+    ],
+)
+def test_a_score_out_of_bounds_is_refused(change: dict[str, object], said: str) -> None:
+    # Failed first: a rate of 7.3 stood in the report as 730 %.
+    with pytest.raises(ValidationError, match=said):
+        Score.model_validate(SCORE | change)
+
+
+def test_a_score_within_its_bounds_is_one() -> None:
+    assert Score.model_validate(SCORE | {"metric": "youden_j", "value": -0.4, "low": None, "high": None}).value == -0.4
+    assert Score.model_validate(SCORE | {"value": 1.0, "high": 1.0}).value == 1.0
+
+
+def test_the_file_of_a_run_is_no_prompt_file(tmp_path: Path) -> None:
+    # Failed first: a cut file of a run was called a mistake in the prompts.
+    path = tmp_path / "signals.jsonl"
+    write_jsonl(path, [ONE, TWO])
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RunError, match=r"signals\.jsonl:2: line: Invalid JSON.* Do this\.$"):
+        read_jsonl(path, Signal, error=RunError, hint="Do this.")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"prompt_id": "a", "probability": 2}', "[" * 100_000])
+def test_a_single_record_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=r"^cannot read .*one\.json: .* Do this\.$"):
+        read_record(path, Signal, hint="Do this.")
+    path.write_text(ONE.model_dump_json(), encoding="utf-8")
+    assert read_record(path, Signal) == ONE
+
+
+def test_a_file_set_aside_replaces_none_and_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    for expected in ("a.eval.damaged", "a.eval.damaged2", "a.eval.damaged3"):
+        (tmp_path / "a.eval").write_text(expected, encoding="utf-8")
+        assert set_aside(tmp_path / "a.eval") == tmp_path / expected
+    assert (tmp_path / "a.eval.damaged").read_text(encoding="utf-8") == "a.eval.damaged"
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    (tmp_path / "b.eval").symlink_to(tmp_path / "mine")
+    assert set_aside(tmp_path / "b.eval").is_symlink()
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"

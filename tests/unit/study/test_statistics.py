@@ -1,0 +1,193 @@
+"""A study's runs together, against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from presafe.records import Score, SuiteShares
+from presafe.study.records import RunResult
+from presafe.study.statistics import (
+    condition_scores,
+    operating_points,
+    paired_differences,
+    seed_differences,
+    training_costs,
+)
+
+T1, T2 = 12.706204736, 4.302652730
+"""Student's 97.5 % quantile with 1 and 2 degrees of freedom."""
+
+
+def score(system: str, value: float | None, *, metric: str = "refusal_rate", seed: int | None = 0) -> Score:
+    bounds = (None, None) if value is None else (value - 0.1, value + 0.1)
+    return Score(
+        system=system,
+        thinking="on",
+        suite="asked",
+        metric=metric,
+        value=value,
+        low=bounds[0],
+        high=bounds[1],
+        n=10 + (seed or 0),
+        seed=seed,
+        judge="refusal_strings",
+    )
+
+
+def result(condition: str, seed: int, *scores: Score, shares: str = "10", **changes: object) -> RunResult:
+    """Return a run; `shares` has one digit per prompt, or "-" for a prompt without a verdict."""
+    share_by_prompt = {f"p{i}": None if digit == "-" else float(digit) for i, digit in enumerate(shares)}
+    settings: dict[str, object] = {
+        "condition": condition,
+        "system": "sft",
+        "seed": seed,
+        "recipe": {},
+        "recipe_sha256": "r",
+        "prompts_sha256": "p",
+        "made_by": {},
+        "timings_s": {"align": 30.0},
+        "training_s": 30.0 + seed,
+        "trained_tokens": 1000,
+        "scores": (score("vanilla", 0.05, seed=None), *scores),
+        "answered": (SuiteShares(thinking="on", suite="asked", kind="refuse", shares=share_by_prompt),),
+    }
+    return RunResult.model_validate(settings | changes)
+
+
+def test_condition_is_the_mean_of_its_seeds() -> None:
+    runs = [result("a", seed, score("sft", value, seed=seed)) for seed, value in enumerate((0.5, 0.6, 0.7))]
+    vanilla, mean = condition_scores(runs)
+    # s = 0.1, so 0.6 ± 4.3027 · 0.1/√3
+    assert mean.value == pytest.approx(0.6)
+    assert (mean.low, mean.high) == (pytest.approx(0.6 - T2 * 0.1 / 3**0.5), pytest.approx(0.6 + T2 * 0.1 / 3**0.5))
+    assert (mean.system, mean.seed, mean.num_seeds, mean.n) == ("a", None, 3, 10)
+    # the model as it came stands once, with its interval over prompts
+    assert (vanilla.system, vanilla.value, vanilla.low, vanilla.num_seeds) == ("vanilla", 0.05, pytest.approx(-0.05), 0)
+
+
+def test_single_seed_keeps_its_interval_over_prompts() -> None:
+    _, only = condition_scores([result("a", 4, score("sft", 0.5, seed=4))])
+    assert (only.value, only.low, only.high, only.num_seeds) == (0.5, 0.4, 0.6, 1)
+
+
+def test_missing_values_are_dropped_and_new_metrics_kept() -> None:
+    runs = [
+        result("a", 0, score("sft", 0.5), score("sft", 40.0, metric="words_before_refusal")),
+        result("a", 1, score("sft", None, seed=1), score("sft", 60.0, metric="words_before_refusal", seed=1)),
+    ]
+    rows = {row.metric: row for row in condition_scores(runs) if row.system == "a"}
+    assert (rows["refusal_rate"].value, rows["refusal_rate"].num_seeds) == (0.5, 1)
+    # s = √200, so 50 ± 12.706 · √200/√2 = 50 ± 127.06: not cut to [0, 1]
+    words = rows["words_before_refusal"]
+    assert (words.value, words.low, words.high) == (50.0, pytest.approx(50 - 10 * T1), pytest.approx(50 + 10 * T1))
+
+
+def test_leading_rates_are_paired_by_prompt_and_seed() -> None:
+    runs = [
+        result("base", 0, shares="1100000000"),
+        result("base", 1, shares="1110000000"),
+        result("base", 2, shares="1111111111"),  # no run of the other has this seed
+        result("a", 1, shares="1111000000"),
+        result("a", 0, shares="1111000000"),
+    ]
+    (difference,) = paired_differences(runs, "base")
+    assert (difference.system, difference.against) == ("a", "base")
+    assert (difference.suite, difference.metric) == ("asked", "refusal_rate")
+    # seeds 0 and 1: base 0.2 and 0.3, a 0.4 twice; differences 0.2 and 0.1
+    assert (difference.value, difference.value_against) == (pytest.approx(0.4), pytest.approx(0.25))
+    assert (difference.difference, difference.num_seeds, difference.n) == (pytest.approx(0.15), 2, 10)
+    # prompts: 0.5, 1 and eight times 0, so σ² = (1.25 + 1)/12 − (1.5/12)²; seeds: s²/k = 0.005/2
+    se = ((2.25 / 12 - 0.125**2) / 10 + 0.0025) ** 0.5
+    assert difference.high - difference.difference == pytest.approx(min(1 - 0.15, T1 * se))
+    # with one degree of freedom, p = 1 − 2/π · arctan t
+    from math import atan, pi
+
+    assert difference.p == difference.p_holm == pytest.approx(1 - 2 / pi * atan(0.15 / se))
+
+
+def test_variation_shared_by_seeds_cancels() -> None:
+    # Both sides swing together from seed to seed: 0.2 and 0.8 against 0.3 and 0.9, each difference 0.1.
+    base = [result("base", 0, shares="1100000000"), result("base", 1, shares="1111111100")]
+    ours = [result("a", 0, shares="1110000000"), result("a", 1, shares="1111111110")]
+    (difference,) = paired_differences([*base, *ours], "base")
+    # seeds add nothing; prompts: 0.5 twice and 0 else, σ² = (0.5 + 1)/12 − (1/12)²
+    assert difference.high == pytest.approx(min(1, 0.1 + T1 * ((1.5 / 12 - (1 / 12) ** 2) / 10) ** 0.5))
+
+
+def test_one_common_seed_is_tested_by_mcnemar() -> None:
+    runs = [result("base", 0, shares="00000000"), result("a", 0, shares="11111111")]
+    (difference,) = paired_differences(runs, "base")
+    assert difference.p == pytest.approx(1 / 128)  # 8 pairs, all one way
+    assert difference.num_seeds == 1
+
+
+def test_p_is_corrected_over_all_comparisons() -> None:
+    runs = [result("base", 0, shares="00000000")] + [result(name, 0, shares="11111111") for name in "abc"]
+    assert [difference.p_holm for difference in paired_differences(runs, "base")] == [pytest.approx(3 / 128)] * 3
+
+
+def test_no_common_seed_gives_no_pair() -> None:
+    runs = [result("base", 0, score("sft", 0.5)), result("a", 1, score("sft", 0.6, seed=1))]
+    assert paired_differences(runs, "base") == []
+    assert seed_differences(runs, "base") == []
+    assert paired_differences(runs[1:], "base") == []  # the baseline is not run yet
+
+
+def test_untrained_condition_is_paired_with_every_seed() -> None:
+    base = [
+        result("base", seed, score("sft", value, seed=seed), shares=shares)
+        for seed, value, shares in ((3, 0.2, "1100000000"), (4, 0.8, "1111111100"))
+    ]
+    prefilled = result("p", 0, score("sft", 0.6), shares="1111110000", training_s=None)
+    (difference,) = paired_differences([*base, prefilled], "base")
+    # .6 against .2 and .8: +.1, and the seeds of the baseline differ by .6, so ± 12.7 · .42/√2 at least
+    assert (difference.value, difference.value_against) == (pytest.approx(0.6), pytest.approx(0.5))
+    assert difference.num_seeds == 2
+    assert (difference.low, difference.high) == (-1, 1)
+    (by_seed,) = seed_differences([*base, prefilled], "base")
+    assert (by_seed.difference, by_seed.num_seeds) == (pytest.approx(0.1), 2)
+    assert by_seed.high == pytest.approx(0.1 + T1 * 0.3)  # +.4 and −.2
+    (turned,) = paired_differences([*base, prefilled], "p")
+    assert turned.difference == pytest.approx(-0.1)
+
+
+def test_operating_points_are_kept_by_run() -> None:
+    point = {"scale": 0.9, "refused_as_trained": 30, "refused": 24, "n": 230}
+    runs = [
+        result("a", 0, operating_point=point),
+        result("a", 1, operating_point=point | {"scale": 1.2}),
+        result("p", 0),
+    ]
+    assert [(point.condition, point.seed, point.scale, point.refused) for point in operating_points(runs)] == [
+        ("a", 0, 0.9, 24),
+        ("a", 1, 1.2, 24),
+    ]
+
+
+def test_order_of_prompts_does_not_matter() -> None:
+    first, second = result("base", 0, shares="10"), result("a", 0, shares="10")
+    turned = second.model_copy(
+        update={"answered": (second.answered[0].model_copy(update={"shares": {"p1": 0.0, "p0": 1.0}}),)}
+    )
+    (difference,) = paired_differences([first, turned], "base")
+    assert (difference.difference, difference.p) == (0, 1)
+
+
+def test_every_metric_is_paired_by_seed() -> None:
+    runs = [
+        result(name, seed, score("sft", value, metric="head_auroc", seed=seed))
+        for name, values in (("base", (0.5, 0.7)), ("a", (0.8, 0.9)))
+        for seed, value in enumerate(values)
+    ]
+    (difference,) = seed_differences(runs, "base")
+    # 0.3 and 0.2: 0.25 ± 12.706 · 0.05
+    assert (difference.condition, difference.metric, difference.num_seeds) == ("a", "head_auroc", 2)
+    assert (difference.difference, difference.low) == (pytest.approx(0.25), pytest.approx(0.25 - T1 * 0.05))
+
+
+def test_training_costs_are_means_over_seeds() -> None:
+    trained, prefilled = training_costs(
+        [result("a", 0), result("a", 2), result("p", 0, training_s=None, trained_tokens=None)]
+    )
+    assert (trained.training_s, trained.trained_tokens, trained.num_seeds) == (31.0, 1000, 2)
+    assert (prefilled.training_s, prefilled.trained_tokens) == (None, None)

@@ -1,0 +1,91 @@
+"""What `presafe compare` takes for measured alike, and what it says; the logs are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from presafe.errors import RunError
+from presafe.models.sampling import LoggedSuite
+from presafe.records import Response, Thinking
+from presafe.workflows import compare
+from presafe.workflows.compare import compare_folders
+
+GREEDY, WARM = {"temperature": 0.0}, {"temperature": 0.7}
+
+
+def logged(thinking: Thinking, **changes: Any) -> LoggedSuite:
+    """Two harmful prompts, of which the first is refused."""
+    blank = {"thinking": thinking, "thought": "", "answer": "", "truncated": False, "complete": True, "num_tokens": 1}
+    names = ("p0", "p1")
+    suite = LoggedSuite(
+        expect="refuse",
+        version=1,
+        texts={name: f"Say {name}" for name in names},
+        expected=dict.fromkeys(names, ("refuse", "refuse")),
+        responses={
+            name: (Response(prompt_id=name, verdict=verdict, **blank),)
+            for name, verdict in zip(names, ("refuse", "comply"), strict=True)
+        },
+        judge="refusal_strings",
+        thought_judge=None,
+        decoding={"max_tokens": 8},
+        sampling=GREEDY,
+        asked_sampling={},
+    )
+    return suite._replace(**changes)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Folders of measurements, each named with the changes to the suite of each of its modes."""
+
+    def make(**made: dict[Thinking, dict[str, Any]]) -> list[Path]:
+        logs = {
+            tmp_path / name / "evaluation" / f"vanilla-{mode}": {"mine": logged(mode, **changes)}
+            for name, modes in made.items()
+            for mode, changes in modes.items()
+        }
+        for path in logs:
+            path.mkdir(parents=True)
+        monkeypatch.setattr(compare, "logged_suites", lambda path, _: logs[path])
+        return [tmp_path / name for name in made]
+
+    return make
+
+
+def test_every_two_systems_in_one_mode_were_sampled_alike(folders: Any, tmp_path: Path) -> None:
+    # Failed first: each was held against the first system only, which is in the other mode.
+    made = folders(A={"on": {}, "off": {"sampling": WARM}}, B={"on": {}, "off": {}})
+    with pytest.raises(RunError, match=r"A/vanilla \(CoT off\) and B/vanilla \(CoT off\) differ in the sampling"):
+        compare_folders(made, tmp_path / "out")
+
+
+def test_across_modes_the_same_sampling_was_asked_for(folders: Any, tmp_path: Path) -> None:
+    made = folders(A={"on": {}}, B={"off": {"sampling": WARM, "asked_sampling": WARM}})
+    with pytest.raises(RunError, match="differ in the sampling of mine"):
+        compare_folders(made, tmp_path / "out")
+
+
+def test_modes_that_a_family_samples_otherwise_are_compared(folders: Any, tmp_path: Path) -> None:
+    made = folders(A={"on": {}, "off": {"sampling": WARM}})
+    (found,) = compare_folders(made, tmp_path / "out").differences
+    assert (found.thinking, found.against_thinking, found.difference) == ("off", "on", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"judge": "gcg_strings"}, "judge"),
+        ({"version": 2}, "version"),
+        ({"expected": {"p0": ("refuse", "refuse"), "p1": ("comply", "comply")}}, "expected answers"),
+        ({"texts": {"p0": "Say p0", "p1": "Say more"}}, "prompts"),
+    ],
+)
+def test_what_was_measured_otherwise_is_refused_and_named(
+    folders: Any, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RunError, match=f"differ in the {said} of mine"):
+        compare_folders(folders(A={"on": {}}, B={"on": changes}), tmp_path / "out")
