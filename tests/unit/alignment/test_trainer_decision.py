@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import alignment_rows, refusal_start
-from presafe.internals.decision import decision_scores
+from presafe.internals.decision import decision_scores, head_probabilities
 from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
@@ -87,6 +87,12 @@ def test_without_a_head_there_is_no_head_probability(loaded, head):
     without = decision_scores(loaded, TEXTS, TEN, None)
     assert [score.head_probability for score in without] == [None] * 4
     assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
+
+
+def test_a_monitor_needs_no_refusal_start(loaded, head):
+    # One token after the opening, as the monitor's own pass has it: the same rows, the same probabilities.
+    scores = decision_scores(loaded, TEXTS, TEN, head, batch_size=3)
+    assert head_probabilities(loaded, TEXTS, head, batch_size=3) == [score.head_probability for score in scores]
 
 
 def test_refusal_logit_is_finite_where_the_refusal_is_certain(loaded, renderer):
