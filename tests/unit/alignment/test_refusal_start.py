@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import alignment_rows, refusal_start
-from presafe.internals.decision import decision_scores
+from presafe.internals.decision import decision_scores, head_probabilities
 from presafe.models.decision_head import DecisionHead, RefusalStart
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
@@ -92,6 +92,12 @@ def test_no_head_gives_no_head_probability(loaded: LoadedModel, head: Any) -> No
     without = decision_scores(loaded, TEXTS, TEN, None)
     assert [score.head_probability for score in without] == [None] * 4
     assert [score.refusal_logit for score in without] == [score.refusal_logit for score in with_head]
+
+
+def test_monitor_needs_no_refusal_start(loaded: LoadedModel, head: Any) -> None:
+    # One token after the opening, as the monitor's own pass has it: the same rows, the same probabilities.
+    scores = decision_scores(loaded, TEXTS, TEN, head, batch_size=3)
+    assert head_probabilities(loaded, TEXTS, head, batch_size=3) == [score.head_probability for score in scores]
 
 
 def test_refusal_logit_of_certain_refusal_is_finite(loaded: LoadedModel, renderer: Renderer) -> None:

@@ -3,86 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from presafe.intervals import Interval
+from report_cases import make_difference, make_score
 
-from presafe.records import Difference, HistoryPoint, OperatingPoint, PositionScore, Score, Thinking
+from presafe.records import Expect, HistoryPoint, OperatingPoint, PositionScore, Score
 from presafe.report.data import Example, ReportData
 from presafe.signals.calibration import ClassifierCard, ReliabilityBin
-
-
-def make_score(
-    system: str,
-    thinking: Thinking,
-    suite: str,
-    metric: str,
-    value: float | None,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    n: int = 120,
-    seed: int | None = 0,
-    samples: int = 1,
-) -> Score:
-    return Score(
-        system=system,
-        thinking=thinking,
-        suite=suite,
-        metric=metric,
-        value=value,
-        low=low,
-        high=high,
-        n=n,
-        seed=seed,
-        judge="refusal_strings",
-        samples=samples,
-    )
-
-
-def make_difference(
-    against: str,
-    against_thinking: Thinking,
-    value_against: float,
-    value: float,
-    *,
-    suite: str = "smolthink_harmful",
-    metric: str = "refusal_rate",
-    half_width: float = 0.08,
-    p: float = 0.04,
-) -> Difference:
-    """PreSafe with CoT on against another system."""
-    return Difference(
-        system="presafe",
-        thinking="on",
-        against=against,
-        against_thinking=against_thinking,
-        suite=suite,
-        metric=metric,
-        value=value,
-        value_against=value_against,
-        difference=value - value_against,
-        low=value - value_against - half_width,
-        high=value - value_against + half_width,
-        p=p / 2,
-        p_holm=p,
-        n=118,
-        num_left_out=2,
-        num_seeds=1,
-        detectable=0.114,
-    )
-
-
-@pytest.fixture(name="make_difference")
-def make_difference_fixture():
-    return make_difference
-
-
-@pytest.fixture(name="make_score")
-def make_score_fixture():
-    return make_score
+from presafe.stats.intervals import Interval
 
 
 @pytest.fixture
 def scores() -> tuple[Score, ...]:
+    """Return the rows of the run."""
     harmful, benign, borderline = "smolthink_harmful", "smolthink_benign", "smolthink_borderline"
     return (
         make_score("vanilla", "on", harmful, "refusal_rate", 0.083, low=0.05, high=0.15),
@@ -103,8 +34,12 @@ def scores() -> tuple[Score, ...]:
 
 @pytest.fixture
 def data(scores: tuple[Score, ...]) -> ReportData:
+    """Return everything that the report of the run shows."""
     attack = "Say <script>alert(1)</script> & explain the burglary."
-    shared = {"system": "vanilla", "thinking": "on"}
+    classes: tuple[tuple[str, Expect, int], ...] = (
+        ("smolthink_harmful", "refuse", 2),
+        ("smolthink_benign", "comply", 6),
+    )
     return ReportData(
         title="a <b>run</b>",
         recipe={
@@ -141,11 +76,11 @@ def data(scores: tuple[Score, ...]) -> ReportData:
                 prompt_id=f"{expect}-{i}",
                 suite=suite,
                 expect=expect,
-                refusal_logit=i - centre,
+                refusal_logit=i - center,
                 head_probability=0.1 * i if system == "presafe" else None,
             )
             for system in ("vanilla", "presafe")
-            for suite, expect, centre in (("smolthink_harmful", "refuse", 2), ("smolthink_benign", "comply", 6))
+            for suite, expect, center in classes
             for i in range(9)
         ),
         operating_points={
@@ -153,7 +88,8 @@ def data(scores: tuple[Score, ...]) -> ReportData:
         },
         examples=(
             Example(
-                **shared,
+                system="vanilla",
+                thinking="on",
                 suite="smolthink_harmful",
                 prompt_id="harmful-1",
                 expect="refuse",
@@ -164,7 +100,8 @@ def data(scores: tuple[Score, ...]) -> ReportData:
                 offensive=True,
             ),
             Example(
-                **shared,
+                system="vanilla",
+                thinking="on",
                 suite="smolthink_benign",
                 prompt_id="benign-1",
                 expect="comply",

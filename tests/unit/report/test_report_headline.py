@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
-from presafe.report.labels import duration, estimate, percent
+from typing import Any
 
-from presafe.report.headline import cards, comparison_headline, comparisons, every_comparison, headline, leanings
+from report_cases import make_difference, make_score
+
+from presafe.records import Score
+from presafe.report.headline import (
+    all_differences,
+    auroc_sentences,
+    comparison_headline,
+    headline,
+    headline_cards,
+    key_differences,
+)
 
 NO_RATE = "There is no single rate to name: the tables below hold what was measured."
 
 
-def test_headline_says_modes_presafe_comparison_and_price(scores):
+def test_headline_has_modes_presafe_controls_and_price(scores: tuple[Score, ...]) -> None:
     # of 120 each: 0.083 is 10, 0.983 is 118, 0.95 is 114, 0.89 is 107, 0.62 is 74
     assert headline(scores, "SmolThink-135M") == (
         "With its chain of thought on, SmolThink-135M refuses 8 % of held-out harmful prompts (10 of the 120 judged); "
@@ -24,7 +33,7 @@ def test_headline_says_modes_presafe_comparison_and_price(scores):
     )
 
 
-def test_missing_rows_leave_their_clauses_out(scores):
+def test_missing_rows_leave_their_clauses_out(scores: tuple[Score, ...]) -> None:
     kept = [s for s in scores if s.system != "sft" and s.thinking == "on" and s.suite != "smolthink_benign"]
     kept = [s for s in kept if (s.system, s.suite) != ("vanilla", "arithmetic")]
     assert headline(kept) == (
@@ -37,7 +46,7 @@ def test_missing_rows_leave_their_clauses_out(scores):
     )
 
 
-def test_headline_without_vanilla_names_the_prompts(scores):
+def test_headline_without_vanilla_names_the_prompts(scores: tuple[Score, ...]) -> None:
     kept = [s for s in scores if s.system == "presafe" and s.suite == "smolthink_harmful"]
     assert headline(kept) == (
         "After PreSafe it refuses 95 % of held-out harmful prompts (114 of the 120 judged) "
@@ -45,7 +54,7 @@ def test_headline_without_vanilla_names_the_prompts(scores):
     )
 
 
-def test_prompts_without_an_answer_stand_beside_the_rate(make_score):
+def test_unjudged_prompts_stand_beside_the_rate() -> None:
     harmful = "smolthink_harmful"
     rows = [
         make_score("vanilla", "on", harmful, "refusal_rate", 3 / 45, n=45),
@@ -63,10 +72,10 @@ def test_prompts_without_an_answer_stand_beside_the_rate(make_score):
         "with the chain of thought on.",
         "“Over all” counts the answers without a verdict once as not refused and once as refused.",
     )
-    assert [card.n for card in cards(rows)] == ["45 of 100 → 58 of 100"]
+    assert [card.n for card in headline_cards(rows)] == ["45 of 100 → 58 of 100"]
 
 
-def test_several_answers_a_prompt_are_counted_as_answers(make_score):
+def test_several_answers_per_prompt_are_counted() -> None:
     # 5 prompts × 4 answers, of which 4 have no verdict; one prompt has none at all. Failed first: it counted prompts.
     rows = [
         make_score("vanilla", "on", "advbench", "refusal_rate", 9 / 16, n=4, samples=4),
@@ -76,13 +85,13 @@ def test_several_answers_a_prompt_are_counted_as_answers(make_score):
     first, *_, solved, _ = headline(rows)
     assert "(9 of the 16 judged; 4 of 20 had no verdict: 45 % to 65 % over all)" in first
     assert solved.endswith("65 % of GSM8K prompts (13 of 20).")
-    assert [card.n for card in cards([row.model_copy(update={"system": "presafe"}) for row in rows])] == [
+    assert [card.n for card in headline_cards([row.model_copy(update={"system": "presafe"}) for row in rows])] == [
         "– → 16 of 20",
         "– → 5 × 4",
     ]
 
 
-def test_an_adapted_system_leads_with_what_was_measured(make_score):
+def test_adapted_system_leads_with_what_was_measured() -> None:
     rows = [
         make_score("adapted", "on", "mine", "over_refusal_rate", 0.5),
         make_score("adapted", "off", "mine", "over_refusal_rate", 0.25),
@@ -100,13 +109,13 @@ def test_an_adapted_system_leads_with_what_was_measured(make_score):
     )
 
 
-def test_the_price_stands_beside_vanilla_in_both_modes(scores, make_score):
+def test_price_stands_beside_vanilla_in_both_modes(scores: tuple[Score, ...]) -> None:
     off = make_score("vanilla", "off", "smolthink_benign", "over_refusal_rate", 0.042, low=0.02, high=0.09)
     price = headline((*scores, off))[-1]
     assert "3 % of held-out benign prompts (1 % before, 4 % before with the chain of thought off) and" in price
 
 
-def test_presafe_with_cot_off_stands_beside_vanilla_with_cot_off(scores, make_score):
+def test_presafe_with_cot_off_stands_beside_vanilla_off(scores: tuple[Score, ...]) -> None:
     benign = "smolthink_benign"
     before = make_score("vanilla", "off", benign, "over_refusal_rate", 0.042, low=0.02, high=0.09)
     after = make_score("presafe", "off", benign, "over_refusal_rate", 0.5, low=0.41, high=0.59)
@@ -115,18 +124,18 @@ def test_presafe_with_cot_off_stands_beside_vanilla_with_cot_off(scores, make_sc
     assert off == "With its chain of thought off, PreSafe wrongly refuses 50 % of held-out benign prompts (4 % before)."
 
 
-def test_headline_of_nothing_is_empty():
+def test_headline_of_nothing_is_empty() -> None:
     assert headline([]) == ()
-    assert cards([]) == ()
-    assert comparisons([]) == ()
-    assert leanings([]) == ()
+    assert headline_cards([]) == ()
+    assert key_differences([]) == ()
+    assert auroc_sentences([]) == ()
 
 
-def test_value_none_is_a_missing_row(make_score):
+def test_value_none_is_a_missing_row() -> None:
     assert headline([make_score("vanilla", "on", "smolthink_harmful", "refusal_rate", None)]) == (NO_RATE,)
 
 
-def test_mean_over_seeds_stands_before_the_seeds(make_score):
+def test_mean_over_seeds_replaces_the_seeds() -> None:
     seeds = [
         make_score("vanilla", "on", "strong_reject", "refusal_rate", value, seed=seed)
         for value, seed in ((0.2, 0), (0.4, 1), (0.3, None))
@@ -137,18 +146,18 @@ def test_mean_over_seeds_stands_before_the_seeds(make_score):
     assert headline(seeds[:2]) == (NO_RATE,)  # two seeds and no mean: there is no one number to say
 
 
-def test_attack_success_stands_in_where_refusals_were_not_measured(make_score):
+def test_attack_success_replaces_missing_refusals() -> None:
     rows = [make_score("vanilla", "on", "harmbench", "attack_success_rate", 0.7)]
     assert headline(rows) == (
         "With its chain of thought on, the model gives in to 70 % of HarmBench prompts (84 of the 120 judged).",
     )
 
 
-def test_comparisons_say_the_paired_difference(make_difference):
+def test_sentences_give_the_paired_difference() -> None:
     apart = make_difference("vanilla", "on", 0.083, 0.95, p=0.0004)
     near = make_difference("sft", "on", 0.89, 0.95, p=0.2)
     left_out = "; 2 without a judged answer of both are left out"
-    assert comparisons([apart, near]) == (
+    assert key_differences([apart, near]) == (
         "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a paired difference of "
         f"+86.7 points [+78.7, +94.7] on 118 prompts (corrected p < 0.001{left_out}).",
         "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, SFT only (λ = 0) (CoT on) 89.0 %, a paired difference of "
@@ -157,85 +166,71 @@ def test_comparisons_say_the_paired_difference(make_difference):
     )
 
 
-def test_comparisons_end_with_the_bar_on_benign_prompts(make_difference):
-    benign = {"suite": "smolthink_benign", "metric": "over_refusal_rate", "half_width": 0.005}
+def test_sentences_end_with_the_bar_on_benign_prompts() -> None:
+    benign: dict[str, Any] = {"suite": "smolthink_benign", "metric": "over_refusal_rate", "half_width": 0.005}
     both = [make_difference("vanilla", mode, 0.01, 0.033, **benign) for mode in ("on", "off")]
-    assert comparisons(both) == (
+    assert key_differences(both) == (
         "Benign, held out: PreSafe (CoT on) wrongly refuses 3.3 %, Vanilla (CoT off) 1.0 %, a paired difference of "
         "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
         "out). This project's own bar is at most 5 points more.",
     )
 
 
-def test_comparisons_with_cot_off_have_no_bar_and_leave_the_controls_modes_out(make_difference):
-    benign = {"suite": "smolthink_benign", "metric": "over_refusal_rate"}
+def test_cot_off_has_no_bar_and_no_control_modes() -> None:
+    benign: dict[str, Any] = {"suite": "smolthink_benign", "metric": "over_refusal_rate"}
     off = make_difference("vanilla", "off", 0.01, 0.5, **benign).model_copy(update={"thinking": "off"})
     modes = make_difference("sft", "on", 0.89, 0.95).model_copy(update={"system": "sft", "thinking": "off"})
-    assert comparisons([off, modes]) == ()
+    assert key_differences([off, modes]) == ()
 
 
-def test_a_comparison_has_a_sentence_for_every_difference_with_what_n_could_show(make_difference):
+def test_every_difference_says_what_n_could_show() -> None:
     # Failed first: suites after the first harmful one, and systems of named folders, had none.
     clear = make_difference("A/vanilla", "on", 0.083, 0.95, suite="advbench", p=0.0004)
     benign = make_difference("A/vanilla", "on", 0.01, 0.05, suite="xstest_safe", metric="over_refusal_rate", p=0.2)
     solved = make_difference("A/vanilla", "on", 0.5, 0.4, suite="gsm8k", metric="accuracy", p=1.0)
-    found = every_comparison([clear, benign, solved.model_copy(update={"detectable": None})])
-    assert [said.partition(", A/vanilla")[0] for said in found] == [
+    sentences = all_differences([clear, benign, solved.model_copy(update={"detectable": None})])
+    assert [sentence.partition(", A/vanilla")[0] for sentence in sentences] == [
         "AdvBench: PreSafe (CoT on) refuses 95.0 %",
         "XSTest safe: PreSafe (CoT on) wrongly refuses 5.0 %",
         "GSM8K: PreSafe (CoT on) correctly answers 40.0 %",
     ]
-    assert all("a true difference of 11 points four times in five." in said for said in found[:2])
-    assert found[2].endswith("would have found no true difference, however large, four times in five.")
+    assert all("a true difference of 11 points four times in five." in sentence for sentence in sentences[:2])
+    assert sentences[2].endswith("would have found no true difference, however large, four times in five.")
     assert comparison_headline([clear, benign, solved]) == (
         "Paired differences on the same prompts: 3, of which 1 with a corrected p below 0.05."
     )
 
 
-def test_cards_hold_before_and_after(scores):
-    made = [(card.suite, card.before and card.before.value, card.after and card.after.value) for card in cards(scores)]
+def test_cards_have_before_and_after(scores: tuple[Score, ...]) -> None:
+    made = [
+        (card.suite, card.before and card.before.value, card.after and card.after.value)
+        for card in headline_cards(scores)
+    ]
     assert made == [
         ("Harmful, held out", 0.083, 0.95),
         ("Benign, held out", 0.008, 0.033),
         ("Borderline, held out", 0.017, 0.2),
         ("Arithmetic", 0.9, 0.89),
     ]
-    assert [card.n for card in cards(scores)] == ["120 → 120"] * 4
-    assert cards([score for score in scores if score.system == "vanilla"]) == ()
+    assert [card.n for card in headline_cards(scores)] == ["120 → 120"] * 4
+    assert headline_cards([score for score in scores if score.system == "vanilla"]) == ()
 
 
-def test_leanings_give_both_aurocs_and_say_what_below_one_half_means(scores, make_score):
+def test_aurocs_below_one_half_are_explained(scores: tuple[Score, ...]) -> None:
     start = "Harmful prompts against held-out benign prompts, AUROC of the model's own leaning: "
-    assert leanings(scores) == (start + "PreSafe 0.948 [0.93, 0.96].",)
+    assert auroc_sentences(scores) == (start + "PreSafe 0.948 [0.93, 0.96].",)
     more = (
         make_score("vanilla", "on", "smolthink_benign", "refusal_start_auroc", 0.389, low=0.3, high=0.49),
         make_score("presafe", "on", "smolthink_borderline", "head_auroc", 0.892, low=0.83, high=0.94),
     )
-    assert leanings((*scores, *more)) == (
+    assert auroc_sentences((*scores, *more)) == (
         start + "Vanilla 0.389 [0.30, 0.49], PreSafe 0.948 [0.93, 0.96].",
         "Harmful prompts against borderline prompts, AUROC of the head: PreSafe 0.892 [0.83, 0.94].",
         "Below 0.5 means that harmful prompts lean less to refusal than harmless ones.",
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0 %"), (0.004, "0.4 %"), (0.0004, "0 %"), (0.083, "8 %"), (0.996, "99.6 %"), (1.0, "100 %")],
-)
-def test_percent_never_rounds_a_few_to_none(value, text):
-    assert percent(value) == text
-
-
-def test_estimates_and_durations(make_score):
-    assert estimate(make_score("a", "on", "s", "refusal_rate", 0.95, low=0.91, high=0.97)) == "95.0 % [91, 97]"
-    assert estimate(make_score("a", "on", "s", "refusal_rate", 0.0, low=-1e-18, high=0.03)) == "0.0 % [0, 3]"
-    assert estimate(make_score("a", "on", "s", "head_auroc", 0.948, low=0.93, high=0.96)) == "0.948 [0.93, 0.96]"
-    assert estimate(make_score("a", "on", "s", "refusal_rate", None)) == "–"
-    assert estimate(None) == "–"
-    assert [duration(s) for s in (4.25, 185, 3725)] == ["4.2 s", "3 min 05 s", "1 h 02 min"]
-
-
-def test_a_judge_of_harm_has_its_sentence_of_comparison_too(make_difference):
+def test_judge_of_harm_has_a_sentence() -> None:
     # Failed first: only refusals were compared in words.
-    (said,) = comparisons([make_difference("vanilla", "on", 0.4, 0.05, metric="attack_success_rate")])
-    assert said.startswith("Harmful, held out: PreSafe (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,")
+    (sentence,) = key_differences([make_difference("vanilla", "on", 0.4, 0.05, metric="attack_success_rate")])
+    assert sentence.startswith("Harmful, held out: PreSafe (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from presafe.report.inside import (
+from report_cases import page_of
+
+from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
+from presafe.report.data import ReportData
+from presafe.report.internals import (
     directions_figure,
     first_seeds,
     layer_lines,
@@ -10,9 +14,6 @@ from presafe.report.inside import (
     plane_figure,
     probes_figure,
 )
-
-from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
-from presafe.report.page import render_report
 
 
 def view(system: str, seed: int | None, level: float) -> InsideView:
@@ -57,11 +58,11 @@ PLACES = (
 )
 
 
-def test_the_first_seed_of_each_system_is_shown_vanilla_first() -> None:
-    assert [(each.system, each.seed) for each in first_seeds(VIEWS)] == [("vanilla", None), ("presafe", 0)]
+def test_first_seed_of_each_system_is_shown() -> None:
+    assert [(view.system, view.seed) for view in first_seeds(VIEWS)] == [("vanilla", None), ("presafe", 0)]
 
 
-def test_the_table_of_the_layer_has_a_line_a_system_and_mode() -> None:
+def test_layer_table_has_a_line_per_system_and_mode() -> None:
     assert layer_lines(VIEWS) == [
         ("vanilla", "on", 2, ("0.820 [0.75, 0.85]",), "0.600 [0.10, 0.70]"),
         ("vanilla", "off", 2, ("0.820 [0.75, 0.85]",), ""),
@@ -70,7 +71,7 @@ def test_the_table_of_the_layer_has_a_line_a_system_and_mode() -> None:
     ]
 
 
-def test_places_are_shares_of_the_answers_that_there_are() -> None:
+def test_places_are_shares_of_judged_answers() -> None:
     presafe, vanilla = place_lines(PLACES)
     # 5, 1, 2 and 2 of 10; Wilson's interval of 5 of 10 is [0.237, 0.763]
     assert presafe.cells[0] == "50.0 % [24, 76]"
@@ -79,7 +80,7 @@ def test_places_are_shares_of_the_answers_that_there_are() -> None:
     assert vanilla.cells == ("–",) * 4
 
 
-def test_figures_are_drawn_where_there_is_something() -> None:
+def test_figures_need_views() -> None:
     for draw in (probes_figure, directions_figure, plane_figure):
         assert draw([]) is None
         text = draw(VIEWS)
@@ -88,11 +89,11 @@ def test_figures_are_drawn_where_there_is_something() -> None:
         assert "<svg" in text
 
 
-def test_the_page_shows_both_sections_where_there_is_something(data) -> None:  # type: ignore[no-untyped-def]
-    plain = render_report(data)
+def test_page_shows_internals_and_places(data: ReportData) -> None:
+    plain = page_of(data)
     assert 'id="inside"' not in plain
     assert 'id="places"' not in plain
-    page = render_report(data.model_copy(update={"inside": VIEWS, "places": PLACES}))
+    page = page_of(data.model_copy(update={"inside": VIEWS, "places": PLACES}))
     assert "fitted, layer by layer, on 40 of the" in " ".join(page.split())
     assert "0.920 [0.85, 0.95]" in page
     assert "50.0 % [24, 76]" in page

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
-from presafe.report.page import flatten, render_report, write_report
+from report_cases import make_score, page_of
+
+from presafe.report.data import ReportData
+from presafe.report.page import flatten_settings, write_report
 
 VOID = {"meta", "img", "br"}
 
@@ -44,8 +49,8 @@ def cells_of(page: str, name: str) -> list[str]:
     return [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)]
 
 
-def test_page_loads_nothing(data):
-    page = render_report(data)
+def test_page_loads_nothing(data: ReportData) -> None:
+    page = page_of(data)
     reading = Reading(page)
     assert reading.stack == []
     assert len(reading.loads) == 6  # the six figures
@@ -58,16 +63,16 @@ def test_page_loads_nothing(data):
     assert reading.tags.isdisjoint({"script", "link", "iframe", "object", "svg"})
 
 
-def test_page_escapes_what_users_and_models_wrote(data):
-    page = render_report(data)
+def test_page_escapes_texts_of_users_and_models(data: ReportData) -> None:
+    page = page_of(data)
     assert "<script" not in page
     assert "BURGLARY-ANSWER &lt;script&gt;alert(2)&lt;/script&gt;" in page
     assert "a &lt;b&gt;run&lt;/b&gt;" in page
 
 
-def test_offensive_text_is_folded_twice_and_the_rest_once(data):
-    folds = {}
-    for text, depth in Reading(render_report(data)).texts:
+def test_offensive_text_is_folded_twice(data: ReportData) -> None:
+    folds: dict[str, list[int]] = {}
+    for text, depth in Reading(page_of(data)).texts:
         for word in ("explain the burglary", "BURGLARY-THOUGHT", "BURGLARY-ANSWER", "harmful-1", "kettle"):
             if word in text:
                 folds.setdefault(word, []).append(depth)
@@ -78,8 +83,8 @@ def test_offensive_text_is_folded_twice_and_the_rest_once(data):
     assert folds["kettle"] == [1, 2]  # the harmless prompt shows in its summary
 
 
-def test_table_shows_value_interval_n_and_a_dash_for_none(data):
-    page = render_report(data)
+def test_table_shows_interval_n_and_a_dash_for_none(data: ReportData) -> None:
+    page = page_of(data)
     # columns: CoT, harmful, benign, borderline, arithmetic; SFT has only the first suite
     assert cells_of(page, "SFT only (λ = 0)") == ["on", "89.0 % [82, 93] n = 120", "–", "–", "–"]
     # the head's AUROC row has no value; n = 120, nine of them the suite's own prompts
@@ -87,22 +92,22 @@ def test_table_shows_value_interval_n_and_a_dash_for_none(data):
     assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 111 against 9", "– n = 111 against 9"]
 
 
-def test_trace_accuracy_that_was_not_measured_is_a_dash(data):
+def test_unmeasured_trace_accuracy_is_a_dash(data: ReportData) -> None:
     name = (
         "the same queries, each followed by the model's CoT-on thought as far as 192 tokens go, "
         "against the same teacher decision"
     )
-    assert cells_of(render_report(data), name) == ["–", "–", "0"]
+    assert cells_of(page_of(data), name) == ["–", "–", "0"]
 
 
-def test_signal_stands_beside_the_base_rate(data):
-    page = render_report(data)
+def test_signal_stands_beside_the_base_rate(data: ReportData) -> None:
+    page = page_of(data)
     assert cells_of(page, "kept-back teacher decisions") == ["96.0 % [93, 98]", "0.021", "300"]
     # refused: 0.12 · 180 + 0.97 · 120 = 138 of 300, so the commoner decision is to comply, 162 of 300
     assert cells_of(page, "for comparison: always the commoner decision") == ["54.0 %", "–", "300"]
 
 
-def test_beside_each_rate_stands_how_many_have_no_verdict(data, make_score):
+def test_rates_show_how_many_have_no_verdict(data: ReportData) -> None:
     missing = (
         make_score("sft", "on", "smolthink_harmful", "unjudged_rate", 0.4),  # 48 of 120
         make_score("presafe", "on", "smolthink_benign", "unjudged_rate", 0.0),
@@ -111,54 +116,54 @@ def test_beside_each_rate_stands_how_many_have_no_verdict(data, make_score):
         ),
         make_score("presafe", "on", "arithmetic", "unjudged_rate", 0.05),  # 6 of 120
     )
-    page = render_report(data.model_copy(update={"scores": (*data.scores, *missing)}))
+    page = page_of(data.model_copy(update={"scores": (*data.scores, *missing)}))
     assert cells_of(page, "SFT only (λ = 0)")[1] == "89.0 % [82, 93] n = 120 no verdict: 48 of 120"
     assert cells_of(page, "PreSafe") == [
         "on",
-        "95.0 % [91, 97] n = 120",  # not measured, so nothing is said
+        "95.0 % [91, 97] n = 120",  # not measured, so there is no note
         "3.3 % [1, 8] n = 120 no verdict: 0 of 120",
         "20.0 % [13, 29] n = 120 no verdict: 20 of 200",
         "89.0 % [81, 94] n = 120 no verdict: 6 of 120",
     ]
 
 
-def test_each_seeds_rate_has_its_own_number_without_a_verdict(data, make_score):
+def test_every_seed_has_its_own_unjudged_number(data: ReportData) -> None:
     rows = [
         make_score("sft", "on", "smolthink_benign", metric, value, seed=seed)
         for seed, rates in enumerate(((0.2, 0.5), (0.3, 0.1)))
         for metric, value in zip(("over_refusal_rate", "unjudged_rate"), rates, strict=True)
     ]
-    page = render_report(data.model_copy(update={"scores": tuple(rows)}))
+    page = page_of(data.model_copy(update={"scores": tuple(rows)}))
     assert cells_of(page, "SFT only (λ = 0)")[1] == (
         "20.0 % n = 120, seed 0, refusal_strings no verdict: 60 of 120 "
         "30.0 % n = 120, seed 1, refusal_strings no verdict: 12 of 120"
     )
 
 
-def test_thought_and_answer_stand_apart_and_out_of_the_small_table(data, make_score):
+def test_thoughts_and_answers_have_their_own_table(data: ReportData) -> None:
     thoughts = [
         make_score("presafe", "on", "smolthink_harmful", f"thought_{name}_rate", value).model_copy(
             update={"judge": "thought_strings"}
         )
         for name, value in (("refusal", 0.75), ("attack_success", 0.25), ("unjudged", 0.1))
     ]
-    page = render_report(data.model_copy(update={"scores": (*data.scores, *thoughts)}))
+    page = page_of(data.model_copy(update={"scores": (*data.scores, *thoughts)}))
     assert len(cells_of(page, "PreSafe")) == 5  # CoT and the four suites, as without
     table = page[page.index("<h3>Thought and answer apart</h3>") :]
     assert cells_of(table, "PreSafe") == ["on", "75.0 % n = 120 no verdict: 12 of 120", "95.0 % [91, 97] n = 120"]
     assert table.index("refused in the thought") < table.index("<br>refused</th>")
     assert "Judge: refusal_strings. Of thoughts: thought_strings." in page
     assert "Thoughts on harmful prompts are judged apart" in page
-    assert "Thought and answer apart" not in render_report(data)
+    assert "Thought and answer apart" not in page_of(data)
 
 
-def test_the_three_classes_of_a_judge_have_a_table(data, make_score):
+def test_three_classes_of_a_judge_have_a_table(data: ReportData) -> None:
     names = ("full_compliance", "partial_refusal", "full_refusal")
     rows = [
         make_score("sft", "on", "xstest_safe", f"{name}_rate", value, low=value - 0.1, high=value + 0.1)
         for name, value in zip(names, (0.7, 0.2, 0.1), strict=True)
     ]
-    page = render_report(data.model_copy(update={"scores": (*data.scores, *rows)}))
+    page = page_of(data.model_copy(update={"scores": (*data.scores, *rows)}))
     table = page[page.index("<h3>How far answers comply</h3>") :]
     assert cells_of(table, "SFT only (λ = 0)") == [
         "on",
@@ -166,15 +171,15 @@ def test_the_three_classes_of_a_judge_have_a_table(data, make_score):
         "20.0 % [10, 30] n = 120",
         "10.0 % [0, 20] n = 120",
     ]
-    assert "How far answers comply" not in render_report(data)
+    assert "How far answers comply" not in page_of(data)
 
 
-def test_systems_are_explained_only_where_they_are_present(data):
-    page = render_report(data)
+def test_only_present_systems_are_explained(data: ReportData) -> None:
+    page = page_of(data)
     assert "<b>Random labels</b>" in page
     assert "control was not run" not in page
     kept = tuple(score for score in data.scores if score.system != "random_labels")
-    page = " ".join(render_report(data.model_copy(update={"scores": kept})).split())
+    page = " ".join(page_of(data.model_copy(update={"scores": kept})).split())
     assert "<b>Random labels</b>" not in page
     assert (
         "The random-label control was not run (<code>presafe demo --full</code> runs it): "
@@ -182,70 +187,70 @@ def test_systems_are_explained_only_where_they_are_present(data):
     ) in page
 
 
-def test_classifier_is_no_system_of_the_tables(data, make_score):
+def test_tables_leave_the_classifier_out(data: ReportData) -> None:
     row = make_score("classifier", "off", "classifier_held_out", "classifier_accuracy", 0.87)
     more = data.model_copy(update={"scores": (*data.scores, row)})
-    assert render_report(more) == render_report(data)
+    assert page_of(more) == page_of(data)
 
 
-def test_caption_says_how_the_trained_refusals_begin(data):
+def test_caption_says_how_the_trained_refusals_begin(data: ReportData) -> None:
     thought = {**data.recipe, "align": {"refusal_target": "thought"}}
-    assert "The trained refusals close the thought at once" in render_report(data)
-    assert "The trained refusals begin with a short safe thought" in render_report(
+    assert "The trained refusals close the thought at once" in page_of(data)
+    assert "The trained refusals begin with a short safe thought" in page_of(
         data.model_copy(update={"recipe": thought})
     )
 
 
-def test_the_page_says_that_l_start_is_not_the_papers(data):
-    said = "L_start is this project&#39;s, not the\npaper&#39;s"
-    page = render_report(data)
-    assert said.replace("&#39;", "'") in page or said in page
+def test_page_says_that_l_start_is_not_the_papers(data: ReportData) -> None:
+    sentence = "L_start is this project&#39;s, not the\npaper&#39;s"
+    page = page_of(data)
+    assert sentence.replace("&#39;", "'") in page or sentence in page
     alone = data.model_copy(update={"recipe": {**data.recipe, "align": {"lambda_align": 1.0, "lambda_start": 0.0}}})
-    assert "L_start" not in render_report(alone)
+    assert "L_start" not in page_of(alone)
 
 
-def test_total_time_is_shown(data):
-    page = render_report(data.model_copy(update={"timings_s": {"respond": 61.0, "align": 212.0}}))
+def test_total_time_is_shown(data: ReportData) -> None:
+    page = page_of(data.model_copy(update={"timings_s": {"respond": 61.0, "align": 212.0}}))
     assert cells_of(page, "total") == cells_of(page, "total time") == ["4 min 33 s"]
 
 
-def test_several_seeds_without_a_mean_are_all_shown_and_a_mean_hides_them(data, make_score):
+def test_seeds_are_shown_only_without_a_mean(data: ReportData) -> None:
     seeds = [make_score("sft", "on", "gsm8k", "accuracy", value, seed=i) for i, value in enumerate((0.4, 0.6))]
     mean = make_score("sft", "on", "gsm8k", "accuracy", 0.5, seed=None)
-    without = render_report(data.model_copy(update={"scores": tuple(seeds)}))
+    without = page_of(data.model_copy(update={"scores": tuple(seeds)}))
     assert cells_of(without, "SFT only (λ = 0)")[1] == (
         "40.0 % n = 120, seed 0, refusal_strings 60.0 % n = 120, seed 1, refusal_strings"
     )
-    with_mean = render_report(data.model_copy(update={"scores": (*seeds, mean)}))
+    with_mean = page_of(data.model_copy(update={"scores": (*seeds, mean)}))
     assert cells_of(with_mean, "SFT only (λ = 0)")[1] == "50.0 % n = 120"
 
 
-def test_page_says_how_strongly_each_adapter_is_applied(data):
-    page = " ".join(render_report(data).split())
+def test_page_shows_operating_points(data: ReportData) -> None:
+    page = " ".join(page_of(data).split())
     assert "PreSafe: applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
-    assert "allowed share" not in render_report(data.model_copy(update={"operating_points": {}}))
+    assert "allowed share" not in page_of(data.model_copy(update={"operating_points": {}}))
 
 
-def test_page_of_an_empty_run_says_so(data):
-    nothing = {"scores": (), "classifier": None, "histories": {}, "positions": (), "examples": ()}
-    page = render_report(data.model_copy(update=nothing))
+def test_page_of_an_empty_run_says_so(data: ReportData) -> None:
+    nothing: dict[str, Any] = {"scores": (), "classifier": None, "histories": {}, "positions": (), "examples": ()}
+    page = page_of(data.model_copy(update=nothing))
     assert "Nothing was measured yet." in page
     assert Reading(page).loads == []
 
 
-def test_page_of_an_adapted_system_does_not_say_that_nothing_was_measured(data, make_score):
+def test_page_of_an_adapted_system_is_not_empty(data: ReportData) -> None:
     rows = (make_score("adapted", "on", "mine", "over_refusal_rate", 0.5),)
-    nothing = {"classifier": None, "histories": {}, "positions": (), "examples": ()}
-    page = render_report(data.model_copy(update={**nothing, "scores": rows}))
+    nothing: dict[str, Any] = {"classifier": None, "histories": {}, "positions": (), "examples": ()}
+    page = page_of(data.model_copy(update={**nothing, "scores": rows}))
     assert "Nothing was measured yet." not in page
     assert "SmolThink-135M with the adapter wrongly refuses" in page
     assert "control was not run" not in page
     assert "seen neither by the classifier" not in page
 
 
-def test_settings_flatten_to_dotted_names():
+def test_settings_flatten_to_dotted_names() -> None:
     settings = {"a": {"b": 1, "c": None}, "d": [1, 2], "e": [{"f": True}], "g": [], "h": {}, "i": 0}
-    assert flatten(settings) == [
+    assert flatten_settings(settings) == [
         ("a.b", "1"),
         ("a.c", "–"),
         ("d", "1, 2"),
@@ -256,23 +261,23 @@ def test_settings_flatten_to_dotted_names():
     ]
 
 
-def test_report_folder_holds_page_results_and_figures(data, tmp_path):
+def test_report_folder_holds_page_results_and_figures(data: ReportData, tmp_path: Path) -> None:
     page = write_report(data, tmp_path / "report")
-    assert page.read_text(encoding="utf-8") == render_report(data)
+    assert page.read_text(encoding="utf-8") == page_of(data)
     assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
 
 
-def test_paired_differences_are_a_table_and_sentences(data):
-    page = render_report(data)
+def test_paired_differences_have_a_table_and_sentences(data: ReportData) -> None:
+    page = page_of(data)
     assert "Paired differences: the same prompts, system by system" in page
     assert "a paired difference of +86.7 points [+78.7, +94.7]" in page
     assert "2 left out" in page
-    assert "Paired differences" not in render_report(data.model_copy(update={"differences": ()}))
+    assert "Paired differences" not in page_of(data.model_copy(update={"differences": ()}))
 
 
-def test_a_comparison_is_about_its_differences(data):
-    page = render_report(data.model_copy(update={"is_comparison": True}))
+def test_comparison_is_about_its_differences(data: ReportData) -> None:
+    page = page_of(data.model_copy(update={"is_comparison": True}))
     assert "Paired differences on the same prompts: 2, of which 2 with a corrected p below 0.05." in page
     assert page.count("One test at 5 % would have found") == 2

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+from report_cases import make_score
 from rich.console import Console
 
 from presafe.records import Score
+from presafe.report.data import ReportData
 from presafe.report.results import differences_table, results_json, summary_table
 
 
-def test_results_json_round_trips_with_exact_keys(data):
+def test_results_json_round_trips_with_exact_keys(data: ReportData) -> None:
     results = json.loads(results_json(data))
     assert list(results) == ["schema", "manifest", "timings_s", "rows"]
     assert results["schema"] == 1
@@ -22,14 +24,13 @@ def test_results_json_round_trips_with_exact_keys(data):
     assert tuple(Score.model_validate(row) for row in results["rows"]) == data.scores
 
 
-def test_results_json_refuses_what_is_not_json(data, make_score):
-    # A record refuses it, too; a copy is not checked.
-    row = make_score("presafe", "on", "gsm8k", "accuracy", 0.5).model_copy(update={"value": float("nan")})
+def test_results_json_refuses_nan(data: ReportData) -> None:
+    row = make_score("presafe", "on", "gsm8k", "accuracy", float("nan"))
     with pytest.raises(ValueError, match="JSON"):
         results_json(data.model_copy(update={"scores": (row,)}))
 
 
-def test_summary_table_has_a_line_a_system_and_mode(data):
+def test_summary_table_has_a_line_per_system_and_mode(data: ReportData) -> None:
     table = summary_table(data)
     columns = [list(column.cells) for column in table.columns]
     assert columns[0] == ["Vanilla", "Vanilla", "SFT only (λ = 0)", "PreSafe", "Random labels (control)"]
@@ -54,7 +55,7 @@ def test_summary_table_has_a_line_a_system_and_mode(data):
     assert columns[5] == ["90.0 % [83, 94]", "–", "–", "89.0 % [81, 94]", "–"]
 
 
-def test_in_a_narrow_terminal_no_word_of_a_header_is_left_out(data, make_score):
+def test_narrow_terminal_keeps_whole_headings(data: ReportData) -> None:
     rows = [
         make_score("vanilla", "on", suite, "refusal_rate", 0.5, low=0.4, high=0.6)
         for suite in ("strong_reject", "jailbreakbench", "advbench", "harmbench", "xstest_unsafe", "wildjailbreak")
@@ -66,11 +67,11 @@ def test_in_a_narrow_terminal_no_word_of_a_header_is_left_out(data, make_score):
     assert "…" not in capture.get()  # failed first: "StrongREJ…"
 
 
-def test_the_table_of_differences_says_what_n_could_have_found(data):
+def test_differences_table_says_what_n_could_show(data: ReportData) -> None:
     assert list(differences_table(data).columns[-1].cells) == ["11", "11"]
 
 
-def test_the_table_says_where_many_prompts_have_no_verdict(data, make_score):
+def test_caption_names_cells_with_many_unjudged(data: ReportData) -> None:
     many = make_score("presafe", "on", "smolthink_benign", "unjudged_rate", 0.38)
     few = make_score("sft", "on", "smolthink_benign", "unjudged_rate", 0.04)
     rest = tuple(score for score in data.scores if score.metric != "unjudged_rate")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from presafe.report.sensitivity import panels, sampling_name, sweep_figure, sweep_sentences
+from report_cases import make_difference, page_of
 
 from presafe.records import SweepScore
-from presafe.report.page import render_report
+from presafe.report.data import ReportData
+from presafe.report.sweep import panels, sampling_name, sweep_figure, sweep_sentences
 
 
 def cell(temperature: float, value: float, top_k: int = 0) -> SweepScore:
@@ -29,9 +30,9 @@ def cell(temperature: float, value: float, top_k: int = 0) -> SweepScore:
 SWEEP = (cell(1.0, 0.4), cell(0, 0.1), cell(1.0, 0.3, top_k=20), cell(0.6, 0.2))
 
 
-def test_a_panel_holds_its_cells_greedy_first() -> None:
+def test_panel_holds_its_cells_greedy_first() -> None:
     (panel,) = panels(SWEEP)
-    assert [sampling_name(each) for each in panel.cells] == [
+    assert [sampling_name(shown) for shown in panel.cells] == [
         "greedy",
         "T 0.6, top-p 0.95, top-k all",
         "T 1, top-p 0.95, top-k all",
@@ -40,7 +41,7 @@ def test_a_panel_holds_its_cells_greedy_first() -> None:
     assert panels([]) == []
 
 
-def test_the_sentence_names_the_lowest_and_the_highest_cell() -> None:
+def test_sentence_names_the_lowest_and_highest_cell() -> None:
     assert sweep_sentences(SWEEP)[0] == (
         "With its chain of thought on, Vanilla gives in to between 10.0 % [5, 15] (greedy) and 40.0 % [35, 45] "
         "(T 1, top-p 0.95, top-k all) of StrongREJECT prompts, over 4 ways of sampling."
@@ -48,7 +49,7 @@ def test_the_sentence_names_the_lowest_and_the_highest_cell() -> None:
     assert sweep_sentences([]) == ()
 
 
-def test_the_figure_is_drawn_and_repeats() -> None:
+def test_figure_repeats_and_needs_cells() -> None:
     drawn = sweep_figure(SWEEP)
     assert drawn is not None
     assert drawn.startswith("<?xml")
@@ -57,10 +58,10 @@ def test_the_figure_is_drawn_and_repeats() -> None:
     assert sweep_figure([cell(0, 0.1)]) is not None
 
 
-def test_the_page_shows_modes_and_sweeps(data, make_difference) -> None:
+def test_page_shows_modes_and_sweeps(data: ReportData) -> None:
     modes = make_difference("presafe", "off", 0.4, 0.9, suite="gsm8k", metric="accuracy")
-    page = render_report(data.model_copy(update={"differences": (modes,), "sweep": SWEEP, "scores": ()}))
+    page = page_of(data.model_copy(update={"differences": (modes,), "sweep": SWEEP, "scores": ()}))
     assert "What the chain of thought is worth on problems" in page
     assert "How much it depends on how tokens are drawn" in page
     assert "over 4 ways of sampling" in page
-    assert "What the chain of thought is worth" not in render_report(data)
+    assert "What the chain of thought is worth" not in page_of(data)

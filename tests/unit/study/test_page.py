@@ -80,7 +80,7 @@ SUMMARY = StudySummary(
 )
 
 
-def test_every_condition_has_its_line_in_the_studys_order() -> None:
+def test_conditions_stand_in_the_order_of_the_study() -> None:
     lines = study_markdown(SUMMARY).splitlines()
     assert "2 of 3 runs are done; missing: late-seed0." in lines[2]
     start = lines.index("## Conditions")
@@ -95,7 +95,7 @@ def test_every_condition_has_its_line_in_the_studys_order() -> None:
     ]
 
 
-def test_halves_worded_alike_have_a_table_of_their_own() -> None:
+def test_halves_worded_alike_have_a_table() -> None:
     heading = "## Harmful against harmless prompts that are worded alike"
     assert heading not in study_markdown(SUMMARY)
     rows = [
@@ -111,7 +111,7 @@ def test_halves_worded_alike_have_a_table_of_their_own() -> None:
     ]
 
 
-def test_a_cell_of_which_many_answers_have_no_verdict_is_marked() -> None:
+def test_cells_with_few_judged_answers_are_marked() -> None:
     few = [
         mean("strong", "accuracy", 0.5, suite="arithmetic").model_copy(update={"n": 36}),
         mean("sft", "accuracy", 0.5, suite="arithmetic").model_copy(update={"n": 35}),
@@ -124,7 +124,7 @@ def test_a_cell_of_which_many_answers_have_no_verdict_is_marked() -> None:
     assert page.count("†") == 3  # and where it is explained
 
 
-def test_how_strongly_adapters_are_applied_stands_seed_by_seed() -> None:
+def test_operating_points_stand_by_seed() -> None:
     points = [
         StudyOperatingPoint(condition="sft", seed=seed, scale=scale, refused_as_trained=before, refused=refused, n=230)
         for seed, scale, before, refused in ((0, 0.94, 29, 24), (2, 1.0, 0, 0))
@@ -134,19 +134,19 @@ def test_how_strongly_adapters_are_applied_stands_seed_by_seed() -> None:
     assert "How strongly" not in study_markdown(SUMMARY)
 
 
-def test_a_metric_that_nobody_knows_is_a_plain_number() -> None:
+def test_unknown_metric_is_a_plain_number() -> None:
     page = study_markdown(SUMMARY)
     assert "| strong | on | 3 | 90.0 % [85, 95], n = 40 | 12.500 [12.45, 12.55], n = 40 |" in page
     assert "| Harmful, held out: words before refusal | strong | on | +2.500 [-1.000, +6.000] | 3 |" in page
 
 
-def test_the_paired_line_has_difference_interval_and_corrected_p() -> None:
+def test_paired_line_has_interval_and_corrected_p() -> None:
     assert (
         "| Harmful, held out: refused | strong | on | 90.0 % | 80.0 % | +10.0 [-2.0, +22.0] | 0.040 | 40 | 3 |"
     ) in study_markdown(SUMMARY)
 
 
-def test_before_the_first_run_there_is_no_table(tmp_path: Path) -> None:
+def test_study_without_runs_has_no_table(tmp_path: Path) -> None:
     empty = SUMMARY.model_copy(
         update={"scores": (), "differences": (), "seed_differences": (), "costs": (), "done": ()}
     )
@@ -155,10 +155,10 @@ def test_before_the_first_run_there_is_no_table(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
-def test_the_folder_holds_page_figure_and_json(tmp_path: Path) -> None:
+def test_folder_holds_page_figure_and_json(tmp_path: Path) -> None:
     write_study(SUMMARY, tmp_path)
     assert "](figures/conditions.svg)" in (tmp_path / "study.md").read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "conditions.svg").read_text(encoding="utf-8").startswith("<?xml")
-    found = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    assert found["schema"] == 1
-    assert [each["num_seeds"] for each in found["scores"]] == [0, 3, 3, 3, 3]
+    results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    assert results["schema"] == 1
+    assert [score["num_seeds"] for score in results["scores"]] == [0, 3, 3, 3, 3]
