@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from presafe.report.labels import number
+from presafe.report.labels import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _
         text = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=nothing)
-    return text.getvalue()
+    return plain(text.getvalue())  # labels also stand in its comments
 
 
 def system_colour(name: str, names: Sequence[str]) -> str:

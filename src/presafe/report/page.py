@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from presafe.records import PositionScore, Score, Thinking, write_text
 from presafe.report import labels
@@ -34,6 +35,7 @@ from presafe.report.labels import (
     label,
     of_position,
     ordered,
+    plain,
     points,
     rate,
 )
@@ -164,7 +166,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
     scores = [score for score in data.scores if score.system != "classifier"]  # the section on the signal shows it
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
+    )
     environment.globals.update(
         size=lambda score: size(score, data.positions),
         missing=lambda score: missing(score, scores),
@@ -216,6 +220,13 @@ def _page(data: ReportData, drawn: Mapping[str, str]) -> str:
         provenance=flatten({name: value for name, value in data.manifest.items() if name != "settings"}),
         total_s=sum(data.timings_s.values()),
     )
+
+
+def _readable(value: Any) -> Any:
+    """Return what the template prints, without characters that break the page or turn it round."""
+    if isinstance(value, Markup):
+        return Markup(plain(value))
+    return plain(value) if isinstance(value, str) else value
 
 
 def _model_name(recipe: Mapping[str, Any]) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, detectable, estimate, label, points
+from presafe.report.labels import METRICS, SUITES, SYSTEMS, chance, detectable, estimate, label, plain, points
 from presafe.report.rows import MODES, find, headline_metrics, suites, systems
 from presafe.report.sensitivity import panels, sampling_name
 
@@ -28,23 +32,33 @@ def results_json(data: ReportData) -> str:
         "timings_s": data.timings_s,
         "rows": [score.model_dump(mode="json") for score in (*data.scores, *data.sweep)],
     }
-    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
 def summary_table(data: ReportData) -> Table:
     """One line a system and CoT mode, one column a suite: its leading rate as "95.0 % [91, 97]", and its score."""
     columns = [(suite, metric) for suite in suites(data.scores) for metric in headline_metrics(data.scores, suite)]
-    table = Table(title=data.title, caption="\n".join(["value [95 % interval]", *_left_out(data)]))
+    table = Table(
+        title=Text(plain(data.title), style="table.title"),
+        caption="\n".join(["value [95 % interval]", *_left_out(data)]),
+    )
     table.add_column("System", overflow="fold")
     table.add_column("CoT")
     for suite, metric in columns:
-        table.add_column(f"{label(suite, SUITES)}:\n{label(metric, METRICS)}", justify="right", overflow="fold")
+        table.add_column(f"{_name(suite, SUITES)}:\n{_name(metric, METRICS)}", justify="right", overflow="fold")
     for system in systems(data.scores):
         for mode in MODES:
             scores = [find(data.scores, system, mode, suite, metric) for suite, metric in columns]
             if any(scores):
-                table.add_row(label(system, SYSTEMS), mode, *(estimate(score) for score in scores))
+                table.add_row(_name(system, SYSTEMS), mode, *(estimate(score) for score in scores))
     return table
+
+
+def _name(name: str, known: Mapping[str, str]) -> str:
+    """Return a name as a person reads it, whose brackets are no markup."""
+    return escape(label(name, known))
 
 
 def _left_out(data: ReportData) -> list[str]:
@@ -55,7 +69,7 @@ def _left_out(data: ReportData) -> list[str]:
             for suite in suites(data.scores):
                 score = find(data.scores, system, mode, suite, "unjudged_rate")
                 if score is not None and score.value is not None and score.value > _MUCH:
-                    where = f"{label(system, SYSTEMS)}, CoT {mode}, {label(suite, SUITES)}"
+                    where = f"{_name(system, SYSTEMS)}, CoT {mode}, {_name(suite, SUITES)}"
                     lines.append(f"{where}: {estimate(score)} have no verdict")
     return lines
 
@@ -63,11 +77,11 @@ def _left_out(data: ReportData) -> list[str]:
 def sweep_table(data: ReportData) -> Table:
     """One line a way of sampling, one column a suite and CoT mode."""
     columns = panels(data.sweep)
-    table = Table(title=data.title, caption="value [95 % interval]")
+    table = Table(title=Text(plain(data.title), style="table.title"), caption="value [95 % interval]")
     table.add_column("Sampling")
     for panel in columns:
         table.add_column(
-            f"{label(panel.suite, SUITES)}, {panel.thinking}:\n{label(panel.metric, METRICS)}",
+            f"{_name(panel.suite, SUITES)}, {panel.thinking}:\n{_name(panel.metric, METRICS)}",
             justify="right",
             overflow="fold",
         )
@@ -91,9 +105,9 @@ def differences_table(data: ReportData) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for each in data.differences:
         table.add_row(
-            f"{label(each.suite, SUITES)}: {label(each.metric, METRICS)}",
-            f"{label(each.system, SYSTEMS)}, {each.thinking}",
-            f"{label(each.against, SYSTEMS)}, {each.against_thinking}",
+            f"{_name(each.suite, SUITES)}: {_name(each.metric, METRICS)}",
+            f"{_name(each.system, SYSTEMS)}, {each.thinking}",
+            f"{_name(each.against, SYSTEMS)}, {each.against_thinking}",
             f"{points(each.difference)} [{points(each.low)}, {points(each.high)}]",
             chance(each.p_holm),
             str(each.n),

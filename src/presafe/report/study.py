@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from presafe.records import Score, StudyScore, StudySummary, TrainingCost, write_text
-from presafe.report.labels import DASH, METRICS, SUITES, chance, duration, estimate, interval, label, points
+from presafe.report.labels import DASH, METRICS, SUITES, chance, duration, estimate, interval, label, plain, points
 from presafe.report.rows import MODES, halves, headline_metrics, metrics, suites
 
 SCHEMA = 1
@@ -39,7 +39,7 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
     """The summary as a page of Markdown tables, with those of its figures that were drawn."""
     done, missing = len(summary.done), len(summary.missing)
     parts = [
-        f"# {summary.name}",
+        f"# {plain(summary.name)}",
         f"Recipe `{summary.recipe}`, baseline `{summary.baseline}`. {done} of {done + missing} runs are done"
         + (f"; missing: {', '.join(summary.missing)}." if missing else "."),
     ]

@@ -19,13 +19,14 @@ from presafe.errors import PromptError, RunError
 from presafe.evaluation.inside import cosine, fit_probe, plane
 from presafe.evaluation.metrics import auroc, ranking_interval
 from presafe.evaluation.states import hidden_states
+from presafe.files import read_record
 from presafe.manifest import continued
 from presafe.memory import free_memory
 from presafe.models.address import need_weights
 from presafe.models.loading import shared_model
 from presafe.progress import console, progress_bar
-from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, StatePoint, Thinking
-from presafe.run_folder import RunFolder, read_json, write_json
+from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, Record, StatePoint, Thinking
+from presafe.run_folder import RunFolder, write_json
 from presafe.stages.systems import (
     DECIDED,
     System,
@@ -55,7 +56,8 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
     need_weights(run.recipe.model.address, "looking inside")
     fit, suites = fit_prompts(run, limit), read_prompts(run, limit)
     settings = {"limit": limit, "layer": layer}
-    done = [] if (found := _found(run)) is None or found["settings"] != settings else _views(found)
+    found = _found(run)
+    done = [] if found is None or found.settings != settings else list(found.systems)
     write_json(run.manifest_path, continued(run.manifest()))
     views = []
     for system in [System("vanilla", None, "on"), *aligned_systems(run.recipe)]:
@@ -75,7 +77,7 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
 def views_of(run: RunFolder) -> list[InsideView]:
     """What was seen inside a run; nothing where nobody looked."""
     found = _found(run)
-    return [] if found is None else _views(found)
+    return [] if found is None else list(found.systems)
 
 
 def fit_prompts(run: RunFolder, limit: int) -> list[Prompt]:
@@ -115,13 +117,17 @@ def _some(prompts: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:
     return [prompts[index] for index in sorted(random.Random(seed).sample(range(len(prompts)), limit))]
 
 
-def _found(run: RunFolder) -> dict[str, Any] | None:
+def _found(run: RunFolder) -> _Inside | None:
     path = run.path / "inside.json"
-    return read_json(path) if path.exists() else None
+    hint = f"Delete it, or look again with `presafe look {run.path}` afterwards."
+    return read_record(path, _Inside, hint=hint) if path.exists() else None
 
 
-def _views(found: dict[str, Any]) -> list[InsideView]:
-    return [InsideView.model_validate(view) for view in found["systems"]]
+class _Inside(Record):
+    """What `inside.json` holds."""
+
+    settings: dict[str, Any]
+    systems: tuple[InsideView, ...]
 
 
 def _look_into(

@@ -13,6 +13,7 @@ from functools import partial
 from presafe.alignment.rows import refusal_start
 from presafe.alignment.scale import find_scale, rescale
 from presafe.evaluation.decision import decision_scores
+from presafe.files import read_record
 from presafe.memory import free_memory
 from presafe.methods.registry import training_of
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
@@ -84,6 +85,10 @@ def unscaled(run: RunFolder) -> list[System]:
 
 
 def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:
-    """That of a system; None where its adapter is as it was trained, or there is none."""
+    """That of a system; None where its adapter is as it was trained, or there is none.
+
+    Raises:
+        RunError: its file is damaged.
+    """
     file = system_folder(run, system) / OPERATING_POINT
-    return OperatingPoint.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_record(file, OperatingPoint, hint=run.hint_to_redo("align")) if file.exists() else None

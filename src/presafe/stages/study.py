@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from presafe.alignment.fit import HISTORY
 from presafe.errors import PresafeError, RunError
 from presafe.evaluation.across_runs import (
@@ -29,19 +27,20 @@ from presafe.evaluation.across_runs import (
     training_costs,
 )
 from presafe.evaluation.answers import answered, answers_to
+from presafe.files import read_record
 from presafe.manifest import made_by
 from presafe.ownership import check_ours
 from presafe.progress import console
 from presafe.recipe import parse_recipe
-from presafe.records import HistoryPoint, RunResult, Score, StudySummary, SuiteShares, read_jsonl, write_text
+from presafe.records import RunResult, StudySummary, SuiteShares, write_text
 from presafe.report.labels import duration
 from presafe.report.study import write_study
 from presafe.run_folder import RunFolder, check_same_recipe, locked, read_json
-from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run import run_stages
 from presafe.stages.share import link_shared, take_training, trained_by
-from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
+from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, history_of, system_folder
 from presafe.study import Study, StudyRun, study_runs
 
 
@@ -133,7 +132,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     manifest, timings = folder.manifest(), folder.timings()
     own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
     history = system_folder(folder, own[0]) / HISTORY  # one system with one seed, in one mode or both
-    steps = read_jsonl(history, HistoryPoint) if history.exists() else []
+    steps = history_of(folder, own[0]) if history.exists() else []
     maker = trained_by(history.parent)
     shares = []
     for system in own:
@@ -156,9 +155,9 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         prompts_sha256=manifest["prompts_sha256"],
         made_by=made_by(manifest),
         timings_s=timings,
-        training_s=(maker.training_s if maker else timings["align"]) if steps else None,
+        training_s=(maker.training_s if maker else timings.get("align")) if steps else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
-        scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
+        scores=tuple(scores_of_run(folder)),
         answered=tuple(shares),
         operating_point=operating_point(folder, own[0]),
         trained_by=maker,
@@ -229,8 +228,4 @@ def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> Run
 
 
 def _read_result(path: Path) -> RunResult:
-    try:
-        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"cannot read {path}: {reason}.", "Delete it to do the run again.") from error
+    return read_record(path, RunResult, hint="Delete it to do the run again.")
