@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import make_model
 
 import presafe.workflows.internals as look_module
 from presafe.alignment.fit import FitSettings, fit
@@ -27,7 +28,6 @@ from presafe.stages.evaluate import evaluate
 from presafe.stages.systems import alignment_queries, check_prompts
 from presafe.stats.intervals import wilson
 from presafe.workflows.internals import look
-from tiny_models import make_model
 
 RECIPE = """
 name = "tiny"
@@ -128,7 +128,7 @@ def test_look_reads_a_run_system_by_system(run: RunFolder, monkeypatch: pytest.M
     assert [point.suite for point in vanilla.points] == ["red2"] * 5 + ["blue2"] * 5
     # the step changed what is inside
     assert vanilla.cosines != presafe.cosines
-    assert views_of(run) == [vanilla, presafe]
+    assert views_of(run.path) == [vanilla, presafe]
 
     # the same again: nothing is read; with one system gone, that one; with other settings, both
     assert look(run, limit=5) == [vanilla, presafe]

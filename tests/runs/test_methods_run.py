@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tiny_run import RECIPE
 
 from presafe.config.recipe import load_recipe
 from presafe.errors import PromptError, SignalError
@@ -23,7 +24,6 @@ from presafe.stages.respond import responses_of
 from presafe.stages.systems import System, check_prompts, evaluated_systems, safety_data
 from presafe.workflows.compare import compare_folders
 from presafe.workflows.run import run_stages
-from tiny_run import RECIPE
 
 TRAINED = [
     "sft", "presafe_thought", "presafe_start", "shuffled_labels", "detached_head", "direct_refusal", "safepath",

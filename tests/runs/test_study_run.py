@@ -14,6 +14,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
+from tiny_run import RECIPE
 
 from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
@@ -22,7 +23,6 @@ from presafe.runs.io import read_jsonl
 from presafe.study import runner as study_stage
 from presafe.study.runner import Standing, run_study
 from presafe.study.spec import load_study, study_runs
-from tiny_run import RECIPE
 
 T1 = 12.706204736
 """Student's 97.5 % quantile with 1 degree of freedom."""

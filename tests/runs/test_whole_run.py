@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from launching import NUM_PROCESSES, config_file
+from safetensors.torch import load_file
+from tiny_run import ANSWERED, REFUSED
+
 from presafe.alignment.rows import thinking_off_rows
 from presafe.config.recipe import Source, load_recipe
 from presafe.errors import SignalError
@@ -30,7 +31,6 @@ from presafe.stages.evaluate import differences_file
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.systems import System, alignment_queries
 from presafe.workflows.run import run_stages
-from tiny_run import ANSWERED, REFUSED
 
 
 @pytest.fixture(scope="module")

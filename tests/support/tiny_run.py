@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import make_model
 from transformers import BertConfig, BertModel
 
 from presafe.models.rendering import Renderer
-from tiny_models import make_model
 
 REFUSED = [f"red stone {number}" for number in range(4)]
 ANSWERED = [f"blue leaf {number}" for number in range(4)]

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from presafe.report.formatting import format_value
+from presafe.report.formatting import format_value, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def render_svg(draw: Callable[[Figure], None], *, height_in: float, width_in: fl
         text = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=no_metadata)
-    return text.getvalue()
+    return plain(text.getvalue())  # labels also stand in its comments
 
 
 def system_color(name: str, names: Sequence[str]) -> str:

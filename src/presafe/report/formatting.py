@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,19 @@ def display_name(name: str, known: Mapping[str, str]) -> str:
         name: Of a system, a suite or a metric.
         known: `SYSTEMS`, `SUITES` or `METRICS`.
     """
-    return known.get(name, name.replace("_", " "))
+    return plain(known.get(name, name.replace("_", " ")))
+
+
+def plain(text: str) -> str:
+    """Return text whose every character can stand in a page and a figure: others become U+FFFD.
+
+    They are control characters (but tab and line ends), marks that turn the direction of what follows (U+202A to
+    U+202E, U+2066 to U+2069), halves of a character (lone surrogates), and what XML 1.0 forbids.
+    """
+    return _UNSAFE.sub("\ufffd", text)
+
+
+_UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def describe_prompts(suite: str) -> str:

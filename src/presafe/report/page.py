@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from presafe.records import PositionScore, Score, Thinking
 from presafe.report.figures import figures
@@ -34,6 +35,7 @@ from presafe.report.formatting import (
     format_size,
     in_known_order,
     is_position_metric,
+    plain,
 )
 from presafe.report.headline import (
     all_differences,
@@ -202,7 +204,9 @@ def render_page(data: ReportData, drawn: Mapping[str, str]) -> str:
         drawn: Its figures, as SVG text by file stem (`figures`).
     """
     scores = [score for score in data.scores if score.system != "classifier"]  # shown in the section on the signal
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
+    )
     environment.globals.update(_formatters(data, scores))
     source = resources.files("presafe.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
@@ -305,3 +309,10 @@ def _tone(example: Example) -> str:
     if {example.expect, example.verdict} <= {"refuse", "comply"}:
         return "good" if example.verdict == example.expect else "bad"
     return "plain"
+
+
+def _readable(value: Any) -> Any:
+    """Return what the template prints, without characters that break the page or turn its text round."""
+    if isinstance(value, Markup):
+        return Markup(plain(value))
+    return plain(value) if isinstance(value, str) else value

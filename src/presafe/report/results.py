@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from presafe.report.formatting import (
     METRICS,
@@ -16,6 +20,7 @@ from presafe.report.formatting import (
     format_estimate,
     format_p,
     format_points_interval,
+    plain,
 )
 from presafe.report.lookup import MODES, find_score, suites_in, summary_metrics, systems_in
 from presafe.report.sweep import panels, sampling_name
@@ -41,24 +46,34 @@ def results_json(data: ReportData) -> str:
         "timings_s": data.timings_s,
         "rows": [score.model_dump(mode="json") for score in (*data.scores, *data.sweep)],
     }
-    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
 def summary_table(data: ReportData) -> Table:
     """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score."""
     columns = [(suite, metric) for suite in suites_in(data.scores) for metric in summary_metrics(data.scores, suite)]
-    table = Table(title=data.title, caption="\n".join(["value [95 % interval]", *_unjudged_notes(data)]))
+    table = Table(
+        title=Text(plain(data.title), style="table.title"),
+        caption="\n".join(["value [95 % interval]", *_unjudged_notes(data)]),
+    )
     table.add_column("System", overflow="fold")
     table.add_column("CoT")
     for suite, metric in columns:
-        heading = f"{display_name(suite, SUITES)}:\n{display_name(metric, METRICS)}"
+        heading = f"{_name(suite, SUITES)}:\n{_name(metric, METRICS)}"
         table.add_column(heading, justify="right", overflow="fold")
     for system in systems_in(data.scores):
         for mode in MODES:
             scores = [find_score(data.scores, system, mode, suite, metric) for suite, metric in columns]
             if any(scores):
-                table.add_row(display_name(system, SYSTEMS), mode, *map(format_estimate, scores))
+                table.add_row(_name(system, SYSTEMS), mode, *map(format_estimate, scores))
     return table
+
+
+def _name(name: str, known: Mapping[str, str]) -> str:
+    """Return a name as people read it; its brackets are not markup."""
+    return escape(display_name(name, known))
 
 
 def _unjudged_notes(data: ReportData) -> list[str]:
@@ -69,7 +84,7 @@ def _unjudged_notes(data: ReportData) -> list[str]:
             for suite in suites_in(data.scores):
                 score = find_score(data.scores, system, mode, suite, "unjudged_rate")
                 if score is not None and score.value is not None and score.value > _MUCH_UNJUDGED:
-                    cell = f"{display_name(system, SYSTEMS)}, CoT {mode}, {display_name(suite, SUITES)}"
+                    cell = f"{_name(system, SYSTEMS)}, CoT {mode}, {_name(suite, SUITES)}"
                     lines.append(f"{cell}: {format_estimate(score)} have no verdict")
     return lines
 
@@ -77,11 +92,11 @@ def _unjudged_notes(data: ReportData) -> list[str]:
 def sweep_table(data: ReportData) -> Table:
     """Return a table with a line per way of sampling, and a column per suite and CoT mode."""
     columns = panels(data.sweep)
-    table = Table(title=data.title, caption="value [95 % interval]")
+    table = Table(title=Text(plain(data.title), style="table.title"), caption="value [95 % interval]")
     table.add_column("Sampling")
     for panel in columns:
         table.add_column(
-            f"{display_name(panel.suite, SUITES)}, {panel.thinking}:\n{display_name(panel.metric, METRICS)}",
+            f"{_name(panel.suite, SUITES)}, {panel.thinking}:\n{_name(panel.metric, METRICS)}",
             justify="right",
             overflow="fold",
         )
@@ -105,9 +120,9 @@ def differences_table(data: ReportData) -> Table:
         table.add_column(name, justify="right", overflow="fold")
     for row in data.differences:
         table.add_row(
-            f"{display_name(row.suite, SUITES)}: {display_name(row.metric, METRICS)}",
-            f"{display_name(row.system, SYSTEMS)}, {row.thinking}",
-            f"{display_name(row.against, SYSTEMS)}, {row.against_thinking}",
+            f"{_name(row.suite, SUITES)}: {_name(row.metric, METRICS)}",
+            f"{_name(row.system, SYSTEMS)}, {row.thinking}",
+            f"{_name(row.against, SYSTEMS)}, {row.against_thinking}",
             format_points_interval(row.difference, row.low, row.high),
             format_p(row.p_holm),
             str(row.n),

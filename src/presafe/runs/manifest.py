@@ -81,8 +81,8 @@ def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -
         RunError: a part is missing or of another kind, or the settings are not those of the hash.
     """
     sessions = manifest.get("later_sessions")
-    wrong = [key for key, kind in (_KINDS | _OF_A_SESSION).items() if not isinstance(manifest.get(key), kind)]
-    if not wrong and isinstance(sessions, list) and not all(map(_is_session, sessions)):
+    wrong = _wrong(manifest, _KINDS | _OF_A_SESSION)
+    if not wrong and any(_wrong(session, _OF_A_SESSION) for session in sessions or []):
         wrong = ["later_sessions"]
     if wrong:
         raise RunError(f"{path} is no manifest that presafe wrote: see its {wrong[0]}.", RESTORE)
@@ -103,8 +103,11 @@ _OF_A_SESSION: dict[str, Any] = {
 }
 
 
-def _is_session(session: Any) -> bool:
-    return isinstance(session, dict) and all(isinstance(session.get(key), kind) for key, kind in _OF_A_SESSION.items())
+def _wrong(found: Any, kinds: Mapping[str, Any]) -> list[str]:
+    """Return the keys that are missing or whose values are of another kind."""
+    if not isinstance(found, dict):
+        return list(kinds)
+    return [key for key, kind in kinds.items() if key not in found or not isinstance(found[key], kind)]
 
 
 def continued(manifest: dict[str, Any]) -> dict[str, Any]:

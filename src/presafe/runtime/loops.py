@@ -26,9 +26,8 @@ def outside_loop(work: Callable[[], T], stop: Callable[[], None] = lambda: None)
     except RuntimeError:
         return work()
     with ThreadPoolExecutor(1) as threads:
-        result = threads.submit(copy_context().run, work)
         try:
-            return result.result()
+            return threads.submit(copy_context().run, work).result()
         except KeyboardInterrupt:
             stop()
             raise

@@ -9,14 +9,15 @@ are on. Base, rows, order, steps and export are the same. Then each adapter is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.labels import labels_of
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.config.recipe import Recipe
-from presafe.errors import ModelError, SignalError
+from presafe.errors import ModelError, RunError, SignalError
 from presafe.methods.registry import training_of
 from presafe.methods.targets import LEFT_OUT
 from presafe.models.loading import load_renderer, load_weights, release_model
@@ -24,19 +25,20 @@ from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
 from presafe.records import Response, Signal
-from presafe.runs.folder import RunFolder
-from presafe.runs.io import read_jsonl
+from presafe.runs.folder import RunFolder, say_set_aside
 from presafe.runtime.launcher import alone, claim_device, is_main_process, launched, part
 from presafe.runtime.memory import free_bytes, free_memory
 from presafe.runtime.progress import console
 from presafe.runtime.workers import side_by_side
-from presafe.stages.operating_point import set_operating_points, unscaled
+from presafe.stages.operating_point import OPERATING_POINT, operating_point, set_operating_points, unscaled
 from presafe.stages.respond import responses_of, trains_thinking_off
+from presafe.stages.signal import signals_of
 from presafe.stages.systems import (
     System,
     aligned_systems,
     alignment_queries,
     harmless_queries,
+    history_of,
     safety_data,
     system_folder,
 )
@@ -54,7 +56,9 @@ def align(run: RunFolder) -> None:
     recipe = run.recipe
     own = responses_of(run, "own")
     off = _off_rows(run) if trains_thinking_off(recipe) else []
-    signals = read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
+    signals = signals_of(run)
+    if is_main_process():
+        _set_damaged_aside(run)
     lost = sum(response.verdict in LEFT_OUT for response in own)
     if lost:
         console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
@@ -66,6 +70,28 @@ def align(run: RunFolder) -> None:
         if is_main_process():
             with alone():
                 set_operating_points(run, for_each)
+
+
+def _set_damaged_aside(run: RunFolder) -> None:
+    """Set damaged records of a training and of its scale aside: what they are of is done again.
+
+    Raises:
+        RunError: a file cannot be renamed.
+    """
+    for system in aligned_systems(run.recipe):
+        folder = system_folder(run, system)
+        files: list[tuple[Callable[[RunFolder, System], object], Path]] = [
+            (history_of, folder / HISTORY),
+            (operating_point, folder / OPERATING_POINT),
+        ]
+        for read, file in files:
+            try:
+                if file.exists():
+                    read(run, system)
+            except RunError as error:
+                say_set_aside(file, error.problem, f"{folder.name} is trained and scaled again from its checkpoint.")
+                if read is history_of and (folder / OPERATING_POINT).exists():
+                    (folder / OPERATING_POINT).unlink()  # of an adapter that is written anew
 
 
 def _at_once(recipe: Recipe, num_due: int) -> int:

@@ -16,7 +16,13 @@ from pathlib import Path
 
 from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import is_served
-from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
+from presafe.errors import RunError
+from presafe.evaluation.answers import (
+    Answers,
+    collect_answers,
+    collect_outcomes,
+    score_answers,
+)
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds, position_scores
 from presafe.internals.decision import decision_scores
@@ -25,9 +31,9 @@ from presafe.methods.registry import is_prefill, training_of
 from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
-from presafe.records import Difference, PositionScore, Response, Score, Thinking
-from presafe.runs.folder import RunFolder
-from presafe.runs.io import read_jsonl, write_jsonl
+from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
+from presafe.runs.folder import RunFolder, read_records, say_set_aside
+from presafe.runs.io import write_jsonl
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
 from presafe.stages.systems import (
@@ -117,10 +123,59 @@ def positions_file(run: RunFolder, system: System) -> Path:
     return run.path / "evaluation" / "positions" / f"{label_of(run, system)}.jsonl"
 
 
+def positions_of(run: RunFolder, system: System) -> list[PositionScore]:
+    """Return the decision positions of a system that was read.
+
+    Raises:
+        RunError: the file cannot be read, or is not of this system and the run's prompts.
+    """
+    file, hint = positions_file(run, system), run.hint_to_redo("evaluate")
+    positions = read_records(file, PositionScore, hint)
+    expected = [] if _has_no_position(run, system) else [(suite, prompt.id) for suite, prompt in _decided(run)]
+    found = [(position.suite, position.prompt_id) for position in positions]
+    if found != expected or any((position.system, position.seed) != system[:2] for position in positions):
+        raise RunError(f"{file} is damaged: {len(found)} positions, not those of the {len(expected)} prompts.", hint)
+    return positions
+
+
+def scores_of_run(run: RunFolder) -> list[Score]:
+    """Return the scores of an evaluated run.
+
+    Raises:
+        RunError: the file cannot be read; a row is there twice; or its systems, modes and suites are not the run's.
+    """
+    file, hint = run.path / "evaluation" / "scores.jsonl", run.hint_to_redo("evaluate")
+    scores = read_records(file, Score, hint)
+    measured = {
+        (system.name, system.thinking, suite)
+        for system in evaluated_systems(run.recipe)
+        for suite in run.recipe.evaluate.suites
+    }
+    found = {(score.system, score.thinking, score.suite) for score in scores}
+    rows = {(score.system, score.thinking, score.suite, score.metric, score.seed) for score in scores}
+    if found != measured or len(rows) < len(scores):
+        raise RunError(f"{file} is damaged: its rows are not those of the run's systems and suites.", hint)
+    return scores
+
+
+def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
+    """Return the prompts to refuse and to comply with, by suite."""
+    suites = {name: prompts for name, prompts in evaluation_suites(run.recipe).items() if prompts[0].expect in DECIDED}
+    return [(suite, prompt) for suite, prompts in suites.items() for prompt in prompts]
+
+
+def _has_no_position(run: RunFolder, system: System) -> bool:
+    """Return whether nothing is read before the CoT of a system: its thought is prefilled, or it is served."""
+    return is_prefill(system.name) or is_served(run.recipe.model.address)
+
+
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
     file = positions_file(run, system)
     if file.exists():
-        return read_jsonl(file, PositionScore)
+        try:
+            return positions_of(run, system)
+        except RunError as error:
+            say_set_aside(file, error.problem, "It is read again.")
     model, adapter = run.recipe.model, adapter_of(run, system)
     if is_prefill(system.name):
         write_jsonl(file, [])
@@ -129,6 +184,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
         write_jsonl(file, [])
         return []
+    asked = _decided(run)
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
@@ -136,8 +192,6 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         system.name if system.seed is not None else "sft"
     )  # the model as it came: where the recipe's refusals start
     start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
-    decided = {name: each for name, each in evaluation_suites(run.recipe).items() if each[0].expect in DECIDED}
-    asked = [(suite, prompt) for suite, prompts in decided.items() for prompt in prompts]
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
         found = decision_scores(loaded, [prompt.text for _, prompt in asked], start, head, on_finished=bar.advance)
     positions = [

@@ -18,7 +18,7 @@ from presafe.models.adapters import with_adapter
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
 from presafe.records import OperatingPoint, Prompt
 from presafe.runs.folder import RunFolder
-from presafe.runs.io import write_text
+from presafe.runs.io import read_record, write_text
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
 from presafe.runtime.workers import ForEach
@@ -87,6 +87,10 @@ def unscaled(run: RunFolder) -> list[System]:
 
 
 def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:
-    """That of a system; None where its adapter is as it was trained, or there is none."""
+    """That of a system; None where its adapter is as it was trained, or there is none.
+
+    Raises:
+        RunError: its file is damaged.
+    """
     file = system_folder(run, system) / OPERATING_POINT
-    return OperatingPoint.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_record(file, OperatingPoint, hint=run.hint_to_redo("align")) if file.exists() else None

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from presafe.alignment.fit import HISTORY
 from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
 from presafe.evaluation.places import count_places
 from presafe.internals.views import views_of
-from presafe.records import Difference, HistoryPoint, PositionScore, Prompt, RefusalPlaces, Response, Score
+from presafe.records import (
+    Difference,
+    Prompt,
+    RefusalPlaces,
+    Response,
+    Score,
+)
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
-from presafe.runs.folder import RunFolder
-from presafe.runs.io import read_jsonl
+from presafe.runs.folder import RunFolder, read_records
+from presafe.runs.io import read_record
 from presafe.signals.calibration import ClassifierCard
-from presafe.stages.evaluate import differences_file, positions_file, responses_by_suite
+from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
-from presafe.stages.systems import DECIDED, System, evaluated_systems, evaluation_suites, system_folder
+from presafe.stages.systems import DECIDED, System, evaluated_systems, evaluation_suites, history_of
 
 _EXAMPLES = 5
 """Prompts shown of each suite."""
@@ -34,8 +39,11 @@ def check_evaluated(run: RunFolder) -> None:
     Raises:
         RunError: the run is not evaluated yet, or by a presafe that wrote less.
     """
-    if not run.is_done("evaluate"):
+    missing = [stage for stage in run.not_done() if stage != "report"]
+    if "evaluate" in missing:
         raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
+    if missing:
+        raise RunError(f"{run.path} is evaluated, but not done with {missing[0]}.", "Continue it with `presafe run`.")
     if not differences_file(run).exists():
         raise RunError(
             f"{run.path} was evaluated by an older presafe.",
@@ -47,18 +55,13 @@ def report_data(run: RunFolder) -> ReportData:
     """All that the report shows.
 
     Raises:
-        RunError: the run is not evaluated yet.
+        RunError: the run is not evaluated yet, or a file of it is damaged.
     """
     check_evaluated(run)
     first = run.recipe.align.seeds[0]
-    card = ClassifierCard.model_validate_json((run.path / "signals" / "classifier.json").read_text(encoding="utf-8"))
+    card = read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
-    positions = [
-        position
-        for system in shown
-        if system.thinking == "on"
-        for position in read_jsonl(positions_file(run, system), PositionScore)
-    ]
+    positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = evaluation_suites(run.recipe)
     said = {system: responses_by_suite(run, system) for system in shown}
     return ReportData(
@@ -66,18 +69,14 @@ def report_data(run: RunFolder) -> ReportData:
         recipe=run.recipe.model_dump(mode="json"),
         manifest=run.manifest(),
         timings_s=dict(run.timings()),
-        scores=(*read_jsonl(run.path / "evaluation" / "scores.jsonl", Score), *_classifier_scores(card)),
-        differences=tuple(read_jsonl(differences_file(run), Difference)),
+        scores=(*scores_of_run(run), *_classifier_scores(card)),
+        differences=tuple(read_records(differences_file(run), Difference, run.hint_to_redo("evaluate"))),
         classifier=card,
-        histories={
-            system.name: tuple(read_jsonl(system_folder(run, system) / HISTORY, HistoryPoint))
-            for system in shown
-            if system.seed is not None
-        },
+        histories={system.name: tuple(history_of(run, system)) for system in shown if system.seed is not None},
         positions=tuple(positions),
         examples=tuple(_examples(suites, said)),
         places=tuple(_places(suites, said)),
-        inside=tuple(views_of(run)),
+        inside=tuple(views_of(run.path)),
         operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
     )
 

@@ -7,8 +7,9 @@ signals/signals.jsonl      p' of every alignment query
 
 from __future__ import annotations
 
+from presafe.errors import RunError
 from presafe.records import Signal
-from presafe.runs.folder import RunFolder
+from presafe.runs.folder import RunFolder, read_records
 from presafe.runs.io import write_jsonl, write_text
 from presafe.signals.calibration import ClassifierCard, accuracy, expected_calibration_error, reliability
 from presafe.signals.classifier import Classifier, train_classifier
@@ -57,3 +58,16 @@ def signal(run: RunFolder) -> None:
     signals = [Signal(prompt_id=prompt.id, probability=p) for prompt, p in zip(aligned, soft, strict=True)]
     write_jsonl(run.path / "signals" / "signals.jsonl", signals)
     write_text(run.path / "signals" / "classifier.json", card.model_dump_json(indent=2) + "\n")
+
+
+def signals_of(run: RunFolder) -> list[Signal]:
+    """Return p' of every alignment query.
+
+    Raises:
+        RunError: the file cannot be read, or its signals are not those of the queries.
+    """
+    file, hint = run.path / "signals" / "signals.jsonl", run.hint_to_redo("signal")
+    signals = read_records(file, Signal, hint)
+    if [each.prompt_id for each in signals] != [prompt.id for prompt in alignment_queries(run.recipe)]:
+        raise RunError(f"{file} is damaged: its {len(signals)} signals are not those of the alignment queries.", hint)
+    return signals

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from presafe.alignment.fit import HISTORY
 from presafe.config.files import published_folder
 from presafe.config.recipe import Recipe, Source
-from presafe.errors import PromptError
+from presafe.errors import PromptError, RunError
 from presafe.evaluation.suites import origin_of, prompts_of
 from presafe.methods.registry import is_prefill, trained, training_of
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_sources
 from presafe.prompts.traces import SafetyTrace, load_traces
-from presafe.records import Prompt, Thinking
-from presafe.runs.folder import RunFolder
+from presafe.records import HistoryPoint, Prompt, Thinking
+from presafe.runs.folder import RunFolder, read_records
 from presafe.runs.manifest import sha256_of_prompts
 
 DECIDED = ("refuse", "comply")
@@ -145,6 +146,19 @@ def system_folder(run: RunFolder, system: System) -> Path:
     """`alignment/<system>/` for the recipe's first seed, `alignment/<system>-seed<k>/` for the others."""
     first = system.seed == run.recipe.align.seeds[0]
     return run.path / "alignment" / (system.name if first else f"{system.name}-seed{system.seed}")
+
+
+def history_of(run: RunFolder, system: System) -> list[HistoryPoint]:
+    """Return the training curve of an aligned system.
+
+    Raises:
+        RunError: it cannot be read, or its steps are not 1, 2 and so forth.
+    """
+    file, hint = system_folder(run, system) / HISTORY, run.hint_to_redo("align")
+    points = read_records(file, HistoryPoint, hint)
+    if not points or [point.step for point in points] != list(range(1, len(points) + 1)):
+        raise RunError(f"{file} is damaged: its steps are not 1, 2 and so forth.", hint)
+    return points
 
 
 def adapter_of(run: RunFolder, system: System) -> Path | None:

@@ -17,6 +17,7 @@ from presafe.report.formatting import (
     format_interval,
     format_p,
     format_points_interval,
+    plain,
 )
 from presafe.report.lookup import MODES, Column, matched_columns, metrics_of, suites_in, summary_metrics
 from presafe.runs.io import write_text
@@ -53,7 +54,7 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
         summary: The study.
         figures: Stems of the figures that were drawn, for the page to show.
     """
-    sections = [f"# {summary.name}", _progress(summary)]
+    sections = [f"# {plain(summary.name)}", _progress(summary)]
     if summary.scores:
         sections += [
             *_conditions_section(summary, figures),

@@ -3,7 +3,7 @@
     runs/<condition>-seed<k>.json     one run's numbers (`RunResult`), written last; small, to be committed
     study.json study.md figures/      what they say together, written after every run
     work/<condition>-seed<k>/         the run folder; git ignores `work/`, and it may be deleted between two runs
-    work/shared/                      what several run folders have in common (`share.py`)
+    work/shared/                      what several run folders have in common (`sharing.py`)
 
 A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there. A run that a
 study in a folder beside this one has done, with the same settings and prompts, is taken from there; and where its run
@@ -17,22 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from presafe.alignment.fit import HISTORY
 from presafe.config.recipe import parse_recipe
 from presafe.errors import PresafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
-from presafe.records import HistoryPoint, Score, SuiteShares
+from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import RunFolder, check_same_recipe, locked
-from presafe.runs.io import read_json, read_jsonl, write_text
+from presafe.runs.io import read_json, read_record, write_text
 from presafe.runs.manifest import made_by
 from presafe.runs.ownership import check_ours
 from presafe.runtime.progress import heading
-from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
-from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, system_folder
+from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, history_of, system_folder
 from presafe.study.page import write_study
 from presafe.study.records import RunResult, StudySummary
 from presafe.study.sharing import link_shared, take_training, trained_by
@@ -135,7 +133,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     manifest, timings = folder.manifest(), folder.timings()
     own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
     history = system_folder(folder, own[0]) / HISTORY  # one system with one seed, in one mode or both
-    steps = read_jsonl(history, HistoryPoint) if history.exists() else []
+    steps = history_of(folder, own[0]) if history.exists() else []
     maker = trained_by(history.parent)
     shares = []
     for system in own:
@@ -158,9 +156,9 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         prompts_sha256=manifest["prompts_sha256"],
         made_by=made_by(manifest),
         timings_s=timings,
-        training_s=(maker.training_s if maker else timings["align"]) if steps else None,
+        training_s=(maker.training_s if maker else timings.get("align")) if steps else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
-        scores=tuple(read_jsonl(folder.path / "evaluation" / "scores.jsonl", Score)),
+        scores=tuple(scores_of_run(folder)),
         answered=tuple(shares),
         operating_point=operating_point(folder, own[0]),
         trained_by=maker,
@@ -231,8 +229,4 @@ def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> Run
 
 
 def _read_result(path: Path) -> RunResult:
-    try:
-        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"cannot read {path}: {reason}.", "Delete it to do the run again.") from error
+    return read_record(path, RunResult, hint="Delete it to do the run again.")

@@ -21,8 +21,9 @@ from presafe.alignment.scale import rescale
 from presafe.config.recipe import Recipe
 from presafe.errors import PresafeError
 from presafe.runs.folder import RunFolder
-from presafe.runs.io import disk_error, write_text
+from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
+from presafe.runs.ownership import TRAINED_BY
 from presafe.stages.operating_point import OPERATING_POINT
 from presafe.stages.respond import of_aligned, reads_answers
 from presafe.stages.systems import (
@@ -34,9 +35,6 @@ from presafe.stages.systems import (
     system_folder,
 )
 from presafe.study.records import TrainedBy
-
-_TRAINED_BY = "trained_by.json"
-"""In a system's folder: which run made the training that was copied."""
 
 
 class Part(NamedTuple):
@@ -122,7 +120,7 @@ def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Seq
         try:
             shutil.copytree(source, to, ignore=shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT))
             rescale(to / "adapter", recipe.align.lora_alpha)
-            write_text(to / _TRAINED_BY, (trained_by(source) or _maker(found)).model_dump_json(indent=2) + "\n")
+            write_text(to / TRAINED_BY, (trained_by(source) or _maker(found)).model_dump_json(indent=2) + "\n")
         except OSError as error:
             shutil.rmtree(to, ignore_errors=True)
             if (source / HISTORY).exists():
@@ -132,12 +130,12 @@ def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Seq
 
 def trained_by(folder: Path) -> TrainedBy | None:
     """What made the training in a system's folder; None where its own run did."""
-    file = folder / _TRAINED_BY
-    return TrainedBy.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+    file = folder / TRAINED_BY
+    return read_record(file, TrainedBy) if file.exists() else None
 
 
 def _maker(run: RunFolder) -> TrainedBy:
-    return TrainedBy(run=run.path.name, made_by=made_by(run.manifest()), training_s=run.timings()["align"])
+    return TrainedBy(run=run.path.name, made_by=made_by(run.manifest()), training_s=run.timings().get("align"))
 
 
 def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> RunFolder | None:

@@ -97,8 +97,8 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
     need_weights(run.recipe.model.address, "looking inside")
     prompts = _Prompts(fit_prompts(run, limit), suite_prompts(run, limit))
     settings = {"limit": limit, "layer": layer}
-    stored = stored_views(run)
-    earlier = stored.views if stored is not None and stored.settings == settings else []
+    stored = stored_views(run.path)
+    earlier = list(stored.systems) if stored is not None and stored.settings == settings else []
     write_json(run.manifest_path, continued(run.manifest()))
     views: list[InsideView] = []
     for system in [System("vanilla", None, "on"), *aligned_systems(run.recipe)]:
@@ -106,7 +106,7 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
         if view is not None:
             console.print(f"  {label_of(run, system)}: looked into before")
         views.append(view or _look_into(run, system, prompts, layer))
-        store_views(run, settings, [*views, *(view for view in earlier if view not in views)])
+        store_views(run.path, settings, [*views, *(view for view in earlier if view not in views)])
         free_memory()
     return views
 

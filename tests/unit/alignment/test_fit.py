@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import Row, make_model
+from tiny_training import SETTINGS, fit_rows
 from transformers import TrainerCallback
 
 import presafe.alignment.fit as fit_module
@@ -24,8 +26,6 @@ from presafe.models.rendering import Renderer
 from presafe.records import HistoryPoint
 from presafe.runs.io import read_jsonl
 from presafe.runtime.checkpoints import last_checkpoint
-from tiny_models import Row, make_model
-from tiny_training import SETTINGS, fit_rows
 
 
 class Kill(TrainerCallback):

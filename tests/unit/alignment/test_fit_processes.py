@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 import torch
+from launching import KILLED, config_file, launch
 from safetensors.torch import load_file
+from tiny_models import make_model
+from tiny_training import SETTINGS, FusedLoss, fit_rows
 from transformers import TrainerCallback, training_args
 
 import presafe.alignment.fit as fit_module
 import presafe.alignment.trainer as trainer_module
-from launching import KILLED, config_file, launch
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.order import share_of_step
 from presafe.alignment.trainer import PreSafeConfig
@@ -33,8 +35,6 @@ from presafe.models.rendering import Renderer
 from presafe.records import HistoryPoint
 from presafe.runs.io import read_jsonl
 from presafe.runtime.launcher import alone, is_main_process, num_processes
-from tiny_models import make_model
-from tiny_training import SETTINGS, FusedLoss, fit_rows
 
 TOLERANCE = 1e-5
 BF16_TOLERANCE = 1e-2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from presafe.alignment.fit import FitSettings, fit
@@ -23,7 +24,6 @@ from presafe.models.decision_head import DecisionHead, RefusalStart, read_states
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
 from presafe.records import Expect, Prompt, Response, Signal
-from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 POSITIONS: tuple[Position, ...] = ("prompt_end", "thought_start", "prompt_mean")
 PLACES = [(position, layer) for position in POSITIONS for layer in (None, 1, 2)]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_models import TrainerFactory, make_model, one_batch
 
 from presafe.alignment.head import attach_head, save_head
 from presafe.alignment.rows import alignment_rows, refusal_start
@@ -19,7 +20,6 @@ from presafe.models.family import families
 from presafe.models.loading import LoadedModel
 from presafe.models.rendering import Renderer
 from presafe.records import Expect, Prompt, Response, Signal
-from tiny_models import TrainerFactory, make_model, one_batch
 
 TEN = RefusalStart((), frozenset({10}))
 """Any token, for tests of the head only."""

@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from model_folders import edit, logits, model_folder, rewrite
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -17,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from presafe.errors import ModelError
 from presafe.models.adapters import with_adapter
 from presafe.models.loading import load_model, load_weights
-from model_folders import edit, logits, model_folder, rewrite
 
 Weights = dict[str, Tensor]
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

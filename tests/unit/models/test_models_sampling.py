@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -300,6 +301,7 @@ def test_ctrl_c_inside_a_running_event_loop_ends_the_work() -> None:
         stop = threading.Event()
 
         def work() -> None:
+            time.sleep(0.2)  # until the other thread waits
             os.kill(os.getpid(), signal.SIGINT)
             ended.append(stop.wait(timeout=30))
 

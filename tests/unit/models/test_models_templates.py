@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from model_folders import TEMPLATE, edit, tokenizer_folder
 
 import presafe.models.templates as templates
 from presafe.errors import ModelError
 from presafe.models.loading import load_renderer
 from presafe.models.templates import render_bounded
-from model_folders import TEMPLATE, edit, tokenizer_folder
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from model_folders import QWEN3, TEMPLATE, edit, logits, model_folder, rewrite, tokenizer_folder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from presafe.errors import ModelError
 from presafe.models.loading import load_model, load_renderer, load_weights
-from model_folders import QWEN3, TEMPLATE, edit, logits, model_folder, rewrite, tokenizer_folder
 
 Weights = dict[str, Tensor]
 NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from report_cases import make_score, page_of
+from rich.console import Console
 
 from presafe.report.data import ReportData
+from presafe.report.formatting import plain
 from presafe.report.page import flatten_settings, write_report
+from presafe.report.results import summary_table
 
 VOID = {"meta", "img", "br"}
 
@@ -281,3 +287,49 @@ def test_comparison_is_about_its_differences(data: ReportData) -> None:
     page = page_of(data.model_copy(update={"is_comparison": True}))
     assert "Paired differences on the same prompts: 2, of which 2 with a corrected p below 0.05." in page
     assert page.count("One test at 5 % would have found") == 2
+
+
+ODD = {
+    "NUL": "a\x00b",
+    "escape sequence": "a\x1b[31mb",
+    "turned round": "a\u202egpj.exe",
+    "isolate that never ends": "a\u2067b",
+    "half a character": "a\udcffb",
+    "no character": "a\uffffb",
+    "markup": "[/bold]x[red]",
+    "comment": "a-->b",
+}
+"""Names that a file, a folder or a server can bring with it."""
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_odd_names_break_no_figure_and_no_page(data: ReportData, tmp_path: Path, name: str) -> None:
+    # Failed first: the SVG was no XML, the page held the marks, half a character raised UnicodeEncodeError.
+    odd = ODD[name]
+    first = data.examples[1].model_copy(update={"text": odd, "answer": odd})
+    rows = [make_score(system, "on", odd, "over_refusal_rate", 0.5, low=0.4, high=0.6) for system in ("vanilla", odd)]
+    odd_data = data.model_copy(
+        update={
+            "title": odd,
+            "scores": (*data.scores, *rows),
+            "examples": (first,),
+            "recipe": data.recipe | {"name": odd},
+        }
+    )
+    page = write_report(odd_data, tmp_path).read_text(encoding="utf-8")
+    assert page == plain(page)
+    figures = sorted((tmp_path / "figures").iterdir())
+    assert len(figures) >= 4
+    for figure in figures:
+        ET.fromstring(figure.read_text(encoding="utf-8"))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert {row["suite"] for row in results["rows"]} >= {odd}  # for programs it stays what it is
+    shown = StringIO()
+    Console(file=shown, width=200).print(summary_table(odd_data))
+    assert plain(odd) in shown.getvalue().split("\n")[0]
+
+
+def test_what_may_stand_in_a_text_is_left_alone():
+    text = "Größe\t1\nשלום 👩‍🔬 \u200f a\u00a0b"
+    assert plain(text) == text
+    assert plain("a\x00\u202e\ud800b") == "a\ufffd\ufffd\ufffdb"
