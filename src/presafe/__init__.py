@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from presafe.models.decision_head import DecisionHead
     from presafe.models.loading import load_model
     from presafe.records import Prompt
-    from presafe.runs.folder import RunFolder
     from presafe.signals.classifier import Classifier, train_classifier
     from presafe.stages.report import report_data
+    from presafe.stages.run_folder import RunFolder
     from presafe.workflows.measure import measure
     from presafe.workflows.run import run_stages
 
@@ -34,7 +34,7 @@ _HOMES = {
     "PresafeError": "presafe.errors",
     "Prompt": "presafe.records",
     "Recipe": "presafe.config.recipe",
-    "RunFolder": "presafe.runs.folder",
+    "RunFolder": "presafe.stages.run_folder",
     "load_model": "presafe.models.loading",
     "load_recipe": "presafe.config.recipe",
     "load_suite": "presafe.evaluation.suites",

@@ -19,11 +19,9 @@ from presafe.models.loading import load_renderer
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.prompts.sets import built_in
 from presafe.records import HistoryPoint, Signal
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_jsonl, write_jsonl
 from presafe.stages.align import align
-from presafe.stages.respond import queries_of
-from presafe.stages.systems import alignment_queries
+from presafe.stages.run_folder import RunFolder
 from presafe.workflows.measure import measure
 
 FAMILY = re.findall(
@@ -82,12 +80,12 @@ def test_it_is_probed_and_aligned(model: ModelSettings, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text.replace("max_steps = 4", "max_steps = 2"), encoding="utf-8")
     recipe = parse_recipe(tomllib.loads(file.read_text(encoding="utf-8")), "mine")
-    run = RunFolder.open_for(tmp_path / "run", recipe, "prompts")
+    run = RunFolder.open_for(tmp_path / "run", recipe)
     # What the stages before it leave, without a teacher: a random model decides nothing.
     sampler = Sampler(recipe.model, "on", None, batch_size=4, batch_tokens=4096, max_tokens=4, seed=0)
-    own = {"own": queries_of(run, "own")}
+    own = {"own": run.workload.harmless}
     sample_responses("own", own, {"own": [refusal_strings()]}, sampler, run.path / "responses" / "own")
-    queries = alignment_queries(recipe)
+    queries = run.workload.alignment
     signals = [Signal(prompt_id=query.id, probability=0.9 if query.expect == "refuse" else 0.1) for query in queries]
     write_jsonl(run.path / "signals" / "signals.jsonl", signals)
     align(run)

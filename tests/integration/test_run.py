@@ -13,9 +13,9 @@ from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 
 from presafe.records import HistoryPoint, Response, Signal
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import evaluated_systems
 
 KILL_AT = (

@@ -22,10 +22,9 @@ from presafe.internals.views import views_of
 from presafe.models.loading import LoadedModel, release_model
 from presafe.models.rendering import Renderer
 from presafe.records import Signal, Thinking
-from presafe.runs.folder import RunFolder
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import evaluate
-from presafe.stages.systems import alignment_queries, check_prompts
+from presafe.stages.run_folder import RunFolder
 from presafe.stats.intervals import wilson
 from presafe.workflows.internals import look
 
@@ -87,8 +86,8 @@ def run(
         (folder / f"{name}.jsonl").write_text("".join(lines))
     (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
     recipe = load_recipe(folder / "tiny.toml")
-    run = RunFolder.open_for(folder / "run", recipe, check_prompts(recipe))
-    queries = [query for query in alignment_queries(recipe) if query.expect == "refuse"]
+    run = RunFolder.open_for(folder / "run", recipe)
+    queries = [query for query in run.workload.alignment if query.expect == "refuse"]
     signals = {query.id: Signal(prompt_id=query.id, probability=0.9) for query in queries}
     fit(
         make_model(),

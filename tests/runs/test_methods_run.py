@@ -17,11 +17,12 @@ from presafe.methods.registry import methods, training_of
 from presafe.models.decision_head import has_head
 from presafe.models.sampling import logged_suites
 from presafe.records import HistoryPoint, PositionScore, Score
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.respond import responses_of
-from presafe.stages.systems import System, check_prompts, evaluated_systems, safety_data
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import System, evaluated_systems
+from presafe.stages.workload import Workload
 from presafe.workflows.compare import compare_folders
 from presafe.workflows.run import run_stages
 
@@ -119,20 +120,20 @@ def test_compare_reads_prefilled_systems_without_seed(whole: Any, tmp_path: Path
 
 def test_safety_data_skips_questions_of_a_suite(whole: Any) -> None:
     # of four, one is a held-out prompt in capitals
-    assert [trace.response.answer for trace in safety_data(whole.recipe, "star1")] == ["No 1.", "No 2.", "No 3."]
+    assert [trace.response.answer for trace in Workload(whole.recipe).published["star1"]] == ["No 1.", "No 2.", "No 3."]
 
 
 def test_changed_data_file_changes_the_prompts_hash(whole: Any, tmp_path: Path) -> None:
-    before = check_prompts(whole.recipe)
+    before = Workload(whole.recipe).sha256
     file = whole.recipe.align.data["star1"].file
     kept = tmp_path / "kept.json"
     shutil.copy(file, kept)
     try:
         file.write_text(kept.read_text().replace("No 2.", "Never."))
-        assert check_prompts(whole.recipe) != before
+        assert Workload(whole.recipe).sha256 != before
         file.unlink()
         with pytest.raises(PromptError, match="No such file"):
-            check_prompts(whole.recipe)
+            Workload(whole.recipe).check()
     finally:
         shutil.copy(kept, file)
 

@@ -14,7 +14,7 @@ from presafe.internals.decision import decision_scores
 from presafe.models.decision_head import RefusalStart
 from presafe.models.loading import load_model
 from presafe.records import OperatingPoint
-from presafe.stages.systems import classifier_queries
+from presafe.stages.workload import Workload
 from presafe.workflows.run import run_stages
 
 
@@ -44,7 +44,7 @@ def test_run_scales_its_adapter_once_despite_a_kill(
     # What it says of the harmless queries is what the exported adapter does.
     loaded = load_model(settings.model.address, adapter=folder / "adapter")
     scores = decision_scores(
-        loaded, [query.text for query in classifier_queries(settings) if query.expect == "comply"], start, None
+        loaded, [query.text for query in Workload(settings).classifier if query.expect == "comply"], start, None
     )
     assert sum(score.weakest_logit > 0 for score in scores) == point.refused
 

@@ -20,6 +20,7 @@ from presafe.alignment.fit import HISTORY
 from presafe.cli.study import study as study_command
 from presafe.records import HistoryPoint
 from presafe.runs.io import read_jsonl
+from presafe.stages.workload import Workload
 from presafe.study import runner as study_stage
 from presafe.study.runner import Standing, run_study
 from presafe.study.spec import load_study, study_runs
@@ -213,7 +214,7 @@ def test_study_takes_runs_finished_by_another_process(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(resumed_study[0] / "runs", tmp_path / "one" / "runs")
-    nothing_yet = [Standing(run, None) for run in study_runs(load_study(study_file))]
+    nothing_yet = [Standing(run, None, Workload(run.recipe)) for run in study_runs(load_study(study_file))]
     monkeypatch.setattr(study_stage, "standing", lambda *_: nothing_yet)  # as it was before the neighbour began
     run_study(load_study(study_file), tmp_path / "two")
     assert capsys.readouterr().err.count("done before") == 4

@@ -23,13 +23,14 @@ from presafe.config.recipe import Source, load_recipe
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
 from presafe.records import Difference, HistoryPoint, Score, Signal
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_jsonl
 from presafe.signals.classifier import Classifier
 from presafe.stages.align import system_rows
 from presafe.stages.evaluate import differences_file
 from presafe.stages.respond import decisions_of, responses_of
-from presafe.stages.systems import System, alignment_queries
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import System
+from presafe.stages.workload import Workload
 from presafe.workflows.run import run_stages
 
 
@@ -65,7 +66,7 @@ def test_classifier_can_read_the_teachers_answers(run: RunFolder, recipe: Path, 
     settings = load_recipe(recipe)
     signal = settings.signal.model_copy(update={"reads": "query_and_answer", "epochs": 30, "learning_rate": 1e-2})
     both = run_stages(settings.model_copy(update={"signal": signal}), tmp_path / "run", "signal")
-    queries = [query.text for query in alignment_queries(both.recipe)]
+    queries = [query.text for query in both.workload.alignment]
     decided = [response.answer for response in responses_of(both, "decided")]
     classifier = Classifier(both.path / "signals" / "classifier", signal)
     of_run = [signal.probability for signal in read_jsonl(both.path / "signals" / "signals.jsonl", Signal)]
@@ -97,13 +98,13 @@ def test_cot_off_is_trained_and_measured(recipe: Path, tmp_path: Path) -> None:
     responses = {response.prompt_id: response for response in responses_of(run, "own_off")}
     kept = [
         query.text
-        for query in alignment_queries(both)
+        for query in Workload(both).alignment
         if responses[query.id].verdict == ("refuse" if query.expect == "refuse" else "comply")
     ]
     assert kept  # the model is not perfect on queries that it was not taught
     ours, signals = System("presafe", 0, "on"), read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
     renderer = load_renderer(model.address)
-    every = thinking_off_rows(alignment_queries(both), responses, renderer)
+    every = thinking_off_rows(Workload(both).alignment, responses, renderer)
     rows = system_rows(run, ours, renderer, responses_of(run, "own"), signals, every)
     off = [row for row in rows if row.kind == "thinking_off"]
     assert len(off) == min(len(kept), len(rows) - len(off))

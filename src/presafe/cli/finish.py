@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from presafe.runs.folder import RunFolder
 from presafe.runtime.progress import PlainConsole
+from presafe.stages.run_folder import RunFolder
 
 
 def finish(run: RunFolder) -> None:

@@ -19,9 +19,10 @@ def look(
 ) -> None:
     """Look inside an evaluated run: probes, directions and a plane by layer, CoT on and off, into its report."""
     from presafe.cli.finish import finish
-    from presafe.runs.folder import RunFolder, locked, timed
+    from presafe.runs.folder import locked, timed
     from presafe.stages.report import check_evaluated
     from presafe.stages.report import report as write
+    from presafe.stages.run_folder import RunFolder
     from presafe.workflows.internals import look as look_inside
 
     run = RunFolder.existing(folder)

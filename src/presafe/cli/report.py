@@ -11,9 +11,10 @@ import typer
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Write a run's report again, for example after an update of presafe."""
     from presafe.cli.finish import finish
-    from presafe.runs.folder import RunFolder, locked
+    from presafe.runs.folder import locked
     from presafe.stages.report import check_evaluated
     from presafe.stages.report import report as write
+    from presafe.stages.run_folder import RunFolder
 
     run = RunFolder.existing(folder)
     with locked(folder):

@@ -26,8 +26,8 @@ def run(
     """Run a recipe; the same command again goes on where it stopped."""
     from presafe.cli.finish import finish
     from presafe.config.recipe import load_recipe
-    from presafe.runs.folder import STAGES
     from presafe.runtime.launcher import is_main_process
+    from presafe.stages.run_folder import STAGES
     from presafe.workflows.run import run_stages
 
     if until not in STAGES:

@@ -31,9 +31,9 @@ def study(
 
     if show:
         runs = standing(settings, folder)
-        for run, result in runs:
+        for run, result, _ in runs:
             print(f"{'missing' if result is None else 'done':8} {run.name}")
-        print(f"{sum(result is not None for _, result in runs)} of {len(runs)} runs are done")
+        print(f"{sum(result is not None for _, result, _ in runs)} of {len(runs)} runs are done")
         return
     run_study(settings, folder)
     print(f"study: {folder / 'study.md'}")

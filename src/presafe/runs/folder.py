@@ -14,130 +14,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from presafe.config.recipe import Recipe, parse_recipe
+from presafe.config.recipe import Recipe
 from presafe.errors import RunError
 from presafe.records import Record
-from presafe.runs.io import disk_error, read_json, read_jsonl, set_aside, write_json, write_text
+from presafe.runs.io import disk_error, read_json, read_jsonl, set_aside, write_json
 from presafe.runs.manifest import RESTORE, Origins, build_manifest, continued, manifest_of
 from presafe.runs.ownership import check_ours
 from presafe.runtime.progress import console
 
-Stage = Literal["respond", "signal", "align", "evaluate", "report"]
-STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
-
 R = TypeVar("R", bound=Record)
-
-
-class RunFolder:
-    """One run on disk.
-
-    Args:
-        path: The folder. `open_for` creates or continues one, `existing` reads one.
-        recipe: Its settings.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path, self.recipe = path, recipe
-
-    @classmethod
-    def open_for(cls, path: Path, recipe: Recipe, prompts_sha256: str, origins: Origins | None = None) -> RunFolder:
-        """Create the folder for a recipe and its prompts, or continue one that was made with the same.
-
-        Args:
-            path: The folder.
-            recipe: The recipe.
-            prompts_sha256: As `build_manifest`.
-            origins: As `build_manifest`.
-
-        Raises:
-            RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
-        """
-        run = cls(path, recipe)
-        if not run.recipe_path.exists():
-            begin(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, origins)
-        else:
-            check_same_recipe(path, cls.existing(path).recipe, recipe)
-            _continue(path, prompts_sha256)
-        return run
-
-    @classmethod
-    def existing(cls, path: Path) -> RunFolder:
-        """Read a run folder.
-
-        Raises:
-            RunError: there is no run in it, or its settings were changed after it was made.
-            RecipeError: its settings are not those of a run.
-        """
-        file = path / "recipe.json"
-        if not file.exists():
-            raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
-        settings = read_json(file)
-        recipe = parse_recipe(settings, str(file))
-        manifest = manifest_of(path, settings)
-        # Read by today's presafe, as in `check_same_recipe`: a setting that is new since then has its default in both.
-        made_with = parse_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
-        if changed := _changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
-            raise RunError(f"{file} was changed after the run was made ({changed}).", RESTORE)
-        return cls(path, recipe)
-
-    @property
-    def recipe_path(self) -> Path:
-        return self.path / "recipe.json"
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.path / "manifest.json"
-
-    def manifest(self) -> dict[str, Any]:
-        """What made this run.
-
-        Raises:
-            RunError: as `manifest_of`.
-        """
-        return manifest_of(self.path)
-
-    def timings(self) -> dict[str, float]:
-        """Seconds spent in each stage, over all sessions that ended in order."""
-        return timings_of(self.path)
-
-    def is_done(self, stage: Stage) -> bool:
-        return (self.path / "stages" / stage).exists()
-
-    def not_done(self) -> list[Stage]:
-        """Return the stages without a mark, in order."""
-        return [stage for stage in STAGES if not self.is_done(stage)]
-
-    def hint_to_redo(self, stage: Stage) -> str:
-        """Return what to do where a file of a finished stage is damaged."""
-        return f"Delete {self.path / 'stages' / stage} and continue with `presafe run`: what is whole is kept."
-
-    def make_due(self, stage: Stage) -> None:
-        """Take away the marks of a stage and of those after it, which read what it writes.
-
-        A mark that is a link belongs to the store of a study (`study/sharing.py`), whose key decides what it holds.
-
-        Raises:
-            RunError: the folder cannot be written.
-        """
-        for later in STAGES[STAGES.index(stage) :]:
-            mark = self.path / "stages" / later
-            try:
-                if not mark.is_symlink():
-                    mark.unlink(missing_ok=True)
-            except OSError as error:
-                raise disk_error(mark, error) from error
-
-    @contextmanager
-    def working_on(self, stage: Stage) -> Iterator[None]:
-        """Time a stage and, unless it fails, mark it as done; the stages after it are due again."""
-        self.make_due(stage)
-        with timed(self.path, stage):
-            yield
-        write_text(self.path / "stages" / stage, "done\n")
 
 
 def timings_of(folder: Path) -> dict[str, float]:

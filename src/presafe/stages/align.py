@@ -25,23 +25,16 @@ from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
 from presafe.records import Response, Signal
-from presafe.runs.folder import RunFolder, say_set_aside
+from presafe.runs.folder import say_set_aside
 from presafe.runtime.launcher import alone, claim_device, is_main_process, launched, part
 from presafe.runtime.memory import free_bytes, free_memory
 from presafe.runtime.progress import console
 from presafe.runtime.workers import side_by_side
 from presafe.stages.operating_point import OPERATING_POINT, operating_point, set_operating_points, unscaled
 from presafe.stages.respond import responses_of, trains_thinking_off
+from presafe.stages.run_folder import RunFolder
 from presafe.stages.signal import signals_of
-from presafe.stages.systems import (
-    System,
-    aligned_systems,
-    alignment_queries,
-    harmless_queries,
-    history_of,
-    safety_data,
-    system_folder,
-)
+from presafe.stages.systems import System, aligned_systems, history_of, system_folder
 
 _RESERVE, _WEIGHTS = 2 * 2**30, 4
 """Free memory a training takes beside others: bytes, and so many times its weights. SmolThink's take half of it."""
@@ -166,12 +159,12 @@ def system_rows(
         PromptError: the file that it learns from cannot be read.
     """
     recipe, training = run.recipe, training_of(system.name)
-    prompts, responses = alignment_queries(recipe), list(own)
+    prompts, responses = list(run.workload.alignment), list(own)
     if training.steering:
         responses += responses_of(run, system.name)
     if training.needs_data:
-        traces = safety_data(recipe, system.name)
-        prompts = [*(trace.prompt for trace in traces), *harmless_queries(recipe)]
+        traces = run.workload.published[system.name]
+        prompts = [*(trace.prompt for trace in traces), *run.workload.harmless]
         responses += [trace.response for trace in traces]
     rows = alignment_rows(
         prompts,
@@ -206,7 +199,7 @@ def _off_rows(run: RunFolder) -> list[AlignmentRow]:
     model = run.recipe.model
     said = {response.prompt_id: response for response in responses_of(run, "own_off")}
     renderer = load_renderer(model.address, model.family, model.tokenizer)
-    rows = thinking_off_rows(alignment_queries(run.recipe), said, renderer)
+    rows = thinking_off_rows(run.workload.alignment, said, renderer)
     if not rows:
         raise SignalError(
             f"none of {len(said)} answers with CoT off is as its query expects, so there is nothing to keep.",

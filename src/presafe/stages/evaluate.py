@@ -32,24 +32,17 @@ from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
-from presafe.runs.folder import RunFolder, read_records, say_set_aside
+from presafe.runs.folder import read_records, say_set_aside
 from presafe.runs.io import write_jsonl
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
-from presafe.stages.systems import (
-    DECIDED,
-    System,
-    adapter_of,
-    evaluated_systems,
-    evaluation_suites,
-    label_of,
-    system_folder,
-)
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import DECIDED, System, adapter_of, evaluated_systems, label_of, system_folder
 
 
 def evaluate(run: RunFolder) -> None:
     """Sample and score every system."""
-    suites, settings = evaluation_suites(run.recipe), run.recipe.evaluate
+    suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
@@ -84,12 +77,12 @@ def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Respons
         RunError: the stage has not finished.
     """
     folder = run.path / "evaluation" / label_of(run, system)
-    return load_responses(folder, system.thinking, evaluation_suites(run.recipe))
+    return load_responses(folder, system.thinking, run.workload.suites)
 
 
 def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     recipe = run.recipe
-    suites = evaluation_suites(recipe)
+    suites = run.workload.suites
     return sample_responses(
         label_of(run, system),
         suites,
@@ -160,7 +153,7 @@ def scores_of_run(run: RunFolder) -> list[Score]:
 
 def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
     """Return the prompts to refuse and to comply with, by suite."""
-    suites = {name: prompts for name, prompts in evaluation_suites(run.recipe).items() if prompts[0].expect in DECIDED}
+    suites = {name: prompts for name, prompts in run.workload.suites.items() if prompts[0].expect in DECIDED}
     return [(suite, prompt) for suite, prompts in suites.items() for prompt in prompts]
 
 

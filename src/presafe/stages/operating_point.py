@@ -17,12 +17,12 @@ from presafe.methods.registry import training_of
 from presafe.models.adapters import with_adapter
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
 from presafe.records import OperatingPoint, Prompt
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_record, write_text
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
 from presafe.runtime.workers import ForEach
 from presafe.stages.respond import decisions_of
+from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, aligned_systems, system_folder
 
 OPERATING_POINT = "operating_point.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
@@ -17,12 +17,13 @@ from presafe.records import (
 )
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
-from presafe.runs.folder import RunFolder, read_records
+from presafe.runs.folder import read_records
 from presafe.runs.io import read_record
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
-from presafe.stages.systems import DECIDED, System, evaluated_systems, evaluation_suites, history_of
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import DECIDED, System, evaluated_systems, history_of
 
 _EXAMPLES = 5
 """Prompts shown of each suite."""
@@ -62,7 +63,7 @@ def report_data(run: RunFolder) -> ReportData:
     card = read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
-    suites = evaluation_suites(run.recipe)
+    suites = run.workload.suites
     said = {system: responses_by_suite(run, system) for system in shown}
     return ReportData(
         title=run.recipe.name,
@@ -101,7 +102,7 @@ def _classifier_scores(card: ClassifierCard) -> list[Score]:
 
 
 def _places(
-    suites: Mapping[str, list[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
+    suites: Mapping[str, Sequence[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
 ) -> list[RefusalPlaces]:
     """Where the answers to prompts to refuse and to comply with refuse, CoT on."""
     return [
@@ -112,7 +113,9 @@ def _places(
     ]
 
 
-def _examples(suites: Mapping[str, list[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]) -> list[Example]:
+def _examples(
+    suites: Mapping[str, Sequence[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
+) -> list[Example]:
     """The first prompts of each suite, from every system."""
     examples = []
     for system, responses in said.items():

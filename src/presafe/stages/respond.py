@@ -1,34 +1,81 @@
-"""Stage 1: sample the teacher with CoT off, and the model's own answers, which it is to keep.
+"""Stage 1: sample the teacher with CoT off, and the model's own answers, which it should keep.
 
-responses/teacher   classifier queries, CoT off, by the teacher: their verdicts are the teacher's decisions
-responses/traces    those kept to measure the classifier, CoT on: it is also measured on their thoughts
-responses/own       harmless alignment queries, CoT on: what the model is to keep
-responses/decided   alignment queries, CoT off, by the teacher: for a classifier that also reads its answers
-responses/own_off   alignment queries, CoT off: what the model is to keep there (`align.thinking_off_share`)
-responses/<method>  harmful alignment queries after the method's instruction to refuse, CoT on (ThinkSafe)
+    responses/<set>/    one folder of logs per response set; `_SETS` says which there are, and who answers what
+
+A method that learns from the model's own refusals (ThinkSafe) has a set of its own, named after it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from presafe.config.recipe import Recipe
 from presafe.judges.scorers import refusal_strings
 from presafe.methods.registry import trained, training_of
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import Prompt, Response, Thinking
-from presafe.runs.folder import RunFolder
 from presafe.runtime.progress import console
 from presafe.signals.classifier import DecisionSplit, split_decisions
-from presafe.stages.systems import alignment_queries, classifier_queries, harmless_queries, steered_queries
+from presafe.stages.run_folder import RunFolder
 
-_PARTS = ("teacher", "traces", "own")
-_BY_TEACHER = ("teacher", "decided")
-_THINKING_OFF = (*_BY_TEACHER, "own_off")
+
+def reads_answers(recipe: Recipe) -> bool:
+    """Return whether the classifier also reads the teacher's answers, so that the alignment queries need some."""
+    return recipe.signal.reads == "query_and_answer"
+
+
+def trains_thinking_off(recipe: Recipe) -> bool:
+    """Return whether rows with CoT off are trained on, so that the model's own answers with CoT off are needed."""
+    return recipe.align.thinking_off_share > 0
+
+
+@dataclass(frozen=True)
+class ResponseSet:
+    """One set of answers that stage 1 samples."""
+
+    name: str
+    """Its folder in `responses/`."""
+    queries: Literal["classifier", "traces", "harmless", "alignment", "harmful"]
+    """Which queries are asked; "traces" are the decisions kept to measure the classifier."""
+    thinking: Thinking
+    by_teacher: bool = False
+    """Whether the recipe's teacher answers, not the model itself."""
+    is_needed: Callable[[Recipe], bool] = lambda recipe: True
+    instruction: str = ""
+    """Text put before each query."""
+
+
+_SETS = (
+    ResponseSet("teacher", "classifier", "off", by_teacher=True),  # its verdicts are the teacher's decisions
+    ResponseSet("traces", "traces", "on"),  # the classifier is also measured on thoughts
+    ResponseSet("own", "harmless", "on"),  # what the model should keep
+    ResponseSet("decided", "alignment", "off", by_teacher=True, is_needed=reads_answers),
+    ResponseSet("own_off", "alignment", "off", is_needed=trains_thinking_off),
+)
+
+
+def response_sets(recipe: Recipe) -> list[ResponseSet]:
+    """Return the sets that a recipe needs, in the order in which they are sampled."""
+    return [*(one for one in _SETS if one.is_needed(recipe)), *map(_steered_set, steered_methods(recipe))]
+
+
+def steered_methods(recipe: Recipe) -> list[str]:
+    """Return the methods of a recipe that learn from the model's own refusals."""
+    return [name for name in trained(recipe.align.systems) if training_of(name).steering]
+
+
+def _steered_set(method: str) -> ResponseSet:
+    return ResponseSet(method, "harmful", "on", instruction=f"{training_of(method).steering}\n\n")
+
+
+def _set_named(name: str) -> ResponseSet:
+    return next((one for one in _SETS if one.name == name), None) or _steered_set(name)
 
 
 class Decision(NamedTuple):
-    """What the teacher decided about one query, and the answer that says so."""
+    """What the teacher decided about one query, and the answer that shows it."""
 
     query: Prompt
     answer: str
@@ -36,7 +83,7 @@ class Decision(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """The teacher's decisions, those with a verdict, and which are kept to measure with."""
+    """The teacher's decisions that have a verdict, and which of them are kept to measure the classifier."""
 
     judged: list[Decision]
     split: DecisionSplit
@@ -44,94 +91,70 @@ class Decisions(NamedTuple):
 
 
 def respond(run: RunFolder) -> None:
-    """Sample every part."""
+    """Sample every response set."""
     settings = run.recipe.respond
-    for part in (*_PARTS, *of_aligned(run.recipe), *steered_methods(run.recipe)):
-        thinking = _thinking(part)
-        said = sample_responses(
-            part,
-            {part: queries_of(run, part)},
-            {part: [refusal_strings()]},
+    for one in response_sets(run.recipe):
+        responses = sample_responses(
+            one.name,
+            {one.name: _queries(run, one)},
+            {one.name: [refusal_strings()]},
             Sampler(
-                model=(settings.teacher if part in _BY_TEACHER else None) or run.recipe.model,
-                thinking=thinking,
+                model=(settings.teacher if one.by_teacher else None) or run.recipe.model,
+                thinking=one.thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
                 batch_tokens=settings.batch_tokens,
-                max_tokens=settings.teacher_max_tokens if thinking == "off" else settings.max_tokens,
+                max_tokens=settings.teacher_max_tokens if one.thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
             ),
-            run.path / "responses" / part,
-        )[part]
-        cut = sum(response.truncated for response in said)
-        unjudged = sum(response.verdict == "unjudged" for response in said)
-        console.print(f"  {part}: {len(said)} answers, {cut} thoughts truncated, {unjudged} without a verdict")
+            run.path / "responses" / one.name,
+        )[one.name]
+        num_cut = sum(response.truncated for response in responses)
+        num_unjudged = sum(response.verdict == "unjudged" for response in responses)
+        console.print(
+            f"  {one.name}: {len(responses)} answers, {num_cut} thoughts truncated, {num_unjudged} without a verdict"
+        )
 
 
-def steered_methods(recipe: Recipe) -> list[str]:
-    """The methods of a recipe that learn from the model's own refusals."""
-    return [name for name in trained(recipe.align.systems) if training_of(name).steering]
+def responses_of(run: RunFolder, name: str) -> list[Response]:
+    """Return the responses of one set, in the order of its queries.
 
-
-def reads_answers(recipe: Recipe) -> bool:
-    """Whether the classifier reads the teacher's answers, so that those to the alignment queries are needed, too."""
-    return recipe.signal.reads == "query_and_answer"
-
-
-def trains_thinking_off(recipe: Recipe) -> bool:
-    """Whether rows with CoT off are trained on, so that the model's own answers then are needed."""
-    return recipe.align.thinking_off_share > 0
-
-
-def of_aligned(recipe: Recipe) -> list[str]:
-    """The parts in which all alignment queries are answered with CoT off, where the recipe needs them."""
-    needed = {"decided": reads_answers(recipe), "own_off": trains_thinking_off(recipe)}
-    return [part for part, is_needed in needed.items() if is_needed]
-
-
-def _thinking(part: str) -> Thinking:
-    return "off" if part in _THINKING_OFF else "on"
-
-
-def queries_of(run: RunFolder, part: str) -> list[Prompt]:
-    """The queries of one part: teacher, traces, own, decided, own_off, or a method's name.
-
-    Those of the traces are known once the teacher has decided.
-    """
-    if part == "traces":
-        decisions = decisions_of(run)
-        return [decisions.judged[index].query for index in decisions.split.held_out]
-    of = {
-        "teacher": classifier_queries,
-        "own": harmless_queries,
-        "decided": alignment_queries,
-        "own_off": alignment_queries,
-    }
-    return of[part](run.recipe) if part in of else steered_queries(run.recipe, part)
-
-
-def responses_of(run: RunFolder, part: str) -> list[Response]:
-    """What was said in one part, in the order of `queries_of`.
+    Args:
+        run: The run.
+        name: Name of the set: teacher, traces, own, decided, own_off, or a method's.
 
     Raises:
         RunError: the stage has not finished.
     """
-    queries = {part: queries_of(run, part)}
-    return load_responses(run.path / "responses" / part, _thinking(part), queries)[part]
+    one = _set_named(name)
+    return load_responses(run.path / "responses" / name, one.thinking, {name: _queries(run, one)})[name]
 
 
 def decisions_of(run: RunFolder) -> Decisions:
-    """The teacher's decisions, split the same way every time.
+    """Return the teacher's decisions, split the same way every time.
 
     Raises:
         RunError: the teacher has not been sampled.
-        SignalError: it decided everything alike.
+        SignalError: the teacher decided everything alike.
     """
-    pairs = list(zip(queries_of(run, "teacher"), responses_of(run, "teacher"), strict=True))
+    pairs = list(zip(run.workload.classifier, responses_of(run, "teacher"), strict=True))
     judged = [
         Decision(query, response.answer, response.verdict == "refuse")
         for query, response in pairs
         if response.verdict != "unjudged"
     ]
-    split = split_decisions([each.refused for each in judged], run.recipe.signal.held_out, run.recipe.signal.seed)
+    split = split_decisions(
+        [decision.refused for decision in judged], run.recipe.signal.held_out, run.recipe.signal.seed
+    )
     return Decisions(judged, split, len(pairs) - len(judged))
+
+
+def _queries(run: RunFolder, one: ResponseSet) -> Sequence[Prompt]:
+    """Return the queries of a set; those of the traces are known once the teacher has decided."""
+    if one.queries == "traces":
+        decisions = decisions_of(run)
+        return [decisions.judged[index].query for index in decisions.split.held_out]
+    queries: Sequence[Prompt] = getattr(run.workload, one.queries)
+    if not one.instruction:
+        return queries
+    return [query.model_copy(update={"text": one.instruction + query.text}) for query in queries]

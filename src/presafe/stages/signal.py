@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from presafe.errors import RunError
 from presafe.records import Signal
-from presafe.runs.folder import RunFolder, read_records
+from presafe.runs.folder import read_records
 from presafe.runs.io import write_jsonl, write_text
 from presafe.signals.calibration import ClassifierCard, accuracy, expected_calibration_error, reliability
 from presafe.signals.classifier import Classifier, train_classifier
 from presafe.stages.respond import decisions_of, reads_answers, responses_of
-from presafe.stages.systems import alignment_queries
+from presafe.stages.run_folder import RunFolder
 
 
 def signal(run: RunFolder) -> None:
@@ -52,7 +52,7 @@ def signal(run: RunFolder) -> None:
         teacher_unjudged=decisions.num_unjudged,
         bins=tuple(reliability(found, labels)),
     )
-    aligned = alignment_queries(run.recipe)
+    aligned = run.workload.alignment
     decided = [response.answer for response in responses_of(run, "decided")] if with_answers else None
     soft = classifier.probabilities([prompt.text for prompt in aligned], decided)
     signals = [Signal(prompt_id=prompt.id, probability=p) for prompt, p in zip(aligned, soft, strict=True)]
@@ -68,6 +68,6 @@ def signals_of(run: RunFolder) -> list[Signal]:
     """
     file, hint = run.path / "signals" / "signals.jsonl", run.hint_to_redo("signal")
     signals = read_records(file, Signal, hint)
-    if [each.prompt_id for each in signals] != [prompt.id for prompt in alignment_queries(run.recipe)]:
+    if [each.prompt_id for each in signals] != [prompt.id for prompt in run.workload.alignment]:
         raise RunError(f"{file} is damaged: its {len(signals)} signals are not those of the alignment queries.", hint)
     return signals

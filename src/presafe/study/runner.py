@@ -23,14 +23,16 @@ from presafe.errors import PresafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
-from presafe.runs.folder import RunFolder, check_same_recipe, locked
+from presafe.runs.folder import check_same_recipe, locked
 from presafe.runs.io import read_json, read_record, write_text
 from presafe.runs.manifest import made_by
 from presafe.runs.ownership import check_ours
 from presafe.runtime.progress import heading
 from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
-from presafe.stages.systems import check_prompts, evaluated_systems, evaluation_suites, history_of, system_folder
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import evaluated_systems, history_of, system_folder
+from presafe.stages.workload import Workload
 from presafe.study.page import write_study
 from presafe.study.records import RunResult, StudySummary
 from presafe.study.sharing import link_shared, take_training, trained_by
@@ -50,6 +52,7 @@ class Standing(NamedTuple):
 
     run: StudyRun
     result: RunResult | None
+    workload: Workload
 
 
 def standing(study: Study, out: Path) -> list[Standing]:
@@ -57,17 +60,18 @@ def standing(study: Study, out: Path) -> list[Standing]:
 
     Raises:
         RecipeError: as `study_runs`.
-        PromptError: as `check_prompts`.
+        PromptError: as `Workload.check`.
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
-    prompts: dict[str, str] = {}
+    workloads: dict[str, Workload] = {}
     found = []
     for run in study_runs(study):
-        if run.condition.name not in prompts:  # they do not depend on the seed of a training
-            prompts[run.condition.name] = check_prompts(run.recipe)
+        if run.condition.name not in workloads:  # they do not depend on the seed of a training
+            workloads[run.condition.name] = Workload(run.recipe)
+        workload = workloads[run.condition.name]
         own = _result_file(out, run)
         find = _result_that_fits if own.exists() else _result_of_a_neighbour
-        found.append(Standing(run, find(own, run, prompts[run.condition.name])))
+        found.append(Standing(run, find(own, run, workload.sha256), workload))
     return found
 
 
@@ -86,11 +90,10 @@ def run_study(study: Study, out: Path) -> StudySummary:
     with locked(out / "work"):  # which git ignores
         runs = standing(study, out)
         write_text(out / "work" / ".gitignore", "*\n")
-        results = [result for _, result in runs if result is not None]
-        for number, (run, result) in enumerate(runs, start=1):
+        results = [result for _, result, _ in runs if result is not None]
+        for number, (run, result, workload) in enumerate(runs, start=1):
             if result is None:
-                prompts_sha256 = check_prompts(run.recipe)
-                result = _result_of_a_neighbour(_result_file(out, run), run, prompts_sha256)  # done meanwhile
+                result = _result_of_a_neighbour(_result_file(out, run), run, workload.sha256)  # done meanwhile
                 if result is not None:
                     results.append(result)
             if result is not None:
@@ -100,10 +103,10 @@ def run_study(study: Study, out: Path) -> StudySummary:
                 continue
             heading(f"run {number} of {len(runs)}", f": {run.name}{_time_left(results, len(runs))}")
             folder = out / "work" / run.name
-            link_shared(run.recipe, folder, out / "work" / "shared")
+            link_shared(run.recipe, workload, folder, out / "work" / "shared")
             others = sorted(out.resolve().parent.glob("*/work/*-seed*"))
-            take_training(run.recipe, prompts_sha256, folder, others)
-            result = result_of(run, run_stages(run.recipe, folder, "evaluate"))
+            take_training(run.recipe, workload.sha256, folder, others)
+            result = result_of(run, run_stages(run.recipe, folder, "evaluate", workload))
             _write_result(out, run, result)
             results.append(result)
             write_study(summary_of(study, runs, results), out)
@@ -139,7 +142,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
     for system in own:
         settings = folder.recipe.evaluate
         said = collect_answers(
-            evaluation_suites(folder.recipe),
+            folder.workload.suites,
             responses_by_suite(folder, system),
             settings.judge,
             settings.judge_thought,
@@ -170,7 +173,7 @@ def summary_of(study: Study, runs: Sequence[Standing], results: Sequence[RunResu
     names = [condition.name for condition in study.condition]
     done = {(result.condition, result.seed) for result in results}
     ordered = sorted(results, key=lambda result: (names.index(result.condition), result.seed))
-    is_done = {run.name: (run.condition.name, run.seed) in done for run, _ in runs}
+    is_done = {run.name: (run.condition.name, run.seed) in done for run, _, _ in runs}
     return StudySummary(
         name=study.name,
         recipe=study.recipe,

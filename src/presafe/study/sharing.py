@@ -20,20 +20,14 @@ from presafe.alignment.fit import CHECKPOINTS, HISTORY
 from presafe.alignment.scale import rescale
 from presafe.config.recipe import Recipe
 from presafe.errors import PresafeError
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
 from presafe.runs.ownership import TRAINED_BY
 from presafe.stages.operating_point import OPERATING_POINT
-from presafe.stages.respond import of_aligned, reads_answers
-from presafe.stages.systems import (
-    aligned_systems,
-    alignment_queries,
-    classifier_queries,
-    evaluation_suites,
-    harmless_queries,
-    system_folder,
-)
+from presafe.stages.respond import reads_answers, response_sets
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import aligned_systems, system_folder
+from presafe.stages.workload import Workload
 from presafe.study.records import TrainedBy
 
 
@@ -45,13 +39,12 @@ class Part(NamedTuple):
     decided_by: tuple[Any, ...]
 
 
-def shared_parts(recipe: Recipe) -> list[Part]:
+def shared_parts(recipe: Recipe, workload: Workload) -> list[Part]:
     """The parts of a run folder that do not depend on what is trained.
 
     Raises:
         PromptError: as `load_source`.
     """
-    classifier, aligned = classifier_queries(recipe), alignment_queries(recipe)
     # A setting that came later decides nothing at its default, and `aligned_thinking` nothing of the model as it came:
     # without it, what was made before it is still found.
     later = {"aligned_thinking", *(["judge_thought"] if recipe.evaluate.judge_thought is None else [])}
@@ -59,14 +52,19 @@ def shared_parts(recipe: Recipe) -> list[Part]:
     model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json", exclude=later)
     asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
     signal = recipe.signal.model_dump(mode="json", exclude=set() if with_answers else {"reads"})
-    decided = (model, asked, sha256_of_prompts([classifier]))
-    signals = (*decided, signal, sha256_of_prompts([aligned]))
-    vanilla = (model, evaluate, sha256_of_prompts(evaluation_suites(recipe).values()))
+    aligned = sha256_of_prompts([workload.alignment])
+    decided = (model, asked, sha256_of_prompts([workload.classifier]))
+    signals = (*decided, signal, aligned)
+    vanilla = (model, evaluate, sha256_of_prompts(workload.suites.values()))
     return [
         Part("responses/teacher", True, decided),
         Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
-        Part("responses/own", True, (model, asked, sha256_of_prompts([harmless_queries(recipe)]))),
-        *(Part(f"responses/{part}", True, (model, asked, sha256_of_prompts([aligned]))) for part in of_aligned(recipe)),
+        Part("responses/own", True, (model, asked, sha256_of_prompts([workload.harmless]))),
+        *(
+            Part(f"responses/{one.name}", True, (model, asked, aligned))
+            for one in response_sets(recipe)
+            if one.queries == "alignment"
+        ),
         Part("signals", True, signals),
         Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
         Part("evaluation/vanilla-on", True, vanilla),
@@ -76,14 +74,14 @@ def shared_parts(recipe: Recipe) -> list[Part]:
     ]
 
 
-def link_shared(recipe: Recipe, folder: Path, store: Path) -> None:
+def link_shared(recipe: Recipe, workload: Workload, folder: Path, store: Path) -> None:
     """Put the links into a run folder, new or begun; what they point to may not be there yet.
 
     Raises:
         PromptError: as `shared_parts`.
         RunError: a folder cannot be written.
     """
-    for part in shared_parts(recipe):
+    for part in shared_parts(recipe, workload):
         link, target = folder / part.path, store / sha256_of(part.decided_by)[:16] / part.path
         try:
             (target if part.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
@@ -101,7 +99,7 @@ def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Seq
 
     Args:
         recipe: The run's settings.
-        prompts_sha256: Of all its prompts, those that it is measured on included, as `check_prompts`.
+        prompts_sha256: Of all its prompts, those that it is measured on included, as `Workload.sha256`.
         folder: The run folder; one that is begun is left as it is.
         others: Run folders, whole or not; what is none of one is passed over.
 

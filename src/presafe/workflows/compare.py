@@ -21,10 +21,10 @@ from presafe.records import Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.formatting import SYSTEMS, in_known_order
 from presafe.report.page import write_report
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_json, write_json, write_jsonl
 from presafe.runs.manifest import build_manifest, sha256_of
 from presafe.runs.ownership import COMPARISON, check_ours
+from presafe.stages.run_folder import RunFolder
 
 _FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
 """Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""

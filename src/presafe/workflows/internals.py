@@ -21,20 +21,12 @@ from presafe.internals.views import store_views, stored_views
 from presafe.models.address import need_weights
 from presafe.models.loading import shared_model
 from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, StatePoint, Thinking
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import write_json
 from presafe.runs.manifest import continued
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
-from presafe.stages.systems import (
-    DECIDED,
-    System,
-    adapter_of,
-    aligned_systems,
-    alignment_queries,
-    evaluation_suites,
-    label_of,
-)
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import DECIDED, System, adapter_of, aligned_systems, label_of
 from presafe.stats.auroc import auroc
 from presafe.stats.bootstrap import ranking_interval
 
@@ -116,7 +108,7 @@ def fit_prompts(run: RunFolder, limit: int) -> list[Prompt]:
 
     The harmless ones are the queries to comply with; if there are only problems, the problems.
     """
-    queries = alignment_queries(run.recipe)
+    queries = run.workload.alignment
     harmful = [query for query in queries if query.expect == "refuse"]
     to_comply_with = [query for query in queries if query.expect == "comply"]
     harmless = to_comply_with or [query for query in queries if query.expect != "refuse"]
@@ -131,7 +123,7 @@ def suite_prompts(run: RunFolder, limit: int) -> dict[str, list[Prompt]]:
     """
     suites = {
         name: _subset(prompts, limit, run.recipe.evaluate.seed)
-        for name, prompts in evaluation_suites(run.recipe).items()
+        for name, prompts in run.workload.suites.items()
         if prompts[0].expect in DECIDED
     }
     if {prompts[0].expect for prompts in suites.values()} != {"refuse", "comply"}:

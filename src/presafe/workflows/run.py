@@ -14,15 +14,17 @@ from pathlib import Path
 
 from presafe.config.recipe import Recipe
 from presafe.models.address import need_weights
-from presafe.runs.folder import STAGES, RunFolder, Stage, locked
+from presafe.runs.folder import locked
 from presafe.runs.ownership import check_ours
 from presafe.runtime.launcher import alone, is_main_process
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, heading
-from presafe.stages.systems import aligned_systems, check_prompts, evaluation_suites, suite_origins
+from presafe.stages.run_folder import STAGES, RunFolder, Stage
+from presafe.stages.systems import aligned_systems
+from presafe.stages.workload import Workload
 
 
-def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
+def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Workload | None = None) -> RunFolder:
     """Run every stage that is not done yet; each may also be a later session or another machine.
 
     Under a launcher every process calls it. All of them need the same folder.
@@ -31,6 +33,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
         recipe: The settings.
         out: The run folder; one made with the same recipe is continued.
         until: The last stage to run.
+        workload: The recipe's prompts, where they are loaded already.
 
     Returns:
         The run folder.
@@ -47,14 +50,15 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report") -> RunFolder:
             "training an adapter",
             "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
         )
-    prompts_sha256 = check_prompts(recipe)
+    workload = workload or Workload(recipe)
+    workload.check()
     if (chosen := (recipe.evaluate.judge, recipe.evaluate.judge_thought)) != (None, None):
         from presafe.judges.scorers import check_judges  # it brings Inspect with it
 
-        check_judges(*chosen, [prompts[0].expect for prompts in evaluation_suites(recipe).values()])
+        check_judges(*chosen, [prompts[0].expect for prompts in workload.suites.values()])
     check_ours(out, "recipe.json")
     with locked(out):
-        run = RunFolder.open_for(out, recipe, prompts_sha256, suite_origins(recipe))
+        run = RunFolder.open_for(out, recipe, workload)
         _check_logs(run, until)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):

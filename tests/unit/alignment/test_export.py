@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, randomize_adapter
 
 from presafe.alignment.export import export_adapter
 from presafe.alignment.head import attach_head, save_head
@@ -18,7 +19,6 @@ from presafe.errors import ModelError, RunError
 from presafe.models.decision_head import DecisionHead
 from presafe.planning.commands import MAX_LORA_RANKS
 from presafe.planning.shapes import known_shapes
-from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, randomize_adapter
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 from trl import SFTTrainer
 
 from presafe.alignment.loss import alignment_loss, next_token_loss
 from presafe.alignment.trainer import PreSafeCollator
-from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 
 def bce(z: float, target: float) -> float:

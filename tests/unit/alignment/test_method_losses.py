@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 from presafe.alignment.trainer import pooled_states
 from presafe.models.decision_head import start_log_odds
-from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
 
 
 def gradients(trainer: Any, batch: dict[str, torch.Tensor], count: Any) -> Any:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import Row, TrainerFactory, make_model, randomize_adapter
 
 from presafe.alignment.export import export_adapter
 from presafe.alignment.scale import find_scale, rescale
-from tiny_models import Row, TrainerFactory, make_model, randomize_adapter
 
 
 @pytest.mark.parametrize(("allowed", "scale"), [(0, 0.8), (1, 0.95), (2, 1.1), (3, 1.3)])

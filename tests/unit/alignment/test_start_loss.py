@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Row, TrainerFactory, bare_model, make_model, one_batch, randomize_adapter
 
 from presafe.alignment.loss import start_loss
 from presafe.alignment.trainer import PreSafeConfig
 from presafe.errors import RecipeError, SignalError
 from presafe.models.decision_head import start_log_odds
-from tiny_models import Row, TrainerFactory, bare_model, make_model, one_batch, randomize_adapter
 
 TOKEN = 200
 """Stand-in for the first token of a refusal."""

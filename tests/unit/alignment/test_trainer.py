@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
+from tiny_training import FusedLoss
 from transformers import TrainerCallback
 
 from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
 from presafe.errors import RecipeError, RunError
-from tiny_models import Row, TrainerFactory, bare_model, head_of, make_model, one_batch, randomize_adapter
-from tiny_training import FusedLoss
 
 SHARED = (
     "max_steps",

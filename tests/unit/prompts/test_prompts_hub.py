@@ -14,7 +14,7 @@ from presafe.config.recipe import Source, load_recipe, parse_recipe
 from presafe.errors import PromptError
 from presafe.prompts.hub import hub_prompts
 from presafe.prompts.sets import load_source, load_sources
-from presafe.stages.systems import alignment_queries
+from presafe.stages.workload import Workload
 
 ROWS = [
     {"ask": "Name three green vegetables for a soup.", "label": "safe", "category": "food", "answer": 1},
@@ -110,7 +110,7 @@ def test_a_recipe_draws_its_queries_away_from_its_suites(source, tmp_path) -> No
         "respond": {"classifier_queries": [{"set": "harmful"}], "alignment_queries": [drawn]},
         "evaluate": {"suites": {"mine": {"file": str(suite), "expect": "comply"}}},
     }
-    texts = {prompt.text for prompt in alignment_queries(parse_recipe(settings, "test"))}
+    texts = {prompt.text for prompt in Workload(parse_recipe(settings, "test")).alignment}
     assert texts == {ROWS[0]["ask"], ROWS[5]["ask"], ROWS[6]["ask"]}
 
 

@@ -7,25 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from presafe.config.recipe import Recipe, parse_recipe
 from presafe.errors import RunError
 from presafe.evaluation.suites import PUBLISHED
-from presafe.runs.folder import STAGES, RunFolder, locked
+from presafe.runs.folder import locked
 from presafe.runs.io import write_json, write_text
 from presafe.runs.manifest import sha256_of_file
 from presafe.runs.ownership import check_ours
-from presafe.stages.systems import suite_origins
+from presafe.stages.run_folder import STAGES, RunFolder
+from presafe.stages.workload import Workload
 
-PROMPTS = "the hash of all prompts"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "name": "mine",
     "model": {"address": "smolthink"},
     "respond": {
         "classifier_queries": [{"set": "harmful", "n": 4}],
-        "alignment_queries": [{"set": "benign", "n": 4}],
+        "alignment_queries": [{"set": "harmful", "skip": 4, "n": 2}, {"set": "benign", "n": 4}],
     },
     "align": {"max_steps": 7},
     "evaluate": {"suites": {"sums": {"set": "arithmetic", "n": 5}}},
@@ -42,7 +43,7 @@ def changed(**align: object) -> Recipe:
 
 
 def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) -> None:
-    run = RunFolder.open_for(tmp_path / "deep" / "run", recipe, PROMPTS)
+    run = RunFolder.open_for(tmp_path / "deep" / "run", recipe)
     stored = json.loads((tmp_path / "deep" / "run" / "recipe.json").read_text(encoding="utf-8"))
     assert stored["align"]["max_steps"] == 7
     assert stored["align"]["lora_rank"] == 16  # fully resolved: defaults too
@@ -60,16 +61,16 @@ def test_a_new_folder_says_which_published_files_it_is_measured_on(
     suites = {"lies": {"suite": "advbench"}, "sums": {"set": "arithmetic", "n": 2}}
     settings = recipe.model_dump(mode="json")
     measured = parse_recipe(settings | {"evaluate": settings["evaluate"] | {"suites": suites}}, "test")
-    manifest = RunFolder.open_for(tmp_path / "run", measured, PROMPTS, suite_origins(measured)).manifest()
+    manifest = RunFolder.open_for(tmp_path / "run", measured).manifest()
     assert manifest["origins"].keys() == {"lies"}
     assert manifest["origins"]["lies"]["sha256"] == manifest["inputs"][str(file)] == sha256_of_file(file)
     assert manifest["origins"]["lies"]["published_sha256"] == PUBLISHED["advbench"].sha256
 
 
 def test_the_same_recipe_continues_and_keeps_its_manifest(tmp_path: Path, recipe: Recipe) -> None:
-    first = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    first = RunFolder.open_for(tmp_path, recipe)
     manifest = first.manifest()
-    assert RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest() == manifest
+    assert RunFolder.open_for(tmp_path, recipe).manifest() == manifest
     assert manifest["later_sessions"] == []
     assert RunFolder.existing(tmp_path).recipe == first.recipe
 
@@ -77,57 +78,62 @@ def test_the_same_recipe_continues_and_keeps_its_manifest(tmp_path: Path, recipe
 def test_a_session_with_other_code_is_added_to_the_manifest(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    first = RunFolder.open_for(tmp_path, recipe).manifest()
     monkeypatch.setattr("presafe.runs.manifest._commit", lambda: "f" * 40)
     for _ in range(2):  # the second time it is the code of the last session
-        manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+        manifest = RunFolder.open_for(tmp_path, recipe).manifest()
         assert [session["commit"] for session in manifest["later_sessions"]] == ["f" * 40]
     assert manifest["commit"] == first["commit"]
 
 
 def test_other_prompts_are_refused(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
+    respond = {**SETTINGS["respond"], "classifier_queries": [{"set": "harmful", "n": 3}]}
+    fewer = Workload(parse_recipe({**SETTINGS, "respond": respond}, "test"))
     with pytest.raises(RunError, match="other prompts"):
-        RunFolder.open_for(tmp_path, recipe, "another hash")
+        RunFolder.open_for(tmp_path, recipe, fewer)
 
 
 def test_the_folder_of_a_measurement_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "measurement.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match="holds a measurement"):
-        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+        RunFolder.open_for(tmp_path, recipe)
     assert not (tmp_path / "recipe.json").exists()
 
 
 def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
-        RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5), PROMPTS)
+        RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
     assert "lora_rank" not in str(caught.value)
     assert "--out" in caught.value.hint
     assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
 
 
 def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
-    more = {**SETTINGS, "evaluate": {"suites": {**SETTINGS["evaluate"]["suites"], "b": {"set": "benign", "n": 1}}}}  # type: ignore[index]
+    RunFolder.open_for(tmp_path, recipe)
+    more = {
+        **SETTINGS,
+        "evaluate": {"suites": {**SETTINGS["evaluate"]["suites"], "b": {"set": "benign", "skip": 9, "n": 1}}},
+    }  # type: ignore[index]
     with pytest.raises(RunError, match=r"evaluate\.suites\.b"):
-        RunFolder.open_for(tmp_path, parse_recipe(more, "test"), PROMPTS)
+        RunFolder.open_for(tmp_path, parse_recipe(more, "test"))
 
 
 def test_a_folder_from_before_a_setting_goes_on_only_where_it_has_its_default(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: a new setting of None, which changes nothing, kept every folder from going on.
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["align"].pop("head_learning_rate") is None
     assert stored["respond"]["alignment_queries"][0].pop("file") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     assert stored["align"].pop("thinking_off_share") == 0
     path.write_text(json.dumps(stored), encoding="utf-8")
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     with pytest.raises(RunError, match=r"\(align\.thinking_off_share: 0\.0 → 0\.25\)"):
-        RunFolder.open_for(tmp_path, changed(thinking_off_share=0.25), PROMPTS)
+        RunFolder.open_for(tmp_path, changed(thinking_off_share=0.25))
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
@@ -144,12 +150,12 @@ def test_a_broken_recipe_file_is_an_error_and_not_a_crash(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write") as caught:
-        RunFolder.open_for(tmp_path / "file" / "run", recipe, PROMPTS)
+        RunFolder.open_for(tmp_path / "file" / "run", recipe)
     assert "--out" in caught.value.hint
 
 
 def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:
-    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    run = RunFolder.open_for(tmp_path, recipe)
     with run.working_on("respond"):
         assert not run.is_done("respond")
     assert run.is_done("respond")
@@ -159,7 +165,7 @@ def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recip
 def test_a_stage_that_fails_is_timed_and_not_marked(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    run = RunFolder.open_for(tmp_path, recipe)
     clock = iter([100.0, 102.5])
     monkeypatch.setattr("presafe.runs.folder.time.monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt), run.working_on("align"):
@@ -171,7 +177,7 @@ def test_a_stage_that_fails_is_timed_and_not_marked(
 def test_timings_add_up_over_sessions(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.3])
     monkeypatch.setattr("presafe.runs.folder.time.monotonic", lambda: next(clock))
-    with RunFolder.open_for(tmp_path, recipe, PROMPTS).working_on("align"):
+    with RunFolder.open_for(tmp_path, recipe).working_on("align"):
         pass
     with RunFolder.existing(tmp_path).working_on("align"):
         pass
@@ -225,7 +231,7 @@ def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path: 
         folder = tmp_path / name.replace("/", "-")
         write_text(folder / name, '{"name": "an app of mine"}')
         with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*--out"):
-            RunFolder.open_for(folder, recipe, PROMPTS)
+            RunFolder.open_for(folder, recipe)
         assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
         assert (folder / name).read_text() == '{"name": "an app of mine"}'
 
@@ -233,16 +239,16 @@ def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path: 
 def test_a_folder_that_is_empty_or_was_cut_while_it_was_made_is_begun(tmp_path: Path, recipe: Recipe) -> None:
     write_text(tmp_path / "a" / ".DS_Store", "")
     write_text(tmp_path / "a" / ".lock", "")
-    RunFolder.open_for(tmp_path / "a", recipe, PROMPTS)
+    RunFolder.open_for(tmp_path / "a", recipe)
     (tmp_path / "a" / "recipe.json").unlink()  # a kill came between the two files
-    assert RunFolder.open_for(tmp_path / "a", recipe, PROMPTS).recipe == recipe
+    assert RunFolder.open_for(tmp_path / "a", recipe).recipe == recipe
 
 
 @pytest.mark.parametrize("name", ["measurement.json", "sweep.json", "comparison.json", "labels.json", "study.json"])
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path, recipe: Recipe, name: str) -> None:
     write_text(tmp_path / name, "{}")
     with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*--out"):
-        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+        RunFolder.open_for(tmp_path, recipe)
 
 
 def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
@@ -271,7 +277,7 @@ def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
 )
 def test_json_of_another_kind_is_refused_in_one_line(tmp_path: Path, recipe: Recipe, text: str, said: str) -> None:
     # Failed first: AttributeError, RecursionError, or taken as it was.
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     for name in ("recipe.json", "manifest.json"):
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -282,7 +288,7 @@ def test_json_of_another_kind_is_refused_in_one_line(tmp_path: Path, recipe: Rec
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, recipe: Recipe) -> None:
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     (tmp_path / "manifest.json").unlink()
     os.mkfifo(tmp_path / "manifest.json")
     with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is not a file"):
@@ -291,7 +297,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, recipe: Rec
 
 def test_settings_that_were_changed_after_the_run_are_refused(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: the report showed the changed settings as those of the run.
-    RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    RunFolder.open_for(tmp_path, recipe)
     for name, said in (
         ("recipe.json", r"recipe\.json was changed after the run was made \(align\.max_steps: 7 → 8\)"),
         ("manifest.json", r"manifest\.json and its settings do not fit"),
@@ -307,14 +313,14 @@ def test_settings_that_were_changed_after_the_run_are_refused(tmp_path: Path, re
 
 @pytest.mark.parametrize("key", ["later_sessions", "packages", "commit", "recipe_sha256", "created_utc"])
 def test_a_manifest_without_one_of_its_parts_is_refused(tmp_path: Path, recipe: Recipe, key: str) -> None:
-    manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    manifest = RunFolder.open_for(tmp_path, recipe).manifest()
     write_json(tmp_path / "manifest.json", manifest | {key: 7})
     with pytest.raises(RunError, match=rf"no manifest that presafe wrote: see its {key}"):
-        RunFolder.open_for(tmp_path, recipe, PROMPTS)
+        RunFolder.open_for(tmp_path, recipe)
 
 
 def test_an_older_manifest_without_settings_is_read(tmp_path: Path, recipe: Recipe) -> None:
-    manifest = RunFolder.open_for(tmp_path, recipe, PROMPTS).manifest()
+    manifest = RunFolder.open_for(tmp_path, recipe).manifest()
     del manifest["settings"], manifest["origins"]  # as in a folder of June
     write_json(tmp_path / "manifest.json", manifest)
     assert RunFolder.existing(tmp_path).recipe == recipe
@@ -329,7 +335,7 @@ def test_damaged_timings_are_set_aside_and_the_work_goes_on(
     tmp_path: Path, recipe: Recipe, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Failed first: a traceback after the stage, and at every later one.
-    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    run = RunFolder.open_for(tmp_path, recipe)
     (tmp_path / "timings.json").write_text(text, encoding="utf-8")
     (tmp_path / "timings.json.damaged").write_text("an earlier one", encoding="utf-8")
     with run.working_on("align"):
@@ -346,14 +352,14 @@ def test_a_clock_that_goes_back_takes_no_time_away(
 ) -> None:
     clock = iter([100.0, 90.0])
     monkeypatch.setattr("presafe.runs.folder.time.monotonic", lambda: next(clock))
-    with RunFolder.open_for(tmp_path, recipe, PROMPTS).working_on("align"):
+    with RunFolder.open_for(tmp_path, recipe).working_on("align"):
         pass
     assert RunFolder.existing(tmp_path).timings() == {"align": 0.0}
 
 
 def test_a_stage_that_is_done_again_makes_those_after_it_due(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: with its mark taken away, a stage was done again under results of the stages after it.
-    run = RunFolder.open_for(tmp_path, recipe, PROMPTS)
+    run = RunFolder.open_for(tmp_path, recipe)
     write_text(tmp_path / "store" / "signal", "done\n")
     for stage in ("respond", "align", "evaluate", "report"):
         write_text(tmp_path / "stages" / stage, "done\n")

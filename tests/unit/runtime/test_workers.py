@@ -97,7 +97,7 @@ def test_they_end_with_the_process_that_began_them(how, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
         # no guard against being imported: nobody who writes three lines has one
-        "import torch\nfrom test_side_by_side import wait\nfrom presafe.runtime.workers import side_by_side\n"
+        "import torch\nfrom test_workers import wait\nfrom presafe.runtime.workers import side_by_side\n"
         "torch.set_num_threads(2)\n"
         "with side_by_side(2) as for_each:\n"
         "    for_each(wait, [1, 2])\n"

@@ -11,7 +11,7 @@ import pytest
 
 from presafe.errors import RunError
 from presafe.runs.io import write_text
-from presafe.stages.systems import check_prompts
+from presafe.stages.workload import Workload
 from presafe.study.records import RunResult
 from presafe.study.runner import run_study, standing, summary_of
 from presafe.study.spec import Study, load_study, study_runs
@@ -41,7 +41,7 @@ def leave_result(study: Study, out: Path, name: str) -> Path:
         seed=run.seed,
         recipe=run.recipe.model_dump(mode="json"),
         recipe_sha256="r",
-        prompts_sha256=check_prompts(run.recipe),
+        prompts_sha256=Workload(run.recipe).sha256,
         made_by={},
         timings_s={"align": 60.0},
         training_s=60.0,
@@ -59,13 +59,13 @@ def change(path: Path, **values: Any) -> None:
 
 
 def test_a_run_with_a_result_is_done(study: Study, tmp_path: Path) -> None:
-    assert all(result is None for _, result in standing(study, tmp_path / "out"))
+    assert all(result is None for _, result, _ in standing(study, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     leave_result(study, tmp_path / "out", "strong-seed0")
     runs = standing(study, tmp_path / "out")
-    found = {run.name: result is not None for run, result in runs}
+    found = {run.name: result is not None for run, result, _ in runs}
     assert found == {"sft-seed0": False, "strong-seed0": True, "sft-seed1": False, "strong-seed1": False}
-    summary = summary_of(study, runs, [result for _, result in runs if result is not None])
+    summary = summary_of(study, runs, [result for _, result, _ in runs if result is not None])
     assert summary.done == ("strong-seed0",)
     assert summary.missing == ("sft-seed0", "sft-seed1", "strong-seed1")
 
@@ -86,7 +86,7 @@ def test_a_setting_that_came_later_has_its_default_in_older_results(study: Study
     older = json.loads(path.read_text())["recipe"]
     assert older["align"].pop("head_learning_rate") is None
     change(path, recipe=older)
-    assert sum(result is not None for _, result in standing(study, tmp_path)) == 1
+    assert sum(result is not None for _, result, _ in standing(study, tmp_path)) == 1
 
 
 def test_a_result_with_other_prompts_is_refused(study: Study, tmp_path: Path) -> None:
@@ -106,18 +106,18 @@ def test_what_a_study_beside_it_has_done_is_taken_from_there(study: Study, tmp_p
     out, beside = tmp_path / "out", tmp_path / "beside"
     for run in study_runs(study):
         leave_result(study, beside, run.name)
-    assert all(result is not None for _, result in standing(study, out))
+    assert all(result is not None for _, result, _ in standing(study, out))
     assert not out.exists()
     summary = run_study(study, out)  # calls no model: nothing is missing
     assert summary.missing == ()
     assert {path.name for path in (out / "runs").iterdir()} == {f"{run.name}.json" for run in study_runs(study)}
     shutil.rmtree(beside)
-    assert all(result is not None for _, result in standing(study, out))
+    assert all(result is not None for _, result, _ in standing(study, out))
 
 
 def test_another_run_of_that_name_beside_it_is_none_of_its_own(study: Study, tmp_path: Path) -> None:
     for name, fault in (("a", {"prompts_sha256": "other"}), ("b", {"recipe": {}}), ("c", {"seed": "none"})):
         change(leave_result(study, tmp_path / name, "sft-seed0"), **fault)
-    assert all(result is None for _, result in standing(study, tmp_path / "out"))
+    assert all(result is None for _, result, _ in standing(study, tmp_path / "out"))
     leave_result(study, tmp_path / "d", "sft-seed0")
-    assert sum(result is not None for _, result in standing(study, tmp_path / "out")) == 1
+    assert sum(result is not None for _, result, _ in standing(study, tmp_path / "out")) == 1

@@ -11,9 +11,13 @@ import pytest
 
 from presafe.config.files import overlaid
 from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
-from presafe.runs.folder import RunFolder
 from presafe.runs.io import read_json, write_json, write_text
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.workload import Workload
 from presafe.study.sharing import link_shared, shared_parts, take_training, trained_by
+
+WHOLE = recipe_settings("smolthink-135m")["respond"]["alignment_queries"]
+FEWER = [{**WHOLE[0], "n": 9}, *WHOLE[1:]]
 
 
 def changed(**settings: Any) -> Recipe:
@@ -22,7 +26,7 @@ def changed(**settings: Any) -> Recipe:
 
 def differing(left: Recipe, right: Recipe) -> set[str]:
     """Parts that the two do not share."""
-    one, other = ({part.path: part for part in shared_parts(recipe)} for recipe in (left, right))
+    one, other = ({part.path: part for part in shared_parts(recipe, Workload(recipe))} for recipe in (left, right))
     return {path for path in one.keys() | other.keys() if one.get(path) != other.get(path)}
 
 
@@ -49,7 +53,7 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
     assert differing(base, changed(align={"thinking_off_share": 0.4})) == set()
     assert differing(base, changed(align={"thinking_off_share": 0.0})) == {OWN_OFF}
     assert not {"judge_thought", "aligned_thinking", "reads"} & set(
-        re.findall(r"\w+", str(shared_parts(base)))
+        re.findall(r"\w+", str(shared_parts(base, Workload(base))))
     )  # a default decides nothing: what was made before it is found
     assert differing(base, changed(align={"refusal_target": "direct"})) == {POSITIONS}
     assert differing(base, changed(respond={"max_tokens": 50})) == {*RESPONSES, *SIGNALS}
@@ -62,17 +66,15 @@ def test_a_setting_parts_what_it_decides_and_no_more() -> None:
         OWN_OFF,
     }
     # harmful alignment queries are answered with CoT off only
-    whole = recipe_settings("smolthink-135m")["respond"]["alignment_queries"]
-    fewer = [{**whole[0], "n": 9}, *whole[1:]]
-    assert differing(base, changed(respond={"alignment_queries": fewer})) == {*SIGNALS, OWN_OFF}
+    assert differing(base, changed(respond={"alignment_queries": FEWER})) == {*SIGNALS, OWN_OFF}
 
 
 def test_what_one_run_writes_the_other_finds(tmp_path: Path) -> None:
     recipes = {"a": changed(name="a"), "b": changed(name="b", align={"seeds": [1]}), "c": changed(signal={"epochs": 2})}
     for name, recipe in recipes.items():
-        link_shared(recipe, tmp_path / name, tmp_path / "shared")
-        link_shared(recipe, tmp_path / name, tmp_path / "shared")  # a run that goes on
-    a, b, c = (RunFolder.open_for(tmp_path / name, recipe, "p") for name, recipe in recipes.items())
+        link_shared(recipe, Workload(recipe), tmp_path / name, tmp_path / "shared")
+        link_shared(recipe, Workload(recipe), tmp_path / name, tmp_path / "shared")  # a run that goes on
+    a, b, c = (RunFolder.open_for(tmp_path / name, recipe) for name, recipe in recipes.items())
     assert not (tmp_path / "a" / POSITIONS).exists()
     assert not a.is_done("signal")
     write_text(tmp_path / "a" / "responses" / "teacher" / "said.eval", "said")
@@ -88,15 +90,15 @@ def test_what_one_run_writes_the_other_finds(tmp_path: Path) -> None:
 
 
 def test_the_study_may_be_moved(tmp_path: Path) -> None:
-    link_shared(changed(), tmp_path / "here" / "a", tmp_path / "here" / "shared")
+    link_shared(changed(), Workload(changed()), tmp_path / "here" / "a", tmp_path / "here" / "shared")
     write_text(tmp_path / "here" / "a" / "signals" / "signals.jsonl", "p'")
     (tmp_path / "here").rename(tmp_path / "there")
     assert (tmp_path / "there" / "a" / "signals" / "signals.jsonl").read_text() == "p'"
 
 
-def trained(folder: Path, recipe: Recipe, prompts: str = "p") -> Path:
+def trained(folder: Path, recipe: Recipe, workload: Workload | None = None) -> Path:
     """A run folder in which one system is trained and scaled."""
-    run = RunFolder.open_for(folder, recipe, prompts)
+    run = RunFolder.open_for(folder, recipe, workload)
     to = folder / "alignment" / recipe.align.systems[0]
     write_text(to / "adapter" / "adapter_model.safetensors", folder.name)
     write_json(to / "adapter" / "adapter_config.json", {"r": 16, "lora_alpha": 0.74 * recipe.align.lora_alpha})
@@ -118,7 +120,7 @@ def test_a_training_is_taken_as_it_was_before_it_was_scaled(tmp_path: Path, rate
     to = tmp_path / "b"
     align = {**ONE, "over_refusal": rate, "max_scale": 1.2}
     recipe = changed(name="b", evaluate={"max_tokens": 50}, align=align)
-    take_training(recipe, "p", to, [tmp_path / "nothing there", other])
+    take_training(recipe, Workload(recipe).sha256, to, [tmp_path / "nothing there", other])
     taken = to / "alignment" / "sft"
     # the operating point is the other run's, and so is the scale in its adapter
     assert {path.name for path in taken.iterdir()} == {"adapter", "history.jsonl", "trained_by.json"}
@@ -128,22 +130,22 @@ def test_a_training_is_taken_as_it_was_before_it_was_scaled(tmp_path: Path, rate
     assert maker is not None
     manifest = RunFolder.existing(other).manifest()
     assert (maker.run, maker.training_s, maker.made_by["commit"]) == ("a", 300.0, manifest["commit"])
-    run = RunFolder.open_for(to, recipe, "p")  # it is begun like any other
+    run = RunFolder.open_for(to, recipe)  # it is begun like any other
     assert not run.is_done("align")
     with run.working_on("align"):
         pass
     # the next takes it from there, and it is still the first that made it
-    take_training(changed(name="c", align=ONE), "p", tmp_path / "c", [to])
+    take_training(changed(name="c", align=ONE), Workload(changed()).sha256, tmp_path / "c", [to])
     assert trained_by(tmp_path / "c" / "alignment" / "sft") == maker
 
 
 def test_a_run_that_is_begun_keeps_what_it_has(tmp_path: Path) -> None:
     other, recipe = trained(tmp_path / "a", changed(name="a", align=ONE)), changed(name="b", align=ONE)
-    RunFolder.open_for(tmp_path / "b", changed(name="b", align={**ONE, "lora_rank": 4}), "p")
-    take_training(recipe, "p", tmp_path / "b", [other])
+    RunFolder.open_for(tmp_path / "b", changed(name="b", align={**ONE, "lora_rank": 4}))
+    take_training(recipe, Workload(recipe).sha256, tmp_path / "b", [other])
     assert not (tmp_path / "b" / "alignment").exists()  # it would be trained with another rank than its recipe says
     write_text(tmp_path / "c" / "alignment" / "sft" / "history.jsonl", "of a copy that a kill cut short")
-    take_training(recipe, "p", tmp_path / "c", [other])
+    take_training(recipe, Workload(recipe).sha256, tmp_path / "c", [other])
     assert (tmp_path / "c" / "alignment" / "sft" / "history.jsonl").read_text() == "steps"
 
 
@@ -153,15 +155,15 @@ def test_another_training_is_not_taken(tmp_path: Path) -> None:
         trained(tmp_path / "steps", changed(align={**ONE, "max_steps": 9})),
         trained(tmp_path / "seed", changed(align={**ONE, "seeds": [4]})),
         trained(tmp_path / "signal", changed(align=ONE, signal={"epochs": 2})),
-        trained(tmp_path / "prompts", changed(align=ONE), prompts="others"),
+        trained(tmp_path / "prompts", changed(align=ONE), Workload(changed(respond={"alignment_queries": FEWER}))),
         trained(tmp_path / "cut", changed(align=ONE)),
         trained(tmp_path / "not scaled yet", changed(align=ONE)),
     ]
     (tmp_path / "cut" / "alignment" / "sft" / "history.jsonl").unlink()
     (tmp_path / "not scaled yet" / "stages" / "align").unlink()
-    take_training(recipe, "p", tmp_path / "mine", folders)
+    take_training(recipe, Workload(recipe).sha256, tmp_path / "mine", folders)
     assert not (tmp_path / "mine").exists()
-    take_training(recipe, "p", tmp_path / "mine", [*folders, trained(tmp_path / "same", recipe)])
+    take_training(recipe, Workload(recipe).sha256, tmp_path / "mine", [*folders, trained(tmp_path / "same", recipe)])
     assert (tmp_path / "mine" / "alignment" / "sft" / "adapter" / "adapter_model.safetensors").read_text() == "same"
 
 
@@ -177,5 +179,5 @@ def test_a_training_that_is_deleted_while_it_is_copied_is_done_again(
         raise shutil.Error([(source, to, "gone")])
 
     monkeypatch.setattr("presafe.study.sharing.shutil.copytree", cut_short)
-    take_training(recipe, "p", tmp_path / "mine", [other])
+    take_training(recipe, Workload(recipe).sha256, tmp_path / "mine", [other])
     assert not (tmp_path / "mine" / "alignment" / "sft").exists()

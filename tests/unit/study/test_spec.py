@@ -138,7 +138,7 @@ def test_every_shipped_study_makes_valid_recipes(name: str) -> None:
 
 
 def test_the_study_in_the_readme_is_valid(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (block,) = (each for each in re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL) if "[[condition]]" in each)
     runs = study_runs(load_study(write(tmp_path, block)))
     assert [(run.name, run.recipe.align.lambda_align) for run in runs[:2]] == [

@@ -1,0 +1,130 @@
+"""One run on disk: its recipe, its prompts, and which stages are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from presafe.config.recipe import Recipe, parse_recipe
+from presafe.errors import RunError
+from presafe.runs.folder import _changes, _continue, begin, check_same_recipe, timed, timings_of
+from presafe.runs.io import disk_error, read_json, write_text
+from presafe.runs.manifest import RESTORE, manifest_of
+from presafe.stages.workload import Workload
+
+Stage = Literal["respond", "signal", "align", "evaluate", "report"]
+
+
+STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: The folder. `open_for` creates or resumes one, `existing` reads one.
+        recipe: Its settings.
+        workload: Its prompts; None loads them from the recipe.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, workload: Workload | None = None) -> None:
+        self.path, self.recipe, self.workload = path, recipe, workload or Workload(recipe)
+
+    @classmethod
+    def open_for(cls, path: Path, recipe: Recipe, workload: Workload | None = None) -> RunFolder:
+        """Create the folder of a recipe and its prompts, or resume one that was made with the same.
+
+        Args:
+            path: The folder.
+            recipe: The recipe.
+            workload: Its prompts; None loads them from the recipe.
+
+        Raises:
+            PromptError: the prompts cannot be read, or may not be used together (`Workload.check`).
+            RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
+        """
+        run = cls(path, recipe, workload)
+        prompts_sha256 = run.workload.sha256
+        if not run.recipe_path.exists():
+            begin(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, run.workload.origins)
+        else:
+            check_same_recipe(path, cls.existing(path).recipe, recipe)
+            _continue(path, prompts_sha256)
+        return run
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Read a run folder.
+
+        Raises:
+            RunError: there is no run in it, or its settings were changed after it was made.
+            RecipeError: its settings are not those of a run.
+        """
+        file = path / "recipe.json"
+        if not file.exists():
+            raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
+        settings = read_json(file)
+        recipe = parse_recipe(settings, str(file))
+        manifest = manifest_of(path, settings)
+        # Read by today's presafe, as in `check_same_recipe`: a setting that is new since then has its default in both.
+        made_with = parse_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
+        if changed := _changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
+            raise RunError(f"{file} was changed after the run was made ({changed}).", RESTORE)
+        return cls(path, recipe)
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """What made this run.
+
+        Raises:
+            RunError: as `manifest_of`.
+        """
+        return manifest_of(self.path)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds spent in each stage, over all sessions that ended in order."""
+        return timings_of(self.path)
+
+    def is_done(self, stage: Stage) -> bool:
+        return (self.path / "stages" / stage).exists()
+
+    def not_done(self) -> list[Stage]:
+        """Return the stages without a mark, in order."""
+        return [stage for stage in STAGES if not self.is_done(stage)]
+
+    def hint_to_redo(self, stage: Stage) -> str:
+        """Return what to do where a file of a finished stage is damaged."""
+        return f"Delete {self.path / 'stages' / stage} and continue with `presafe run`: what is whole is kept."
+
+    def make_due(self, stage: Stage) -> None:
+        """Take away the marks of a stage and of those after it, which read what it writes.
+
+        A mark that is a link belongs to the store of a study (`study/sharing.py`), whose key decides what it holds.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        for later in STAGES[STAGES.index(stage) :]:
+            mark = self.path / "stages" / later
+            try:
+                if not mark.is_symlink():
+                    mark.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(mark, error) from error
+
+    @contextmanager
+    def working_on(self, stage: Stage) -> Iterator[None]:
+        """Time a stage and, unless it fails, mark it as done; the stages after it are due again."""
+        self.make_due(stage)
+        with timed(self.path, stage):
+            yield
+        write_text(self.path / "stages" / stage, "done\n")
