@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format smolthink clean
+.PHONY: demo test check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -22,6 +22,12 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+dist: $(READY)
+	$(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps --wheel-dir dist .
+
 format: $(READY)
 	$(BIN)/ruff format src tests tools
 	$(BIN)/ruff check --fix src tests tools
@@ -30,7 +36,7 @@ smolthink: $(READY)
 	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "presafe needs Python 3.11 or later; try make PYTHON=python3.11")'

@@ -1,4 +1,5 @@
-"""The README's Python blocks run as they stand, on the small recipe and in a scratch folder."""
+"""The README's Python block and those of the guides run as they stand, on the small recipe and in a scratch folder; its
+tables hold the committed results; it is short."""
 
 from __future__ import annotations
 
@@ -10,30 +11,29 @@ from pathlib import Path
 
 from command_line import finish
 
-README = Path(__file__).parents[2] / "README.md"
-
-
-RESULTS = README.parent / "studies"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "studies"
 SHOWN = {
-    "StrongREJECT refused": ("strong_reject", "refusal_rate"),
-    "JailbreakBench refused": ("jailbreakbench", "refusal_rate"),
-    "XSTest unsafe refused": ("xstest_unsafe", "refusal_rate"),
-    "JailbreakBench benign wrongly refused": ("jailbreakbench_benign", "over_refusal_rate"),
-    "XSTest safe wrongly refused": ("xstest_safe", "over_refusal_rate"),
+    "StrongREJECT": ("strong_reject", "refusal_rate"),
+    "JailbreakBench": ("jailbreakbench", "refusal_rate"),
+    "XSTest unsafe": ("xstest_unsafe", "refusal_rate"),
+    "JailbreakBench benign": ("jailbreakbench_benign", "over_refusal_rate"),
+    "XSTest safe": ("xstest_safe", "over_refusal_rate"),
     "sums right": ("arithmetic", "accuracy"),
     "harmful refused": ("smolthink_harmful", "refusal_rate"),
     "benign wrongly refused": ("smolthink_benign", "over_refusal_rate"),
     "borderline wrongly refused": ("smolthink_borderline", "over_refusal_rate"),
-    "arithmetic right": ("arithmetic", "accuracy"),
 }
-"""Columns of the tables of results."""
-SYSTEMS = {"control: fair coins for p′": "random_labels", "SFT only": "sft"}
+"""Columns of the tables of results. A longer name of a published suite ends in "refused" or "wrongly refused"."""
+SYSTEMS = {"PreSafe, fair coins for p′": "random_labels", "SFT only": "sft", "**PreSafe**": "presafe"}
 
 
-def tables() -> list[list[dict[str, str]]]:
-    """Every table of the README, each row by its columns."""
+def tables(page: Path) -> list[list[dict[str, str]]]:
+    """Every table of a page, each row by its columns."""
     found: list[list[dict[str, str]]] = []
-    for table in re.findall(r"(?:^\|.*\n)+", README.read_text(encoding="utf-8"), flags=re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
         found.append([dict(zip(head, row, strict=True)) for row in rows])
     return found
@@ -41,21 +41,25 @@ def tables() -> list[list[dict[str, str]]]:
 
 def scores(file: Path, rows: str) -> dict[tuple[str, str, str, str], dict[str, float]]:
     found = json.loads(file.read_text(encoding="utf-8"))[rows]
-    return {(each["system"], each["thinking"], each["suite"], each["metric"]): each for each in found}
+    return {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in found}
 
 
 def percent(score: dict[str, float], digits: int) -> str:
     """As the tables write a rate with its interval, which is cut at 0 and 100."""
     low, high = (round(100 * min(max(score[end], 0.0), 1.0)) for end in ("low", "high"))
-    return f"{100 * score['value']:.{digits}f} % [{low}, {high}]"
+    return f"{100 * score['value']:.{digits}f} [{low}, {high}]"
 
 
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+def shown(column: str) -> tuple[str, str] | None:
+    """The suite and metric that a column shows; None where it names the row."""
+    return SHOWN.get(column) or SHOWN.get(column.removesuffix(" refused").removesuffix(" wrongly"))
 
 
-def toml() -> list[str]:
-    return re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+def block(page: Path, language: str, words: str) -> str:
+    """The one code block of a page that holds some words."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (found,) = [code for code in blocks if words in code]
+    return found
 
 
 def run(code: str, folder: Path) -> str:
@@ -64,9 +68,18 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_the_readme_is_a_front_door() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 190
+    assert [line for line in lines if len(line) > 120] == []
+    first = next(number for number, line in enumerate(lines) if line.startswith("make demo"))
+    assert first < 40
+    assert lines[first - 1] == "```sh"
+
+
 def test_a_run_in_a_few_lines(small_recipe: Path, whole_run: Path, tmp_path: Path) -> None:
-    code = blocks()[0]
-    assert len(code.strip().splitlines()) <= 8
+    code = block(README, "python", "run_stages")
+    assert len(code.strip().splitlines()) <= 10
     # The block names the demo's recipe and a folder of its own; here the small recipe and its finished run.
     code = code.replace('"smolthink-135m"', repr(str(small_recipe))).replace('"runs/mine"', repr(str(whole_run)))
     printed = run(code, tmp_path)
@@ -75,31 +88,35 @@ def test_a_run_in_a_few_lines(small_recipe: Path, whole_run: Path, tmp_path: Pat
 
 
 def test_measuring_in_a_few_lines(tmp_path: Path) -> None:
-    printed = run(blocks()[1], tmp_path)
+    printed = run(block(DOCS / "guides" / "measure.md", "python", "presafe.measure"), tmp_path)
     assert re.fullmatch(r"\[\('on', [\d.]+\), \('off', [\d.]+\)\]\n", printed.splitlines(keepends=True)[-1])
     assert (tmp_path / "runs/sums/report.html").exists()
 
 
-def test_the_trainer_without_a_recipe(tmp_path: Path) -> None:
-    run(blocks()[2], tmp_path)
-    assert (tmp_path / "runs/direct/adapter/adapter_model.safetensors").exists()
-    assert (tmp_path / "runs/direct/presafe_head.safetensors").exists()
+def test_the_guide_shows_the_trainer_that_the_examples_run() -> None:
+    # tests/examples runs examples/trainer_only.py, and the site puts the file in the place of this line
+    assert block(DOCS / "guides" / "align.md", "python", "trainer_only") == '--8<-- "examples/trainer_only.py"\n'
 
 
-def test_the_recipe_in_the_readme_is_valid() -> None:
-    import tomllib
+def test_the_recipes_of_readme_and_guide_are_valid(tmp_path: Path) -> None:
+    from presafe import load_recipe
 
-    from presafe.config.recipe import parse_recipe
+    for page in (README, DOCS / "guides" / "align.md"):
+        file = tmp_path / f"{page.stem}.toml"
+        file.write_text(block(page, "toml", "R1-Distill-Qwen-1.5B"), encoding="utf-8")
+        recipe = load_recipe(file)
+        assert recipe.align.systems == ("sft", "presafe", "random_labels")
+        assert recipe.align.learning_rate == 2e-4  # not SmolThink's, which is five times as high
+        assert recipe.evaluate.max_tokens == 4096
 
-    recipe = parse_recipe(tomllib.loads(toml()[0]), "README")
-    assert recipe.align.systems == ("sft", "presafe", "random_labels")
 
-
-def test_the_family_in_the_readme_is_valid(tmp_path: Path) -> None:
+def test_the_family_in_the_reference_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     # SmolLM2's turns end in another token, and it spells the marks, the last piece being a bracket.
-    text = toml()[1].replace("</s>", "<|im_end|>").replace('decision_text = "[THINK]"', 'decision_text = "]"')
-    file.write_text(text, encoding="utf-8")
+    text = block(DOCS / "reference" / "families.md", "toml", "decision_text")
+    file.write_text(
+        text.replace("</s>", "<|im_end|>").replace('decision_text = "[THINK]"', 'decision_text = "]"'), encoding="utf-8"
+    )
     done = finish("doctor", "smolthink", "--family", str(file), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -109,28 +126,45 @@ def test_the_family_in_the_readme_is_valid(tmp_path: Path) -> None:
 
 def test_the_demos_table_is_its_committed_results() -> None:
     measured = scores(RESULTS / "demo" / "results.json", "rows")
-    (table,) = [rows for rows in tables() if "harmful refused" in rows[0]]
-    assert len(table) == 4
-    for row in table:
-        system = row["system"].split(" (")[0]
-        for column, (suite, metric) in SHOWN.items():
-            if column in row:
-                score = measured[SYSTEMS.get(system, system.lower()), row["CoT"], suite, metric]
+    for page in (README, DOCS / "start" / "demo.md"):
+        (table,) = [rows for rows in tables(page) if "harmful refused" in rows[0]]
+        assert len(table) == 4
+        for row in table:
+            system = SYSTEMS.get(row["system"], row["system"])
+            cells = {column: found for column in row if (found := shown(column)) is not None}
+            assert len(cells) == 4
+            for column, (suite, metric) in cells.items():
+                score = measured[system, row["CoT"], suite, metric]
                 assert row[column] == f"{percent(score, 1)}, n = {score['n']}", (system, column)
 
 
+def test_the_table_of_results_is_its_study() -> None:
+    measured = scores(RESULTS / "shipped" / "study.json", "scores")
+    (table,) = [rows for rows in tables(README) if "StrongREJECT" in rows[0]]
+    assert [(row["system"], row["CoT"]) for row in table] == [
+        ("vanilla", "on"),
+        ("vanilla", "off"),
+        ("SFT only", "on"),
+        ("**PreSafe**", "on"),
+    ]
+    for row in table:
+        cells = {column: found for column in row if (found := shown(column)) is not None}
+        assert len(cells) == 6
+        for column, (suite, metric) in cells.items():
+            score = measured[SYSTEMS.get(row["system"], row["system"]), row["CoT"], suite, metric]
+            assert row[column] == percent(score, 0), (row["system"], column)
+
+
 def test_the_table_on_published_files_is_its_studies() -> None:
-    (table,) = [rows for rows in tables() if "StrongREJECT refused" in rows[0]]
-    halves = [number for number, row in enumerate(table) if row["system"].startswith("*")]
-    assert halves == [2, 6]
-    for number, row in enumerate(table):
-        if number in halves:
-            continue
-        study, added = ("rate_5", "-rate_5") if number > halves[1] else ("shipped", "")
+    (table,) = [rows for rows in tables(DOCS / "research" / "index.md") if "StrongREJECT refused" in rows[0]]
+    assert [row["rate"] for row in table] == ["–"] * 2 + ["the teacher's"] * 3 + ["half of it"] * 3
+    for row in table:
+        study, added = ("rate_5", "-rate_5") if row["rate"] == "half of it" else ("shipped", "")
         measured = scores(RESULTS / study / "study.json", "scores")
         name, _, mode = row["system"].partition(", CoT ")
-        system = "vanilla" if name == "vanilla" else SYSTEMS.get(name, name.lower()) + added
-        for column, (suite, metric) in SHOWN.items():
-            if column in row:
-                score = measured[system, "off" if mode else "on", suite, metric]
-                assert row[column] == percent(score, 0), (row["system"], column)
+        system = "vanilla" if name == "vanilla" else SYSTEMS[row["system"]] + added
+        cells = {column: found for column in row if (found := shown(column)) is not None}
+        assert len(cells) == 6
+        for column, (suite, metric) in cells.items():
+            score = measured[system, "off" if mode.startswith("off") else "on", suite, metric]
+            assert row[column] == percent(score, 0), (row["system"], column)

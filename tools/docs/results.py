@@ -1,0 +1,276 @@
+"""Tables of results in README.md and docs/, written from the committed JSON of the studies.
+
+A table stands between two comments, and this program fills what is between them:
+
+    <!-- table: rates methods on -->
+    <!-- /table -->
+
+The first word is the kind (`KINDS`), the second the study, the rest its options. `python tools/docs/results.py` writes
+every table again; tests/docs/test_results.py fails where a table differs from the committed results.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from paths import STUDIES, pages
+
+Key = tuple[str, str, str, str]
+HARMFUL = ("strong_reject", "jailbreakbench", "xstest_unsafe")
+HARMLESS = ("jailbreakbench_benign", "xstest_safe")
+TITLES = {
+    "strong_reject": "StrongREJECT",
+    "jailbreakbench": "JailbreakBench",
+    "xstest_unsafe": "XSTest unsafe",
+    "jailbreakbench_benign": "JailbreakBench benign",
+    "xstest_safe": "XSTest safe",
+}
+LABELS = {
+    "vanilla": "vanilla",
+    "sft": "SFT only",
+    "presafe": "**PreSafe**: head and L_start",
+    "presafe_head": "head alone (the paper), λ = 0.1",
+    "presafe_head-lambda_1": "head alone, λ = 1",
+    "lambda_0.3": "head alone, λ = 0.3",
+    "lambda_3": "head alone, λ = 3",
+    "random_labels-head": "head alone, fair coins for p′",
+    "position_thought_start": "head at the thought's first token",
+    "position_prompt_mean": "head at the mean over the prompt",
+    "layer_10": "head after block 10",
+    "layer_20": "head after block 20",
+    "presafe_start": "L_start alone",
+    "presafe-start_0.3": "PreSafe, λ_start = 0.3",
+    "presafe-start_3": "PreSafe, λ_start = 3",
+    "random_labels-start": "L_start alone, fair coins for p′",
+    "presafe_thought": "PreSafe, refusals after a short thought",
+    "presafe_hard": "PreSafe, p′ cut at ½",
+    "presafe_dataset_labels": "PreSafe, data set's labels",
+    "random_labels": "PreSafe, fair coins for p′",
+    "shuffled_labels": "PreSafe, other queries' p′",
+    "detached_head": "detached head, no L_start",
+    "signal_query_and_answer": "classifier reads the teacher's answer, too",
+    "classifier_quarter": "a quarter of the classifier's queries",
+    "aligned_on_quarter": "aligned on a quarter of the queries",
+    "steps_80": "PreSafe, 80 steps",
+    "sft-steps_80": "SFT only, 80 steps",
+    "sft-thought": "SFT only, after a short thought",
+    "random_labels-thought": "fair coins for p′, after a short thought",
+    "zero_think": "ZeroThink",
+    "less_think": "LessThink",
+    "safepath_zero_shot": "SafePath, zero-shot",
+    "safepath": "SafePath",
+    "direct_refusal": "DirectRefusal",
+    "thinksafe": "ThinkSafe",
+    "safekey": "SafeKey",
+    "r2d": "Reasoning-to-Defend",
+    "star1": "STAR-1",
+    "sft-rate_5": "SFT only, rate .05",
+    "presafe-rate_5": "**PreSafe**, rate .05",
+    "random_labels-rate_5": "PreSafe, fair coins for p′, rate .05",
+    "sft-rate_2.5": "SFT only, rate .025",
+    "presafe-rate_2.5": "**PreSafe**, rate .025",
+}
+FEW = 0.9
+"""A cell with fewer judged answers than this share of its column's most is marked."""
+
+
+@cache
+def study(name: str) -> dict[str, Any]:
+    """Return a study's committed study.json."""
+    return json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
+
+
+@cache
+def scores(name: str) -> dict[Key, dict[str, Any]]:
+    """Return a study's scores, means over seeds, by (system, CoT mode, suite, metric)."""
+    return {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in study(name)["scores"]}
+
+
+@cache
+def demo_scores(file: str) -> dict[Key, dict[str, Any]]:
+    """Return the rows of one of the demo's committed result files: the mean over seeds where a row has one."""
+    rows = json.loads((STUDIES / "demo" / file).read_text(encoding="utf-8"))["rows"]
+    rows.sort(key=lambda row: row["seed"] is None)  # a later row replaces an earlier one
+    return {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in rows}
+
+
+def percent(score: dict[str, Any], digits: int = 0) -> str:
+    """Format a rate with its interval, which is cut at 0 and 100: "92 [89, 94]"."""
+    low, high = (round(100 * min(max(score[end], 0.0), 1.0)) for end in ("low", "high"))
+    return f"{100 * score['value']:.{digits}f} [{low}, {high}]"
+
+
+def signless_zero(number: str) -> str:
+    """Return a formatted number without the minus of a rounded zero: "-0.00" is "0.00"."""
+    return number.removeprefix("-") if float(number) == 0 else number
+
+
+def points(row: dict[str, Any], digits: int = 0) -> str:
+    """Format a difference in points with its interval: "+24 [+12, +35]"."""
+    numbers = [signed(100 * row[end], digits) for end in ("difference", "low", "high")]
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+def signed(number: float, digits: int) -> str:
+    """Format a number with its sign; a rounded zero has a plus."""
+    text = f"{number:+.{digits}f}"
+    return "+" + text[1:] if float(text) == 0 else text
+
+
+def probability(p: float) -> str:
+    """Format a p-value with three decimals: ".044", and "1" for one."""
+    text = f"{p:.3f}"
+    return "1" if text == "1.000" else text.removeprefix("0")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def rates(name: str, mode: str, *options: str) -> str:
+    """Return one line per system: rates on every suite, Youden's J and the seconds of training."""
+    measured, costs = scores(name), {row["condition"]: row for row in study(name)["costs"]}
+    columns = [(suite, "attack_success_rate") for suite in HARMFUL]
+    columns += [(suite, "over_refusal_rate") for suite in HARMLESS] + [("arithmetic", "accuracy")]
+    columns += [(suite, "youden_j") for suite in HARMLESS]
+    head = ["method", "seeds", "not refused: StrongREJECT", "JailbreakBench", "XSTest unsafe"]
+    head += ["wrongly refused: JailbreakBench benign", "XSTest safe", "sums right", "J, JailbreakBench", "J, XSTest"]
+    head += ["training, s"]
+    rows = []
+    for system in ["vanilla", *study(name)["conditions"]]:
+        cells = []
+        for suite, metric in columns:
+            score = measured[system, mode, suite, metric]
+            others = [row["n"] for key, row in measured.items() if key[1:] == (mode, suite, metric)]
+            mark = " †" if score["n"] < FEW * max(others) else ""
+            if metric == "youden_j":
+                numbers = [signless_zero(f"{score[end]:.2f}") for end in ("value", "low", "high")]
+                cells.append(f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{mark}")
+            else:
+                cells.append(percent(score) + mark)
+        seeds = measured[system, mode, "strong_reject", "attack_success_rate"]["num_seeds"]
+        seconds = costs.get(system, {}).get("training_s")
+        rows.append([LABELS[system], str(seeds or "–"), *cells, f"{seconds:.0f}" if seconds else "–"])
+    return table(head, rows)
+
+
+def differences(name: str, mode: str, *options: str) -> str:
+    """Return one line per system: its differences from the study's baseline, in points, and those of Youden's J."""
+    lines = {(row["system"], row["thinking"], row["suite"]): row for row in study(name)["differences"]}
+    by_seed = {
+        (row["condition"], row["thinking"], row["suite"]): row
+        for row in study(name)["seed_differences"]
+        if row["metric"] == "youden_j"
+    }
+    suites = (*HARMFUL, *HARMLESS, "arithmetic")
+    head = ["method", "seeds", "StrongREJECT refused", "JailbreakBench refused", "XSTest unsafe refused"]
+    head += ["wrongly refused: JailbreakBench benign", "XSTest safe", "sums right", "J, JailbreakBench", "J, XSTest"]
+    rows = []
+    for system in study(name)["conditions"]:
+        cells = []
+        for suite in suites:
+            if (row := lines.get((system, mode, suite))) is not None:
+                star = " *" if "star" in options and row["p_holm"] is not None and row["p_holm"] < 0.05 else ""
+                corrected = f", p = {probability(row['p_holm'])}" if "p" in options else ""
+                cells.append(points(row, 1 if "p" in options else 0) + star + corrected)
+        for suite in HARMLESS:
+            if (row := by_seed.get((system, mode, suite))) is not None:
+                numbers = [signed(row[end], 2) for end in ("difference", "low", "high")]
+                cells.append(f"{numbers[0]} [{numbers[1]}, {numbers[2]}]")
+        if len(cells) == len(suites) + 2:
+            seeds = lines[system, mode, "strong_reject"]["num_seeds"]
+            rows.append([LABELS[system], str(seeds), *cells])
+    return table(head, rows)
+
+
+def front(name: str, *options: str) -> str:
+    """Return the four rows of the front page: the model as it came in both modes, SFT only and PreSafe."""
+    measured = scores(name)
+    columns = [(suite, "refusal_rate") for suite in HARMFUL]
+    columns += [(suite, "over_refusal_rate") for suite in HARMLESS] + [("arithmetic", "accuracy")]
+    head = ["system", "CoT", *(TITLES[suite] for suite in (*HARMFUL, *HARMLESS)), "sums right"]
+    systems = [("vanilla", "on"), ("vanilla", "off"), ("sft", "on"), ("presafe", "on")]
+    rows = [
+        [LABELS[system].split(":")[0], mode, *(percent(measured[system, mode, *column]) for column in columns)]
+        for system, mode in systems
+    ]
+    return table(head, rows)
+
+
+def by_rate(name: str, half: str, *options: str) -> str:
+    """Return refusals at two operating points: the study that ships, and the one at half of its rate."""
+    columns = [(suite, "refusal_rate") for suite in HARMFUL]
+    columns += [(suite, "over_refusal_rate") for suite in HARMLESS] + [("arithmetic", "accuracy")]
+    head = ["system", "rate", *(f"{TITLES[suite]} refused" for suite in HARMFUL)]
+    head += [f"{TITLES[suite]} wrongly refused" for suite in HARMLESS] + ["sums right"]
+    rows = [
+        [label, "–", *(percent(scores(name)["vanilla", mode, *column]) for column in columns)]
+        for label, mode in (("vanilla, CoT on", "on"), ("vanilla, CoT off: the teacher", "off"))
+    ]
+    for study_name, added, rate in ((name, "", "the teacher's"), (half, f"-{half}", "half of it")):
+        for system in ("sft", "presafe", "random_labels"):
+            cells = [percent(scores(study_name)[system + added, "on", *column]) for column in columns]
+            rows.append([LABELS[system].split(":")[0], rate, *cells])
+    return table(head, rows)
+
+
+def demo(file: str, *options: str) -> str:
+    """Return the demo's table: every system on the project's own held-out prompts."""
+    measured = demo_scores(file)
+    columns = [("smolthink_harmful", "refusal_rate"), ("smolthink_benign", "over_refusal_rate")]
+    columns += [("smolthink_borderline", "over_refusal_rate"), ("arithmetic", "accuracy")]
+    head = ["system", "CoT", "harmful refused", "benign wrongly refused", "borderline wrongly refused"]
+    head += ["sums right"]
+    systems = [("vanilla", "on"), ("vanilla", "off"), ("sft", "on"), ("presafe", "on")]
+    rows = []
+    for system, mode in systems:
+        found = [measured[system, mode, *column] for column in columns]
+        cells = [f"{percent(score, 1)}, n = {score['n']}" for score in found]
+        rows.append([LABELS[system].split(":")[0], mode, *cells])
+    return table(head, rows)
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    "rates": rates,
+    "differences": differences,
+    "front": front,
+    "by_rate": by_rate,
+    "demo": demo,
+}
+_MARKED = re.compile(r"(<!-- table: (?P<words>[^>]*?) -->\n)(?P<rows>.*?)(?P<end><!-- /table -->)", flags=re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """Return a page with every marked table written from the committed results."""
+
+    def fill(match: re.Match[str]) -> str:
+        kind, *options = match["words"].split()
+        return f"{match[1]}\n{KINDS[kind](*options)}\n\n{match['end']}"
+
+    return _MARKED.sub(fill, text)
+
+
+def marked_tables(text: str) -> int:
+    """Return how many marked tables a page has."""
+    return len(_MARKED.findall(text))
+
+
+def main() -> int:
+    """Write every table again, and name the pages that changed."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text)) != text:
+            page.write_text(new, encoding="utf-8")
+            print(f"wrote {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
