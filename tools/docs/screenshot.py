@@ -18,17 +18,17 @@ from PIL import Image
 
 from presafe.records import Score
 from presafe.report.data import ReportData
-from presafe.report.page import render_report
+from presafe.report.page import write_report
 
 WIDTH, HEIGHT = 1280, 760
 """Pixels of the page that are shown."""
 
 
-def page() -> str:
-    """Return the report of the demo's committed results as HTML."""
+def write_page(folder: Path) -> Path:
+    """Write the report of the demo's committed results into a folder, and return the path of its page."""
     results = json.loads((STUDIES / "demo" / "results.json").read_text(encoding="utf-8"))
     settings = results["manifest"]["settings"]
-    return render_report(
+    return write_report(
         ReportData(
             title=settings["name"],
             recipe=settings,
@@ -40,7 +40,8 @@ def page() -> str:
             histories={},
             positions=(),
             examples=(),
-        )
+        ),
+        folder,
     )
 
 
@@ -51,8 +52,7 @@ def main() -> int:
         print("screenshot: needs Chromium; none is on the PATH.", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        html, png = Path(folder) / "report.html", Path(folder) / "report.png"
-        html.write_text(page(), encoding="utf-8")
+        html, png = write_page(Path(folder)), Path(folder) / "report.png"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         size = [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={png}"]
         subprocess.run([browser, *flags, *size, html.as_uri()], check=True, capture_output=True)
