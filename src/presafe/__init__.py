@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from presafe.workflows.measure import measure
     from presafe.workflows.run import run_stages
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Classifier": "presafe.signals.classifier",
