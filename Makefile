@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
 
-test: check
+test: check dist
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -26,6 +26,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 dist: $(READY)
+	rm -rf build dist
 	$(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps --wheel-dir dist .
 
 format: $(READY)

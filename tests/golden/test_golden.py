@@ -1,0 +1,25 @@
+"""What today's code leaves is what the code before the rooms were moved left (`record.json`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from golden import differences, make_record
+
+RECORD = Path(__file__).parent / "record.json"
+
+
+def test_nothing_changed_but_what_was_meant_to() -> None:
+    recorded = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert differences(recorded, make_record()) == []
+
+
+def test_a_changed_number_and_a_lost_file_are_found() -> None:
+    old = {"files": {"a.json": {"rate": 0.5, "n": 4}, "b.md": ["one line"]}}
+    assert differences(old, old) == []
+    changed = {"files": {"a.json": {"rate": 0.51, "n": 4}}}
+    assert differences(old, changed) == ["/files/a.json/rate: 0.5 -> 0.51", "/files/b.md: only in the old record"]
