@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,9 @@ def make_record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build_inputs(folder)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        source = str(Path(str(import_module("presafe").__file__)).parents[1])  # not relative, as a PYTHONPATH may be
+        own = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        environment = os.environ | own
         printed = {}
         for words in COMMANDS:
             command = [sys.executable, "-m", "presafe.cli.main", *words]
@@ -242,7 +245,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
     roots = ("run", "studies", "measured", "compared")
     for path in sorted(path for root in roots for path in (folder / root).rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if "/work/" in name or "/classifier/" in name or path.name == "timings.json":
+        if "/work/" in name or "/classifier/" in name or "/checkpoints/" in name or path.name == "timings.json":
             continue
         if path.suffix == ".eval":
             yield re.sub(r"/[^/]*\.eval$", "/LOG.eval", name), _answers(path)
@@ -280,7 +283,9 @@ def _words(text: str) -> list[str]:
         text = re.sub(r"<(style|script|metadata|defs)\b.*?</\1>", " ", text, flags=re.DOTALL)
         text = re.sub(r"<[^>]*>", "\n", text)
     lines = (" ".join(html.unescape(line).split()) for line in text.splitlines())
-    volatile = re.compile(r"\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory")
+    volatile = re.compile(
+        r"[0-9a-f]{40}|\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory"
+    )
     return [line for line in lines if line and not volatile.search(line)]
 
 
