@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
     from presafe.config.recipe import ModelSettings, Recipe, load_recipe
-    from presafe.errors import PresafeError
+    from presafe.errors import PreSafeError
     from presafe.evaluation.suites import load_suite
     from presafe.models.decision_head import DecisionHead
     from presafe.models.loading import load_model
@@ -31,7 +31,7 @@ _HOMES = {
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",
     "PreSafeTrainer": "presafe.alignment.trainer",
-    "PresafeError": "presafe.errors",
+    "PreSafeError": "presafe.errors",
     "Prompt": "presafe.records",
     "Recipe": "presafe.config.recipe",
     "RunFolder": "presafe.stages.run_folder",
@@ -50,8 +50,8 @@ __all__ = [
     "ModelSettings",
     "PreSafeCollator",
     "PreSafeConfig",
+    "PreSafeError",
     "PreSafeTrainer",
-    "PresafeError",
     "Prompt",
     "Recipe",
     "RunFolder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from presafe.errors import PresafeError, RunError
+from presafe.errors import PreSafeError, RunError
 from presafe.runs.manifest import manifest_of
 
 MEASUREMENT = "measurement.json"
@@ -70,7 +70,7 @@ def _was_begun(folder: Path) -> bool:
     """Return whether a kill came after the manifest and before the settings."""
     try:
         return bool(manifest_of(folder))
-    except PresafeError:
+    except PreSafeError:
         return False
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from presafe.alignment.fit import HISTORY
 from presafe.config.recipe import parse_recipe
-from presafe.errors import PresafeError, RunError
+from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
@@ -84,7 +84,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
 
     Raises:
         RecipeError, PromptError, RunError: as `standing`, before the first token.
-        PresafeError: as `run_stages`; what is done is kept.
+        PreSafeError: as `run_stages`; what is done is kept.
     """
     _check_folder(out)
     with locked(out / "work"):  # which git ignores
@@ -226,7 +226,7 @@ def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> Run
     for path in sorted(own.resolve().parents[2].glob(f"*/runs/{own.name}")):
         try:
             return _result_that_fits(path, run, prompts_sha256)
-        except PresafeError:  # another run of that name
+        except PreSafeError:  # another run of that name
             continue
     return None
 

@@ -69,7 +69,7 @@ def measure(
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds something else, or a measurement with other settings or prompts; or no sandbox.
-        PresafeError: as `sample_responses`.
+        PreSafeError: as `sample_responses`.
     """
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")

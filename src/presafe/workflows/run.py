@@ -40,7 +40,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
 
     Raises:
         JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
-        PresafeError: as the stages; what is done is kept.
+        PreSafeError: as the stages; what is done is kept.
     """
     if not is_main_process():
         return _help_align(RunFolder(out, recipe), until)

@@ -62,7 +62,7 @@ def sweep(
 
     Raises:
         RunError: no cell, or the folder holds something else, or a sweep with other settings or prompts.
-        PresafeError: as `measure`; finished cells are kept.
+        PreSafeError: as `measure`; finished cells are kept.
     """
     if not cells:
         raise RunError("nothing to sweep over: no temperature, top-p or top-k.")

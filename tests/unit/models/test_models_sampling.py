@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
 from presafe.config.recipe import ModelSettings, SamplingSettings
-from presafe.errors import ModelError, PresafeError, RunError
+from presafe.errors import ModelError, PreSafeError, RunError
 from presafe.judges.scorers import refusal_strings
 from presafe.models import cache
 from presafe.models.loading import load_renderer
@@ -132,7 +132,7 @@ def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_sampling_out_of_bounds_names_its_option(tmp_path: Path) -> None:
-    with pytest.raises(PresafeError, match=r"--top-p: .*less than or equal to 1, got 1\.5"):
+    with pytest.raises(PreSafeError, match=r"--top-p: .*less than or equal to 1, got 1\.5"):
         evaluate("nowhere", suite=["smolthink_benign"], top_p=1.5, out=tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_sweep_resumes_cell_by_cell_and_shows_every_cell(tiny: Path, tmp_path:
             path.unlink()
     run("0.8,1")
     assert len(calls) == 4  # that cell and no other
-    with pytest.raises(PresafeError, match="other settings"):
+    with pytest.raises(PreSafeError, match="other settings"):
         run("0.8")
 
 
