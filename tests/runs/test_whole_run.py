@@ -136,7 +136,7 @@ def on_two_threads(recipe: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_side_by_side_training_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
+def test_training_in_parallel_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     file = tmp_path / "both.toml"
     both = recipe.read_text().replace('["presafe"]', '["sft", "presafe"]\nover_refusal = 0.5')
     file.write_text(both.replace("max_steps = 6", "max_steps = 80\nsave_steps = 5"))

@@ -22,7 +22,14 @@ from pydantic import (
 )
 
 from presafe.config.bounds import Count, Name, Positive, Rate, Seed, Share, SuiteName, Temperature, TopP, Weight
-from presafe.config.files import MAX_TOML_BYTES, overlaid, parse_toml, problems_of, read_toml, shipped
+from presafe.config.files import (
+    MAX_TOML_BYTES,
+    format_validation_error,
+    merge_settings,
+    parse_toml,
+    read_toml,
+    shipped_names,
+)
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
@@ -367,7 +374,7 @@ class Recipe(Settings):
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return shipped("recipe")
+    return shipped_names("recipe")
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -394,7 +401,7 @@ def recipe_settings(recipe: str | Path) -> dict[str, Any]:
         return own
     if base not in shipped_recipes():
         raise RecipeError(f"recipe {recipe} extends {base!r}.", f"It can extend: {', '.join(shipped_recipes())}.")
-    return overlaid(own, recipe_settings(base))
+    return merge_settings(own, recipe_settings(base))
 
 
 def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
@@ -406,4 +413,4 @@ def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise RecipeError(f"recipe {source}: {problems_of(error, 'recipe')}.") from error
+        raise RecipeError(f"recipe {source}: {format_validation_error(error, 'recipe')}.") from error

@@ -119,7 +119,7 @@ def read_record(path: Path, kind: type[R], *, hint: str = "") -> R:
         raise RunError(f"cannot read {path}: {problem}.", hint) from problem
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object: a dict of finite numbers, not deeper than presafe writes it.
 
     Raises:
@@ -196,12 +196,3 @@ def write_json(path: Path, value: Any) -> None:
         RunError: the folder cannot be written.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that presafe wrote.
-
-    Raises:
-        RunError: as `read_object`.
-    """
-    return read_object(path)

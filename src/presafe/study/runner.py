@@ -26,7 +26,7 @@ from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
 from presafe.runs.io import read_json, read_record, write_text
 from presafe.runs.manifest import made_by
-from presafe.runs.ownership import check_ours
+from presafe.runs.ownership import check_ownership
 from presafe.runtime.progress import heading
 from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
@@ -128,7 +128,7 @@ def _check_folder(out: Path) -> None:
         if not {"condition", "conditions"} & read_json(file).keys():
             raise RunError(f"{file} is no file of a study.", "Choose another folder with --out.")
     if not any(map(Path.exists, files)):
-        check_ours(out, "study.json")
+        check_ownership(out, "study.json")
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:

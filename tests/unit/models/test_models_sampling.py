@@ -30,7 +30,7 @@ from presafe.models.logs import DamagedLogError, log_files
 from presafe.models.provider import PreSafeAPI
 from presafe.models.sampling import Sampler, epoch_seed, load_responses, logged_suites, sample_responses
 from presafe.records import Prompt, Response
-from presafe.runtime.loops import outside_loop
+from presafe.runtime.loops import run_outside_loop
 
 WARM = SamplingSettings(temperature=1.0)
 
@@ -305,7 +305,7 @@ def test_ctrl_c_inside_a_running_event_loop_ends_the_work() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             ended.append(stop.wait(timeout=30))
 
-        outside_loop(work, stop.set)
+        run_outside_loop(work, stop.set)
 
     loop = asyncio.new_event_loop()  # `asyncio.run` would put its own handler before Jupyter's
     with pytest.raises(KeyboardInterrupt):
