@@ -137,8 +137,8 @@ class Source(Settings):
     """Configuration of the data set on the hub, where it has several."""
     where: dict[str, tuple[str, ...]] = {}
     """Keep the data set's rows whose column has one of some values."""
-    licence: str | None = None
-    """Licence of the data set, as its publisher states it, and what access to it needs."""
+    license: str | None = None
+    """License of the data set, as its publisher states it, and what access to it needs."""
     column: str | None = None
     """Column of the file or data set that holds the prompt."""
     target_column: str | None = None
@@ -167,10 +167,10 @@ class Source(Settings):
             raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
         if self.target_column is not None and self.expect != "answer":
             raise ValueError('`target_column` belongs to `expect = "answer"`')
-        if self.hub is None and (self.revision or self.config or self.where or self.licence):
-            raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
-        if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
-            raise ValueError("a `hub` needs `split`, `column` and `licence`")
+        if self.hub is None and (self.revision or self.config or self.where or self.license):
+            raise ValueError("`revision`, `config`, `where` and `license` belong to a `hub`")
+        if self.hub is not None and not (self.column and self.license and "split" in self.model_fields_set):
+            raise ValueError("a `hub` needs `split`, `column` and `license`")
         # not `model_fields_set`: recipe.json has every field
         if (self.file or self.suite) and self.split != "held_out":
             raise ValueError("`split` belongs to a `set` or a `hub`")

@@ -54,7 +54,7 @@ class Suite(Layout):
     expect: Expect
     source: str
     """Where it is published."""
-    licence: str
+    license: str
     version: int = 1
     """Ours: increased when presafe reads the suite differently. `presafe compare` refuses results of two versions."""
     num_prompts: int
@@ -161,20 +161,20 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
-    """Return what a manifest keeps of a suite: version, source, licence, file, its sha256 and the publisher's.
+    """Return what a manifest keeps of a suite: version, source, license, file, its sha256 and the publisher's.
 
     Args:
         name: One of `suite_names()`.
         data_dir: As `load_suite`.
     """
     if name in OWN:
-        return {"version": 1, "source": "presafe", "licence": "Apache-2.0", "file": None}
+        return {"version": 1, "source": "presafe", "license": "Apache-2.0", "file": None}
     suite = PUBLISHED[name]
     file = data_dir / suite.file if data_dir is not None else None
     return {
         "version": suite.version,
         "source": suite.source,
-        "licence": suite.licence,
+        "license": suite.license,
         "file": str(file) if file else None,
         "sha256": sha256_of_file(file) if file else None,
         "published_sha256": suite.sha256,
@@ -235,7 +235,7 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
     copy = suite.hub
     if copy is None:
         raise PromptError(
-            f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.licence}).",
+            f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.license}).",
             "Download the publisher's file and give the folder that holds it with --data-dir.",
         )
     source = Source(
@@ -244,7 +244,7 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
         split=copy.split,
         column=copy.column,
         expect="comply",  # a source needs one; the suite's own value is used
-        licence=suite.licence,
+        license=suite.license,
     )
     try:
         return copy, hub_rows(source)

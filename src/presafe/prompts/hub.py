@@ -72,7 +72,7 @@ def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
         if (folded := fold(text)) in seen:
             continue
         seen.add(folded)
-        assert source.licence is not None
+        assert source.license is not None
         assert source.expect is not None
         prompts.append(
             Prompt(
@@ -80,7 +80,7 @@ def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
                 text=text,
                 category=category_of(row, _CATEGORIES),
                 split=source.split,
-                licence=source.licence,
+                license=source.license,
                 expect=source.expect,
                 target=cell_text(row, source.target_column, origin, number + 1) if source.target_column else None,
             )
@@ -143,7 +143,7 @@ def _folder(source: Source) -> Path:
         if source.revision:
             fetch += f" --revision {source.revision}"
         raise PromptError(
-            f"cannot fetch the data set {source.hub} ({source.licence}) from the Hugging Face hub: "
+            f"cannot fetch the data set {source.hub} ({source.license}) from the Hugging Face hub: "
             f"{str(error).strip().splitlines()[0]}",
             f"Where a network is at hand, accept its terms on its page, `hf auth login`, and `{fetch}`; or add "
             '`--local-dir DIR` to that command, copy DIR here, and write hub = "DIR" in the recipe.',

@@ -139,7 +139,7 @@ def from_rows(
                 text=text,
                 category=category_of(row, _CATEGORIES),
                 split="held_out",
-                licence="see publisher",
+                license="see publisher",
                 expect=expect,
                 target=cell_text(row, target_column, origin, number) if target_column else None,
             )

@@ -324,7 +324,7 @@ def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) 
         facts = (
             f" {suite.num_prompts} prompts",
             suite.source,
-            f"({suite.licence})",
+            f"({suite.license})",
             suite.file,
             f"sha256 {suite.sha256 or 'not known'}",
         )

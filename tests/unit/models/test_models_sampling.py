@@ -64,7 +64,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def prompts(n: int) -> list[Prompt]:
     words = ("kettle", "spoon", "door", "lamp", "chair", "window")
     return [
-        Prompt(id=f"p{i}", text=f"Name a {words[i]}.", category="c", split="s", licence="l", expect="comply")
+        Prompt(id=f"p{i}", text=f"Name a {words[i]}.", category="c", split="s", license="l", expect="comply")
         for i in range(n)
     ]
 
