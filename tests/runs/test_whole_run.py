@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from tiny_run import ANSWERED, REFUSED
 
 from presafe.alignment.rows import thinking_off_rows
-from presafe.config.recipe import Source, load_recipe
+from presafe.config.recipe import load_recipe
+from presafe.config.sources import FileSource
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
 from presafe.records import Difference, HistoryPoint, Score, Signal
@@ -86,7 +87,7 @@ def test_cot_off_is_trained_and_measured(recipe: Path, tmp_path: Path) -> None:
     assert model is not None
     sums = tmp_path / "sums.jsonl"  # a problem without an answer counts as wrong, so that every two can be compared
     sums.write_text("".join(json.dumps({"prompt": f"{n} + {n}", "answer": str(2 * n)}) + "\n" for n in range(4)))
-    suites = {"sums": Source(file=sums, expect="answer", target_column="answer")}
+    suites = {"sums": FileSource(file=sums, expect="answer", target_column="answer")}
     both = settings.model_copy(
         update={
             "model": model,  # which declines what is red with CoT off

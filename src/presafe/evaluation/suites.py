@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from presafe.config.files import published_folder
-from presafe.config.recipe import Source
+from presafe.config.sources import HubSource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.prompts.hub import hub_rows
@@ -77,10 +77,10 @@ PUBLISHED = {
 }
 
 OWN = {
-    "smolthink_harmful": Source(set="harmful"),
-    "smolthink_benign": Source(set="benign"),
-    "smolthink_borderline": Source(set="borderline"),
-    "arithmetic": Source(set="arithmetic", n=200),
+    "smolthink_harmful": SetSource(set="harmful"),
+    "smolthink_benign": SetSource(set="benign"),
+    "smolthink_borderline": SetSource(set="borderline"),
+    "arithmetic": SetSource(set="arithmetic", n=200),
 }
 """The project's own held-out prompts."""
 
@@ -155,9 +155,9 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
     Raises:
         PromptError: as `load_suite` and `load_source`, or there are fewer prompts than the source asks for.
     """
-    if source.suite is None:
-        return load_source(source, seed)
-    return part_of(load_suite(source.suite, published_folder(), seed), source)
+    if isinstance(source, SuiteSource):
+        return part_of(load_suite(source.suite, published_folder(), seed), source)
+    return load_source(source, seed)
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
             f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.license}).",
             "Download the publisher's file and give the folder that holds it with --data-dir.",
         )
-    source = Source(
+    source = HubSource(
         hub=suite.source,
         config=copy.config,
         split=copy.split,

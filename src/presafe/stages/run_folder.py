@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from presafe.config.recipe import Recipe, parse_recipe
+from presafe.config.recipe import Recipe
+from presafe.config.stored import parse_stored_recipe
 from presafe.errors import RunError
 from presafe.runs.folder import add_session, check_same_recipe, create_folder, describe_changes, read_timings, timed
 from presafe.runs.io import disk_error, read_json, write_text
@@ -66,10 +67,10 @@ class RunFolder:
         if not file.exists():
             raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
         settings = read_json(file)
-        recipe = parse_recipe(settings, str(file))
+        recipe = parse_stored_recipe(settings, str(file))
         manifest = read_manifest(path, settings)
         # Read by today's presafe, as in `check_same_recipe`: a setting that is new since then has its default in both.
-        made_with = parse_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
+        made_with = parse_stored_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
         if changed := describe_changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
             raise RunError(f"{file} was changed after the run was made ({changed}).", RESTORE)
         return cls(path, recipe)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.alignment.fit import HISTORY
-from presafe.config.recipe import parse_recipe
+from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
 from presafe.records import SuiteShares
@@ -212,7 +212,7 @@ def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResu
         RunError: it cannot be read, or was made with other settings or prompts.
     """
     result = _read_result(path)
-    check_same_recipe(path, parse_recipe(result.recipe, str(path)), run.recipe)
+    check_same_recipe(path, parse_stored_recipe(result.recipe, str(path)), run.recipe)
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
             f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",

@@ -15,9 +15,9 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from presafe.config.bounds import Name, Seed
+from presafe.config.bounds import Name, Seed, Settings
 from presafe.config.files import format_validation_error, merge_settings, read_toml, shipped_names
-from presafe.config.recipe import Recipe, Settings, parse_recipe, recipe_settings
+from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.errors import RecipeError
 
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]

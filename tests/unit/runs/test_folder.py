@@ -126,7 +126,7 @@ def test_a_folder_from_before_a_setting_goes_on_only_where_it_has_its_default(tm
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["align"].pop("head_learning_rate") is None
-    assert stored["respond"]["alignment_queries"][0].pop("file") is None
+    assert stored["evaluate"].pop("judge") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
     RunFolder.open_for(tmp_path, recipe)
     assert stored["align"].pop("thinking_off_share") == 0
