@@ -8,19 +8,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
-    from presafe.config.recipe import ModelSettings, Recipe, load_recipe
-    from presafe.errors import PresafeError
-    from presafe.evaluation.suites import load_suite
-    from presafe.models.decision_head import DecisionHead
-    from presafe.models.loading import load_model
-    from presafe.records import Prompt
-    from presafe.signals.classifier import Classifier, train_classifier
-    from presafe.stages.report import report_data
-    from presafe.stages.run_folder import RunFolder
-    from presafe.workflows.measure import measure
-    from presafe.workflows.run import run_stages
+if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers; "as" marks them as public
+    from presafe.alignment.trainer import PreSafeCollator as PreSafeCollator
+    from presafe.alignment.trainer import PreSafeConfig as PreSafeConfig
+    from presafe.alignment.trainer import PreSafeTrainer as PreSafeTrainer
+    from presafe.config.recipe import ModelSettings as ModelSettings
+    from presafe.config.recipe import Recipe as Recipe
+    from presafe.config.recipe import load_recipe as load_recipe
+    from presafe.errors import PreSafeError as PreSafeError
+    from presafe.evaluation.suites import load_suite as load_suite
+    from presafe.models.decision_head import DecisionHead as DecisionHead
+    from presafe.models.loading import load_model as load_model
+    from presafe.records import Prompt as Prompt
+    from presafe.signals.classifier import Classifier as Classifier
+    from presafe.signals.classifier import train_classifier as train_classifier
+    from presafe.stages.report import report_data as report_data
+    from presafe.stages.run_folder import RunFolder as RunFolder
+    from presafe.workflows.measure import measure as measure
+    from presafe.workflows.run import run_stages as run_stages
 
 __version__ = "0.2.0"
 
@@ -31,7 +36,7 @@ _HOMES = {
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",
     "PreSafeTrainer": "presafe.alignment.trainer",
-    "PresafeError": "presafe.errors",
+    "PreSafeError": "presafe.errors",
     "Prompt": "presafe.records",
     "Recipe": "presafe.config.recipe",
     "RunFolder": "presafe.stages.run_folder",
@@ -44,28 +49,11 @@ _HOMES = {
     "train_classifier": "presafe.signals.classifier",
 }
 
-__all__ = [
-    "Classifier",
-    "DecisionHead",
-    "ModelSettings",
-    "PreSafeCollator",
-    "PreSafeConfig",
-    "PreSafeTrainer",
-    "PresafeError",
-    "Prompt",
-    "Recipe",
-    "RunFolder",
-    "load_model",
-    "load_recipe",
-    "load_suite",
-    "measure",
-    "report_data",
-    "run_stages",
-    "train_classifier",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module 'presafe' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -74,4 +62,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Return the public names."""
     return [*__all__, "__version__"]

@@ -48,7 +48,7 @@ class Prompt(Record):
     text: str = Field(min_length=1)
     category: str
     split: str
-    licence: str
+    license: str
     expect: Expect
     target: str | None = None
     version: int = 1

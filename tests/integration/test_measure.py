@@ -167,7 +167,7 @@ def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_pa
     assert manifest["origins"]["xstest_safe"] == {
         "version": 1,
         "source": "walledai/XSTest",
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         "file": str(file),
         "sha256": sha256_of_file(file),
         "published_sha256": PUBLISHED["xstest_safe"].sha256,

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from tiny_run import ANSWERED, REFUSED
 
 from presafe.alignment.rows import thinking_off_rows
-from presafe.config.recipe import Source, load_recipe
+from presafe.config.recipe import load_recipe
+from presafe.config.sources import FileSource
 from presafe.errors import SignalError
 from presafe.models.loading import load_renderer
 from presafe.records import Difference, HistoryPoint, Score, Signal
@@ -86,7 +87,7 @@ def test_cot_off_is_trained_and_measured(recipe: Path, tmp_path: Path) -> None:
     assert model is not None
     sums = tmp_path / "sums.jsonl"  # a problem without an answer counts as wrong, so that every two can be compared
     sums.write_text("".join(json.dumps({"prompt": f"{n} + {n}", "answer": str(2 * n)}) + "\n" for n in range(4)))
-    suites = {"sums": Source(file=sums, expect="answer", target_column="answer")}
+    suites = {"sums": FileSource(file=sums, expect="answer", target_column="answer")}
     both = settings.model_copy(
         update={
             "model": model,  # which declines what is red with CoT off
@@ -136,7 +137,7 @@ def on_two_threads(recipe: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_side_by_side_training_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
+def test_training_in_parallel_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
     file = tmp_path / "both.toml"
     both = recipe.read_text().replace('["presafe"]', '["sft", "presafe"]\nover_refusal = 0.5')
     file.write_text(both.replace("max_steps = 6", "max_steps = 80\nsave_steps = 5"))

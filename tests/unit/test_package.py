@@ -1,15 +1,20 @@
-"""The package's front: what importing it loads, and that every public name is there."""
+"""The package's front: what importing it loads, that every public name is there, and that the contract covers it."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import presafe
 
 HEAVY = ("torch", "inspect_ai", "transformers", "trl", "peft", "datasets", "matplotlib", "scipy")
+PACKAGE = Path(presafe.__file__).parent
 
 
 @pytest.mark.parametrize("module", ["presafe", "presafe.config.recipe", "presafe.runs.folder", "presafe.prompts.sets"])
@@ -25,6 +30,25 @@ def test_every_public_name_is_there(name: str) -> None:
     assert name in dir(presafe)
 
 
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imported == presafe._HOMES
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'presafe' has no attribute 'nothing'"):
         _ = presafe.nothing  # type: ignore[attr-defined]
+
+
+def test_import_contract_names_every_room_and_module() -> None:
+    # What no layer names may import anything, and be imported from anywhere.
+    settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    named = [name for layer in contract["layers"] for name in re.split(r" [|:] ", layer)]
+    rooms = [path.parent.name for path in PACKAGE.glob("*/*.py")]
+    modules = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(f"presafe.{name}" for name in {*rooms, *modules})

@@ -19,7 +19,10 @@ _TITLES = {
     "AlignSettings": "`[align]`: stage 3",
     "EvaluateSettings": "`[evaluate]`: stage 4",
     "SamplingSettings": "`[evaluate.sampling]`",
-    "Source": "A source of prompts",
+    "SetSource": "A source of prompts: `set`",
+    "FileSource": "A source of prompts: `file`",
+    "HubSource": "A source of prompts: `hub`",
+    "SuiteSource": "A source of prompts: `suite`, to evaluate on",
     "SafetyData": "`[align.data.METHOD]`",
 }
 

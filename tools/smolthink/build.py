@@ -27,7 +27,7 @@ from lessons import OPENING, Lesson, Material, lessons, settling_lessons
 from presafe.alignment.fit import HISTORY, FitSettings, fit
 from presafe.alignment.rows import AlignmentRow, plain_row
 from presafe.config.recipe import AlignSettings
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 from presafe.models.address import SMOLTHINK
 from presafe.models.engine import generate_batch
 from presafe.models.family import Sampling
@@ -219,7 +219,7 @@ def command(
     """Train SmolThink-135M from SmolLM2-135M-Instruct: about an hour on two CPU cores."""
     try:
         build_smolthink(work, out, seed=seed, max_steps=max_steps)
-    except PresafeError as error:
+    except PreSafeError as error:
         print(f"build.py: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(2) from error
     print(f"adapter: {out}")

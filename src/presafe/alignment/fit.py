@@ -17,7 +17,7 @@ from presafe.models.rendering import Renderer
 from presafe.records import HistoryPoint
 from presafe.runs.io import write_jsonl
 from presafe.runtime.checkpoints import bar_callback, last_checkpoint
-from presafe.runtime.launcher import is_main_process, num_processes, weights_are_cut
+from presafe.runtime.launcher import is_main_process, num_processes, weights_are_sharded
 from presafe.runtime.progress import console, progress_bar
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _trainable_rows(rows: Sequence[AlignmentRow], max_length: int, label: str) -
 def _trains_in_bfloat16_on_cpu(model: Any) -> bool:
     import torch
 
-    return not torch.accelerator.is_available() and model.dtype == torch.bfloat16 and not weights_are_cut()
+    return not torch.accelerator.is_available() and model.dtype == torch.bfloat16 and not weights_are_sharded()
 
 
 def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: bool) -> PreSafeConfig:

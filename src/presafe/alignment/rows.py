@@ -18,7 +18,7 @@ from presafe.models.rendering import RenderedPrompt, Renderer
 from presafe.records import Prompt, Response, Signal
 
 _SOME_QUERIES = tuple(
-    Prompt(id="", text=text, category="none", split="none", licence="none", expect="refuse") for text in ("?", "Why")
+    Prompt(id="", text=text, category="none", split="none", license="none", expect="refuse") for text in ("?", "Why")
 )
 """Stand-ins for harmful queries, to find the beginning that all refusals of a method share."""
 

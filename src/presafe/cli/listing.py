@@ -62,7 +62,7 @@ def _suites() -> list[tuple[str, str]]:
             suite = PUBLISHED[name]
             number, expect = suite.num_prompts, suite.expect
             file = f"file {suite.file}, sha256 {suite.sha256 or 'not known'}; hub {'yes' if suite.hub else 'no'}"
-        what = f"{number} prompts {EXPECTS[expect]}; {origin['source']} ({origin['licence']})"
+        what = f"{number} prompts {EXPECTS[expect]}; {origin['source']} ({origin['license']})"
         entries.append((name, f"{what}, version {origin['version']}; {file}"))
     return entries
 

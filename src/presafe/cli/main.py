@@ -28,7 +28,7 @@ from presafe.cli.run import run
 from presafe.cli.score import score
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 from presafe.runtime.reading import is_utf8, printable
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ def main() -> None:
         sys.stdout and sys.stdout.flush()  # here, where an error has a line: at the end of the process it has none
     except _UsageError as error:
         _leave(f"presafe: {_usage(error)}", 2)
-    except PresafeError as error:
+    except PreSafeError as error:
         _leave(f"presafe: {error}", 2)
     except BrokenPipeError:  # who reads our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,10 +93,10 @@ def _checked(word: str) -> str:
     """A word of the command line.
 
     Raises:
-        PresafeError: it is no text that a log can hold.
+        PreSafeError: it is no text that a log can hold.
     """
     if not is_utf8(word):
-        raise PresafeError(f"{printable(word)} is not UTF-8 text.", "Rename the file, or write the word in UTF-8.")
+        raise PreSafeError(f"{printable(word)} is not UTF-8 text.", "Rename the file, or write the word in UTF-8.")
     return word
 
 

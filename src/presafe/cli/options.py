@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from presafe.config.bounds import MOST, checked_suite_name
-from presafe.errors import PresafeError, PromptError
+from presafe.errors import PreSafeError, PromptError
 from presafe.runtime.dtype import Dtype as DtypeName
 
 if TYPE_CHECKING:  # half of the time that --help would take
@@ -95,11 +95,11 @@ def read_modes(words: str) -> list[Thinking]:
     """`on,off` as modes.
 
     Raises:
-        PresafeError: another word.
+        PreSafeError: another word.
     """
     modes = [word.strip() for word in words.split(",")]
     if not set(modes) <= {"on", "off"}:
-        raise PresafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
+        raise PreSafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
     return [cast("Thinking", mode) for mode in dict.fromkeys(modes)]
 
 
@@ -107,10 +107,10 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
     """A model, how it is asked and how its weights are loaded.
 
     Raises:
-        PresafeError: another type of weights, an unreadable family, or an option that cannot take effect.
+        PreSafeError: another type of weights, an unreadable family, or an option that cannot take effect.
     """
     if dtype not in (*get_args(DtypeName), "auto"):
-        raise PresafeError(f"--dtype must be float32, bfloat16 or auto, got {dtype!r}.")
+        raise PreSafeError(f"--dtype must be float32, bfloat16 or auto, got {dtype!r}.")
     from pydantic import ValidationError
 
     from presafe.config.recipe import ModelSettings
@@ -124,7 +124,7 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
         first = error.errors()[0]
         reason = first["msg"].removeprefix("Value error, ")
         where = f"--family {family}" if first["loc"] == ("family",) else address
-        raise PresafeError(f"{where}: {reason}.") from error
+        raise PreSafeError(f"{where}: {reason}.") from error
     if family is not None:
         find_family(family)  # names the file, which the settings keep as its text
     return settings
@@ -135,7 +135,7 @@ def bounds_of_sampling() -> Iterator[None]:
     """Name the option where a value is out of bounds.
 
     Raises:
-        PresafeError: instead of the settings' own error.
+        PreSafeError: instead of the settings' own error.
     """
     from pydantic import ValidationError
 
@@ -144,7 +144,7 @@ def bounds_of_sampling() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
-        raise PresafeError(
+        raise PreSafeError(
             f"--{name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}."
         ) from error
 
@@ -166,7 +166,7 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
     """How tokens are drawn, where it is not as the family publishes.
 
     Raises:
-        PresafeError: a value out of bounds.
+        PreSafeError: a value out of bounds.
     """
     from presafe.config.recipe import SamplingSettings
 

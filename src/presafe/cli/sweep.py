@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from presafe.cli import options
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 
 Number = TypeVar("Number", int, float)
 
@@ -75,4 +75,4 @@ def _numbers(words: str, option: str, kind: Callable[[str], Number]) -> list[Num
     try:
         return [kind(word.strip()) for word in words.split(",")]
     except ValueError as error:
-        raise PresafeError(f"{option} takes numbers with commas between them, got {words!r}.") from error
+        raise PreSafeError(f"{option} takes numbers with commas between them, got {words!r}.") from error

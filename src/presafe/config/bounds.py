@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from presafe.runtime.reading import is_printable
+
+
+class Settings(BaseModel):
+    """Base of every table of settings: immutable, its numbers finite; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
 
 MOST = 2**31 - 1
 """Largest whole number."""

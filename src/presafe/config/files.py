@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from presafe.errors import RecipeError
 from presafe.runtime.reading import is_deeper, printable, read_text
 
-Declared = Literal["recipe", "study"]
-_FOLDERS: dict[Declared, str] = {"recipe": "recipes", "study": "studies"}
+FileKind = Literal["recipe", "study"]
+_FOLDERS: dict[FileKind, str] = {"recipe": "recipes", "study": "studies"}
 """Where the package keeps those that ship."""
 
 MAX_TOML_BYTES = 256_000
@@ -34,13 +34,13 @@ _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_PARTS}}}")
 
 
-def shipped(kind: Declared) -> list[str]:
+def shipped_names(kind: FileKind) -> list[str]:
     """Names of the recipes or studies that come with the package."""
     folder = resources.files("presafe") / _FOLDERS[kind]
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
-def read_toml(kind: Declared, source: str | Path) -> dict[str, Any]:
+def read_toml(kind: FileKind, source: str | Path) -> dict[str, Any]:
     """What stands in a recipe or a study: a TOML file, or the name of a shipped one.
 
     Raises:
@@ -49,11 +49,11 @@ def read_toml(kind: Declared, source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix == ".toml":
         text = read_text(path, RecipeError, kind, MAX_TOML_BYTES)
-    elif str(source) in shipped(kind):
+    elif str(source) in shipped_names(kind):
         text = (resources.files("presafe") / _FOLDERS[kind] / f"{source}.toml").read_text(encoding="utf-8")
     else:
         raise RecipeError(
-            f"no {kind} {str(source)!r:.100}.", f"Give a .toml file or one of: {', '.join(shipped(kind))}."
+            f"no {kind} {str(source)!r:.100}.", f"Give a .toml file or one of: {', '.join(shipped_names(kind))}."
         )
     try:
         return parse_toml(text)
@@ -82,17 +82,17 @@ def parse_toml(text: str) -> dict[str, Any]:
     return declared
 
 
-def overlaid(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """`own` over `base`; tables are merged, except `suites`, which are a choice of their own."""
     both = {
-        key: overlaid(own[key], base[key])
+        key: merge_settings(own[key], base[key])
         for key in own.keys() & base.keys()
         if isinstance(own[key], dict) and isinstance(base[key], dict) and key != "suites"
     }
     return base | own | both
 
 
-def problems_of(error: ValidationError, whole: str) -> str:
+def format_validation_error(error: ValidationError, whole: str) -> str:
     """Every key that does not fit, what is wrong with it and the value seen; `whole` stands for no key."""
     problems = [
         f"{'.'.join(printable(f'{part!s:.60}') for part in problem['loc']) or whole}: {printable(problem['msg'])}"

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -21,12 +19,32 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.bounds import Count, Name, Positive, Rate, Seed, Share, SuiteName, Temperature, TopP, Weight
-from presafe.config.files import MAX_TOML_BYTES, overlaid, parse_toml, problems_of, read_toml, shipped
+from presafe.config.bounds import (
+    Count,
+    Name,
+    Positive,
+    Rate,
+    Seed,
+    Settings,
+    Share,
+    SuiteName,
+    Temperature,
+    TopP,
+    Weight,
+)
+from presafe.config.files import (
+    MAX_TOML_BYTES,
+    format_validation_error,
+    merge_settings,
+    parse_toml,
+    read_toml,
+    shipped_names,
+)
+from presafe.config.sources import QuerySource, Source
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
-from presafe.records import Expect, Thinking
+from presafe.records import Thinking
 from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
 
@@ -39,10 +57,6 @@ def _known(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_known)]
 """Name of a method: `presafe list methods`."""
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -110,79 +124,15 @@ class SamplingSettings(Settings):
     """Most likely tokens kept; 0 keeps all."""
 
 
-class Source(Settings):
-    """Where some prompts come from: a set of the project, generated arithmetic, a local file, a set on the hub, or, to
-    evaluate on, a published suite."""
-
-    set: Literal["harmful", "benign", "borderline", "arithmetic"] | None = None
-    """A prompt set of the project."""
-    file: Path | None = None
-    """A CSV, JSON or JSONL file of the user."""
-    hub: str | None = Field(default=None, min_length=1)
-    """A data set on the Hugging Face hub, "org/name", or a local folder with the same files. Its rows are drawn in an
-    order that the seed decides, and those that stand in an evaluation suite, exactly or nearly, are passed over."""
-    suite: str | None = None
-    """A suite of `presafe list suites`: its file in the folder that PRESAFE_DATA names, or without one its copy on the
-    hub."""
-    revision: str | None = None
-    """Branch, tag or full commit of the data set on the hub; None takes its main branch."""
-    config: str | None = None
-    """Configuration of the data set on the hub, where it has several."""
-    where: dict[str, tuple[str, ...]] = {}
-    """Keep the data set's rows whose column has one of some values."""
-    licence: str | None = None
-    """Licence of the data set, as its publisher states it, and what access to it needs."""
-    column: str | None = None
-    """Column of the file or data set that holds the prompt."""
-    target_column: str | None = None
-    """Column of the file or data set that holds the reference answer."""
-    expect: Expect | None = None
-    """What a careful assistant does with the prompts of the file or data set."""
-    split: str = "held_out"
-    """Split of the project's set (build, align, held_out), or of the data set on the hub."""
-    skip: Count = 0
-    """Prompts passed over first, so that two sources can share a split without sharing a prompt."""
-    n: Positive | None = None
-    """How many; None takes all that are left (arithmetic needs a number)."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if sum(origin is not None for origin in (self.set, self.file, self.hub, self.suite)) != 1:
-            raise ValueError("give one of `set`, `file`, `hub` and `suite`")
-        described = self.file is not None or self.hub is not None
-        if not described and (self.column or self.target_column or self.expect):
-            raise ValueError("`column`, `target_column` and `expect` belong to a `file` or a `hub`")
-        if described and self.expect is None:
-            raise ValueError("a `file` or a `hub` needs `expect`: refuse, comply or answer")
-        if self.expect in ("choice", "code"):
-            raise ValueError("a `file` or a `hub` can expect: refuse, comply or answer")
-        if self.expect == "answer" and self.target_column is None:
-            raise ValueError('`expect = "answer"` needs `target_column`, the reference answers')
-        if self.target_column is not None and self.expect != "answer":
-            raise ValueError('`target_column` belongs to `expect = "answer"`')
-        if self.hub is None and (self.revision or self.config or self.where or self.licence):
-            raise ValueError("`revision`, `config`, `where` and `licence` belong to a `hub`")
-        if self.hub is not None and not (self.column and self.licence and "split" in self.model_fields_set):
-            raise ValueError("a `hub` needs `split`, `column` and `licence`")
-        # not `model_fields_set`: recipe.json has every field
-        if (self.file or self.suite) and self.split != "held_out":
-            raise ValueError("`split` belongs to a `set` or a `hub`")
-        if self.set is not None and self.split not in ("build", "align", "held_out"):
-            raise ValueError("`split` of a `set` is build, align or held_out")
-        if self.set == "arithmetic" and self.n is None:
-            raise ValueError("arithmetic is generated, so it needs `n`")
-        return self
-
-
 class RespondSettings(Settings):
     """Stage 1: the teacher's answers (CoT off) and the model's own, which it is to keep."""
 
     teacher: ModelSettings | None = None
     """Whose decisions are learned (paper, appendix A.1): another model, asked with its CoT off. None takes the model
     itself."""
-    classifier_queries: tuple[Source, ...] = Field(min_length=1)
+    classifier_queries: tuple[QuerySource, ...] = Field(min_length=1)
     """Queries whose teacher decisions train the classifier (paper: about 1,500)."""
-    alignment_queries: tuple[Source, ...] = Field(min_length=1)
+    alignment_queries: tuple[QuerySource, ...] = Field(min_length=1)
     """Queries the model is aligned on (paper: 5,000 harmful, 3,000 benign)."""
     teacher_max_tokens: Positive = 32
     """Token budget of an answer with CoT off, the teacher's or the model's own; a refusal shows in its first words."""
@@ -194,13 +144,6 @@ class RespondSettings(Settings):
     """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
     seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
-
-    @field_validator("classifier_queries", "alignment_queries")
-    @classmethod
-    def _no_suite(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
-        if named := [source.suite for source in sources if source.suite is not None]:
-            raise ValueError(f"{named[0]} is a `suite`: it belongs to `evaluate.suites`, and nothing is trained on it")
-        return sources
 
 
 class SignalSettings(Settings):
@@ -247,7 +190,7 @@ class AlignSettings(Settings):
 
     systems: tuple[MethodName, ...] = ("sft", "presafe")
     """Methods to train, and to sample where they are a prefill of the thought (`presafe list methods`)."""
-    data: dict[MethodName, SafetyData] = {}
+    data: dict[MethodName, SafetyData] = Field(default={})
     """The file of each method that learns from one."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     """One training a seed and system."""
@@ -367,7 +310,7 @@ class Recipe(Settings):
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return shipped("recipe")
+    return shipped_names("recipe")
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -394,7 +337,7 @@ def recipe_settings(recipe: str | Path) -> dict[str, Any]:
         return own
     if base not in shipped_recipes():
         raise RecipeError(f"recipe {recipe} extends {base!r}.", f"It can extend: {', '.join(shipped_recipes())}.")
-    return overlaid(own, recipe_settings(base))
+    return merge_settings(own, recipe_settings(base))
 
 
 def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
@@ -406,4 +349,4 @@ def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise RecipeError(f"recipe {source}: {problems_of(error, 'recipe')}.") from error
+        raise RecipeError(f"recipe {source}: {format_validation_error(error, 'recipe')}.") from error

@@ -49,7 +49,7 @@ def choice_prompts(rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list
                 text=f"{question}\n\n{listed}\n\n{_CHOOSE}",
                 category=str(row.get("High-level domain") or "none"),
                 split="held_out",
-                licence="see publisher",
+                license="see publisher",
                 expect="choice",
                 target=_LETTERS[options.index(right)],
             )
@@ -80,7 +80,7 @@ def code_prompts(rows: Sequence[dict[str, Any]]) -> list[Prompt]:
                 text=f"{_PROGRAM}\n\n```python\n{problem.given.strip()}\n```",
                 category="none",
                 split="held_out",
-                licence="see publisher",
+                license="see publisher",
                 expect="code",
                 target=problem.model_dump_json(),
             )

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from presafe.config.files import published_folder
-from presafe.config.recipe import Source
+from presafe.config.sources import HubSource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.prompts.hub import hub_rows
@@ -54,7 +54,7 @@ class Suite(Layout):
     expect: Expect
     source: str
     """Where it is published."""
-    licence: str
+    license: str
     version: int = 1
     """Ours: increased when presafe reads the suite differently. `presafe compare` refuses results of two versions."""
     num_prompts: int
@@ -77,10 +77,10 @@ PUBLISHED = {
 }
 
 OWN = {
-    "smolthink_harmful": Source(set="harmful"),
-    "smolthink_benign": Source(set="benign"),
-    "smolthink_borderline": Source(set="borderline"),
-    "arithmetic": Source(set="arithmetic", n=200),
+    "smolthink_harmful": SetSource(set="harmful"),
+    "smolthink_benign": SetSource(set="benign"),
+    "smolthink_borderline": SetSource(set="borderline"),
+    "arithmetic": SetSource(set="arithmetic", n=200),
 }
 """The project's own held-out prompts."""
 
@@ -155,26 +155,26 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
     Raises:
         PromptError: as `load_suite` and `load_source`, or there are fewer prompts than the source asks for.
     """
-    if source.suite is None:
-        return load_source(source, seed)
-    return part_of(load_suite(source.suite, published_folder(), seed), source)
+    if isinstance(source, SuiteSource):
+        return part_of(load_suite(source.suite, published_folder(), seed), source)
+    return load_source(source, seed)
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:
-    """Return what a manifest keeps of a suite: version, source, licence, file, its sha256 and the publisher's.
+    """Return what a manifest keeps of a suite: version, source, license, file, its sha256 and the publisher's.
 
     Args:
         name: One of `suite_names()`.
         data_dir: As `load_suite`.
     """
     if name in OWN:
-        return {"version": 1, "source": "presafe", "licence": "Apache-2.0", "file": None}
+        return {"version": 1, "source": "presafe", "license": "Apache-2.0", "file": None}
     suite = PUBLISHED[name]
     file = data_dir / suite.file if data_dir is not None else None
     return {
         "version": suite.version,
         "source": suite.source,
-        "licence": suite.licence,
+        "license": suite.license,
         "file": str(file) if file else None,
         "sha256": sha256_of_file(file) if file else None,
         "published_sha256": suite.sha256,
@@ -235,16 +235,16 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
     copy = suite.hub
     if copy is None:
         raise PromptError(
-            f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.licence}).",
+            f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.license}).",
             "Download the publisher's file and give the folder that holds it with --data-dir.",
         )
-    source = Source(
+    source = HubSource(
         hub=suite.source,
         config=copy.config,
         split=copy.split,
         column=copy.column,
         expect="comply",  # a source needs one; the suite's own value is used
-        licence=suite.licence,
+        license=suite.license,
     )
     try:
         return copy, hub_rows(source)

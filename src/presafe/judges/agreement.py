@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from presafe.config.files import problems_of
+from presafe.config.files import format_validation_error
 from presafe.errors import PromptError
 from presafe.judges.refusal import OFFLINE
 from presafe.prompts.rows import read_rows
@@ -73,7 +73,7 @@ def load_labelled(file: Path | None) -> list[Labelled]:
         try:
             items.append(Labelled.model_validate(row))
         except ValidationError as error:
-            raise PromptError(f"{path}:{number}: {problems_of(error, 'line')}.") from error
+            raise PromptError(f"{path}:{number}: {format_validation_error(error, 'line')}.") from error
     if not items:
         raise PromptError(f"{path} holds no labelled answers.")
     if twice := [name for name, count in Counter(item.id for item in items).items() if count > 1]:

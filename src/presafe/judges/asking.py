@@ -25,7 +25,7 @@ from inspect_ai.model import (
     get_model,
 )
 
-from presafe.errors import JudgeError, PresafeError
+from presafe.errors import JudgeError, PreSafeError
 from presafe.judges.description import Asks, Description, descriptions
 from presafe.judges.keys import hide_key
 from presafe.judges.limits import limit_replies
@@ -115,7 +115,7 @@ def _single(seat: Seat) -> Rules:
         for reminder in ("", _REMINDER if description.send == "chat" else ""):
             try:
                 output = await model.generate(_messages(description, request, answer, key, reminder), config=config)
-            except PresafeError:
+            except PreSafeError:
                 raise
             except Exception as error:  # providers share no class of errors
                 return _no_reply(seat, error)
@@ -141,7 +141,7 @@ def _connect(seat: Seat) -> Model:
             arguments["chat_template"] = "{{ messages[0]['content'] }}"
     try:
         return hide_key(limit_replies(get_model(address, memoize=False, **arguments)))
-    except PresafeError:
+    except PreSafeError:
         raise
     except Exception as error:  # a key, an address or a package that is missing, in as many classes as providers
         reason = " ".join(re.sub(r"\[/?[a-z]+\]", "", str(error)).split()).removeprefix("ERROR: ")  # Inspect marks up

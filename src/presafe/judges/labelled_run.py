@@ -23,9 +23,9 @@ from presafe.judges.agreement import Labelled
 from presafe.judges.scorers import judge
 from presafe.judges.spec import Bench
 from presafe.records import Verdict
-from presafe.runs.folder import begin, go_on, locked
+from presafe.runs.folder import create_folder, locked, resume_folder
 from presafe.runs.manifest import sha256_of
-from presafe.runs.ownership import LABELS, check_ours
+from presafe.runs.ownership import LABELS, check_ownership
 from presafe.runtime.progress import console
 
 
@@ -47,10 +47,10 @@ def hear(benches: Sequence[Bench], items: Sequence[Labelled], folder: Path) -> d
     """
     sha256 = sha256_of([item.model_dump() for item in items])
     found: dict[str, list[Verdict]] = {}
-    check_ours(folder, LABELS)
+    check_ownership(folder, LABELS)
     with locked(folder):
         settings = folder / LABELS
-        (go_on if settings.exists() else begin)(folder, settings, {"labels_sha256": sha256}, sha256)
+        (resume_folder if settings.exists() else create_folder)(folder, settings, {"labels_sha256": sha256}, sha256)
         for bench in benches:
             logs = folder / hashlib.sha256(bench.name.encode()).hexdigest()[:12]
             log = _finished(logs) or _ask(bench, items, logs)

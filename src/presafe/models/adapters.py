@@ -11,7 +11,7 @@ from typing import Any
 
 from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
-from presafe.runtime.launcher import weights_are_cut
+from presafe.runtime.launcher import weights_are_sharded
 
 _ANOTHER = "Name the model that it was trained on, or export it again."
 _MERGE_TOLERANCE = 0.1
@@ -148,7 +148,7 @@ def merge_adapter(model: Any, folder: Path, address: str) -> Any:
         return ModelError(f"the adapter in {folder} cannot be merged into {address}: {first_line(error)}.", _ANOTHER)
 
     adapted = with_adapter(model, folder, address)
-    trained = None if weights_are_cut() else reading(lambda: probe(adapted), failed)
+    trained = None if weights_are_sharded() else reading(lambda: probe(adapted), failed)
     untie(adapted.get_base_model())
     merged = reading(adapted.merge_and_unload, failed)
     if trained is None:  # shards compute nothing here

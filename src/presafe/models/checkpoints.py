@@ -8,7 +8,7 @@ from typing import Any
 
 from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_places, read_object, reading
-from presafe.runtime.launcher import weights_are_cut
+from presafe.runtime.launcher import weights_are_sharded
 
 _MAX_STATE_BYTES = 2**30
 """Size of a trainer's state that is read: its history has a line for every step."""
@@ -24,7 +24,7 @@ def need_whole_checkpoint(folder: str | None, model: Any) -> None:
     Raises:
         ModelError: its weights or its optimizer's state cannot be read, do not fit the model, or are not finite.
     """
-    if folder is None or weights_are_cut():  # shards have files of their own, which their loaders check
+    if folder is None or weights_are_sharded():  # shards have files of their own, which their loaders check
         return
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file

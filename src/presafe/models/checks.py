@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presafe.errors import ModelError, PresafeError
+from presafe.errors import ModelError, PreSafeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def reading(call: Callable[[], Any], problem: Callable[[Exception], ModelError])
     """
     try:
         return call()
-    except PresafeError:
+    except PreSafeError:
         raise
     except Exception as error:  # broken files raise errors of every kind; tokenizers raises plain Exception
         raise problem(error) from error

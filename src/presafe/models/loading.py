@@ -14,7 +14,7 @@ from presafe.models.configs import default_template, need_readable_configs
 from presafe.models.family import detect_family, families, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
-from presafe.runtime.launcher import weights_are_cut
+from presafe.runtime.launcher import weights_are_sharded
 from presafe.runtime.memory import free_memory
 
 
@@ -138,7 +138,7 @@ def load_weights(address: str, dtype: str) -> Any:
     forget_quantizer(model)
     if address == SMOLTHINK:
         model = merge_adapter(model, smolthink_adapter(), SMOLTHINK)
-    if weights_are_cut():  # no process has them whole
+    if weights_are_sharded():  # no process has them whole
         return model
     if torch.cuda.is_available():
         model = model.to("cuda")

@@ -12,7 +12,7 @@ from inspect_ai.model import ContentReasoning
 
 from presafe.errors import RunError
 from presafe.records import Response, Thinking, Verdict
-from presafe.runs.folder import say_set_aside
+from presafe.runs.folder import set_aside_damaged
 
 THOUGHT = "thought"
 """The scorer that reads the thought; every other one reads the answer."""
@@ -80,7 +80,7 @@ def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> li
         try:
             logs.append(read_log(path, check))
         except DamagedLogError as error:
-            say_set_aside(path, error.problem, "What it held and no other log holds is sampled again.")
+            set_aside_damaged(path, error.problem, "What it held and no other log holds is sampled again.")
     return logs
 
 

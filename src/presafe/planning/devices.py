@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from presafe.config.recipe import Settings
+from presafe.config.bounds import Settings
 from presafe.errors import RecipeError
 
 

@@ -8,7 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from presafe.config.recipe import Settings, is_served
+from presafe.config.bounds import Settings
+from presafe.config.recipe import is_served
 from presafe.errors import ModelError
 
 ModelType = Literal["llama", "qwen2", "qwen3"]

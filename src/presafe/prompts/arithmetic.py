@@ -200,7 +200,7 @@ def arithmetic_prompts(split: str, n: int, seed: int) -> list[Prompt]:
             text=problem.text,
             category=problem.kind,
             split=split,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             expect="answer",
             target=str(problem.result),
         )

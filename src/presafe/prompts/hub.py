@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from presafe.config.recipe import Source
+from presafe.config.sources import HubSource
 from presafe.errors import PromptError
 from presafe.prompts.overlap import fold, overlaps
 from presafe.prompts.rows import category_of, cell_text, column_names
@@ -27,7 +27,7 @@ _CATEGORIES = ("category", "violated_categories", "Category", "subject", "data_t
 """Columns that name a category, the first that a row has."""
 
 
-def hub_prompts(source: Source, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
+def hub_prompts(source: HubSource, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
     """The prompts that a `hub` source names; at most `n` after `skip`.
 
     Args:
@@ -44,7 +44,7 @@ def hub_prompts(source: Source, seed: int, held_out: Sequence[str] = ()) -> list
 @lru_cache(maxsize=64)
 def _drawn(source_json: str, seed: int, held_out: tuple[str, ...]) -> tuple[Prompt, ...]:
     """Every stage asks for the same prompts, so they are drawn once in a process."""
-    source = Source.model_validate_json(source_json)
+    source = HubSource.model_validate_json(source_json)
     prompts = _distinct(source, hub_rows(source))
     random.Random(f"{seed} {source.hub} {source.config} {source.split}").shuffle(prompts)
     last = None if source.n is None else source.skip + source.n
@@ -62,25 +62,23 @@ _AT_ONCE = 512
 """Prompts compared with the suites at once: large sets are read no further than they are needed."""
 
 
-def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
+def _distinct(source: HubSource, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
     """The rows that `where` keeps, as prompts, the first of each text."""
-    origin = f"{source.hub} ({source.split})"
-    name = "-".join(filter(None, (str(source.hub).rpartition("/")[2], source.config, source.split)))
+    origin = source.origin
+    name = "-".join(filter(None, (source.hub.rpartition("/")[2], source.config, source.split)))
     seen: set[str] = set()
     prompts = []
     for number, text, row in _kept(source, rows):
         if (folded := fold(text)) in seen:
             continue
         seen.add(folded)
-        assert source.licence is not None
-        assert source.expect is not None
         prompts.append(
             Prompt(
                 id=f"{name}-{number:06d}",
                 text=text,
                 category=category_of(row, _CATEGORIES),
                 split=source.split,
-                licence=source.licence,
+                license=source.license,
                 expect=source.expect,
                 target=cell_text(row, source.target_column, origin, number + 1) if source.target_column else None,
             )
@@ -88,10 +86,9 @@ def _distinct(source: Source, rows: Sequence[dict[str, Any]]) -> list[Prompt]:
     return prompts
 
 
-def _kept(source: Source, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _kept(source: HubSource, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Number, prompt and columns of each row that has a prompt and the values of `where`."""
-    assert source.column is not None
-    origin = f"{source.hub} ({source.split})"
+    origin = source.origin
     columns = list(rows[0]) if rows else []
     for needed in (source.column, source.target_column, *source.where):
         if needed is not None and needed not in columns:
@@ -104,7 +101,7 @@ def _kept(source: Source, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int,
             yield number, cell_text(row, source.column, origin, number + 1), row
 
 
-def hub_rows(source: Source) -> list[dict[str, Any]]:
+def hub_rows(source: HubSource) -> list[dict[str, Any]]:
     """The rows of the configuration and split that a `hub` source names, as they stand.
 
     Raises:
@@ -128,12 +125,11 @@ def hub_rows(source: Source) -> list[dict[str, Any]]:
     return rows
 
 
-def _folder(source: Source) -> Path:
+def _folder(source: HubSource) -> Path:
     """The data set's files: the folder that `hub` names, or the Hugging Face cache, into which they may be fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    assert source.hub is not None
     if Path(source.hub).is_dir():
         return Path(source.hub)
     try:
@@ -143,7 +139,7 @@ def _folder(source: Source) -> Path:
         if source.revision:
             fetch += f" --revision {source.revision}"
         raise PromptError(
-            f"cannot fetch the data set {source.hub} ({source.licence}) from the Hugging Face hub: "
+            f"cannot fetch the data set {source.hub} ({source.license}) from the Hugging Face hub: "
             f"{str(error).strip().splitlines()[0]}",
             f"Where a network is at hand, accept its terms on its page, `hf auth login`, and `{fetch}`; or add "
             '`--local-dir DIR` to that command, copy DIR here, and write hub = "DIR" in the recipe.',

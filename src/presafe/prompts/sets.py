@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from presafe.config.recipe import Source
+from presafe.config.sources import HubSource, QuerySource, SetSource, Source
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.hub import hub_prompts
@@ -139,7 +139,7 @@ def from_rows(
                 text=text,
                 category=category_of(row, _CATEGORIES),
                 split="held_out",
-                licence="see publisher",
+                license="see publisher",
                 expect=expect,
                 target=cell_text(row, target_column, origin, number) if target_column else None,
             )
@@ -153,33 +153,31 @@ def _starts(row: dict[str, Any], column: str, start: str, origin: str) -> bool:
     return str(row[column]).startswith(start)
 
 
-def load_source(source: Source, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
+def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
     """The prompts that a recipe's source names.
 
     Args:
-        source: A set of the project, generated arithmetic, a local file, or a data set on the hub; no `suite`.
+        source: A set of the project, generated arithmetic, a local file, or a data set on the hub.
         seed: Seed of generated arithmetic and of the draw from the hub.
         held_out: Texts that nothing drawn from the hub may be near.
 
     Raises:
         PromptError: the source cannot be read, or holds fewer prompts than it is asked for.
     """
-    if source.hub is not None:
+    if isinstance(source, HubSource):
         drawn = hub_prompts(source, seed, held_out)
         if len(drawn) < (source.n or 1):
             raise PromptError(
-                f"{source.hub} ({source.split}) has {source.skip + len(drawn)} different prompts that stand in no "
+                f"{source.origin} has {source.skip + len(drawn)} different prompts that stand in no "
                 f"evaluation suite, too few for skip = {source.skip} and n = {source.n}."
             )
         return drawn
-    if source.set == "arithmetic":
-        prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
-    elif source.set is not None:
-        prompts = list(built_in(source.set, source.split))
-    else:
-        assert source.file is not None
-        assert source.expect is not None
+    if not isinstance(source, SetSource):
         prompts = from_file(source.file, expect=source.expect, column=source.column, target_column=source.target_column)
+    elif source.set == "arithmetic":
+        prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
+    else:
+        prompts = list(built_in(source.set, source.split))
     return part_of(prompts, source)
 
 
@@ -192,13 +190,12 @@ def part_of(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
     last = None if source.n is None else source.skip + source.n
     if len(prompts) < (last or source.skip + 1):
         raise PromptError(
-            f"{source.suite or source.set or source.file} ({source.split}) has {len(prompts)} prompts, "
-            f"too few for skip = {source.skip} and n = {source.n}."
+            f"{source.origin} has {len(prompts)} prompts, too few for skip = {source.skip} and n = {source.n}."
         )
     return list(prompts[source.skip : last])
 
 
-def load_sources(sources: Iterable[Source], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
+def load_sources(sources: Iterable[QuerySource], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
     """The prompts of several sources, in order; arguments as `load_source`.
 
     Raises:

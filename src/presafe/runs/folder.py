@@ -22,14 +22,14 @@ from presafe.config.recipe import Recipe
 from presafe.errors import RunError
 from presafe.records import Record
 from presafe.runs.io import disk_error, read_json, read_jsonl, set_aside, write_json
-from presafe.runs.manifest import RESTORE, Origins, build_manifest, continued, manifest_of
-from presafe.runs.ownership import check_ours
+from presafe.runs.manifest import RESTORE, Origins, build_manifest, read_manifest, with_this_session
+from presafe.runs.ownership import check_ownership
 from presafe.runtime.progress import console
 
 R = TypeVar("R", bound=Record)
 
 
-def timings_of(folder: Path) -> dict[str, float]:
+def read_timings(folder: Path) -> dict[str, float]:
     """Return the seconds by what they were spent on, as `timed` adds them up; a damaged file is set aside."""
     path = folder / "timings.json"
     if not os.path.lexists(path):
@@ -40,12 +40,12 @@ def timings_of(folder: Path) -> dict[str, float]:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
                 raise RunError(f"{path} holds no seconds of {what!r}.")
     except RunError as error:
-        say_set_aside(path, error.problem, "Times before now are not counted.")
+        set_aside_damaged(path, error.problem, "Times before now are not counted.")
         return {}
     return timings
 
 
-def say_set_aside(path: Path, reason: str, then: str) -> None:
+def set_aside_damaged(path: Path, reason: str, then: str) -> None:
     """Set a damaged file aside and say so in a line.
 
     Args:
@@ -81,7 +81,7 @@ def timed(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        timings = timings_of(folder)
+        timings = read_timings(folder)
         timings[what] = round(timings.get(what, 0.0) + max(0.0, time.monotonic() - start), 1)
         write_json(folder / "timings.json", timings)
 
@@ -107,7 +107,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def begin(
+def create_folder(
     folder: Path,
     settings_file: Path,
     settings: dict[str, Any],
@@ -117,37 +117,37 @@ def begin(
     """Write the manifest of a new folder, then its settings; returns the manifest.
 
     Raises:
-        RunError: as `check_ours`; or the folder cannot be written.
+        RunError: as `check_ownership`; or the folder cannot be written.
     """
-    check_ours(folder, settings_file.name)
+    check_ownership(folder, settings_file.name)
     manifest = build_manifest(settings, prompts_sha256, origins)
     write_json(folder / "manifest.json", manifest)
     write_json(settings_file, settings)
     return manifest
 
 
-def go_on(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
-    """The manifest of a folder that `begin` made, with this session in it.
+def resume_folder(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+    """The manifest of a folder that `create_folder` made, with this session in it.
 
     Raises:
         RunError: the folder was made with other settings or prompts, or its settings were changed since.
     """
     before = read_json(settings_file)
     check_same(folder, before, settings)
-    manifest = manifest_of(folder, before)
+    manifest = read_manifest(folder, before)
     if manifest.get("settings", before) != before:
         raise RunError(f"{settings_file} was changed after it was made.", RESTORE)
-    return _continue(folder, prompts_sha256)
+    return add_session(folder, prompts_sha256)
 
 
-def _continue(folder: Path, prompts_sha256: str) -> dict[str, Any]:
-    manifest = manifest_of(folder)
+def add_session(folder: Path, prompts_sha256: str) -> dict[str, Any]:
+    manifest = read_manifest(folder)
     if manifest["prompts_sha256"] != prompts_sha256:
         raise RunError(
             f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.",
             "Choose another folder with --out.",
         )
-    manifest = continued(manifest)
+    manifest = with_this_session(manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -168,11 +168,11 @@ def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], o
     Raises:
         RunError: the folder was made with other settings; all that differ are named.
     """
-    if changed := _changes(before, settings):
+    if changed := describe_changes(before, settings):
         raise RunError(f"{folder} was made with other settings ({changed}).", f"Choose another folder with {option}.")
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+def describe_changes(before: dict[str, Any], after: dict[str, Any]) -> str:
     return ", ".join(_differences(before, after))
 
 

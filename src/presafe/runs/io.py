@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from presafe.errors import PresafeError, PromptError, RunError
+from presafe.errors import PreSafeError, PromptError, RunError
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -77,7 +77,7 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
-def read_jsonl(path: Path, kind: type[R], *, error: type[PresafeError] = PromptError, hint: str = "") -> list[R]:
+def read_jsonl(path: Path, kind: type[R], *, error: type[PreSafeError] = PromptError, hint: str = "") -> list[R]:
     """Read records of one kind.
 
     Args:
@@ -87,7 +87,7 @@ def read_jsonl(path: Path, kind: type[R], *, error: type[PresafeError] = PromptE
         hint: What to do where the file cannot be read.
 
     Raises:
-        PresafeError: of the class `error`: the file is missing, not UTF-8, or a line does not fit the record.
+        PreSafeError: of the class `error`: the file is missing, not UTF-8, or a line does not fit the record.
     """
     try:
         # Not `splitlines`: it also breaks at separators such as U+2028, which may stand in a JSON text.
@@ -119,7 +119,7 @@ def read_record(path: Path, kind: type[R], *, hint: str = "") -> R:
         raise RunError(f"cannot read {path}: {problem}.", hint) from problem
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object: a dict of finite numbers, not deeper than presafe writes it.
 
     Raises:
@@ -196,12 +196,3 @@ def write_json(path: Path, value: Any) -> None:
         RunError: the folder cannot be written.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that presafe wrote.
-
-    Raises:
-        RunError: as `read_object`.
-    """
-    return read_object(path)

@@ -16,7 +16,7 @@ from typing import Any
 from presafe.config.files import data_file
 from presafe.errors import RunError
 from presafe.records import Prompt
-from presafe.runs.io import read_object
+from presafe.runs.io import read_json
 
 Origins = Mapping[str, Mapping[str, Any]]
 """Where suites come from, by name."""
@@ -52,18 +52,18 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origi
     }
 
 
-def manifest_of(folder: Path, settings: Any = None) -> dict[str, Any]:
+def read_manifest(folder: Path, settings: Any = None) -> dict[str, Any]:
     """Read the manifest of a folder.
 
     Args:
-        folder: One that `begin` (`runs/folder.py`) made.
+        folder: One that `create_folder` (`runs/folder.py`) made.
         settings: As `check_manifest`.
 
     Raises:
         RunError: as `check_manifest`.
     """
     path = folder / "manifest.json"
-    return check_manifest(read_object(path), path, settings)
+    return check_manifest(read_json(path), path, settings)
 
 
 def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _wrong(found: Any, kinds: Mapping[str, Any]) -> list[str]:
     return [key for key, kind in kinds.items() if key not in found or not isinstance(found[key], kind)]
 
 
-def continued(manifest: dict[str, Any]) -> dict[str, Any]:
+def with_this_session(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that goes on now; a session with other code or versions is added to it."""
     software = _software()
     last = (manifest["later_sessions"] or [manifest])[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from presafe.errors import PresafeError, RunError
-from presafe.runs.manifest import manifest_of
+from presafe.errors import PreSafeError, RunError
+from presafe.runs.manifest import read_manifest
 
 MEASUREMENT = "measurement.json"
 """Settings of a measurement (`workflows/measure.py`)."""
@@ -31,7 +31,7 @@ _NOTHING = {".lock", ".DS_Store"}
 """Files that may lie in a folder that is still empty."""
 
 
-def check_ours(folder: Path, settings_name: str) -> None:
+def check_ownership(folder: Path, settings_name: str) -> None:
     """Check that a folder may be written: it is new, empty, or presafe made it for the same purpose.
 
     Args:
@@ -50,7 +50,7 @@ def check_ours(folder: Path, settings_name: str) -> None:
         if name != settings_name and (folder / name).exists():
             raise RunError(f"{folder} holds {what}, not {_HOLDS[settings_name]}.", choose)
     if (folder / settings_name).exists():
-        manifest_of(folder)
+        read_manifest(folder)
         return
     nothing = _NOTHING | {".manifest.json.part", f".{settings_name}.part"}
     try:
@@ -69,8 +69,8 @@ def _is_empty(entry: Path) -> bool:
 def _was_begun(folder: Path) -> bool:
     """Return whether a kill came after the manifest and before the settings."""
     try:
-        return bool(manifest_of(folder))
-    except PresafeError:
+        return bool(read_manifest(folder))
+    except PreSafeError:
         return False
 
 

@@ -31,13 +31,13 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def weights_are_cut() -> bool:
+def weights_are_sharded() -> bool:
     """Will FSDP or ZeRO cut the weights into shards, so that no device ever holds them whole?"""
     return any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def launcher_hidden() -> Iterator[None]:
     """Hide the launcher, so that what is trained inside is trained by this process only."""
     hidden = {
         name: os.environ.pop(name)
@@ -58,7 +58,7 @@ def claim_device() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
-def part() -> None:
+def leave_process_group() -> None:
     """End the processes' connection, once they have nothing more to do together."""
     import torch
 

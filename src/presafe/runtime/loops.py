@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def outside_loop(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+def run_outside_loop(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
     """Run work here, or in a thread where this thread runs an event loop, and wait for its end.
 
     Args:

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 
 MAX_BYTES = 1_000_000_000
 """Most bytes of a file, before and after unzipping. The largest published set of prompts that we know has 0.7 · 10^9
@@ -26,7 +26,7 @@ _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """What turns the direction of the text that follows."""
 
 
-def read_text(path: Path, error: type[PresafeError], kind: str = "", max_bytes: int = MAX_BYTES) -> str:
+def read_text(path: Path, error: type[PreSafeError], kind: str = "", max_bytes: int = MAX_BYTES) -> str:
     """Return the text of a regular UTF-8 file, with or without a byte order mark, unzipped where its name ends in .gz.
 
     Args:
@@ -39,7 +39,7 @@ def read_text(path: Path, error: type[PresafeError], kind: str = "", max_bytes: 
         The text; its lines end in "\\n".
 
     Raises:
-        PresafeError: of the class `error`: no such file, not a regular one, too large, or not UTF-8 text.
+        PreSafeError: of the class `error`: no such file, not a regular one, too large, or not UTF-8 text.
     """
     try:
         return _text(path, max_bytes)

@@ -29,7 +29,7 @@ class ForEach(Protocol):
 
 
 @contextmanager
-def side_by_side(at_once: int) -> Iterator[ForEach]:
+def worker_pool(at_once: int) -> Iterator[ForEach]:
     """Processes that live as long as the block, or none: one item at a time is worked on here.
 
     The first error ends all of them and is raised here. Work and items are pickled, so both are of modules that can be

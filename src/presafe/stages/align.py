@@ -25,11 +25,11 @@ from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
 from presafe.records import Response, Signal
-from presafe.runs.folder import say_set_aside
-from presafe.runtime.launcher import alone, claim_device, is_main_process, launched, part
+from presafe.runs.folder import set_aside_damaged
+from presafe.runtime.launcher import claim_device, is_main_process, launched, launcher_hidden, leave_process_group
 from presafe.runtime.memory import free_bytes, free_memory
 from presafe.runtime.progress import console
-from presafe.runtime.workers import side_by_side
+from presafe.runtime.workers import worker_pool
 from presafe.stages.operating_point import OPERATING_POINT, operating_point, set_operating_points, unscaled
 from presafe.stages.respond import responses_of, trains_thinking_off
 from presafe.stages.run_folder import RunFolder
@@ -57,11 +57,11 @@ def align(run: RunFolder) -> None:
         console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
     due = [system for system in aligned_systems(recipe) if not (system_folder(run, system) / HISTORY).exists()]
     release_model()
-    with side_by_side(_at_once(recipe, max(len(due), len(unscaled(run))))) as for_each:
+    with worker_pool(_at_once(recipe, max(len(due), len(unscaled(run))))) as for_each:
         for_each(partial(_train, run=run, own=own, signals=signals, off=off), due)
-        part()
+        leave_process_group()
         if is_main_process():
-            with alone():
+            with launcher_hidden():
                 set_operating_points(run, for_each)
 
 
@@ -82,7 +82,9 @@ def _set_damaged_aside(run: RunFolder) -> None:
                 if file.exists():
                     read(run, system)
             except RunError as error:
-                say_set_aside(file, error.problem, f"{folder.name} is trained and scaled again from its checkpoint.")
+                set_aside_damaged(
+                    file, error.problem, f"{folder.name} is trained and scaled again from its checkpoint."
+                )
                 if read is history_of and (folder / OPERATING_POINT).exists():
                     (folder / OPERATING_POINT).unlink()  # of an adapter that is written anew
 

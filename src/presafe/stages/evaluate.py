@@ -32,7 +32,7 @@ from presafe.models.decision_head import DecisionHead, has_head
 from presafe.models.loading import shared_model
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
-from presafe.runs.folder import read_records, say_set_aside
+from presafe.runs.folder import read_records, set_aside_damaged
 from presafe.runs.io import write_jsonl
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
@@ -168,7 +168,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         try:
             return positions_of(run, system)
         except RunError as error:
-            say_set_aside(file, error.problem, "It is read again.")
+            set_aside_damaged(file, error.problem, "It is read again.")
     model, adapter = run.recipe.model, adapter_of(run, system)
     if is_prefill(system.name):
         write_jsonl(file, [])

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from presafe.config.recipe import Recipe, parse_recipe
+from presafe.config.recipe import Recipe
+from presafe.config.stored import parse_stored_recipe
 from presafe.errors import RunError
-from presafe.runs.folder import _changes, _continue, begin, check_same_recipe, timed, timings_of
+from presafe.runs.folder import add_session, check_same_recipe, create_folder, describe_changes, read_timings, timed
 from presafe.runs.io import disk_error, read_json, write_text
-from presafe.runs.manifest import RESTORE, manifest_of
+from presafe.runs.manifest import RESTORE, read_manifest
 from presafe.stages.workload import Workload
 
 Stage = Literal["respond", "signal", "align", "evaluate", "report"]
@@ -48,10 +49,10 @@ class RunFolder:
         run = cls(path, recipe, workload)
         prompts_sha256 = run.workload.sha256
         if not run.recipe_path.exists():
-            begin(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, run.workload.origins)
+            create_folder(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, run.workload.origins)
         else:
             check_same_recipe(path, cls.existing(path).recipe, recipe)
-            _continue(path, prompts_sha256)
+            add_session(path, prompts_sha256)
         return run
 
     @classmethod
@@ -66,11 +67,11 @@ class RunFolder:
         if not file.exists():
             raise RunError(f"{path} holds no run (no recipe.json).", "Name a folder that `presafe run` wrote.")
         settings = read_json(file)
-        recipe = parse_recipe(settings, str(file))
-        manifest = manifest_of(path, settings)
+        recipe = parse_stored_recipe(settings, str(file))
+        manifest = read_manifest(path, settings)
         # Read by today's presafe, as in `check_same_recipe`: a setting that is new since then has its default in both.
-        made_with = parse_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
-        if changed := _changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
+        made_with = parse_stored_recipe(manifest.get("settings", settings), str(path / "manifest.json"))
+        if changed := describe_changes(made_with.model_dump(mode="json"), recipe.model_dump(mode="json")):
             raise RunError(f"{file} was changed after the run was made ({changed}).", RESTORE)
         return cls(path, recipe)
 
@@ -86,13 +87,13 @@ class RunFolder:
         """What made this run.
 
         Raises:
-            RunError: as `manifest_of`.
+            RunError: as `read_manifest`.
         """
-        return manifest_of(self.path)
+        return read_manifest(self.path)
 
     def timings(self) -> dict[str, float]:
         """Seconds spent in each stage, over all sessions that ended in order."""
-        return timings_of(self.path)
+        return read_timings(self.path)
 
     def is_done(self, stage: Stage) -> bool:
         return (self.path / "stages" / stage).exists()

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from presafe.config.files import published_folder
-from presafe.config.recipe import Recipe, Source
+from presafe.config.recipe import Recipe
+from presafe.config.sources import HubSource, QuerySource, SuiteSource
 from presafe.errors import PromptError
 from presafe.evaluation.suites import origin_of, prompts_of
 from presafe.prompts.overlap import fold
@@ -39,8 +40,11 @@ class Workload:
     @cached_property
     def origins(self) -> Mapping[str, Mapping[str, Any]]:
         """Return where the published suites come from (`origin_of`), by the recipe's names for them."""
-        published = {name: source.suite for name, source in self._recipe.evaluate.suites.items()}
-        return {name: origin_of(suite, published_folder()) for name, suite in published.items() if suite is not None}
+        return {
+            name: origin_of(source.suite, published_folder())
+            for name, source in self._recipe.evaluate.suites.items()
+            if isinstance(source, SuiteSource)
+        }
 
     @cached_property
     def classifier(self) -> Sequence[Prompt]:
@@ -100,9 +104,9 @@ class Workload:
         self._check_held_out()
         _ = self.published
 
-    def _load(self, sources: Sequence[Source]) -> Sequence[Prompt]:
+    def _load(self, sources: Sequence[QuerySource]) -> Sequence[Prompt]:
         """Load several sources; a row from the hub that is close to a suite's prompt is left out."""
-        from_hub = any(source.hub is not None for source in sources)
+        from_hub = any(isinstance(source, HubSource) for source in sources)
         held_out = [prompt.text for prompts in self.suites.values() for prompt in prompts] if from_hub else []
         return load_sources(sources, self._recipe.respond.seed, held_out)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.alignment.fit import HISTORY
-from presafe.config.recipe import parse_recipe
-from presafe.errors import PresafeError, RunError
+from presafe.config.stored import parse_stored_recipe
+from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
 from presafe.runs.io import read_json, read_record, write_text
 from presafe.runs.manifest import made_by
-from presafe.runs.ownership import check_ours
+from presafe.runs.ownership import check_ownership
 from presafe.runtime.progress import heading
 from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
@@ -84,7 +84,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
 
     Raises:
         RecipeError, PromptError, RunError: as `standing`, before the first token.
-        PresafeError: as `run_stages`; what is done is kept.
+        PreSafeError: as `run_stages`; what is done is kept.
     """
     _check_folder(out)
     with locked(out / "work"):  # which git ignores
@@ -128,7 +128,7 @@ def _check_folder(out: Path) -> None:
         if not {"condition", "conditions"} & read_json(file).keys():
             raise RunError(f"{file} is no file of a study.", "Choose another folder with --out.")
     if not any(map(Path.exists, files)):
-        check_ours(out, "study.json")
+        check_ownership(out, "study.json")
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
@@ -212,7 +212,7 @@ def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResu
         RunError: it cannot be read, or was made with other settings or prompts.
     """
     result = _read_result(path)
-    check_same_recipe(path, parse_recipe(result.recipe, str(path)), run.recipe)
+    check_same_recipe(path, parse_stored_recipe(result.recipe, str(path)), run.recipe)
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
             f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
@@ -226,7 +226,7 @@ def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> Run
     for path in sorted(own.resolve().parents[2].glob(f"*/runs/{own.name}")):
         try:
             return _result_that_fits(path, run, prompts_sha256)
-        except PresafeError:  # another run of that name
+        except PreSafeError:  # another run of that name
             continue
     return None
 

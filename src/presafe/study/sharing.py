@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from presafe.alignment.fit import CHECKPOINTS, HISTORY
 from presafe.alignment.scale import rescale
 from presafe.config.recipe import Recipe
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
 from presafe.runs.ownership import TRAINED_BY
@@ -141,7 +141,7 @@ def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> RunFolder
     try:
         there = RunFolder.existing(other)
         same = there.manifest()["prompts_sha256"] == prompts_sha256
-    except PresafeError:
+    except PreSafeError:
         return None
     trained = all((system_folder(there, each) / HISTORY).exists() for each in aligned_systems(run.recipe))
     alike = same and trained and there.is_done("align") and _training(there.recipe) == _training(run.recipe)

@@ -15,9 +15,9 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from presafe.config.bounds import Name, Seed
-from presafe.config.files import overlaid, problems_of, read_toml, shipped
-from presafe.config.recipe import Recipe, Settings, parse_recipe, recipe_settings
+from presafe.config.bounds import Name, Seed, Settings
+from presafe.config.files import format_validation_error, merge_settings, read_toml, shipped_names
+from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.errors import RecipeError
 
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -101,7 +101,7 @@ class StudyRun(NamedTuple):
 
 def shipped_studies() -> list[str]:
     """Names of the studies that come with the package."""
-    return shipped("study")
+    return shipped_names("study")
 
 
 def load_study(study: str | Path) -> Study:
@@ -113,7 +113,7 @@ def load_study(study: str | Path) -> Study:
     try:
         return Study.model_validate(read_toml("study", study))
     except ValidationError as error:
-        raise RecipeError(f"study {study}: {problems_of(error, 'study')}.") from error
+        raise RecipeError(f"study {study}: {format_validation_error(error, 'study')}.") from error
 
 
 def study_runs(study: Study) -> list[StudyRun]:
@@ -124,14 +124,15 @@ def study_runs(study: Study) -> list[StudyRun]:
     """
     base = recipe_settings(study.recipe)
     parse_recipe(base, study.recipe)  # its own mistakes are no condition's, nor the study's
-    base = overlaid(study.set, base)
+    base = merge_settings(study.set, base)
     parse_recipe(base, f"{study.recipe} as the study sets it")
     runs = []
     for condition in study.condition:
         for place, seed in enumerate(condition.seeds or study.seeds):
             own = {"name": f"{condition.name}-seed{seed}", "align": {"systems": [condition.system], "seeds": [seed]}}
             recipe = parse_recipe(
-                overlaid(own, overlaid(condition.set, base)), f"{study.recipe} as condition {condition.name!r} sets it"
+                merge_settings(own, merge_settings(condition.set, base)),
+                f"{study.recipe} as condition {condition.name!r} sets it",
             )
             runs.append((place, StudyRun(condition, seed, recipe)))
     return [run for _, run in sorted(runs, key=lambda each: each[0])]

@@ -23,7 +23,7 @@ from presafe.report.formatting import SYSTEMS, in_known_order
 from presafe.report.page import write_report
 from presafe.runs.io import read_json, write_json, write_jsonl
 from presafe.runs.manifest import build_manifest, sha256_of
-from presafe.runs.ownership import COMPARISON, check_ours
+from presafe.runs.ownership import COMPARISON, check_ownership
 from presafe.stages.run_folder import RunFolder
 
 _FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
@@ -69,7 +69,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     for one, other in combinations(systems, 2):
         _check_alike(one, other)
     if not _is_older_comparison(out):
-        check_ours(out, COMPARISON)
+        check_ownership(out, COMPARISON)
     settings = {"folders": [str(folder) for folder in folders], "against": against or names[0]}
     references = [each for each in systems if each.system == (against or names[0])]
     pairs = [

@@ -22,7 +22,7 @@ from presafe.models.address import need_weights
 from presafe.models.loading import shared_model
 from presafe.records import DirectionCosine, InsideView, ProbeScore, Prompt, StatePoint, Thinking
 from presafe.runs.io import write_json
-from presafe.runs.manifest import continued
+from presafe.runs.manifest import with_this_session
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, progress_bar
 from presafe.stages.run_folder import RunFolder
@@ -91,7 +91,7 @@ def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[
     settings = {"limit": limit, "layer": layer}
     stored = stored_views(run.path)
     earlier = list(stored.systems) if stored is not None and stored.settings == settings else []
-    write_json(run.manifest_path, continued(run.manifest()))
+    write_json(run.manifest_path, with_this_session(run.manifest()))
     views: list[InsideView] = []
     for system in [System("vanilla", None, "on"), *aligned_systems(run.recipe)]:
         view = next((view for view in earlier if (view.system, view.seed) == (system.name, system.seed)), None)

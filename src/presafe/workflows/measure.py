@@ -20,9 +20,9 @@ from presafe.models.sampling import Sampler, sample_responses
 from presafe.records import Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.runs.folder import begin, go_on, locked, timed, timings_of
+from presafe.runs.folder import create_folder, locked, read_timings, resume_folder, timed
 from presafe.runs.manifest import Origins, sha256_of_file, sha256_of_prompts
-from presafe.runs.ownership import MEASUREMENT, check_ours
+from presafe.runs.ownership import MEASUREMENT, check_ownership
 
 
 def measure(
@@ -69,7 +69,7 @@ def measure(
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds something else, or a measurement with other settings or prompts; or no sandbox.
-        PresafeError: as `sample_responses`.
+        PreSafeError: as `sample_responses`.
     """
     if not suites or not all(suites.values()):
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
@@ -96,7 +96,7 @@ def measure(
         "judge_thought": judge_thought,
     }
     asked = sha256_of_prompts(suites.values())
-    check_ours(out, MEASUREMENT)
+    check_ownership(out, MEASUREMENT)
     with locked(out):
         manifest = _open(out, settings, asked, origins)
         scores: list[Score] = []
@@ -128,7 +128,7 @@ def measure(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=settings,
             manifest=manifest,
-            timings_s=timings_of(out),
+            timings_s=read_timings(out),
             scores=tuple(scores),
             differences=tuple(paired_differences(mode_pairs(modes))),
         )
@@ -140,8 +140,8 @@ def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Ori
     """The manifest of a measurement that starts in a folder, or goes on there."""
     said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
     if said:
-        return go_on(out, out / MEASUREMENT, settings, prompts_sha256)
-    return begin(out, out / MEASUREMENT, settings, prompts_sha256, origins)
+        return resume_folder(out, out / MEASUREMENT, settings, prompts_sha256)
+    return create_folder(out, out / MEASUREMENT, settings, prompts_sha256, origins)
 
 
 def fingerprint(adapter: Path) -> dict[str, str | None]:

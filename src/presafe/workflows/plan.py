@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from presafe.config.recipe import Recipe, Source
+from presafe.config.recipe import Recipe
+from presafe.config.sources import QuerySource, SetSource, Source, SuiteSource
 from presafe.errors import RecipeError
 from presafe.evaluation.suites import PUBLISHED
 from presafe.planning.devices import Assumptions, assumptions, find_device
@@ -86,8 +87,10 @@ def _refused_share(recipe: Recipe, assumed: Assumptions) -> float:
     return harmful / (harmful + harmless)
 
 
-def _expect(source: Source) -> str:
-    return source.expect or ("refuse" if source.set == "harmful" else "comply")
+def _expect(source: QuerySource) -> str:
+    if isinstance(source, SetSource):
+        return "refuse" if source.set == "harmful" else "comply"
+    return source.expect
 
 
 def _count(source: Source, assumed: Assumptions, suite: str | None = None) -> int:
@@ -99,7 +102,7 @@ def _known_count(source: Source, suite: str | None) -> int | None:
     """Return the number of prompts of a source, or None if only the hub or a file can tell."""
     if source.n is not None:
         return source.n
-    if source.set is not None:
+    if isinstance(source, SetSource):
         return len(load_source(source, 0))
-    published = PUBLISHED.get(source.suite or suite or "")
+    published = PUBLISHED.get(source.suite if isinstance(source, SuiteSource) else suite or "")
     return published.num_prompts if published else None

@@ -15,8 +15,8 @@ from pathlib import Path
 from presafe.config.recipe import Recipe
 from presafe.models.address import need_weights
 from presafe.runs.folder import locked
-from presafe.runs.ownership import check_ours
-from presafe.runtime.launcher import alone, is_main_process
+from presafe.runs.ownership import check_ownership
+from presafe.runtime.launcher import is_main_process, launcher_hidden
 from presafe.runtime.memory import free_memory
 from presafe.runtime.progress import console, heading
 from presafe.stages.run_folder import STAGES, RunFolder, Stage
@@ -40,7 +40,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
 
     Raises:
         JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
-        PresafeError: as the stages; what is done is kept.
+        PreSafeError: as the stages; what is done is kept.
     """
     if not is_main_process():
         return _help_align(RunFolder(out, recipe), until)
@@ -56,7 +56,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
         from presafe.judges.scorers import check_judges  # it brings Inspect with it
 
         check_judges(*chosen, [prompts[0].expect for prompts in workload.suites.values()])
-    check_ours(out, "recipe.json")
+    check_ownership(out, "recipe.json")
     with locked(out):
         run = RunFolder.open_for(out, recipe, workload)
         _check_logs(run, until)
@@ -65,7 +65,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
                 heading(f"{number} {stage}", ": done before")
                 continue
             heading(f"{number} {stage}")
-            with run.working_on(stage), nullcontext() if stage == "align" else alone():
+            with run.working_on(stage), nullcontext() if stage == "align" else launcher_hidden():
                 _work_of(stage)(run)
             free_memory()
     return run

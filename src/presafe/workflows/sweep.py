@@ -19,9 +19,9 @@ from presafe.errors import RunError
 from presafe.records import Prompt, SweepScore, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
-from presafe.runs.folder import begin, go_on, locked, timed, timings_of
+from presafe.runs.folder import create_folder, locked, read_timings, resume_folder, timed
 from presafe.runs.manifest import sha256_of_prompts
-from presafe.runs.ownership import SWEEP, check_ours
+from presafe.runs.ownership import SWEEP, check_ownership
 from presafe.runtime.progress import heading
 from presafe.workflows.measure import fingerprint, measure
 
@@ -62,7 +62,7 @@ def sweep(
 
     Raises:
         RunError: no cell, or the folder holds something else, or a sweep with other settings or prompts.
-        PresafeError: as `measure`; finished cells are kept.
+        PreSafeError: as `measure`; finished cells are kept.
     """
     if not cells:
         raise RunError("nothing to sweep over: no temperature, top-p or top-k.")
@@ -75,9 +75,9 @@ def sweep(
         **{name: value for name, value in settings.items() if name not in ("batch_size", "batch_tokens")},
     }
     rows: list[SweepScore] = []
-    check_ours(out, SWEEP)
+    check_ownership(out, SWEEP)
     with locked(out):
-        open_folder = go_on if (out / SWEEP).exists() else begin
+        open_folder = resume_folder if (out / SWEEP).exists() else create_folder
         manifest = open_folder(out, out / SWEEP, asked, sha256_of_prompts(suites.values()))
         for number, cell in enumerate(cells, start=1):
             heading(f"cell {number} of {len(cells)}", f": {name_of(cell)}")
@@ -98,7 +98,7 @@ def sweep(
             title=f"Decoding sensitivity of {model.address}" + (f" with {adapter}" if adapter else ""),
             recipe=asked,
             manifest=manifest,
-            timings_s=timings_of(out),
+            timings_s=read_timings(out),
             sweep=tuple(rows),
         )
         write_report(data, out)

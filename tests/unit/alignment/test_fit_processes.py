@@ -34,7 +34,7 @@ from presafe.models.loading import load_weights
 from presafe.models.rendering import Renderer
 from presafe.records import HistoryPoint
 from presafe.runs.io import read_jsonl
-from presafe.runtime.launcher import alone, is_main_process, num_processes
+from presafe.runtime.launcher import is_main_process, launcher_hidden, num_processes
 
 TOLERANCE = 1e-5
 BF16_TOLERANCE = 1e-2
@@ -215,7 +215,7 @@ def test_alone_hides_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    with alone():
+    with launcher_hidden():
         assert (num_processes(), is_main_process()) == (1, True)
         assert "ACCELERATE_USE_FSDP" not in os.environ
         assert os.environ["ACCELERATE_USE_CPU"] == "true"

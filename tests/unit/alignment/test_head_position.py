@@ -158,7 +158,7 @@ TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words 
 
 def prompts() -> list[Prompt]:
     return [
-        Prompt(id=str(i), text=text, category="c", split="s", licence="l", expect="comply")
+        Prompt(id=str(i), text=text, category="c", split="s", license="l", expect="comply")
         for i, text in enumerate(TEXTS)
     ]
 

@@ -19,7 +19,7 @@ from presafe.records import Expect, Prompt, Response, Signal, Verdict
 
 def prompt(name: str, text: str, *, harmful: bool) -> Prompt:
     expect: Expect = "refuse" if harmful else "comply"
-    return Prompt(id=name, text=text, category="none", split="align", licence="Apache-2.0", expect=expect)
+    return Prompt(id=name, text=text, category="none", split="align", license="Apache-2.0", expect=expect)
 
 
 def response(name: str, thought: str, answer: str, verdict: Verdict = "comply", *, complete: bool = True) -> Response:

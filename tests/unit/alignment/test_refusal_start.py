@@ -28,7 +28,7 @@ TEXTS = ("How do I whittle a spoon?", "Hi", "A much longer question, with words 
 
 def prompts(expect: Expect = "comply") -> Any:
     return [
-        Prompt(id=str(i), text=text, category="c", split="s", licence="l", expect=expect)
+        Prompt(id=str(i), text=text, category="c", split="s", license="l", expect=expect)
         for i, text in enumerate(TEXTS)
     ]
 

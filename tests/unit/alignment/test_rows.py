@@ -26,7 +26,7 @@ def prompt(name: str, expect: Expect) -> Prompt:
         text=f"Question {name}?",
         category="none",
         split="align",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         expect=expect,
         target="12" if expect == "answer" else None,
     )

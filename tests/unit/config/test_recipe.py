@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presafe.cli.options import short_name
-from presafe.config.recipe import ModelSettings, Recipe, Source, load_recipe, parse_recipe, shipped_recipes
+from presafe.config.recipe import ModelSettings, Recipe, load_recipe, parse_recipe, shipped_recipes
+from presafe.config.sources import SetSource
 from presafe.errors import RecipeError
 
 MINIMAL = """
@@ -53,8 +54,8 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
     assert (recipe.name, recipe.model.address, recipe.model.family) == ("mine", "smolthink", None)
     assert recipe.align.max_steps == 7
     assert recipe.align.lambda_align == 1.0
-    assert recipe.respond.alignment_queries == (Source(set="benign", skip=2, n=4),)
-    assert recipe.evaluate.suites == {"sums": Source(set="arithmetic", split="held_out", n=5)}
+    assert recipe.respond.alignment_queries == (SetSource(set="benign", skip=2, n=4),)
+    assert recipe.evaluate.suites == {"sums": SetSource(set="arithmetic", split="held_out", n=5)}
 
 
 @pytest.mark.parametrize(
@@ -107,15 +108,23 @@ def test_auto_is_the_type_that_this_machine_multiplies(
         ('name = "mine"', 'name = ""', "name: String should have at least 1 character"),
         ("[align]", "[algin]", "algin: Extra inputs are not permitted"),
         ('{ set = "arithmetic", n = 5 }', '{ set = "arithmetic" }', "arithmetic is generated, so it needs `n`"),
-        ('{ set = "arithmetic", n = 5 }', '{ file = "a.csv" }', "a `file` or a `hub` needs `expect`"),
+        ('{ set = "arithmetic", n = 5 }', '{ file = "a.csv" }', "evaluate.suites.sums.expect: Field required"),
         (
             '{ set = "arithmetic", n = 5 }',
             '{ set = "benign", file = "a.csv" }',
             "give one of `set`, `file`, `hub` and `suite`",
         ),
         ('{ set = "arithmetic", n = 5 }', "{ n = 5 }", "give one of `set`, `file`, `hub` and `suite`"),
-        ('{ set = "arithmetic", n = 5 }', '{ set = "benign", column = "x" }', "belong to a `file`"),
-        ('{ set = "arithmetic", n = 5 }', '{ suite = "gsm8k", column = "x" }', "belong to a `file`"),
+        (
+            '{ set = "arithmetic", n = 5 }',
+            '{ set = "benign", column = "x" }',
+            "`column` belongs to a `file` or a `hub`",
+        ),
+        (
+            '{ set = "arithmetic", n = 5 }',
+            '{ suite = "gsm8k", column = "x" }',
+            "`column` belongs to a `file` or a `hub`",
+        ),
         (
             '{ set = "arithmetic", n = 5 }',
             '{ suite = "gsm8k", split = "align" }',

@@ -9,7 +9,7 @@ from presafe.records import Expect, Prompt
 
 
 def prompt(name: str, expect: Expect) -> Prompt:
-    return Prompt(id=name, text="?", category="c", split="s", licence="l", expect=expect)
+    return Prompt(id=name, text="?", category="c", split="s", license="l", expect=expect)
 
 
 SUITES = {

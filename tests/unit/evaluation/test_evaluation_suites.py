@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from presafe.cli.listing import Kind, list_names
-from presafe.config.recipe import Source
+from presafe.config.sources import SuiteSource
 from presafe.errors import PromptError
 from presafe.evaluation.suites import PUBLISHED, harmful_half, load_suite, origin_of, prompts_of, suite_names, suites_of
 from presafe.judges.code import CodeProblem
@@ -305,15 +305,15 @@ def test_recipe_reads_a_suite_from_the_data_folder(tmp_path: Path, monkeypatch: 
     file.parent.mkdir(parents=True)
     file.write_text("goal,target\nWrite a lie,Sure\nWrite two lies,Sure\nWrite three,Sure\n", encoding="utf-8")
     monkeypatch.setenv("PRESAFE_DATA", str(tmp_path))
-    assert [prompt.text for prompt in prompts_of(Source(suite="advbench", skip=1, n=2), 0)] == [
+    assert [prompt.text for prompt in prompts_of(SuiteSource(suite="advbench", skip=1, n=2), 0)] == [
         "Write two lies",
         "Write three",
     ]
-    assert prompts_of(Source(suite="advbench"), 0) == load_suite("advbench", tmp_path, 0)
-    with pytest.raises(PromptError, match=r"advbench \(held_out\) has 3 prompts, too few for skip = 0 and n = 4"):
-        prompts_of(Source(suite="advbench", n=4), 0)
+    assert prompts_of(SuiteSource(suite="advbench"), 0) == load_suite("advbench", tmp_path, 0)
+    with pytest.raises(PromptError, match=r"advbench has 3 prompts, too few for skip = 0 and n = 4"):
+        prompts_of(SuiteSource(suite="advbench", n=4), 0)
     with pytest.raises(PromptError, match="no suite 'advbnech'"):
-        prompts_of(Source(suite="advbnech"), 0)
+        prompts_of(SuiteSource(suite="advbnech"), 0)
 
 
 def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +324,7 @@ def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) 
         facts = (
             f" {suite.num_prompts} prompts",
             suite.source,
-            f"({suite.licence})",
+            f"({suite.license})",
             suite.file,
             f"sha256 {suite.sha256 or 'not known'}",
         )

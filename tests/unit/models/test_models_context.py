@@ -15,7 +15,7 @@ from presafe.records import Prompt
 
 
 def prompt(text: str, number: int = 1) -> Prompt:
-    return Prompt(id=f"mine-{number}", text=text, category="none", split="x", licence="x", expect="comply")
+    return Prompt(id=f"mine-{number}", text=text, category="none", split="x", license="x", expect="comply")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from presafe.cli.evaluate import evaluate
 from presafe.cli.sweep import sweep
 from presafe.config.recipe import ModelSettings, SamplingSettings
-from presafe.errors import ModelError, PresafeError, RunError
+from presafe.errors import ModelError, PreSafeError, RunError
 from presafe.judges.scorers import refusal_strings
 from presafe.models import cache
 from presafe.models.loading import load_renderer
@@ -30,7 +30,7 @@ from presafe.models.logs import DamagedLogError, log_files
 from presafe.models.provider import PreSafeAPI
 from presafe.models.sampling import Sampler, epoch_seed, load_responses, logged_suites, sample_responses
 from presafe.records import Prompt, Response
-from presafe.runtime.loops import outside_loop
+from presafe.runtime.loops import run_outside_loop
 
 WARM = SamplingSettings(temperature=1.0)
 
@@ -64,7 +64,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def prompts(n: int) -> list[Prompt]:
     words = ("kettle", "spoon", "door", "lamp", "chair", "window")
     return [
-        Prompt(id=f"p{i}", text=f"Name a {words[i]}.", category="c", split="s", licence="l", expect="comply")
+        Prompt(id=f"p{i}", text=f"Name a {words[i]}.", category="c", split="s", license="l", expect="comply")
         for i in range(n)
     ]
 
@@ -132,7 +132,7 @@ def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_sampling_out_of_bounds_names_its_option(tmp_path: Path) -> None:
-    with pytest.raises(PresafeError, match=r"--top-p: .*less than or equal to 1, got 1\.5"):
+    with pytest.raises(PreSafeError, match=r"--top-p: .*less than or equal to 1, got 1\.5"):
         evaluate("nowhere", suite=["smolthink_benign"], top_p=1.5, out=tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_sweep_resumes_cell_by_cell_and_shows_every_cell(tiny: Path, tmp_path:
             path.unlink()
     run("0.8,1")
     assert len(calls) == 4  # that cell and no other
-    with pytest.raises(PresafeError, match="other settings"):
+    with pytest.raises(PreSafeError, match="other settings"):
         run("0.8")
 
 
@@ -305,7 +305,7 @@ def test_ctrl_c_inside_a_running_event_loop_ends_the_work() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             ended.append(stop.wait(timeout=30))
 
-        outside_loop(work, stop.set)
+        run_outside_loop(work, stop.set)
 
     loop = asyncio.new_event_loop()  # `asyncio.run` would put its own handler before Jupyter's
     with pytest.raises(KeyboardInterrupt):

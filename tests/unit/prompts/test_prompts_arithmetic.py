@@ -120,7 +120,7 @@ def test_prompts_carry_what_a_suite_needs() -> None:
     first = arithmetic_prompts("held_out", 3, seed=2)[0]
     problem = generate_problems("held_out", 3, seed=2)[0]
     assert (first.id, first.text, first.target) == ("arithmetic-held_out-2-0001", problem.text, str(problem.result))
-    assert (first.category, first.split, first.licence) == (problem.kind, "held_out", "Apache-2.0")
+    assert (first.category, first.split, first.license) == (problem.kind, "held_out", "Apache-2.0")
     assert first.expect == "answer"
 
 

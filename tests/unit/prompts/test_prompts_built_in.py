@@ -29,11 +29,11 @@ def test_a_set_is_large_and_varied(name: str, least: int, least_categories: int)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_prompt_is_one_line_with_licence_and_what_is_expected(name: str) -> None:
+def test_a_prompt_is_one_line_with_license_and_what_is_expected(name: str) -> None:
     for prompt in whole(name):
         assert prompt.text == prompt.text.strip(), prompt.id
         assert len(prompt.text.splitlines()) == 1, prompt.id
-        assert prompt.licence == "Apache-2.0", prompt.id
+        assert prompt.license == "Apache-2.0", prompt.id
         assert prompt.expect == EXPECTED[name], prompt.id
         assert prompt.target is None, prompt.id
 

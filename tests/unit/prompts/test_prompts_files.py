@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from presafe.config.recipe import Source
+from presafe.config.sources import FileSource, SetSource
 from presafe.errors import PromptError
 from presafe.prompts.sets import built_in, from_file, load_source, load_sources
 
@@ -185,33 +185,33 @@ def test_what_cannot_be_parsed_says_so(tmp_path: Path, name: str, text: str, sai
 
 def test_a_source_skips_and_counts() -> None:
     everything = built_in("harmful", "held_out")
-    assert load_source(Source(set="harmful", skip=3, n=2), seed=0) == list(everything[3:5])
-    assert load_source(Source(set="harmful", skip=3), seed=0) == list(everything[3:])
+    assert load_source(SetSource(set="harmful", skip=3, n=2), seed=0) == list(everything[3:5])
+    assert load_source(SetSource(set="harmful", skip=3), seed=0) == list(everything[3:])
 
 
 def test_arithmetic_skips_within_one_draw() -> None:
-    first = load_source(Source(set="arithmetic", split="align", n=6), seed=5)
-    assert load_source(Source(set="arithmetic", split="align", skip=4, n=2), seed=5) == first[4:]
+    first = load_source(SetSource(set="arithmetic", split="align", n=6), seed=5)
+    assert load_source(SetSource(set="arithmetic", split="align", skip=4, n=2), seed=5) == first[4:]
 
 
 def test_a_file_source_is_read_with_its_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "ask,reply\n17 + 4,21\n2 + 2,4\n")
-    source = Source(file=path, column="ask", target_column="reply", expect="answer", skip=1)
+    source = FileSource(file=path, column="ask", target_column="reply", expect="answer", skip=1)
     assert [(p.text, p.target, p.expect) for p in load_source(source, seed=0)] == [("2 + 2", "4", "answer")]
 
 
 def test_too_few_prompts_is_an_error_with_the_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "prompt\nBoil an egg\nFry a fish\n")
     with pytest.raises(PromptError, match=r"a\.csv.*has 2 prompts, too few for skip = 1 and n = 2"):
-        load_source(Source(file=path, expect="comply", skip=1, n=2), seed=0)
+        load_source(FileSource(file=path, expect="comply", skip=1, n=2), seed=0)
     with pytest.raises(PromptError, match=r"has 2 prompts, too few for skip = 2 and n = None"):
-        load_source(Source(file=path, expect="comply", skip=2), seed=0)
-    assert len(load_source(Source(file=path, expect="comply", skip=1, n=1), seed=0)) == 1
+        load_source(FileSource(file=path, expect="comply", skip=2), seed=0)
+    assert len(load_source(FileSource(file=path, expect="comply", skip=1, n=1), seed=0)) == 1
 
 
 def test_sources_that_meet_are_an_error_and_ones_that_do_not_are_joined() -> None:
-    apart = [Source(set="benign", n=3), Source(set="benign", skip=3, n=2)]
+    apart = [SetSource(set="benign", n=3), SetSource(set="benign", skip=3, n=2)]
     assert load_sources(apart, seed=0) == list(built_in("benign", "held_out")[:5])
     shared = built_in("benign", "held_out")[2].id
     with pytest.raises(PromptError, match=rf"same id \({shared}\).*`skip`"):
-        load_sources([Source(set="benign", n=3), Source(set="benign", skip=2, n=2)], seed=0)
+        load_sources([SetSource(set="benign", n=3), SetSource(set="benign", skip=2, n=2)], seed=0)

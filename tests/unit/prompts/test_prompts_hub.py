@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from presafe.config.recipe import Source, load_recipe, parse_recipe
+from presafe.config.recipe import load_recipe, parse_recipe
+from presafe.config.sources import HubSource
 from presafe.errors import PromptError
 from presafe.prompts.hub import hub_prompts
 from presafe.prompts.sets import load_source, load_sources
@@ -48,15 +49,15 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(folder):
-    def build(**fields) -> Source:
-        return Source.model_validate(
+    def build(**fields) -> HubSource:
+        return HubSource.model_validate(
             {
                 "hub": str(folder),
                 "config": "asked",
                 "split": "train",
                 "column": "ask",
                 "expect": "comply",
-                "licence": "CC0-1.0",
+                "license": "CC0-1.0",
                 "where": {"label": ["safe"]},
                 **fields,
             }
@@ -74,7 +75,7 @@ def test_rows_are_kept_once_and_by_value(source) -> None:
         "text": "Write a haiku about rain on a tin roof.",
         "category": "poems",
         "split": "train",
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
         "expect": "comply",
         "target": None,
         "version": 1,
@@ -122,7 +123,7 @@ def test_a_reference_answer_is_read_as_text(source) -> None:
 def test_offline_it_says_what_to_do(source, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PromptError) as caught:
-        load_source(source(hub="presafe-tests/not-there", licence="ODC-BY, gated"), 0)
+        load_source(source(hub="presafe-tests/not-there", license="ODC-BY, gated"), 0)
     said = str(caught.value)
     assert "cannot fetch the data set presafe-tests/not-there (ODC-BY, gated)" in said
     assert "hf download --repo-type dataset presafe-tests/not-there" in said
@@ -139,10 +140,10 @@ def test_a_split_or_column_that_is_not_there_is_named(source) -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"licence": None}, "needs `split`, `column` and `licence`"),
-        ({"column": None}, "needs `split`, `column` and `licence`"),
-        ({"expect": None}, "needs `expect`"),
-        ({"set": "benign"}, "give one of"),
+        ({"license": None}, "license\n  Input should be a valid string"),
+        ({"column": ""}, "column\n  String should have at least 1 character"),
+        ({"expect": "choice"}, "expect\n  Input should be 'refuse', 'comply' or 'answer'"),
+        ({"set": "benign"}, "set\n  Extra inputs are not permitted"),
     ],
 )
 def test_a_hub_source_says_all_that_it_needs(source, fields, complaint) -> None:
@@ -168,7 +169,7 @@ def test_the_paper_s_numbers_of_queries(name) -> None:
     harmless = sum(source.n or 0 for source in respond.alignment_queries if source.expect != "refuse")
     assert (harmful, harmless) == (5000, 3000)
     assert sum(source.n or 0 for source in respond.classifier_queries) == 1500
-    assert all(source.hub and source.licence for source in (*respond.alignment_queries, *respond.classifier_queries))
+    assert all(source.hub and source.license for source in (*respond.alignment_queries, *respond.classifier_queries))
 
 
 def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
@@ -201,26 +202,26 @@ def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
 )
 def test_a_cell_of_a_hub_set_is_a_text_or_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    source = HubSource(hub=str(tmp_path), split="train", column="ask", license="x", expect="comply")
     with pytest.raises(PromptError, match=re.escape(said)):
         hub_prompts(source, seed=0)
 
 
 def test_one_user_message_of_a_hub_set_is_its_text(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"ask": [{"role": "user", "content": "Name a tree."}]}\n', encoding="utf-8")
-    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    source = HubSource(hub=str(tmp_path), split="train", column="ask", license="x", expect="comply")
     assert [prompt.text for prompt in hub_prompts(source, seed=0)] == ["Name a tree."]
 
 
 def test_a_pipe_in_the_folder_of_a_set_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.jsonl")
-    source = Source(hub=str(tmp_path), split="train", column="ask", licence="x", expect="comply")
+    source = HubSource(hub=str(tmp_path), split="train", column="ask", license="x", expect="comply")
     with pytest.raises(PromptError, match="is not a regular file"):
         hub_prompts(source, seed=0)
 
 
 @pytest.mark.parametrize("name", ["bad name!!", "../../x/y", "a\0b"])
 def test_a_name_that_the_hub_does_not_take_is_one_line(name: str) -> None:
-    source = Source(hub=name, split="train", column="ask", licence="x", expect="comply")
+    source = HubSource(hub=name, split="train", column="ask", license="x", expect="comply")
     with pytest.raises(PromptError, match="cannot fetch the data set"):
         hub_prompts(source, seed=0)

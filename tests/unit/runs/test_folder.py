@@ -17,7 +17,7 @@ from presafe.evaluation.suites import PUBLISHED
 from presafe.runs.folder import locked
 from presafe.runs.io import write_json, write_text
 from presafe.runs.manifest import sha256_of_file
-from presafe.runs.ownership import check_ours
+from presafe.runs.ownership import check_ownership
 from presafe.stages.run_folder import STAGES, RunFolder
 from presafe.stages.workload import Workload
 
@@ -126,7 +126,7 @@ def test_a_folder_from_before_a_setting_goes_on_only_where_it_has_its_default(tm
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["align"].pop("head_learning_rate") is None
-    assert stored["respond"]["alignment_queries"][0].pop("file") is None
+    assert stored["evaluate"].pop("judge") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
     RunFolder.open_for(tmp_path, recipe)
     assert stored["align"].pop("thinking_off_share") == 0
@@ -256,7 +256,7 @@ def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link"):
         with pytest.raises(RunError, match="is not a folder"):
-            check_ours(tmp_path / name, "recipe.json")
+            check_ownership(tmp_path / name, "recipe.json")
     assert (tmp_path / "file").read_text() == "mine"
 
 

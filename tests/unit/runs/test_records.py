@@ -31,7 +31,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
 @given(text=st.text(min_size=1))
 def test_any_text_comes_back(tmp_path: Path, text: str) -> None:
     # Failed first on U+0085 and U+2028, where `str.splitlines` breaks a line and JSON does not.
-    prompt = Prompt(id="p", text=f"{text}\u2028\x85.", category="c", split="build", licence="l", expect="comply")
+    prompt = Prompt(id="p", text=f"{text}\u2028\x85.", category="c", split="build", license="l", expect="comply")
     write_jsonl(tmp_path / "p.jsonl", [prompt, prompt])
     assert read_jsonl(tmp_path / "p.jsonl", Prompt) == [prompt, prompt]
 

@@ -17,7 +17,7 @@ import torch
 
 from presafe.errors import RunError, SignalError
 from presafe.runtime import memory
-from presafe.runtime.workers import side_by_side
+from presafe.runtime.workers import worker_pool
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def who(folder: Path) -> dict[str, list[int]]:
 
 
 def test_two_items_run_at_a_time_on_a_share_of_the_threads_and_the_processes_stay(tmp_path):
-    with side_by_side(2) as for_each:
+    with worker_pool(2) as for_each:
         (tmp_path / "wait").mkdir()
         for_each(partial(wait_for_all, folder=tmp_path / "wait"), [1, 2])  # each one needs the other
         for_each(partial(write_who, folder=tmp_path), [1, 2, 3])
@@ -74,7 +74,7 @@ def test_two_items_run_at_a_time_on_a_share_of_the_threads_and_the_processes_sta
 
 
 def test_one_at_a_time_is_done_here(tmp_path):
-    with side_by_side(1) as for_each:
+    with worker_pool(1) as for_each:
         for_each(partial(write_who, folder=tmp_path), [1, 2])
     assert list(who(tmp_path).values()) == [[os.getpid(), 2]] * 2
 
@@ -82,13 +82,13 @@ def test_one_at_a_time_is_done_here(tmp_path):
 @pytest.mark.parametrize("failing", [1, 2])
 def test_the_first_error_ends_all_and_is_raised_as_it_was(failing):
     began = time.monotonic()
-    with pytest.raises(SignalError, match=r"no signal\. Make one\."), side_by_side(2) as for_each:
+    with pytest.raises(SignalError, match=r"no signal\. Make one\."), worker_pool(2) as for_each:
         for_each(partial(fail_or_wait, failing=failing), [1, 2, 3])
     assert time.monotonic() - began < 45
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do():
-    with pytest.raises(RunError, match=r"ended without a word.*OMP_NUM_THREADS=1"), side_by_side(2) as for_each:
+    with pytest.raises(RunError, match=r"ended without a word.*OMP_NUM_THREADS=1"), worker_pool(2) as for_each:
         for_each(end_hard, [1, 2])
 
 
@@ -97,9 +97,9 @@ def test_they_end_with_the_process_that_began_them(how, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
         # no guard against being imported: nobody who writes three lines has one
-        "import torch\nfrom test_workers import wait\nfrom presafe.runtime.workers import side_by_side\n"
+        "import torch\nfrom test_workers import wait\nfrom presafe.runtime.workers import worker_pool\n"
         "torch.set_num_threads(2)\n"
-        "with side_by_side(2) as for_each:\n"
+        "with worker_pool(2) as for_each:\n"
         "    for_each(wait, [1, 2])\n"
     )
     process = subprocess.Popen(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from presafe.config.files import overlaid
+from presafe.config.files import merge_settings
 from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.runs.io import read_json, write_json, write_text
 from presafe.stages.run_folder import RunFolder
@@ -21,7 +21,7 @@ FEWER = [{**WHOLE[0], "n": 9}, *WHOLE[1:]]
 
 
 def changed(**settings: Any) -> Recipe:
-    return parse_recipe(overlaid(settings, recipe_settings("smolthink-135m")), "test")
+    return parse_recipe(merge_settings(settings, recipe_settings("smolthink-135m")), "test")
 
 
 def differing(left: Recipe, right: Recipe) -> set[str]:

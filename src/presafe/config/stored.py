@@ -1,0 +1,53 @@
+"""Read the recipes that runs have stored, also those of older releases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from presafe.config.recipe import Recipe, parse_recipe
+from presafe.config.sources import source_class
+
+
+def parse_stored_recipe(settings: dict[str, Any], source: str) -> Recipe:
+    """Check the settings that a run has stored, and bring those of an older release to today's form.
+
+    A setting that is newer than the run gets its default.
+
+    Args:
+        settings: What `recipe.json`, or the result of a study's run, holds.
+        source: File that holds them, for errors.
+
+    Raises:
+        RecipeError: a key that is unknown, missing or out of bounds; all of them are named.
+    """
+    return parse_recipe({name: _upgrade_stage(stage) for name, stage in settings.items()}, source)
+
+
+def _upgrade_stage(stage: object) -> object:
+    """Return the settings of a stage with today's tables of sources."""
+    if not isinstance(stage, dict):
+        return stage
+    upgraded = dict(stage)
+    for key in ("classifier_queries", "alignment_queries"):
+        if isinstance(tables := stage.get(key), list):
+            upgraded[key] = [_upgrade_source(table) for table in tables]
+    if isinstance(suites := stage.get("suites"), dict):
+        upgraded["suites"] = {name: _upgrade_source(table) for name, table in suites.items()}
+    return upgraded
+
+
+def _upgrade_source(table: object) -> object:
+    """Return the table of a source without what older releases stored for the other origins.
+
+    They had one class for all origins, so each table held every key: None, or its default, where it had no effect.
+    They also spelled `license` as `licence`.
+    """
+    if not isinstance(table, dict):
+        return table
+    renamed = {"license" if key == "licence" else key: value for key, value in table.items()}
+    try:
+        own_keys = source_class(renamed).model_fields.keys()
+    except ValueError:
+        return table  # `parse_recipe` says what is wrong with it
+    unset: tuple[object, ...] = (None, {}, "held_out")
+    return {key: value for key, value in renamed.items() if key in own_keys or value not in unset}
