@@ -1,7 +1,7 @@
 """Make docs/assets/report.png: the top of the demo's report, rendered again from its committed results.
 
-The scores, settings and timings are those of studies/demo/results.json. What that file does not hold (examples, paired
-differences, the classifier's card) is not on the page. Needs headless Chromium and Pillow.
+The scores, settings and timings are those of research/studies/demo/results.json. What that file does not hold
+(examples, paired differences, the classifier's card) is not on the page. Needs headless Chromium and Pillow.
 """
 
 from __future__ import annotations
