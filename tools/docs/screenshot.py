@@ -18,7 +18,8 @@ from PIL import Image
 
 from presafe.records import Score
 from presafe.report.data import ReportData
-from presafe.report.page import render_report
+from presafe.report.figures import figures
+from presafe.report.page import render_page
 
 WIDTH, HEIGHT = 1280, 760
 """Pixels of the page that are shown."""
@@ -28,20 +29,19 @@ def page() -> str:
     """Return the report of the demo's committed results as HTML."""
     results = json.loads((STUDIES / "demo" / "results.json").read_text(encoding="utf-8"))
     settings = results["manifest"]["settings"]
-    return render_report(
-        ReportData(
-            title=settings["name"],
-            recipe=settings,
-            manifest=results["manifest"],
-            timings_s=results["timings_s"],
-            scores=tuple(Score.model_validate(row) for row in results["rows"]),
-            differences=(),
-            classifier=None,
-            histories={},
-            positions=(),
-            examples=(),
-        )
+    data = ReportData(
+        title=settings["name"],
+        recipe=settings,
+        manifest=results["manifest"],
+        timings_s=results["timings_s"],
+        scores=tuple(Score.model_validate(row) for row in results["rows"]),
+        differences=(),
+        classifier=None,
+        histories={},
+        positions=(),
+        examples=(),
     )
+    return render_page(data, figures(data))
 
 
 def main() -> int:

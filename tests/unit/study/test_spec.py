@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from presafe.config.recipe import Recipe, load_recipe
+from presafe.config.recipe import load_recipe
 from presafe.errors import RecipeError
-from presafe.methods.registry import methods
-from presafe.study.spec import load_study, shipped_studies, study_runs
+from presafe.study.spec import load_study, study_runs
 
 STUDY = """
 name = "Mine"
