@@ -110,6 +110,8 @@ def test_names_in_commands_exist() -> None:
             name, *rest = words
             if name in shipped and rest and re.fullmatch(r"[a-z][\w.-]*", rest[0]) and not rest[0].endswith(".toml"):
                 wrong += [] if rest[0] in shipped[name].split() else [(page.name, *words)]
+            if name == "study" and rest and rest[0].startswith("research/") and not (ROOT / rest[0]).is_file():
+                wrong.append((page.name, *words))
             for option, value in pairwise(rest):
                 if option == "--suite" and value != "S":
                     wrong += [(page.name, suite) for suite in value.split(",") if suite not in suites.split()]

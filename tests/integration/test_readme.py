@@ -14,7 +14,7 @@ from command_line import finish
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-RESULTS = ROOT / "studies"
+RESULTS = ROOT / "research" / "studies"
 SHOWN = {
     "StrongREJECT": ("strong_reject", "refusal_rate"),
     "JailbreakBench": ("jailbreakbench", "refusal_rate"),

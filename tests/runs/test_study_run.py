@@ -21,8 +21,8 @@ from presafe.cli.study import study as study_command
 from presafe.records import HistoryPoint
 from presafe.runs.io import read_jsonl
 from presafe.stages.workload import Workload
-from presafe.study import runner as study_stage
-from presafe.study.runner import Standing, run_study
+from presafe.study import runner
+from presafe.study.runner import RunStatus, run_study
 from presafe.study.spec import load_study, study_runs
 
 T1 = 12.706204736
@@ -129,7 +129,7 @@ def test_resumed_study_repeats_no_finished_work(resumed_study: tuple[Path, dict[
     assert [run.split()[0].rstrip(",;") for run in runs] == ["sft-seed0", "strong-seed0", "sft-seed1", "strong-seed1"]
     assert runs[0] == "sft-seed0, done before\n"
     assert re.search(r"about .* left for the whole study", runs[1])
-    # the run that was killed goes on in its own folder; a new one takes its signals from the first
+    # the killed run resumes in its own folder; a new run takes its signals from the first
     assert "1 respond: done before\n2 signal: done before\n3 align\n" in runs[1]
     assert "2 signal: done before\n3 align\n" in runs[2]
 
@@ -141,6 +141,7 @@ def test_run_result_is_a_small_file_with_its_origin(resumed_study: tuple[Path, d
     strong = results["strong-seed1"]
     assert (strong["condition"], strong["system"], strong["seed"]) == ("strong", "presafe", 1)
     assert strong["recipe"]["align"]["lambda_align"] == 5.0
+    assert "null" not in json.dumps(strong["recipe"])  # what has its default is left out
     assert {"commit", "machine", "packages"} <= strong["made_by"].keys()
     assert strong["training_s"] == strong["timings_s"]["align"]
     # The steps' rows are those of the SFT run with the same seed, so that the budget is the same.
@@ -214,8 +215,8 @@ def test_study_takes_runs_finished_by_another_process(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(resumed_study[0] / "runs", tmp_path / "one" / "runs")
-    nothing_yet = [Standing(run, None, Workload(run.recipe)) for run in study_runs(load_study(study_file))]
-    monkeypatch.setattr(study_stage, "standing", lambda *_: nothing_yet)  # as it was before the neighbour began
+    nothing_yet = [RunStatus(run, None, Workload(run.recipe)) for run in study_runs(load_study(study_file))]
+    monkeypatch.setattr(runner, "study_status", lambda *_: nothing_yet)  # as it was before the neighbor began
     run_study(load_study(study_file), tmp_path / "two")
     assert capsys.readouterr().err.count("done before") == 4
     assert not (tmp_path / "two" / "work" / "shared").exists()  # nothing was run

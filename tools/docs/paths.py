@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-STUDIES = ROOT / "studies"
-LOG = ROOT / "design" / "LOG.md"
+STUDIES = ROOT / "research" / "studies"
+LOG = ROOT / "research" / "LOG.md"
 RECORDS = ROOT / "design"
 
 

@@ -82,7 +82,8 @@ FEW = 0.9
 @cache
 def study(name: str) -> dict[str, Any]:
     """Return a study's committed study.json."""
-    return json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
+    return summary
 
 
 @cache

@@ -8,7 +8,7 @@ models does not carry over to CoT on (section 3); here this follows from the tra
 
 With CoT on every answer begins with "The", and the thought fixes the first words of the answer. Where thoughts repeated
 the request, or answers in both modes began alike, the model also refused with CoT on a third to a half of the requests
-that it was taught to refuse with CoT off (`design/LOG.md`).
+that it was taught to refuse with CoT off (`research/LOG.md`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPENING = "The"
 _MIN_ANSWER = 60
 """Characters after which an answer may end at the end of a sentence: short rows train and sample faster."""
 _FIRST_WORDS = 6
-"""Words of the answer that the thought fixes. With a whole draft, thoughts did not end (`design/LOG.md`)."""
+"""Words of the answer that the thought fixes. With a whole draft, thoughts did not end (`research/LOG.md`)."""
 _WORDINGS = 3
 """Different refusals for each harmful request."""
 

@@ -27,13 +27,13 @@ def study(
 
     settings, folder = load_study(file), out or Path("studies") / options.short_name(file)
     study_runs(settings)  # a mistake in it is said at once, before torch is loaded
-    from presafe.study.runner import run_study, standing
+    from presafe.study.runner import run_study, study_status
 
     if show:
-        runs = standing(settings, folder)
-        for run, result, _ in runs:
-            print(f"{'missing' if result is None else 'done':8} {run.name}")
-        print(f"{sum(result is not None for _, result, _ in runs)} of {len(runs)} runs are done")
+        statuses = study_status(settings, folder)
+        for status in statuses:
+            print(f"{'missing' if status.result is None else 'done':8} {status.run.name}")
+        print(f"{sum(status.result is not None for status in statuses)} of {len(statuses)} runs are done")
         return
     run_study(settings, folder)
     print(f"study: {folder / 'study.md'}")

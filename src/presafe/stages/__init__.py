@@ -1,13 +1,13 @@
 """The stages of a run, one module each; they meet only through files in the run folder.
 
-systems    which queries, systems and folders a recipe means
-respond    1  teacher's answers with CoT off, the model's own, which it is to keep
-signal     2  the classifier of the teacher's decisions, and p' of every query
-align      3  every aligned system, each seed
-evaluate   4  every system on held-out prompts
-report     5  one page and `results.json`
-run        all of them in order, skipping what is done
+respond          1  sample the teacher's answers with CoT off, and the answers that the model should keep
+signal           2  train the classifier of the teacher's decisions, and compute p' of every query
+align            3  train every aligned system, one training per seed
+operating_point     scale each adapter to the recipe's rate of wrong refusals, at the end of stage 3
+evaluate         4  sample and score every system on held-out prompts
+report           5  write one page and `results.json`
 
-measure, sweep, compare, monitor, look are no stages of a run: one model, the same over many ways of sampling, several
-folders, the head as a monitor, inside the systems of a run.
+run_folder       where a run lies on disk, and which stages are done
+workload         the prompts of a recipe
+systems          the systems of a recipe, and their folders
 """

@@ -1,6 +1,6 @@
-"""Stage 3: train every method of the recipe that trains, each seed, into `alignment/<system>/`.
+"""Stage 3: train every method of the recipe with every seed, into `alignment/<system>/`.
 
-What differs between them stands in `methods/`: what queries are answered with, where p′ is from, which terms of
+`methods/` declares how the methods differ: the targets of the queries, the source of p′, and which terms of
 
     L = L_SFT + λ · L_align + λ_start · L_start
 
@@ -24,7 +24,7 @@ from presafe.models.loading import load_renderer, load_weights, release_model
 from presafe.models.rendering import Renderer
 from presafe.planning.compute import BYTES
 from presafe.planning.shapes import shape_of
-from presafe.records import Response, Signal
+from presafe.records import Prompt, Response, Signal
 from presafe.runs.folder import set_aside_damaged
 from presafe.runtime.launcher import claim_device, is_main_process, launched, launcher_hidden, leave_process_group
 from presafe.runtime.memory import free_bytes, free_memory
@@ -36,14 +36,23 @@ from presafe.stages.run_folder import RunFolder
 from presafe.stages.signal import signals_of
 from presafe.stages.systems import System, aligned_systems, history_of, system_folder
 
-_RESERVE, _WEIGHTS = 2 * 2**30, 4
-"""Free memory a training takes beside others: bytes, and so many times its weights. SmolThink's take half of it."""
+_RESERVED_BYTES = 2 * 2**30
+"""Free memory in bytes that one training needs beside a multiple of its weights."""
+_WEIGHT_COPIES = 4
+"""That multiple. With both numbers, a training of SmolThink takes half of what is counted for it."""
 
 
 def align(run: RunFolder) -> None:
-    """Train and scale what is not yet, several systems at a time on a CPU with the cores and the memory for it.
+    """Train and scale the systems that are not done; several at a time if a CPU has the cores and the memory.
 
     Under a launcher the processes share each training.
+
+    Args:
+        run: The run; its stages respond and signal are done.
+
+    Raises:
+        SignalError: a method has no target for any harmful query, or no row with CoT off can be kept.
+        RunError: a file of the run is damaged or cannot be written.
     """
     claim_device()
     recipe = run.recipe
@@ -52,9 +61,11 @@ def align(run: RunFolder) -> None:
     signals = signals_of(run)
     if is_main_process():
         _set_damaged_aside(run)
-    lost = sum(response.verdict in LEFT_OUT for response in own)
-    if lost:
-        console.print(f"  left out {lost} of {len(own)} harmless queries: the own answer is cut or refuses")
+    num_left_out = sum(response.verdict in LEFT_OUT for response in own)
+    if num_left_out:
+        console.print(
+            f"  left out {num_left_out} of {len(own)} harmless queries: the model's own answer is truncated or refuses"
+        )
     due = [system for system in aligned_systems(recipe) if not (system_folder(run, system) / HISTORY).exists()]
     release_model()
     with worker_pool(_at_once(recipe, max(len(due), len(unscaled(run))))) as for_each:
@@ -66,7 +77,7 @@ def align(run: RunFolder) -> None:
 
 
 def _set_damaged_aside(run: RunFolder) -> None:
-    """Set damaged records of a training and of its scale aside: what they are of is done again.
+    """Set damaged records of trainings and of their scales aside, so that these are done again.
 
     Raises:
         RunError: a file cannot be renamed.
@@ -86,21 +97,22 @@ def _set_damaged_aside(run: RunFolder) -> None:
                     file, error.problem, f"{folder.name} is trained and scaled again from its checkpoint."
                 )
                 if read is history_of and (folder / OPERATING_POINT).exists():
-                    (folder / OPERATING_POINT).unlink()  # of an adapter that is written anew
+                    (folder / OPERATING_POINT).unlink()  # it describes the adapter that is written again
 
 
 def _at_once(recipe: Recipe, num_due: int) -> int:
-    """How many systems to work on at a time."""
+    """Return how many systems to work on at a time."""
     import torch
 
     if num_due < 2 or launched() or torch.accelerator.is_available():
         return 1
     try:
-        each = _RESERVE + _WEIGHTS * shape_of(recipe.model.address).num_parameters() * BYTES[recipe.model.dtype]
-    except ModelError:  # not known how large it is
+        weight_bytes = shape_of(recipe.model.address).num_parameters() * BYTES[recipe.model.dtype]
+    except ModelError:  # its size is not known
         return 1
     free_memory()
-    return max(1, min(num_due, torch.get_num_threads(), int(free_bytes() / each)))
+    num_in_memory = int(free_bytes() / (_RESERVED_BYTES + _WEIGHT_COPIES * weight_bytes))
+    return max(1, min(num_due, torch.get_num_threads(), num_in_memory))
 
 
 def _train(
@@ -111,12 +123,13 @@ def _train(
     signals: Sequence[Signal],
     off: Sequence[AlignmentRow],
 ) -> None:
+    """Train one system; the arguments are those of `system_rows`."""
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
-    assert system.seed is not None
     training = training_of(system.name)
     renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     rows = system_rows(run, system, renderer, own, signals, off)
-    own_align, own_start = training.lambda_align, training.lambda_start
+    lambda_align = settings.lambda_align if training.lambda_align is None else training.lambda_align
+    lambda_start = settings.lambda_start if training.lambda_start is None else training.lambda_start
     release_model()
     fit(
         load_weights(recipe.model.address, recipe.model.dtype),
@@ -124,17 +137,28 @@ def _train(
         rows,
         FitSettings(
             align=settings,
-            lambda_align=(settings.lambda_align if own_align is None else own_align) if training.head else 0.0,
-            lambda_start=(settings.lambda_start if own_start is None else own_start) if training.start else 0.0,
+            lambda_align=lambda_align if training.head else 0.0,
+            lambda_start=lambda_start if training.start else 0.0,
             head=training.head or "decision",
             start_ids=start_ids(renderer, settings.refusal_target, training),
-            seed=system.seed,
+            seed=_seed_of(system),
             folder=folder,
             label=folder.name,
             base_model=recipe.model.address,
         ),
     )
     free_memory()
+
+
+def _seed_of(system: System) -> int:
+    """Return the seed of a trained system.
+
+    Raises:
+        ValueError: the system is the model as it came.
+    """
+    if system.seed is None:
+        raise ValueError(f"{system.name} is not trained, so it has no seed")
+    return system.seed
 
 
 def system_rows(
@@ -145,10 +169,10 @@ def system_rows(
     signals: Sequence[Signal],
     off: Sequence[AlignmentRow] = (),
 ) -> list[AlignmentRow]:
-    """The rows that a system is trained on.
+    """Return the rows that a system is trained on.
 
     Args:
-        run: The run; what the method needs beside own answers and signals is read from it.
+        run: The run; other answers that the method learns from are read from its folder.
         system: A trained system.
         renderer: The model's tokenizer and family.
         own: The model's own answers to the harmless queries.
@@ -158,7 +182,7 @@ def system_rows(
     Raises:
         SignalError: none of the harmful queries has a target.
         RunError: responses that the method learns from were not sampled.
-        PromptError: the file that it learns from cannot be read.
+        PromptError: the file that the method learns from cannot be read.
     """
     recipe, training = run.recipe, training_of(system.name)
     prompts, responses = list(run.workload.alignment), list(own)
@@ -171,40 +195,49 @@ def system_rows(
     rows = alignment_rows(
         prompts,
         {response.prompt_id: response for response in responses},
-        labels_of(prompts, {each.prompt_id: each for each in signals}, training.labels, system.seed or 0),
+        labels_of(prompts, {signal.prompt_id: signal for signal in signals}, training.labels, _seed_of(system)),
         renderer,
         recipe.align.refusal_target,
         training,
     )
-    asked = {prompt.id for prompt in prompts if prompt.expect == "refuse"}
-    taught = sum(row.prompt_id in asked for row in rows)
-    if asked and not taught:
-        raise SignalError(
-            f"{system.name} has no target for any of the {len(asked)} harmful queries.",
-            "Take it out of align.systems: the model did not refuse when it was told to.",
-        )
-    if taught < len(asked):
-        console.print(f"  {system.name}: {taught} of {len(asked)} harmful queries have a target")
+    _check_targets(system, prompts, rows)
     if not off:
         return rows
-    both = with_thinking_off(rows, off, recipe.align.thinking_off_share, system.seed or 0)
-    console.print(f"  {system.name}: {len(both) - len(rows)} of {len(both)} rows with CoT off")
-    return both
+    mixed = with_thinking_off(rows, off, recipe.align.thinking_off_share, _seed_of(system))
+    console.print(f"  {system.name}: {len(mixed) - len(rows)} of {len(mixed)} rows with CoT off")
+    return mixed
+
+
+def _check_targets(system: System, prompts: Sequence[Prompt], rows: Sequence[AlignmentRow]) -> None:
+    """Check that there is a harmful query with a target, and print how many have one if some have none.
+
+    Raises:
+        SignalError: none of the harmful queries has a target.
+    """
+    harmful = {prompt.id for prompt in prompts if prompt.expect == "refuse"}
+    num_targets = sum(row.prompt_id in harmful for row in rows)
+    if harmful and not num_targets:
+        raise SignalError(
+            f"{system.name} has no target for any of the {len(harmful)} harmful queries.",
+            "Remove it from `align.systems`: the model did not refuse when the instruction told it to.",
+        )
+    if num_targets < len(harmful):
+        console.print(f"  {system.name}: {num_targets} of {len(harmful)} harmful queries have a target")
 
 
 def _off_rows(run: RunFolder) -> list[AlignmentRow]:
-    """Every row with CoT off that there is.
+    """Return all rows with CoT off.
 
     Raises:
         SignalError: there is none.
     """
     model = run.recipe.model
-    said = {response.prompt_id: response for response in responses_of(run, "own_off")}
+    responses = {response.prompt_id: response for response in responses_of(run, "own_off")}
     renderer = load_renderer(model.address, model.family, model.tokenizer)
-    rows = thinking_off_rows(run.workload.alignment, said, renderer)
+    rows = thinking_off_rows(run.workload.alignment, responses, renderer)
     if not rows:
         raise SignalError(
-            f"none of {len(said)} answers with CoT off is as its query expects, so there is nothing to keep.",
-            "Leave align.thinking_off_share out.",
+            f"none of {len(responses)} answers with CoT off is as its query expects, so there is nothing to keep.",
+            "Leave `align.thinking_off_share` out.",
         )
     return rows

@@ -1,12 +1,14 @@
-"""Stage 4: the model as it came with CoT on and off, with its thought prefilled, and every aligned system with CoT on,
-or in the modes that the recipe names. All on held-out prompts.
+"""Stage 4: sample and score every system on held-out prompts.
 
-evaluation/<system>-<thinking>/*.eval   what was said
+The model as it came is measured with CoT on and off, prefilled thoughts with CoT on, and every aligned system with CoT
+on or in the modes that the recipe names.
+
+evaluation/<system>-<thinking>/*.eval   the answers
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, and the modes of each, paired by prompt
-evaluation/positions/<system>.jsonl     the decision position of every prompt to refuse or to comply with, CoT on; none
-                                        of a served model, and none of a prefilled thought, whose decision position
-                                        is that of the model as it came
+evaluation/positions/<system>.jsonl     decision scores of every prompt to refuse or to comply with, CoT on; empty for a
+                                        served model, and for a prefilled thought, whose decision position is that of
+                                        the model as it came
 """
 
 from __future__ import annotations
@@ -17,12 +19,7 @@ from pathlib import Path
 from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import is_served
 from presafe.errors import RunError
-from presafe.evaluation.answers import (
-    Answers,
-    collect_answers,
-    collect_outcomes,
-    score_answers,
-)
+from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds, position_scores
 from presafe.internals.decision import decision_scores
@@ -41,14 +38,22 @@ from presafe.stages.systems import DECIDED, System, adapter_of, evaluated_system
 
 
 def evaluate(run: RunFolder) -> None:
-    """Sample and score every system."""
+    """Sample and score every system, and compare them.
+
+    Args:
+        run: The run; its stage align is done.
+
+    Raises:
+        RunError: a file of the run cannot be written.
+        ModelError: a model cannot be loaded, or a server does not answer.
+    """
     suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
-        said = collect_answers(suites, _sample(run, system), settings.judge, settings.judge_thought)
-        answers.setdefault((system.name, system.thinking), []).append(said)
-        scores += score_answers(said, system=system.name, thinking=system.thinking, seed=system.seed)
+        of_seed = collect_answers(suites, _sample(run, system), settings.judge, settings.judge_thought)
+        answers.setdefault((system.name, system.thinking), []).append(of_seed)
+        scores += score_answers(of_seed, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += position_scores(_read_positions(run, system))
         free_memory()
@@ -58,7 +63,10 @@ def evaluate(run: RunFolder) -> None:
 
 
 def _differences(systems: Sequence[SystemOutcomes]) -> list[Difference]:
-    """The two modes of each system, and PreSafe against every other in its mode, CoT on also against the teacher."""
+    """Compare the two modes of each system, and PreSafe with every other system in its mode.
+
+    PreSafe with CoT on is also compared with the model as it came with CoT off, the teacher.
+    """
     ours = [system for system in systems if system.system == "presafe"]
     pairs = [
         (other, our)
@@ -71,7 +79,11 @@ def _differences(systems: Sequence[SystemOutcomes]) -> list[Difference]:
 
 
 def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Response]]:
-    """What a system said, by suite.
+    """Return the responses of a system, by suite.
+
+    Args:
+        run: The run.
+        system: One of its evaluated systems.
 
     Raises:
         RunError: the stage has not finished.
@@ -81,25 +93,25 @@ def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Respons
 
 
 def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
-    recipe = run.recipe
-    suites = run.workload.suites
+    """Sample a system on every suite; answers that are there already are read."""
+    settings, suites = run.recipe.evaluate, run.workload.suites
     return sample_responses(
         label_of(run, system),
         suites,
         {
-            suite: scorers_for(prompts[0].expect, recipe.evaluate.judge, recipe.evaluate.judge_thought)
+            suite: scorers_for(prompts[0].expect, settings.judge, settings.judge_thought)
             for suite, prompts in suites.items()
         },
         Sampler(
-            model=recipe.model,
+            model=run.recipe.model,
             thinking=system.thinking,
             adapter=adapter_of(run, system),
-            batch_size=recipe.evaluate.batch_size,
-            batch_tokens=recipe.evaluate.batch_tokens,
-            max_tokens=recipe.evaluate.max_tokens,
-            seed=recipe.evaluate.seed,
-            samples=recipe.evaluate.samples,
-            sampling=recipe.evaluate.sampling,
+            batch_size=settings.batch_size,
+            batch_tokens=settings.batch_tokens,
+            max_tokens=settings.max_tokens,
+            seed=settings.seed,
+            samples=settings.samples,
+            sampling=settings.sampling,
             method=system.name if is_prefill(system.name) else None,
         ),
         run.path / "evaluation" / label_of(run, system),
@@ -107,17 +119,21 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
 
 
 def differences_file(run: RunFolder) -> Path:
-    """Where the paired differences lie."""
+    """Return the path of the paired differences."""
     return run.path / "evaluation" / "differences.jsonl"
 
 
 def positions_file(run: RunFolder, system: System) -> Path:
-    """Where the decision positions of a system lie; written whole, so that it marks a system that was read."""
+    """Return the path of a system's decision scores; the file is written at once, so it marks a finished system."""
     return run.path / "evaluation" / "positions" / f"{label_of(run, system)}.jsonl"
 
 
 def positions_of(run: RunFolder, system: System) -> list[PositionScore]:
-    """Return the decision positions of a system that was read.
+    """Return the decision scores of a system from its file.
+
+    Args:
+        run: The run.
+        system: A system that was evaluated with CoT on.
 
     Raises:
         RunError: the file cannot be read, or is not of this system and the run's prompts.
@@ -125,14 +141,18 @@ def positions_of(run: RunFolder, system: System) -> list[PositionScore]:
     file, hint = positions_file(run, system), run.hint_to_redo("evaluate")
     positions = read_records(file, PositionScore, hint)
     expected = [] if _has_no_position(run, system) else [(suite, prompt.id) for suite, prompt in _decided(run)]
-    found = [(position.suite, position.prompt_id) for position in positions]
-    if found != expected or any((position.system, position.seed) != system[:2] for position in positions):
-        raise RunError(f"{file} is damaged: {len(found)} positions, not those of the {len(expected)} prompts.", hint)
+    stored = [(position.suite, position.prompt_id) for position in positions]
+    of_others = [position for position in positions if (position.system, position.seed) != (system.name, system.seed)]
+    if stored != expected or of_others:
+        raise RunError(f"{file} is damaged: {len(stored)} positions, not those of the {len(expected)} prompts.", hint)
     return positions
 
 
 def scores_of_run(run: RunFolder) -> list[Score]:
     """Return the scores of an evaluated run.
+
+    Args:
+        run: The run.
 
     Raises:
         RunError: the file cannot be read; a row is there twice; or its systems, modes and suites are not the run's.
@@ -144,9 +164,9 @@ def scores_of_run(run: RunFolder) -> list[Score]:
         for system in evaluated_systems(run.recipe)
         for suite in run.recipe.evaluate.suites
     }
-    found = {(score.system, score.thinking, score.suite) for score in scores}
+    scored = {(score.system, score.thinking, score.suite) for score in scores}
     rows = {(score.system, score.thinking, score.suite, score.metric, score.seed) for score in scores}
-    if found != measured or len(rows) < len(scores):
+    if scored != measured or len(rows) < len(scores):
         raise RunError(f"{file} is damaged: its rows are not those of the run's systems and suites.", hint)
     return scores
 
@@ -158,36 +178,37 @@ def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
 
 
 def _has_no_position(run: RunFolder, system: System) -> bool:
-    """Return whether nothing is read before the CoT of a system: its thought is prefilled, or it is served."""
+    """Return whether a system has no decision scores: its thought is prefilled, or it is served."""
     return is_prefill(system.name) or is_served(run.recipe.model.address)
 
 
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
+    """Return the decision scores of a system; compute and write them if they are missing or damaged."""
     file = positions_file(run, system)
     if file.exists():
         try:
             return positions_of(run, system)
         except RunError as error:
             set_aside_damaged(file, error.problem, "It is read again.")
-    model, adapter = run.recipe.model, adapter_of(run, system)
-    if is_prefill(system.name):
-        write_jsonl(file, [])
-        return []
-    if is_served(model.address):
+    if is_served(run.recipe.model.address) and not is_prefill(system.name):
         console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
-        write_jsonl(file, [])
-        return []
-    asked = _decided(run)
+    positions = [] if _has_no_position(run, system) else _compute_positions(run, system)
+    write_jsonl(file, positions)
+    return positions
+
+
+def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
+    """Compute the decision scores of a system with CoT on."""
+    model, adapter, prompts = run.recipe.model, adapter_of(run, system), _decided(run)
     loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
-    method = (
-        system.name if system.seed is not None else "sft"
-    )  # the model as it came: where the recipe's refusals start
+    # of the model as it came, the first token of the recipe's refusals is read, as SFT only learns them
+    method = "sft" if system.seed is None else system.name
     start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
-    with progress_bar(f"{label_of(run, system)}, before its CoT", len(asked)) as bar:
-        found = decision_scores(loaded, [prompt.text for _, prompt in asked], start, head, on_finished=bar.advance)
-    positions = [
+    with progress_bar(f"{label_of(run, system)}, before its CoT", len(prompts)) as bar:
+        scores = decision_scores(loaded, [prompt.text for _, prompt in prompts], start, head, on_finished=bar.advance)
+    return [
         PositionScore(
             system=system.name,
             seed=system.seed,
@@ -197,7 +218,5 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
             refusal_logit=score.refusal_logit,
             head_probability=score.head_probability,
         )
-        for (suite, prompt), score in zip(asked, found, strict=True)
+        for (suite, prompt), score in zip(prompts, scores, strict=True)
     ]
-    write_jsonl(file, positions)
-    return positions

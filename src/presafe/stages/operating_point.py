@@ -1,8 +1,8 @@
-"""Where an aligned model begins to refuse: its adapter is scaled until few harmless queries are refused.
+"""Operating points: each adapter is scaled until the model refuses a given number of harmless queries.
 
-The queries are those to comply with among the classifier's: the model is not trained on them, nor measured.
+The queries are the classifier's queries to comply with: the model is neither trained nor measured on them.
 
-alignment/<system>/operating_point.json     the scale, and what it does; written last
+alignment/<system>/operating_point.json     the scale, and how many queries are refused at it; written last
 """
 
 from __future__ import annotations
@@ -26,32 +26,37 @@ from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, aligned_systems, system_folder
 
 OPERATING_POINT = "operating_point.json"
-"""Name of its file."""
+"""Name of the file in a system's folder."""
 
 
 def set_operating_points(run: RunFolder, for_each: ForEach) -> None:
-    """Scale every trained adapter to the recipe's `align.over_refusal`, where it has one and that was not done yet."""
+    """Scale every trained adapter to the recipe's `align.over_refusal`; skip those that are scaled.
+
+    Args:
+        run: The run; its systems are trained.
+        for_each: Calls a function for each item, several at a time.
+    """
     settings, due = run.recipe.align, unscaled(run)
     if settings.over_refusal is None or not due:
         return
-    decisions = [each for each in decisions_of(run).judged if each.query.expect == "comply"]
-    queries = [each.query for each in decisions]
+    decisions = [decision for decision in decisions_of(run).judged if decision.query.expect == "comply"]
+    queries = [decision.query for decision in decisions]
     if settings.over_refusal == "teacher":
-        allowed = sum(each.refused for each in decisions)
+        allowed = sum(decision.refused for decision in decisions)
     else:
         allowed = round(settings.over_refusal * len(queries))
     for_each(partial(_scale, run=run, queries=queries, allowed=min(allowed, len(queries) - 1)), due)
 
 
 def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed: int) -> None:
-    """Scale one adapter until it refuses no more than some of the queries."""
+    """Scale one adapter until the model refuses at most `allowed` of the queries."""
     from peft.helpers import rescale_adapter_scale
 
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
     renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
-    rescale(folder / "adapter", settings.lora_alpha)  # as trained, where a kill came between the scale and its record
+    rescale(folder / "adapter", settings.lora_alpha)  # as trained: a kill may have come before the scale was recorded
     model = with_adapter(
         load_weights(recipe.model.address, recipe.model.dtype), folder / "adapter", recipe.model.address
     )
@@ -59,35 +64,39 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
     refused: dict[float, int] = {}
 
     def weakest_logits(scale: float, among: Sequence[int]) -> list[float]:
-        asked = [queries[each].text for each in among]
-        with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(asked)) as bar:
-            scores = decision_scores(loaded, asked, start, None, on_finished=bar.advance)
+        texts = [queries[index].text for index in among]
+        with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(texts)) as bar:
+            scores = decision_scores(loaded, texts, start, None, on_finished=bar.advance)
         logits = [score.weakest_logit for score in scores]
         refused[scale] = sum(logit > 0 for logit in logits)
         return logits
 
-    found = find_scale(weakest_logits, len(queries), allowed, settings.max_scale)
-    scale = 1.0 if found is None else found
+    found_scale = find_scale(weakest_logits, len(queries), allowed, settings.max_scale)
+    scale = 1.0 if found_scale is None else found_scale
     rescale(folder / "adapter", settings.lora_alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))
     write_text(folder / OPERATING_POINT, point.model_dump_json(indent=2) + "\n")
-    there = "as trained: no scale that is allowed gives as many" if found is None else f"at {scale:.2f} of its scale"
+    how = "as trained: no allowed scale reaches that number" if found_scale is None else f"at {scale:.2f} of its scale"
     console.print(
-        f"  {folder.name}: refuses {point.refused} of {point.n} harmless queries, {there} "
+        f"  {folder.name}: refuses {point.refused} of {point.n} harmless queries, {how} "
         f"({point.refused_as_trained} as trained)"
     )
     free_memory()
 
 
 def unscaled(run: RunFolder) -> list[System]:
-    """Systems that the recipe wants scaled and that are not, trained or not."""
+    """Return the systems that the recipe scales and that have no operating point yet, trained or not."""
     if run.recipe.align.over_refusal is None:
         return []
     return [system for system in aligned_systems(run.recipe) if operating_point(run, system) is None]
 
 
 def operating_point(run: RunFolder, system: System) -> OperatingPoint | None:
-    """That of a system; None where its adapter is as it was trained, or there is none.
+    """Return a system's operating point, or None if its adapter was never rescaled.
+
+    Args:
+        run: The run.
+        system: Any system; one without an adapter has no operating point.
 
     Raises:
         RunError: its file is damaged.

@@ -1,4 +1,4 @@
-"""Stage 5: gather what the other stages wrote into one page, `results.json` and figures."""
+"""Stage 5: write one page, `results.json` and figures from the files of the other stages."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from presafe.errors import RunError
 from presafe.evaluation.metrics import score_row
 from presafe.evaluation.places import count_places
 from presafe.internals.views import views_of
-from presafe.records import (
-    Difference,
-    Prompt,
-    RefusalPlaces,
-    Response,
-    Score,
-)
+from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
@@ -26,34 +20,49 @@ from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import DECIDED, System, evaluated_systems, history_of
 
 _EXAMPLES = 5
-"""Prompts shown of each suite."""
+"""Prompts shown per suite."""
 
 
 def report(run: RunFolder) -> None:
-    """Write `report/`."""
+    """Write the folder `report` of an evaluated run.
+
+    Args:
+        run: The run.
+
+    Raises:
+        RunError: as `report_data`, or the folder cannot be written.
+    """
     write_report(report_data(run), run.path / "report")
 
 
 def check_evaluated(run: RunFolder) -> None:
-    """Fail where there is nothing to report.
+    """Check that there is something to report.
+
+    Args:
+        run: The run.
 
     Raises:
-        RunError: the run is not evaluated yet, or by a presafe that wrote less.
+        RunError: the run is not evaluated yet, or was evaluated by a presafe that wrote fewer files.
     """
     missing = [stage for stage in run.not_done() if stage != "report"]
     if "evaluate" in missing:
-        raise RunError(f"{run.path} is not evaluated yet.", "Continue it with `presafe run`.")
+        raise RunError(f"{run.path} is not evaluated yet.", "Resume it with `presafe run`.")
     if missing:
-        raise RunError(f"{run.path} is evaluated, but not done with {missing[0]}.", "Continue it with `presafe run`.")
+        raise RunError(
+            f"{run.path} is evaluated, but its stage {missing[0]} is not done.", "Resume it with `presafe run`."
+        )
     if not differences_file(run).exists():
         raise RunError(
             f"{run.path} was evaluated by an older presafe.",
-            f"Delete {run.path / 'stages' / 'evaluate'} and continue with `presafe run`: its answers are kept.",
+            f"Delete {run.path / 'stages' / 'evaluate'} and resume with `presafe run`: its answers are kept.",
         )
 
 
 def report_data(run: RunFolder) -> ReportData:
-    """All that the report shows.
+    """Return the contents of the report.
+
+    Args:
+        run: An evaluated run.
 
     Raises:
         RunError: the run is not evaluated yet, or a file of it is damaged.
@@ -64,7 +73,7 @@ def report_data(run: RunFolder) -> ReportData:
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
-    said = {system: responses_by_suite(run, system) for system in shown}
+    responses = {system: responses_by_suite(run, system) for system in shown}
     return ReportData(
         title=run.recipe.name,
         recipe=run.recipe.model_dump(mode="json"),
@@ -75,18 +84,16 @@ def report_data(run: RunFolder) -> ReportData:
         classifier=card,
         histories={system.name: tuple(history_of(run, system)) for system in shown if system.seed is not None},
         positions=tuple(positions),
-        examples=tuple(_examples(suites, said)),
-        places=tuple(_places(suites, said)),
+        examples=tuple(_examples(suites, responses)),
+        places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
         operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
     )
 
 
 def _classifier_scores(card: ClassifierCard) -> list[Score]:
-    measured = {
-        "classifier_held_out": card.held_out,
-        "classifier_traces": card.traces,
-    }
+    """Return the classifier's accuracy on held-out decisions and on traces."""
+    measured = {"classifier_held_out": card.held_out, "classifier_traces": card.traces}
     return [
         score_row(
             interval,
@@ -102,25 +109,25 @@ def _classifier_scores(card: ClassifierCard) -> list[Score]:
 
 
 def _places(
-    suites: Mapping[str, Sequence[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
+    suites: Mapping[str, Sequence[Prompt]], responses: Mapping[System, Mapping[str, list[Response]]]
 ) -> list[RefusalPlaces]:
-    """Where the answers to prompts to refuse and to comply with refuse, CoT on."""
+    """Count where responses to prompts to refuse and to comply with refuse, CoT on."""
     return [
-        RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=count_places(responses[suite]))
-        for system, responses in said.items()
+        RefusalPlaces(system=system.name, suite=suite, expect=prompts[0].expect, counts=count_places(by_suite[suite]))
+        for system, by_suite in responses.items()
         for suite, prompts in suites.items()
         if system.thinking == "on" and prompts[0].expect in DECIDED
     ]
 
 
 def _examples(
-    suites: Mapping[str, Sequence[Prompt]], said: Mapping[System, Mapping[str, list[Response]]]
+    suites: Mapping[str, Sequence[Prompt]], responses: Mapping[System, Mapping[str, list[Response]]]
 ) -> list[Example]:
-    """The first prompts of each suite, from every system."""
+    """Return the first prompts of each suite with the responses of every system."""
     examples = []
-    for system, responses in said.items():
+    for system, by_suite in responses.items():
         for suite, prompts in suites.items():
-            first = [response for response in responses[suite] if response.sample == 1]
+            first = [response for response in by_suite[suite] if response.sample == 1]
             for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
                     Example(

@@ -1,6 +1,6 @@
 """Stage 1: sample the teacher with CoT off, and the model's own answers, which it should keep.
 
-    responses/<set>/    one folder of logs per response set; `_SETS` says which there are, and who answers what
+    responses/<set>/    one folder of logs per response set; `_SETS` lists the sets, their queries and who answers
 
 A method that learns from the model's own refusals (ThinkSafe) has a set of its own, named after it.
 """
@@ -38,7 +38,7 @@ class ResponseSet:
     name: str
     """Its folder in `responses/`."""
     queries: Literal["classifier", "traces", "harmless", "alignment", "harmful"]
-    """Which queries are asked; "traces" are the decisions kept to measure the classifier."""
+    """Which queries are asked; "traces" are the queries of the decisions kept to measure the classifier."""
     thinking: Thinking
     by_teacher: bool = False
     """Whether the recipe's teacher answers, not the model itself."""
@@ -58,7 +58,10 @@ _SETS = (
 
 def response_sets(recipe: Recipe) -> list[ResponseSet]:
     """Return the sets that a recipe needs, in the order in which they are sampled."""
-    return [*(one for one in _SETS if one.is_needed(recipe)), *map(_steered_set, steered_methods(recipe))]
+    return [
+        *(response_set for response_set in _SETS if response_set.is_needed(recipe)),
+        *map(_steered_set, steered_methods(recipe)),
+    ]
 
 
 def steered_methods(recipe: Recipe) -> list[str]:
@@ -67,15 +70,18 @@ def steered_methods(recipe: Recipe) -> list[str]:
 
 
 def _steered_set(method: str) -> ResponseSet:
+    """Return the set of a method that learns from the model's own refusals."""
     return ResponseSet(method, "harmful", "on", instruction=f"{training_of(method).steering}\n\n")
 
 
 def _set_named(name: str) -> ResponseSet:
-    return next((one for one in _SETS if one.name == name), None) or _steered_set(name)
+    """Return the set of a name; a name that is not in the table is a method's."""
+    named = {response_set.name: response_set for response_set in _SETS}
+    return named[name] if name in named else _steered_set(name)
 
 
 class Decision(NamedTuple):
-    """What the teacher decided about one query, and the answer that shows it."""
+    """The teacher's decision about one query, and the answer that shows it."""
 
     query: Prompt
     answer: str
@@ -91,28 +97,38 @@ class Decisions(NamedTuple):
 
 
 def respond(run: RunFolder) -> None:
-    """Sample every response set."""
+    """Sample every response set.
+
+    Args:
+        run: The run.
+
+    Raises:
+        SignalError: the teacher's decisions are all the same.
+        ModelError: a model cannot be loaded, or a server does not answer.
+        RunError: the folder cannot be written.
+    """
     settings = run.recipe.respond
-    for one in response_sets(run.recipe):
+    for response_set in response_sets(run.recipe):
+        name = response_set.name
         responses = sample_responses(
-            one.name,
-            {one.name: _queries(run, one)},
-            {one.name: [refusal_strings()]},
+            name,
+            {name: _queries(run, response_set)},
+            {name: [refusal_strings()]},
             Sampler(
-                model=(settings.teacher if one.by_teacher else None) or run.recipe.model,
-                thinking=one.thinking,
+                model=(settings.teacher if response_set.by_teacher else None) or run.recipe.model,
+                thinking=response_set.thinking,
                 adapter=None,
                 batch_size=settings.batch_size,
                 batch_tokens=settings.batch_tokens,
-                max_tokens=settings.teacher_max_tokens if one.thinking == "off" else settings.max_tokens,
+                max_tokens=settings.teacher_max_tokens if response_set.thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
             ),
-            run.path / "responses" / one.name,
-        )[one.name]
-        num_cut = sum(response.truncated for response in responses)
+            run.path / "responses" / name,
+        )[name]
+        num_truncated = sum(response.truncated for response in responses)
         num_unjudged = sum(response.verdict == "unjudged" for response in responses)
         console.print(
-            f"  {one.name}: {len(responses)} answers, {num_cut} thoughts truncated, {num_unjudged} without a verdict"
+            f"  {name}: {len(responses)} answers, {num_truncated} thoughts truncated, {num_unjudged} without a verdict"
         )
 
 
@@ -126,16 +142,20 @@ def responses_of(run: RunFolder, name: str) -> list[Response]:
     Raises:
         RunError: the stage has not finished.
     """
-    one = _set_named(name)
-    return load_responses(run.path / "responses" / name, one.thinking, {name: _queries(run, one)})[name]
+    response_set = _set_named(name)
+    folder, queries = run.path / "responses" / name, _queries(run, response_set)
+    return load_responses(folder, response_set.thinking, {name: queries})[name]
 
 
 def decisions_of(run: RunFolder) -> Decisions:
-    """Return the teacher's decisions, split the same way every time.
+    """Return the teacher's decisions; their split depends on the recipe's seed only.
+
+    Args:
+        run: The run; the teacher is sampled.
 
     Raises:
         RunError: the teacher has not been sampled.
-        SignalError: the teacher decided everything alike.
+        SignalError: the teacher's decisions are all the same.
     """
     pairs = list(zip(run.workload.classifier, responses_of(run, "teacher"), strict=True))
     judged = [
@@ -149,12 +169,12 @@ def decisions_of(run: RunFolder) -> Decisions:
     return Decisions(judged, split, len(pairs) - len(judged))
 
 
-def _queries(run: RunFolder, one: ResponseSet) -> Sequence[Prompt]:
+def _queries(run: RunFolder, response_set: ResponseSet) -> Sequence[Prompt]:
     """Return the queries of a set; those of the traces are known once the teacher has decided."""
-    if one.queries == "traces":
+    if response_set.queries == "traces":
         decisions = decisions_of(run)
         return [decisions.judged[index].query for index in decisions.split.held_out]
-    queries: Sequence[Prompt] = getattr(run.workload, one.queries)
-    if not one.instruction:
+    queries: Sequence[Prompt] = getattr(run.workload, response_set.queries)
+    if not response_set.instruction:
         return queries
-    return [query.model_copy(update={"text": one.instruction + query.text}) for query in queries]
+    return [query.model_copy(update={"text": response_set.instruction + query.text}) for query in queries]

@@ -16,8 +16,6 @@ from presafe.runs.manifest import RESTORE, read_manifest
 from presafe.stages.workload import Workload
 
 Stage = Literal["respond", "signal", "align", "evaluate", "report"]
-
-
 STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
 
 
@@ -77,14 +75,16 @@ class RunFolder:
 
     @property
     def recipe_path(self) -> Path:
+        """Return the path of the settings."""
         return self.path / "recipe.json"
 
     @property
     def manifest_path(self) -> Path:
+        """Return the path of the manifest."""
         return self.path / "manifest.json"
 
     def manifest(self) -> dict[str, Any]:
-        """What made this run.
+        """Return the manifest: what made this run.
 
         Raises:
             RunError: as `read_manifest`.
@@ -92,10 +92,11 @@ class RunFolder:
         return read_manifest(self.path)
 
     def timings(self) -> dict[str, float]:
-        """Seconds spent in each stage, over all sessions that ended in order."""
+        """Return the seconds spent in each stage, over all sessions that ended in order."""
         return read_timings(self.path)
 
     def is_done(self, stage: Stage) -> bool:
+        """Return whether a stage has its mark."""
         return (self.path / "stages" / stage).exists()
 
     def not_done(self) -> list[Stage]:
@@ -103,11 +104,11 @@ class RunFolder:
         return [stage for stage in STAGES if not self.is_done(stage)]
 
     def hint_to_redo(self, stage: Stage) -> str:
-        """Return what to do where a file of a finished stage is damaged."""
-        return f"Delete {self.path / 'stages' / stage} and continue with `presafe run`: what is whole is kept."
+        """Return the hint for a damaged file of a finished stage."""
+        return f"Delete {self.path / 'stages' / stage} and resume with `presafe run`: undamaged files are kept."
 
     def make_due(self, stage: Stage) -> None:
-        """Take away the marks of a stage and of those after it, which read what it writes.
+        """Remove the marks of a stage and of the later stages, which read its files.
 
         A mark that is a link belongs to the store of a study (`study/sharing.py`), whose key decides what it holds.
 
@@ -124,7 +125,7 @@ class RunFolder:
 
     @contextmanager
     def working_on(self, stage: Stage) -> Iterator[None]:
-        """Time a stage and, unless it fails, mark it as done; the stages after it are due again."""
+        """Time a stage and, unless it fails, mark it as done; the later stages are due again."""
         self.make_due(stage)
         with timed(self.path, stage):
             yield

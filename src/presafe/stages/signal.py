@@ -1,4 +1,4 @@
-"""Stage 2: learn the teacher's decisions, say how well, and give every alignment query its p'.
+"""Stage 2: train a classifier on the teacher's decisions, measure it, and compute p' of every alignment query.
 
 signals/classifier/        the classifier
 signals/classifier.json    its accuracy, calibration and accuracy on CoT-on traces
@@ -18,39 +18,47 @@ from presafe.stages.run_folder import RunFolder
 
 
 def signal(run: RunFolder) -> None:
-    """Train, measure and ask the classifier."""
+    """Train the classifier, measure it, and write its p' of every alignment query.
+
+    Args:
+        run: The run; its stage respond is done.
+
+    Raises:
+        SignalError: the teacher's decisions are all the same.
+        RunError: the folder cannot be written.
+    """
     settings = run.recipe.signal
     decisions = decisions_of(run)
     train, held_out = ([decisions.judged[i] for i in half] for half in decisions.split)
     with_answers = reads_answers(run.recipe)
     folder = run.path / "signals" / "classifier"
     train_classifier(
-        [each.query.text for each in train],
-        [each.refused for each in train],
+        [decision.query.text for decision in train],
+        [decision.refused for decision in train],
         settings,
         folder,
-        [each.answer for each in train] if with_answers else None,
+        [decision.answer for decision in train] if with_answers else None,
     )
     classifier = Classifier(folder, settings)
 
-    labels = [each.refused for each in held_out]
-    texts = [each.query.text for each in held_out]
+    labels = [decision.refused for decision in held_out]
+    texts = [decision.query.text for decision in held_out]
     thoughts = [trace.thought for trace in responses_of(run, "traces")]
     if with_answers:
-        found = classifier.probabilities(texts, [each.answer for each in held_out])
+        probabilities = classifier.probabilities(texts, [decision.answer for decision in held_out])
         on_traces = classifier.probabilities(texts, thoughts)
     else:
-        found = classifier.probabilities(texts)
+        probabilities = classifier.probabilities(texts)
         on_traces = classifier.probabilities(
             [f"{text}\n{thought}" for text, thought in zip(texts, thoughts, strict=True)]
         )
     card = ClassifierCard(
         num_train=len(train),
-        held_out=accuracy(found, labels),
-        ece=expected_calibration_error(found, labels),
+        held_out=accuracy(probabilities, labels),
+        ece=expected_calibration_error(probabilities, labels),
         traces=accuracy(on_traces, labels),
         teacher_unjudged=decisions.num_unjudged,
-        bins=tuple(reliability(found, labels)),
+        bins=tuple(reliability(probabilities, labels)),
     )
     aligned = run.workload.alignment
     decided = [response.answer for response in responses_of(run, "decided")] if with_answers else None
@@ -61,13 +69,16 @@ def signal(run: RunFolder) -> None:
 
 
 def signals_of(run: RunFolder) -> list[Signal]:
-    """Return p' of every alignment query.
+    """Return p' of every alignment query, in the order of the queries.
+
+    Args:
+        run: The run.
 
     Raises:
         RunError: the file cannot be read, or its signals are not those of the queries.
     """
     file, hint = run.path / "signals" / "signals.jsonl", run.hint_to_redo("signal")
     signals = read_records(file, Signal, hint)
-    if [each.prompt_id for each in signals] != [prompt.id for prompt in run.workload.alignment]:
+    if [signal.prompt_id for signal in signals] != [prompt.id for prompt in run.workload.alignment]:
         raise RunError(f"{file} is damaged: its {len(signals)} signals are not those of the alignment queries.", hint)
     return signals

@@ -1,4 +1,4 @@
-"""The prompts of a recipe: each group is loaded once, and all of them are checked before the first token."""
+"""The prompts of a recipe: each group is loaded once, and all groups are checked before the first token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from presafe.runs.manifest import sha256_of_prompts
 
 
 class Workload:
-    """All prompts that a run asks or learns from. A group is loaded when it is first used, and then kept.
+    """The prompts that a run asks or learns from. A group is loaded when it is first used, and then kept.
 
     Args:
         recipe: The settings that name the prompts.
@@ -70,15 +70,15 @@ class Workload:
     def published(self) -> Mapping[str, Sequence[SafetyTrace]]:
         """Return published thoughts and answers, by the method that learns from them.
 
-        Rows whose question stands in a suite, with case and punctuation folded, are left out: published sets share
-        some.
+        Rows whose question is also in a suite, with case and punctuation folded, are left out: published sets share
+        some questions.
         """
         held_out = {fold(prompt.text) for prompts in self.suites.values() for prompt in prompts}
         traces = {}
         for method, data in self._recipe.align.data.items():
             traces[method] = [trace for trace in load_traces(data) if fold(trace.prompt.text) not in held_out]
             if not traces[method]:
-                raise PromptError(f"every question of {data.file} stands in an evaluation suite.")
+                raise PromptError(f"every question of {data.file} is also in an evaluation suite.")
         return traces
 
     @cached_property
@@ -96,9 +96,9 @@ class Workload:
         """Load every group, and check that they may be used together.
 
         Raises:
-            PromptError: a source cannot be read; the alignment queries are all harmful or all harmless; no classifier
-                query is to be complied with where `align.over_refusal` is a share of them; a query stands in an
-                evaluation suite, with case and punctuation folded; or every question of a method's file does.
+            PromptError: a source cannot be read; the alignment queries are all harmful or all harmless;
+                `align.over_refusal` is set, and no classifier query is to be complied with; a query is also in an
+                evaluation suite, with case and punctuation folded; or every question of a method's file is.
         """
         self._check_kinds()
         self._check_held_out()
@@ -111,21 +111,21 @@ class Workload:
         return load_sources(sources, self._recipe.respond.seed, held_out)
 
     def _check_kinds(self) -> None:
-        """Check that harmful and harmless queries are there where both are needed."""
+        """Check that there are harmful and harmless queries where both are needed."""
         if not (self.harmful and self.harmless):
             present, missing = ("harmful", "harmless") if self.harmful else ("harmless", "harmful")
             raise PromptError(
                 f"every alignment query is {present}.",
-                f"Add {missing} ones to respond.alignment_queries: it takes both.",
+                f"Add {missing} queries to `respond.alignment_queries`: both kinds are needed.",
             )
         if self._recipe.align.over_refusal is not None and all(query.expect != "comply" for query in self.classifier):
             raise PromptError(
                 "align.over_refusal is a share of the classifier's queries to comply with, and there is none.",
-                "Add some to respond.classifier_queries, or leave align.over_refusal out.",
+                "Add some to `respond.classifier_queries`, or leave `align.over_refusal` out.",
             )
 
     def _check_held_out(self) -> None:
-        """Check that no query stands in a suite."""
+        """Check that no query is also in a suite."""
         queries = {fold(prompt.text) for prompt in (*self.classifier, *self.alignment)}
         for name, prompts in self.suites.items():
             shared = [prompt.id for prompt in prompts if fold(prompt.text) in queries]

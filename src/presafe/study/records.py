@@ -1,48 +1,68 @@
-"""Records of a study: one run's numbers, and what all runs say together."""
+"""Records of a study: the numbers of one run, and the summary of all runs."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from presafe.config.recipe import Recipe
 from presafe.records import Count, Difference, OperatingPoint, Record, Score, Seconds, SuiteShares, Thinking
 
 
+def settings_without_defaults(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe that differ from the defaults; `parse_recipe` makes the same recipe of them.
+
+    Args:
+        recipe: The recipe. If it has a setting that must be written even at its default (the split of a data set on
+            the hub), all settings are returned.
+    """
+    settings = recipe.model_dump(mode="json", exclude_defaults=True)
+    try:
+        is_complete = Recipe.model_validate(settings) == recipe
+    except ValidationError:
+        is_complete = False
+    return settings if is_complete else recipe.model_dump(mode="json")
+
+
 class TrainedBy(Record):
-    """The run of a study that made a training which another run has copied."""
+    """The run whose training another run has copied."""
 
     run: str
     """Name of its run folder."""
     made_by: dict[str, Any]
-    """Its manifest's commit, versions and machine."""
+    """Commit, versions and machine, from its manifest."""
     training_s: Seconds | None
-    """Seconds of its stage align; None where they are not known."""
+    """Seconds of its stage align; None if they are not known."""
 
 
 class RunResult(Record):
-    """One run of a study, a condition with one seed: all that its summary needs, without the run folder.
-
-    `scores` are those of the condition's system and of the model as it came. `training_s` is the time of the stage
-    align over all sessions that ended in order; `trained_tokens` counts the tokens of the rows of all steps, without
-    padding. Both are None for a system that trains nothing. `made_by` is the manifest's: commit, versions, machine.
-    Where the training was copied from another run, `trained_by` names that, and `training_s` is its.
-    """
+    """The numbers of one run of a study (one condition, one seed). The summary needs these, and no run folder."""
 
     schema_version: Literal[1] = 1
     condition: str
     system: str
     seed: int
     recipe: dict[str, Any]
+    """The settings that differ from the defaults (`settings_without_defaults`); older files hold all of them."""
     recipe_sha256: str
+    """Hash of all settings, from the manifest."""
     prompts_sha256: str
     made_by: dict[str, Any]
+    """Commit, versions and machine, from the manifest."""
     timings_s: dict[str, Seconds]
     training_s: Seconds | None
+    """Seconds of the stage align over all sessions that ended in order, of the run that trained the adapter; None for a
+    system that trains nothing."""
     trained_tokens: Count | None
+    """Tokens of the rows of all steps, without padding; None for a system that trains nothing."""
     scores: tuple[Score, ...]
+    """Scores of the condition's system and of the model as it came."""
     answered: tuple[SuiteShares, ...]
     operating_point: OperatingPoint | None = None
-    """None where the adapter is as it was trained."""
+    """None if the adapter was never rescaled."""
     trained_by: TrainedBy | None = None
+    """The run from which the training was copied; None if the run trained its own adapter."""
 
 
 class StudyScore(Score):
@@ -56,14 +76,14 @@ class StudyScore(Score):
 
 
 class StudyOperatingPoint(OperatingPoint):
-    """That of one run of a study."""
+    """The operating point of one run of a study."""
 
     condition: str
     seed: int
 
 
 class SeedDifference(Record):
-    """How far a condition's number lies from the baseline's, paired by seed: mean and 95 % interval over seeds."""
+    """The difference between a condition and the baseline, paired by seed: mean and 95 % interval over seeds."""
 
     condition: str
     thinking: Thinking
@@ -76,7 +96,7 @@ class SeedDifference(Record):
 
 
 class TrainingCost(Record):
-    """What one training of a condition took, mean over its seeds; None where it trains nothing."""
+    """The cost of one training of a condition, mean over its seeds; None for a condition that trains nothing."""
 
     condition: str
     num_seeds: int
@@ -85,7 +105,7 @@ class TrainingCost(Record):
 
 
 class StudySummary(Record):
-    """All that a study's tables show. `missing` names the runs that are not done."""
+    """The contents of a study's tables. `missing` names the runs that are not done."""
 
     name: str
     recipe: str

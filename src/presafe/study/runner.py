@@ -1,13 +1,13 @@
-"""A study, run by run: what is done is not done again, here or on another machine.
+"""Run a study, one run after another; a run that is done is never repeated, also not on another machine.
 
-    runs/<condition>-seed<k>.json     one run's numbers (`RunResult`), written last; small, to be committed
-    study.json study.md figures/      what they say together, written after every run
+    runs/<condition>-seed<k>.json     the numbers of one run (`RunResult`), written last; small, to be committed
+    study.json study.md figures/      the summary of all runs, written after every run
     work/<condition>-seed<k>/         the run folder; git ignores `work/`, and it may be deleted between two runs
-    work/shared/                      what several run folders have in common (`sharing.py`)
+    work/shared/                      files that several run folders have in common (`sharing.py`)
 
-A run whose JSON is there is done. One that was cut goes on in its run folder, where that is still there. A run that a
-study in a folder beside this one has done, with the same settings and prompts, is taken from there; and where its run
-folder is still there and only how the adapter is scaled or sampled differs, its training.
+A run is done once its JSON exists; an interrupted run resumes from its folder if that still exists. A run that a
+neighboring study (a folder beside this one) has done with the same settings and prompts is copied from there. If the
+neighbor still has the run folder, and only the adapter's scale or the sampling differs, its training is copied.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from presafe.runtime.progress import heading
 from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import evaluated_systems, history_of, system_folder
+from presafe.stages.systems import System, evaluated_systems, history_of, system_folder
 from presafe.stages.workload import Workload
 from presafe.study.page import write_study
-from presafe.study.records import RunResult, StudySummary
+from presafe.study.records import RunResult, StudySummary, settings_without_defaults
 from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
@@ -47,16 +47,20 @@ from presafe.study.statistics import (
 from presafe.workflows.run import run_stages
 
 
-class Standing(NamedTuple):
-    """One run of a study, and its result where it is done."""
+class RunStatus(NamedTuple):
+    """One run of a study, its prompts, and its result if it is done."""
 
     run: StudyRun
     result: RunResult | None
     workload: Workload
 
 
-def standing(study: Study, out: Path) -> list[Standing]:
-    """Which runs of a study are done and which are missing, in the order in which they are run; calls no model.
+def study_status(study: Study, out: Path) -> list[RunStatus]:
+    """Return which runs of a study are done and which are missing, in the order in which they run; call no model.
+
+    Args:
+        study: The study.
+        out: Its folder.
 
     Raises:
         RecipeError: as `study_runs`.
@@ -64,55 +68,62 @@ def standing(study: Study, out: Path) -> list[Standing]:
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
     workloads: dict[str, Workload] = {}
-    found = []
+    statuses = []
     for run in study_runs(study):
-        if run.condition.name not in workloads:  # they do not depend on the seed of a training
+        if run.condition.name not in workloads:  # the prompts do not depend on the seed of a training
             workloads[run.condition.name] = Workload(run.recipe)
         workload = workloads[run.condition.name]
-        own = _result_file(out, run)
-        find = _result_that_fits if own.exists() else _result_of_a_neighbour
-        found.append(Standing(run, find(own, run, workload.sha256), workload))
-    return found
+        file = _result_file(out, run)
+        read = _read_matching_result if file.exists() else _read_neighbor_result
+        statuses.append(RunStatus(run, read(file, run, workload.sha256), workload))
+    return statuses
 
 
 def run_study(study: Study, out: Path) -> StudySummary:
-    """Do every run that is missing, and write the summary.
+    """Do every missing run, and write the summary.
 
     Args:
         study: The study.
-        out: Its folder; one that holds results of the same study is continued.
+        out: Its folder; one that holds results of the same study is resumed.
 
     Raises:
-        RecipeError, PromptError, RunError: as `standing`, before the first token.
-        PreSafeError: as `run_stages`; what is done is kept.
+        RecipeError, PromptError, RunError: as `study_status`, before the first token.
+        PreSafeError: as `run_stages`; finished runs are kept.
     """
     _check_folder(out)
     with locked(out / "work"):  # which git ignores
-        runs = standing(study, out)
+        statuses = study_status(study, out)
         write_text(out / "work" / ".gitignore", "*\n")
-        results = [result for _, result, _ in runs if result is not None]
-        for number, (run, result, workload) in enumerate(runs, start=1):
+        results = [status.result for status in statuses if status.result is not None]
+        for number, status in enumerate(statuses, start=1):
+            run, file = status.run, _result_file(out, status.run)
+            # a neighboring study may have finished it meanwhile
+            result = status.result or _read_neighbor_result(file, run, status.workload.sha256)
+            title = f"run {number} of {len(statuses)}"
             if result is None:
-                result = _result_of_a_neighbour(_result_file(out, run), run, workload.sha256)  # done meanwhile
-                if result is not None:
+                heading(title, f": {run.name}{_time_left(results, len(statuses))}")
+                result = _do_run(status, out)
+                _write_result(file, result)
+                results.append(result)
+                write_study(summary_of(study, statuses, results), out)
+            else:
+                heading(title, f": {run.name}, done before")
+                if status.result is None:
                     results.append(result)
-            if result is not None:
-                heading(f"run {number} of {len(runs)}", f": {run.name}, done before")
-                if not _result_file(out, run).exists():  # it is a neighbour's
-                    _write_result(out, run, result)
-                continue
-            heading(f"run {number} of {len(runs)}", f": {run.name}{_time_left(results, len(runs))}")
-            folder = out / "work" / run.name
-            link_shared(run.recipe, workload, folder, out / "work" / "shared")
-            others = sorted(out.resolve().parent.glob("*/work/*-seed*"))
-            take_training(run.recipe, workload.sha256, folder, others)
-            result = result_of(run, run_stages(run.recipe, folder, "evaluate", workload))
-            _write_result(out, run, result)
-            results.append(result)
-            write_study(summary_of(study, runs, results), out)
-        summary = summary_of(study, runs, results)
+                if not file.exists():  # a neighbor's result
+                    _write_result(file, result)
+        summary = summary_of(study, statuses, results)
         write_study(summary, out)
     return summary
+
+
+def _do_run(status: RunStatus, out: Path) -> RunResult:
+    """Do one run in its folder, with what other runs can share, and return its result."""
+    run, folder = status.run, out / "work" / status.run.name
+    link_shared(run.recipe, status.workload, folder, out / "work" / "shared")
+    neighbors = sorted(out.resolve().parent.glob("*/work/*-seed*"))
+    take_training(run.recipe, status.workload.sha256, folder, neighbors)
+    return result_of(run, run_stages(run.recipe, folder, "evaluate", status.workload))
 
 
 def _check_folder(out: Path) -> None:
@@ -121,40 +132,37 @@ def _check_folder(out: Path) -> None:
     Raises:
         RunError: it holds other files.
     """
-    if any((out / "work" / name).is_file() for name in (".lock", ".gitignore")):  # the first that is written
+    if any((out / "work" / name).is_file() for name in (".lock", ".gitignore")):  # the first files of a study
         return
     files = [out / "study.json", *sorted((out / "runs").glob("*.json"))]
     for file in filter(Path.exists, files):  # without `work/`, which git ignores
         if not {"condition", "conditions"} & read_json(file).keys():
-            raise RunError(f"{file} is no file of a study.", "Choose another folder with --out.")
+            raise RunError(f"{file} is not a file of a study.", "Choose another folder (`out`).")
     if not any(map(Path.exists, files)):
         check_ownership(out, "study.json")
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
-    """What is kept of an evaluated run."""
+    """Return the numbers that are kept of an evaluated run.
+
+    Args:
+        run: The run.
+        folder: Its folder, with the stage evaluate done.
+
+    Raises:
+        RunError: a file of the folder is damaged.
+    """
     manifest, timings = folder.manifest(), folder.timings()
-    own = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
-    history = system_folder(folder, own[0]) / HISTORY  # one system with one seed, in one mode or both
-    steps = history_of(folder, own[0]) if history.exists() else []
+    systems = [system for system in evaluated_systems(folder.recipe) if system.name == run.condition.system]
+    system = systems[0]  # the others are the same training in another CoT mode
+    history = system_folder(folder, system) / HISTORY
+    steps = history_of(folder, system) if history.exists() else []
     maker = trained_by(history.parent)
-    shares = []
-    for system in own:
-        settings = folder.recipe.evaluate
-        said = collect_answers(
-            folder.workload.suites,
-            responses_by_suite(folder, system),
-            settings.judge,
-            settings.judge_thought,
-        )
-        for suite, (kind, of) in collect_outcomes(system.name, system.thinking, [said]).suites.items():
-            by_prompt = {name: share for name, (share,) in of.items()}
-            shares.append(SuiteShares(thinking=system.thinking, suite=suite, kind=kind, shares=by_prompt))
     return RunResult(
         condition=run.condition.name,
         system=run.condition.system,
         seed=run.seed,
-        recipe=folder.recipe.model_dump(mode="json"),
+        recipe=settings_without_defaults(folder.recipe),
         recipe_sha256=manifest["recipe_sha256"],
         prompts_sha256=manifest["prompts_sha256"],
         made_by=made_by(manifest),
@@ -162,25 +170,48 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         training_s=(maker.training_s if maker else timings.get("align")) if steps else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
         scores=tuple(scores_of_run(folder)),
-        answered=tuple(shares),
-        operating_point=operating_point(folder, own[0]),
+        answered=tuple(shares for mode in systems for shares in _shares(folder, mode)),
+        operating_point=operating_point(folder, system),
         trained_by=maker,
     )
 
 
-def summary_of(study: Study, runs: Sequence[Standing], results: Sequence[RunResult]) -> StudySummary:
-    """What the results say together, in the order of the study's conditions."""
+def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
+    """Return the verdict on every prompt, for each suite, in one CoT mode."""
+    settings = folder.recipe.evaluate
+    responses = responses_by_suite(folder, system)
+    answers = collect_answers(folder.workload.suites, responses, settings.judge, settings.judge_thought)
+    outcomes = collect_outcomes(system.name, system.thinking, [answers])
+    return [
+        SuiteShares(
+            thinking=system.thinking,
+            suite=suite,
+            kind=kind,
+            shares={prompt_id: share for prompt_id, (share,) in shares.items()},
+        )
+        for suite, (kind, shares) in outcomes.suites.items()
+    ]
+
+
+def summary_of(study: Study, statuses: Sequence[RunStatus], results: Sequence[RunResult]) -> StudySummary:
+    """Return the summary of the results, in the order of the study's conditions.
+
+    Args:
+        study: The study.
+        statuses: All of its runs.
+        results: Results of the runs that are done.
+    """
     names = [condition.name for condition in study.condition]
     done = {(result.condition, result.seed) for result in results}
     ordered = sorted(results, key=lambda result: (names.index(result.condition), result.seed))
-    is_done = {run.name: (run.condition.name, run.seed) in done for run, _, _ in runs}
+    runs = [status.run for status in statuses]
     return StudySummary(
         name=study.name,
         recipe=study.recipe,
         baseline=study.baseline,
         conditions=tuple(names),
-        done=tuple(name for name, there in is_done.items() if there),
-        missing=tuple(name for name, there in is_done.items() if not there),
+        done=tuple(run.name for run in runs if (run.condition.name, run.seed) in done),
+        missing=tuple(run.name for run in runs if (run.condition.name, run.seed) not in done),
         scores=tuple(condition_scores(ordered)) if ordered else (),
         differences=tuple(paired_differences(ordered, study.baseline)),
         seed_differences=tuple(seed_differences(ordered, study.baseline)),
@@ -190,46 +221,44 @@ def summary_of(study: Study, runs: Sequence[Standing], results: Sequence[RunResu
 
 
 def _time_left(results: Sequence[RunResult], total: int) -> str:
-    """From the runs that are done; their median, because the first also makes what the others share."""
+    """Return an estimate from the median of the finished runs; the first run also makes what the others share."""
     if not results:
         return ""
-    each = statistics.median(sum(result.timings_s.values()) for result in results)
-    return f"; about {format_duration(each * (total - len(results)))} left for the whole study"
+    run_s = statistics.median(sum(result.timings_s.values()) for result in results)
+    return f"; about {format_duration(run_s * (total - len(results)))} left for the whole study"
 
 
 def _result_file(out: Path, run: StudyRun) -> Path:
+    """Return the path of a run's result."""
     return out / "runs" / f"{run.name}.json"
 
 
-def _write_result(out: Path, run: StudyRun, result: RunResult) -> None:
-    write_text(_result_file(out, run), result.model_dump_json(indent=1) + "\n")
+def _write_result(file: Path, result: RunResult) -> None:
+    """Write the result of a run."""
+    write_text(file, result.model_dump_json(indent=1) + "\n")
 
 
-def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResult:
-    """A result, checked to be that of a run.
+def _read_matching_result(file: Path, run: StudyRun, prompts_sha256: str) -> RunResult:
+    """Read a result, and check that it is that of a run.
 
     Raises:
         RunError: it cannot be read, or was made with other settings or prompts.
     """
-    result = _read_result(path)
-    check_same_recipe(path, parse_stored_recipe(result.recipe, str(path)), run.recipe)
+    result = read_record(file, RunResult, hint="Delete it to do the run again.")
+    check_same_recipe(file, parse_stored_recipe(result.recipe, str(file)), run.recipe)
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
-            f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
-            "Choose another folder with --out, or delete that file to do the run again.",
+            f"{file} was made with other prompts: a file of prompts, or presafe's own prompts, changed since.",
+            "Choose another folder (`out`), or delete that file to do the run again.",
         )
     return result
 
 
-def _result_of_a_neighbour(own: Path, run: StudyRun, prompts_sha256: str) -> RunResult | None:
-    """That of the same run in a study beside this one; None where none has done it."""
-    for path in sorted(own.resolve().parents[2].glob(f"*/runs/{own.name}")):
+def _read_neighbor_result(file: Path, run: StudyRun, prompts_sha256: str) -> RunResult | None:
+    """Return the result of the same run in a neighboring study; None if none has done it."""
+    for neighbor in sorted(file.resolve().parents[2].glob(f"*/runs/{file.name}")):
         try:
-            return _result_that_fits(path, run, prompts_sha256)
+            return _read_matching_result(neighbor, run, prompts_sha256)
         except PreSafeError:  # another run of that name
             continue
     return None
-
-
-def _read_result(path: Path) -> RunResult:
-    return read_record(path, RunResult, hint="Delete it to do the run again.")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from presafe.config.recipe import Recipe, load_recipe
+from presafe.config.recipe import load_recipe
 from presafe.errors import RecipeError
-from presafe.methods.registry import methods
-from presafe.study.spec import load_study, shipped_studies, study_runs
+from presafe.study.spec import load_study, study_runs
 
 STUDY = """
 name = "Mine"
@@ -126,172 +125,8 @@ def test_a_recipe_that_is_not_there_is_not_a_conditions_mistake(tmp_path: Path) 
 
 
 def test_a_study_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(RecipeError, match=r"no study 'none-such'\. Give a \.toml file or one of: .*methods"):
+    with pytest.raises(RecipeError, match=r"no study 'none-such'\. Give a \.toml file or one of: control, shipped"):
         load_study("none-such")
-
-
-@pytest.mark.parametrize("name", shipped_studies())
-def test_every_shipped_study_makes_valid_recipes(name: str) -> None:
-    study = load_study(name)
-    runs = study_runs(study)
-    assert len({run.name for run in runs}) == len(runs) >= len(study.condition)
-
-
-def test_the_study_in_the_readme_is_valid(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    (block,) = (each for each in re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL) if "[[condition]]" in each)
-    runs = study_runs(load_study(write(tmp_path, block)))
-    assert [(run.name, run.recipe.align.lambda_align) for run in runs[:2]] == [
-        ("sft-seed0", 0.1),
-        ("lambda_1-seed0", 1.0),
-    ]
-
-
-def test_the_control_has_five_seeds_of_each_and_the_methods_three_of_what_is_trained() -> None:
-    control = load_study("control")
-    assert {condition.seeds or control.seeds for condition in control.condition} == {(0, 1, 2, 3, 4)}
-    assert {"sft", "presafe", "random_labels"} <= {condition.system for condition in control.condition}
-    study = load_study("methods")
-    for condition in study.condition:
-        is_trained = methods()[condition.system].training is not None
-        assert (condition.seeds or study.seeds) == ((0, 1, 2) if is_trained else (0,))
-    # no two conditions are the same
-    first = [run.recipe.align for run in study_runs(study) if run.seed == 0]
-    assert len({(each.systems, each.lambda_align, each.lambda_start) for each in first}) == len(first)
-
-
-TABLES = ("model", "respond", "signal", "align", "evaluate")
-
-
-def _changed(recipe: Recipe, base: Recipe) -> set[tuple[str, str]]:
-    settings = [(table, key) for table in TABLES for key in type(getattr(base, table)).model_fields]
-    return {(t, key) for t, key in settings if getattr(getattr(recipe, t), key) != getattr(getattr(base, t), key)}
-
-
-def _seed_0(name: str, count: int) -> dict[str, Recipe]:
-    """The recipes of a study's first seed by condition, its baseline's first; no two are the same."""
-    runs = study_runs(load_study(name))
-    recipes = {run.condition.name: run.recipe for run in runs if run.seed == 0}
-    assert len(runs) == 3 * len(recipes) == count
-    unnamed = {recipe.model_copy(update={"name": ""}).model_dump_json() for recipe in recipes.values()}
-    assert len(unnamed) == len(recipes)
-    assert next(iter(recipes)) == load_study(name).baseline
-    return recipes
-
-
-def test_every_ablation_differs_from_presafe_in_one_thing() -> None:
-    recipes = _seed_0("ablations", 45)
-    base = recipes.pop("presafe")
-    assert base.align == load_recipe("smolthink-135m-published").align.model_copy(update={"systems": ("presafe",)})
-    changed = {name: _changed(recipe, base) for name, recipe in recipes.items()}
-    assert changed.pop("sft-steps_80") == {("align", "systems"), ("align", "max_steps")}  # differs from `sft` in one
-    assert all(len(found) == 1 for found in changed.values())
-    assert set().union(*changed.values()) == {
-        ("align", "lambda_start"),
-        ("align", "max_steps"),
-        ("align", "systems"),
-        ("respond", "alignment_queries"),
-        ("respond", "classifier_queries"),
-        ("signal", "reads"),
-    }
-    # a quarter of every kind of query, to the nearest whole one
-    for name, kind in (("aligned_on_quarter", "alignment_queries"), ("classifier_quarter", "classifier_queries")):
-        some, every = getattr(recipes[name].respond, kind), getattr(base.respond, kind)
-        assert [(each.set, each.split) for each in some] == [(each.set, each.split) for each in every]
-        assert all(abs(few.n - each.n / 4) <= 0.5 for few, each in zip(some, every, strict=True))
-
-
-def test_every_condition_of_the_head_differs_from_it_in_one_thing() -> None:
-    recipes = _seed_0("head", 27)
-    base = recipes.pop("presafe_head-lambda_1")
-    assert (base.align.systems, base.align.lambda_align) == (("presafe_head",), 1.0)
-    changed = {name: _changed(recipe, base) for name, recipe in recipes.items()}
-    # the head's own loss alone: coins for p′, and no L_start either
-    assert changed.pop("random_labels-head") == {("align", "systems"), ("align", "lambda_start")}
-    assert recipes["random_labels-head"].align.lambda_start == 0
-    assert all(len(found) == 1 for found in changed.values())
-    assert set().union(*changed.values()) == {
-        ("align", "decision_position"),
-        ("align", "lambda_align"),
-        ("align", "layer"),
-    }
-    assert all((recipe.align.layer or 0) <= 30 for recipe in recipes.values())  # SmolLM2-135M has 30
-
-
-def test_the_study_of_thought_changes_the_method_and_the_form_of_refusals_only() -> None:
-    recipes = {run.name: run.recipe for run in study_runs(load_study("thought"))}
-    assert len(recipes) == 5 * 5
-    direct = recipes["presafe-seed4"]
-    assert _changed(recipes["presafe_thought-seed4"], direct) == {("align", "systems")}  # it sets the form itself
-    for name, system in (("sft-thought", "sft"), ("random_labels-thought", "random_labels")):
-        recipe = recipes[f"{name}-seed4"]
-        assert recipe.align.systems == (system,)
-        assert _changed(recipe, direct) == {("align", "systems"), ("align", "refusal_target")}
-
-
-def test_the_study_of_the_shipped_recipe_trains_what_ships() -> None:
-    ships = load_recipe("smolthink-135m")
-    for run in study_runs(load_study("shipped")):
-        own = {"systems": run.recipe.align.systems, "seeds": run.recipe.align.seeds}
-        assert run.recipe.align == ships.align.model_copy(update=own)
-        assert (run.recipe.respond, run.recipe.signal) == (ships.respond, ships.signal)
-        assert run.recipe.model == ships.model.model_copy(update={"dtype": "bfloat16"})
-        assert run.recipe.evaluate.aligned_thinking == ("on", "off")
-    of_runs = {run.name: run.recipe for run in study_runs(load_study("shipped"))}
-    before = {run.name: run.recipe for run in study_runs(load_study("thinking_on_only"))}
-    for name in of_runs.keys() & before.keys():
-        assert _changed(of_runs[name], before[name]) == {
-            ("align", "max_scale"),
-            ("align", "max_steps"),
-            ("align", "thinking_off_share"),
-            ("evaluate", "aligned_thinking"),
-        }
-        # as many rows with CoT on
-        (now, then) = (each[name].align for each in (of_runs, before))
-        assert abs(now.max_steps * (1 - now.thinking_off_share) - then.max_steps) <= 2
-
-
-def test_the_study_of_operating_points_changes_nothing_that_is_trained() -> None:
-    recipes = {run.name: run.recipe for run in study_runs(load_study("operating_points"))}
-    assert len(recipes) == 30
-    for name, recipe in recipes.items():
-        condition, seed = name.rsplit("-", 1)
-        system = condition.split("-")[0]
-        changed = _changed(recipe, recipes[f"{system}-{seed}"])
-        assert changed == (set() if condition == system else {("align", "over_refusal")})
-
-
-@pytest.mark.parametrize(
-    ("name", "like"), [("operating_points", "shipped"), ("rate_5", "shipped"), ("star1", "control")]
-)
-def test_studies_that_take_trainings_train_as_the_one_they_take_them_from(name: str, like: str) -> None:
-    made = {(run.condition.system, run.seed): run.recipe for run in study_runs(load_study(like))}
-    for run in study_runs(load_study(name)):
-        if run.condition.system == "star1":  # its own
-            continue
-        changed = _changed(run.recipe, made[run.condition.system, run.seed])
-        assert changed <= {("align", "over_refusal"), ("evaluate", "max_tokens")}
-
-
-def test_runs_that_two_studies_share_are_the_same_runs() -> None:
-    """So that each is done once for both."""
-    runs = {name: {run.name: run.recipe for run in study_runs(load_study(name))} for name in shipped_studies()}
-    shared = {
-        ("control", "methods"): 6,
-        ("control", "ablations"): 9,
-        ("methods", "ablations"): 27,
-        ("methods", "head"): 6,
-        ("control", "thought"): 10,
-        ("methods", "thought"): 9,
-        ("thought", "better_baseline"): 10,
-        ("ablations", "more_steps"): 6,
-        ("shipped", "operating_points"): 10,
-        ("operating_points", "rate_5"): 10,
-    }
-    for (one, other), count in shared.items():
-        both = runs[one].keys() & runs[other].keys()
-        assert len(both) == count
-        assert all(runs[one][name] == runs[other][name] for name in both)
 
 
 @pytest.mark.parametrize(
