@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from presafe.alignment.trainer import PreSafeCollator, PreSafeConfig, PreSafeTrainer
+    from presafe.config.measure import MeasureSettings
     from presafe.config.recipe import ModelSettings, Recipe, load_recipe
     from presafe.errors import PresafeError
     from presafe.evaluation.suites import load_suite
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "presafe.signals.classifier",
     "DecisionHead": "presafe.models.decision_head",
+    "MeasureSettings": "presafe.config.measure",
     "ModelSettings": "presafe.config.recipe",
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",
@@ -47,6 +49,7 @@ _HOMES = {
 __all__ = [
     "Classifier",
     "DecisionHead",
+    "MeasureSettings",
     "ModelSettings",
     "PreSafeCollator",
     "PreSafeConfig",
