@@ -126,7 +126,7 @@ def _check_folder(out: Path) -> None:
     files = [out / "study.json", *sorted((out / "runs").glob("*.json"))]
     for file in filter(Path.exists, files):  # without `work/`, which git ignores
         if not {"condition", "conditions"} & read_json(file).keys():
-            raise RunError(f"{file} is no file of a study.", "Choose another folder with --out.")
+            raise RunError(f"{file} is no file of a study.", "Choose another folder with `out`.")
     if not any(map(Path.exists, files)):
         check_ours(out, "study.json")
 
@@ -216,7 +216,7 @@ def _result_that_fits(path: Path, run: StudyRun, prompts_sha256: str) -> RunResu
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
             f"{path} was made with other prompts: a file of them, or presafe's own, changed since.",
-            "Choose another folder with --out, or delete that file to do the run again.",
+            "Choose another folder with `out`, or delete that file to do the run again.",
         )
     return result
 

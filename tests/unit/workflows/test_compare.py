@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,30 @@ def test_what_was_measured_otherwise_is_refused_and_named(
 ) -> None:
     with pytest.raises(RunError, match=f"differ in the {said} of mine"):
         compare_folders(folders(A={"on": {}}, B={"on": changes}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # failed first: the order was that of the log files, whose names change from run to run
+        ({"suites": {"zebra": 2, "apple": 2, "mango": 2}}, ["zebra", "apple", "mango"]),
+        ({"suites": {"mango": 2}}, ["mango", "apple", "zebra"]),  # suites that the settings do not name come by name
+        (None, ["apple", "mango", "zebra"]),  # an older folder without settings: by name
+    ],
+)
+@pytest.mark.parametrize("on_disk", [("mango", "zebra", "apple"), ("apple", "mango", "zebra")])
+def test_suites_come_in_the_order_of_the_settings(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any] | None,
+    expected: list[str],
+    on_disk: tuple[str, ...],
+) -> None:
+    for thinking in ("on", "off"):
+        (tmp_path / "A" / "evaluation" / f"vanilla-{thinking}").mkdir(parents=True)
+    if settings is not None:
+        (tmp_path / "A" / "measurement.json").write_text(json.dumps(settings), encoding="utf-8")
+    monkeypatch.setattr(compare, "logged_suites", lambda _, thinking: {name: logged(thinking) for name in on_disk})
+    data = compare_folders([tmp_path / "A"], tmp_path / "out")
+    assert [difference.suite for difference in data.differences] == expected
+    assert list(dict.fromkeys(score.suite for score in data.scores)) == expected
