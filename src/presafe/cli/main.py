@@ -80,7 +80,7 @@ def main() -> None:
     except _UsageError as error:
         _leave(f"presafe: {_usage(error)}", 2)
     except PresafeError as error:
-        _leave(f"presafe: {_with_flags(str(error), sys.argv[1:])}", 2)
+        _leave(f"presafe: {with_flags(str(error), sys.argv[1:])}", 2)
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
@@ -112,7 +112,7 @@ def _usage(error: Any) -> str:
     return f"{problem}. See `{' '.join(filter(None, ('presafe', verb, '--help')))}`."
 
 
-def _with_flags(message: str, words: Sequence[str]) -> str:
+def with_flags(message: str, words: Sequence[str]) -> str:
     """Return a message in which settings that the verb has options for are named by these options.
 
     Args:
