@@ -25,7 +25,7 @@ def main() -> None:
     names = ("smolthink_harmful", "smolthink_benign")
     suites = {name: presafe.load_suite(name, None, seed=0)[: options.limit] for name in names}
     model = presafe.ModelSettings(address=options.model)
-    data = presafe.measure(model, suites, options.out, max_tokens=options.max_tokens)
+    data = presafe.measure(model, suites, options.out, presafe.MeasureSettings(max_tokens=options.max_tokens))
 
     for score in data.scores:
         if score.metric in ("refusal_rate", "over_refusal_rate") and score.value is not None:

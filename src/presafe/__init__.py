@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers; "as" marks them a
     from presafe.alignment.trainer import PreSafeCollator as PreSafeCollator
     from presafe.alignment.trainer import PreSafeConfig as PreSafeConfig
     from presafe.alignment.trainer import PreSafeTrainer as PreSafeTrainer
+    from presafe.config.measure import MeasureSettings as MeasureSettings
     from presafe.config.recipe import ModelSettings as ModelSettings
     from presafe.config.recipe import Recipe as Recipe
     from presafe.config.recipe import load_recipe as load_recipe
@@ -32,6 +33,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "Classifier": "presafe.signals.classifier",
     "DecisionHead": "presafe.models.decision_head",
+    "MeasureSettings": "presafe.config.measure",
     "ModelSettings": "presafe.config.recipe",
     "PreSafeCollator": "presafe.alignment.trainer",
     "PreSafeConfig": "presafe.alignment.trainer",

@@ -13,6 +13,7 @@ from command_line import SMALL
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings, parse_recipe
 from presafe.judges.scorers import refusal_strings
 from presafe.models.loading import load_renderer
@@ -70,7 +71,8 @@ def test_its_prompts_and_answers(model: ModelSettings) -> None:
 
 def test_it_is_probed_and_aligned(model: ModelSettings, tmp_path: Path) -> None:
     suites = {"smolthink_benign": built_in("benign", "held_out")[:3]}
-    scores = measure(model, suites, tmp_path / "probe", max_tokens=4, batch_size=4).scores
+    settings = MeasureSettings(max_tokens=4, batch_size=4)
+    scores = measure(model, suites, tmp_path / "probe", settings).scores
     assert {score.thinking for score in scores} == {"on", "off"}
     # Four random tokens close no thought: with CoT on all are truncated, with CoT off there is none to truncate.
     truncated = {score.thinking: score.value for score in scores if score.metric == "truncated_rate"}

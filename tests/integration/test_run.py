@@ -126,7 +126,7 @@ def test_ctrl_c_says_how_to_go_on(small_recipe: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "presafe: interrupted; run the same command again to go on." in said
+    assert "presafe: interrupted; run the same command again to resume." in said
     assert "Traceback" not in said
 
 

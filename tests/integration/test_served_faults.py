@@ -256,13 +256,14 @@ def test_no_more_requests_are_in_flight_than_asked_for(tmp_path: Path) -> None:
 
 def probe(fake: FakeServer, out: Path, *, limit: int, batch_size: int) -> None:
     """`presafe probe` with CoT on, in this process."""
+    from presafe.config.measure import MeasureSettings
     from presafe.config.recipe import ModelSettings
     from presafe.evaluation.suites import load_suite
     from presafe.workflows.measure import measure
 
     suites = {"smolthink_benign": load_suite("smolthink_benign", None, seed=0)[:limit]}
     model = ModelSettings(address=fake.address)
-    measure(model, suites, out, thinking=["on"], max_tokens=8, batch_size=batch_size)
+    measure(model, suites, out, MeasureSettings(thinking=("on",), max_tokens=8, batch_size=batch_size))
 
 
 def test_a_failure_in_the_middle_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

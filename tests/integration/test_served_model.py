@@ -119,7 +119,7 @@ def test_a_run_without_training_works_with_a_served_model(tmp_path: Path, capsys
         run = run_stages(parse_recipe(recipe, "served"), tmp_path / "run")
         assert run.is_done("report")
         recipe["align"]["systems"] = ["presafe"]
-        with pytest.raises(ModelError, match=r"training an adapter needs local weights.*--until signal"):
+        with pytest.raises(ModelError, match=r'training an adapter needs local weights.*`until = "signal"`'):
             run_stages(parse_recipe(recipe, "served"), tmp_path / "other")
     results = json.loads((run.path / "report" / "results.json").read_text(encoding="utf-8"))
     metrics = {(row["system"], row["thinking"], row["metric"]) for row in results["rows"]}

@@ -15,6 +15,7 @@ from rich.console import Console
 from tenacity import wait_none
 from tokenizers.processors import TemplateProcessing
 
+from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import ModelError
 from presafe.evaluation.suites import load_suite
@@ -197,7 +198,8 @@ def test_a_context_that_is_no_number_of_tokens_says_nothing(renderer: Renderer, 
 
 def probe(fake: FakeServer, out: Path, limit: int = 8) -> None:
     suites = {"smolthink_benign": load_suite("smolthink_benign", None, seed=0)[:limit]}
-    measure(ModelSettings(address=fake.address), suites, out, thinking=["on"], max_tokens=8, batch_size=1)
+    settings = MeasureSettings(thinking=("on",), max_tokens=8, batch_size=1)
+    measure(ModelSettings(address=fake.address), suites, out, settings)
 
 
 @pytest.mark.parametrize(("status", "known"), [(400, False), (422, False), (400, True)])

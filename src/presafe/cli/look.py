@@ -1,4 +1,4 @@
-"""`presafe look`: what the hidden states of a run's systems know, before and after alignment."""
+"""`presafe look`: what the hidden states of a run's systems encode, before and after alignment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import typer
 
 
 def look(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that is evaluated.")],
-    limit: Annotated[
-        int, typer.Option("--limit", min=2, help="Queries of each class and prompts of each suite, at most.")
-    ] = 200,
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an evaluated run.")],
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Most queries per class, and prompts per suite.")] = 200,
     layer: Annotated[
-        int | None, typer.Option("--layer", min=1, help="Layer of the plane; the one the head reads if not named.")
+        int | None, typer.Option("--layer", min=1, help="Layer of the plane; else the layer that the head reads.")
     ] = None,
 ) -> None:
-    """Look inside an evaluated run: probes, directions and a plane by layer, CoT on and off, into its report."""
+    """Look inside an evaluated run: add probes, directions and a plane by layer, CoT on and off, to its report."""
     from presafe.cli.finish import finish
     from presafe.runs.folder import locked, timed
     from presafe.stages.report import check_evaluated

@@ -1,14 +1,19 @@
-"""`presafe`: verbs, and what happens to errors.
+"""`presafe`: the verbs, and how errors are printed.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can mend (one line), 130 interrupted.
+
+The library names settings, such as `max_tokens`. An error is printed with the option of the verb that sets it, such as
+--max-tokens; a setting that the verb has no option for, such as a recipe's, keeps its name.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -39,7 +44,8 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Show the version, if it is asked for."""
     if version:
         print(f"presafe {__version__}")
         raise typer.Exit
@@ -51,49 +57,48 @@ app.command(name="list")(list_names)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left", "file too large", "disk quota exceeded")
-"""How libraries that do not pass the error number on say the same."""
+"""Messages of libraries that do not keep the error number."""
+_SETTING = re.compile(r'`([a-z_]+)(?: = "?([^`"]*)"?)?`')
+"""A setting as messages of the library name it: `max_tokens`, or with a value: `until = "signal"`."""
 
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""What Typer raises for words that it cannot take. It has no public name."""
+"""What Typer raises for a command line that it cannot read. It has no public name."""
 
 
 def main() -> None:
-    """Run the command line; without any words, print its help."""
+    """Run the command line; without arguments, print the help."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; what came of them is said in our own line
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; our own line says how they ended
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars are ours
     warnings.filterwarnings("ignore")
     try:
         code = app([_checked(word) for word in sys.argv[1:]] or ["--help"], standalone_mode=False)
-        sys.stdout and sys.stdout.flush()  # here, where an error has a line: at the end of the process it has none
+        sys.stdout and sys.stdout.flush()  # here an error is still printed; at the end of the process it would not be
     except _UsageError as error:
         _leave(f"presafe: {_usage(error)}", 2)
     except PreSafeError as error:
-        _leave(f"presafe: {error}", 2)
-    except BrokenPipeError:  # who reads our output has read enough
+        _leave(f"presafe: {with_flags(str(error), sys.argv[1:])}", 2)
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not _disk_is_full(error):
-            sys.excepthook = sys.__excepthook__  # Inspect's own says nothing of some errors where its display is off
+            sys.excepthook = sys.__excepthook__  # Inspect's own hook prints some errors nowhere
             raise
-        _leave(
-            "presafe: the disk is full. Free some space and run the same command again: what is done is kept.",
-            2,
-        )
+        _leave("presafe: the disk is full. Free some space and run the same command again: what is done is kept.", 2)
     else:
         if code == 130:  # how Typer ends after Ctrl-C
-            _leave("presafe: interrupted; run the same command again to go on.", 130)
+            _leave("presafe: interrupted; run the same command again to resume.", 130)
         sys.exit(code)
 
 
 def _checked(word: str) -> str:
-    """A word of the command line.
+    """Return a word of the command line, if a log can hold it.
 
     Raises:
-        PreSafeError: it is no text that a log can hold.
+        PreSafeError: it is not UTF-8 text.
     """
     if not is_utf8(word):
         raise PreSafeError(f"{printable(word)} is not UTF-8 text.", "Rename the file, or write the word in UTF-8.")
@@ -101,18 +106,40 @@ def _checked(word: str) -> str:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the words, and where to read which there are."""
+    """Return what is wrong with the command line, and where to read what is right."""
     problem = " ".join(error.format_message().split()).replace("Value error, ", "").removesuffix(".")
     verb = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else ""
     return f"{problem}. See `{' '.join(filter(None, ('presafe', verb, '--help')))}`."
 
 
+def with_flags(message: str, words: Sequence[str]) -> str:
+    """Return a message in which settings that the verb has options for are named by these options.
+
+    Args:
+        message: Message of an error.
+        words: The command line.
+    """
+    verb = next((word for word in words if not word.startswith("-")), "")
+    command = getattr(typer.main.get_command(app), "commands", {}).get(verb)
+    flags = {
+        option.name: option.opts[0] for option in (command.params if command else []) if option.opts[0].startswith("--")
+    }
+
+    def with_flag(setting: re.Match[str]) -> str:
+        name, value = setting.groups()
+        return " ".join(filter(None, (flags[name], value))) if name in flags else setting[0]
+
+    return _SETTING.sub(with_flag, message)
+
+
 def _leave(line: str, code: int) -> None:
+    """Print one line on stderr and end the process."""
     print(printable(" ".join(line.split())), file=sys.stderr)
     sys.exit(code)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, says that there is no room on the disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how their words are read."""
+"""Options that several verbs share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:  # half of the time that --help would take
 
 
 def folder(name: str) -> Path:
-    """A folder's name as a path; an empty one would be the working directory."""
+    """Return a folder's name as a path.
+
+    Raises:
+        BadParameter: it is empty, and would be the working directory.
+    """
     if not name:
         raise typer.BadParameter("an empty name is no folder")
     return Path(name)
@@ -52,15 +56,13 @@ BatchSize = Annotated[
 ]
 BatchTokens = Annotated[
     int,
-    typer.Option(
-        "--batch-tokens", min=1, max=MOST, help="Tokens of what is sampled together, at most: bounds its memory."
-    ),
+    typer.Option("--batch-tokens", min=1, max=MOST, help="Most tokens that are sampled together: bounds the memory."),
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", min=1, max=MOST, help="Answers a prompt; more than one needs a temperature.")
+    int, typer.Option("--samples", min=1, max=MOST, help="Answers per prompt; more than one needs a temperature.")
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", min=0, help="0 is greedy; where not named, as the family publishes.")
+    float | None, typer.Option("--temperature", min=0, help="0 is greedy; else as the family publishes.")
 ]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Nucleus mass kept; else as the family publishes.")]
 TopK = Annotated[
@@ -68,7 +70,7 @@ TopK = Annotated[
 ]
 Sandbox = Annotated[
     str | None,
-    typer.Option("--sandbox", help="Where programs of the model run: docker, as where not named, or local."),
+    typer.Option("--sandbox", help="Where programs of the model run: docker (the default) or local."),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32, bfloat16 or auto.")]
 Out = Annotated[
@@ -77,25 +79,25 @@ Out = Annotated[
         "--out",
         parser=folder,
         metavar="PATH",
-        help="Folder; where not named, one under runs/ that belongs to these settings.",
+        help="Folder; else one under runs/ that belongs to these settings.",
     ),
 ]
 Family = Annotated[str | None, typer.Option("--family", help="Chat family, or a .toml file of one; else detected.")]
 Tokenizer = Annotated[
-    str | None, typer.Option("--tokenizer", help="Of a served model: hub id or folder; else the name it is served by.")
+    str | None, typer.Option("--tokenizer", help="Of a served model: hub id or folder; else the name it has there.")
 ]
 
 
 def short_name(declared: str | Path) -> str:
-    """What folders of a recipe or study are called: a file's name without `.toml`, or the name of a shipped one."""
+    """Return the name of a recipe's or study's folders: a file's name without `.toml`, or the name of a shipped one."""
     return Path(declared).name.removesuffix(".toml")
 
 
 def read_modes(words: str) -> list[Thinking]:
-    """`on,off` as modes.
+    """Return the CoT modes of a text such as "on,off".
 
     Raises:
-        PreSafeError: another word.
+        PreSafeError: it holds another word.
     """
     modes = [word.strip() for word in words.split(",")]
     if not set(modes) <= {"on", "off"}:
@@ -104,10 +106,10 @@ def read_modes(words: str) -> list[Thinking]:
 
 
 def read_model(address: str, family: str | None, dtype: str, tokenizer: str | None = None) -> ModelSettings:
-    """A model, how it is asked and how its weights are loaded.
+    """Return a model, how it is asked and how its weights are loaded.
 
     Raises:
-        PreSafeError: another type of weights, an unreadable family, or an option that cannot take effect.
+        PreSafeError: an unknown type of weights, an unreadable family, or an option that cannot take effect.
     """
     if dtype not in (*get_args(DtypeName), "auto"):
         raise PreSafeError(f"--dtype must be float32, bfloat16 or auto, got {dtype!r}.")
@@ -132,10 +134,10 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
 
 @contextmanager
 def bounds_of_sampling() -> Iterator[None]:
-    """Name the option where a value is out of bounds.
+    """Turn errors of sampling settings into errors that name the option.
 
     Raises:
-        PreSafeError: instead of the settings' own error.
+        PreSafeError: a value is out of bounds.
     """
     from pydantic import ValidationError
 
@@ -149,21 +151,8 @@ def bounds_of_sampling() -> Iterator[None]:
         ) from error
 
 
-def read_budget(max_tokens: int | None, model: ModelSettings) -> int:
-    """The token budget that is named, or the one of the model's family.
-
-    Raises:
-        ModelError: as `load_renderer`.
-    """
-    if max_tokens is not None:
-        return max_tokens
-    from presafe.models.loading import load_renderer
-
-    return load_renderer(model.address, model.family, model.tokenizer).family.max_tokens
-
-
 def read_sampling(temperature: float | None, top_p: float | None, top_k: int | None) -> SamplingSettings:
-    """How tokens are drawn, where it is not as the family publishes.
+    """Return how tokens are drawn where it differs from what the family publishes.
 
     Raises:
         PreSafeError: a value out of bounds.
@@ -174,31 +163,31 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
         return SamplingSettings(temperature=temperature, top_p=top_p, top_k=top_k)
 
 
-def read_suites(names: list[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:
-    """Prompts by suite.
+def read_suites(names: Iterable[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:
+    """Return prompts by suite.
 
     Raises:
         PromptError: as `load_suite`.
     """
     from presafe.evaluation.suites import load_suite, suites_of
 
-    wanted = [word.strip() for words in names for word in words.split(",") if word.strip()]
-    parts = dict.fromkeys(name for word in wanted for name in suites_of(word))
-    return {name: load_suite(name, data_dir, seed=0)[:limit] for name in parts}
+    words = [word.strip() for name in names for word in name.split(",") if word.strip()]
+    distinct = dict.fromkeys(suite for word in words for suite in suites_of(word))
+    return {suite: load_suite(suite, data_dir, seed=0)[:limit] for suite in distinct}
 
 
 def read_origins(suites: Iterable[str], data_dir: Path | None) -> dict[str, dict[str, Any]]:
-    """Where those of the suites come from that presafe knows."""
+    """Return where the suites come from; suites that presafe does not know are left out."""
     from presafe.evaluation.suites import origin_of, suite_names
 
     return {name: origin_of(name, data_dir) for name in suites if name in suite_names()}
 
 
 def read_prompts(file: Path, column: str | None, expect: str, limit: int | None) -> dict[str, list[Prompt]]:
-    """A user's own file as a suite named after it.
+    """Return a user's own file as a suite named after it.
 
     Raises:
-        PromptError: as `from_file`; another word for `expect`; or a name of the file that is none of a suite.
+        PromptError: as `from_file`; `expect` is another word; or a suite cannot have the file's name.
     """
     from presafe.prompts.sets import from_file
 
@@ -211,12 +200,7 @@ def read_prompts(file: Path, column: str | None, expect: str, limit: int | None)
         raise PromptError(f"{file} names a suite, and {error}.", "Rename the file.") from error
 
 
-def judges_of(judge: str | None, judge_thought: str | None) -> tuple[object, ...]:
-    """What a folder's name holds of the judges: nothing where none was named, so that it stays what it was."""
-    return (*([judge] if judge else []), *([("thought", judge_thought)] if judge_thought else []))
-
-
 def folder_for(verb: str, model: str, *settings: object) -> Path:
-    """Where a verb writes when no folder is named: the same for the same settings, another for others."""
+    """Return the folder of a verb if none is named: the same for the same settings, another for others."""
     name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in model).strip("-.")
     return Path("runs") / f"{verb}-{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""`presafe plan`: estimate a recipe before anything is spent."""
+"""`presafe plan`: estimate a recipe before it is run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _LAUNCHERS = ("ddp", "fsdp2", "zero2", "zero3")
 
 def plan(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")],
-    device: Annotated[
-        str, typer.Option("--device", help="GPU; a wrong name lists those that are known.")
-    ] = "h100-80gb",
+    device: Annotated[str, typer.Option("--device", help="GPU; a wrong name lists the known ones.")] = "h100-80gb",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs that train together.")] = 1,
     launcher: Annotated[str, typer.Option("--launcher", help="ddp, fsdp2, zero2 or zero3.")] = "ddp",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -74,6 +72,7 @@ def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, 
 
 
 def _memory_use(memory: Memory, use: TrainingBytes | SamplingBytes, gpu: Device) -> dict[str, Any]:
+    """Return a memory estimate in GiB, its total, and whether it fits the GPU."""
     from presafe.planning.estimate import GIB
 
     sizes = {name: round(size / GIB, 2) for name, size in use._asdict().items()}
@@ -107,9 +106,10 @@ def _as_text(summary: dict[str, Any]) -> str:
 
 
 def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    """Return the lines on memory per GPU."""
     training = memory["training"]
     lines = [
-        "memory a GPU    GiB",
+        "memory per GPU  GiB",
         f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
         f"{training['adapter']}, activations {training['activations']}, reserve{_fit_warning(training)}",
     ]
@@ -121,6 +121,7 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
 
 
 def _cost_lines(summary: dict[str, Any]) -> list[str]:
+    """Return the lines on tokens and GPU-hours."""
     lines = [f"{'tokens':64} expected    at most  GPU-hours    at most"]
     for cost in summary["sampling"]:
         what = f"{cost['what']}: {cost['num_prompts']:,} answers" + (" (assumed)" if cost["guessed"] else "")
@@ -136,8 +137,10 @@ def _cost_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _fit_warning(use: dict[str, Any]) -> str:
+    """Return a warning if an estimate does not fit the GPU."""
     return "" if use["fits"] else "; DOES NOT FIT"
 
 
 def _short(number: float) -> str:
+    """Format a number of tokens: "1.2 M", "4,096"."""
     return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,.0f}"

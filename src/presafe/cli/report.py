@@ -1,4 +1,4 @@
-"""`presafe report`: write the report of an evaluated run again."""
+"""`presafe report`: rewrite the report of an evaluated run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
-    """Write a run's report again, for example after an update of presafe."""
+    """Rewrite a run's report, for example after an update of presafe."""
     from presafe.cli.finish import finish
     from presafe.runs.folder import locked
     from presafe.stages.report import check_evaluated
@@ -18,7 +18,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
 
     run = RunFolder.existing(folder)
     with locked(folder):
-        check_evaluated(run)  # before any time is noted
+        check_evaluated(run)  # before the stage is timed
         with run.working_on("report"):
             write(run)
     finish(run)

@@ -1,4 +1,4 @@
-"""`presafe run`: a recipe from its first stage to its report."""
+"""`presafe run`: a recipe from the first stage to the report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", parser=options.folder, metavar="PATH", help="Run folder; runs/<recipe> where it is not named."
-        ),
+        typer.Option("--out", parser=options.folder, metavar="PATH", help="Run folder; else runs/<recipe>."),
     ] = None,
     until: Annotated[
         str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
     ] = "report",
 ) -> None:
-    """Run a recipe; the same command again goes on where it stopped."""
+    """Run a recipe; the same command again resumes."""
     from presafe.cli.finish import finish
     from presafe.config.recipe import load_recipe
     from presafe.runtime.launcher import is_main_process

@@ -23,7 +23,7 @@ def score(
     family: options.Family = None,
     dtype: options.Dtype = "float32",
 ) -> None:
-    """Print the head's probability that each prompt is refused, read before the thought: one JSON line each."""
+    """Print the head's probability of a refusal, read before the thought: one JSON line per prompt."""
     from presafe.models.decision_head import DecisionHead
     from presafe.workflows.monitor import score_prompts
 
@@ -31,7 +31,8 @@ def score(
     if not all(text.strip() for text in texts):
         raise PromptError("a prompt is empty.", "Leave it out.")
     if prompts is not None:
-        texts += [each.text for each in options.read_prompts(prompts, column, "refuse", None)[prompts.stem]]
+        (suite,) = options.read_prompts(prompts, column, "refuse", None).values()
+        texts += [prompt.text for prompt in suite]
     if not texts:
         raise PromptError("nothing to score.", "Give prompts, or a file with --prompts.")
     settings = options.read_model(model, family, dtype)

@@ -1,4 +1,4 @@
-"""`presafe study`: one recipe under several conditions and seeds, and what they say together."""
+"""`presafe study`: one recipe under several conditions and seeds, summarized on one page."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ def study(
     file: Annotated[str, typer.Argument(metavar="STUDY", help="A .toml file, or the name of a shipped study.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", parser=options.folder, metavar="PATH", help="Its folder; studies/<study> where not named."
-        ),
+        typer.Option("--out", parser=options.folder, metavar="PATH", help="Folder of the study; else studies/<study>."),
     ] = None,
-    show: Annotated[
-        bool, typer.Option("--list", help="Say which runs are done and which are missing; run none.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="List finished and missing runs; run none.")] = False,
 ) -> None:
-    """Run every condition with every seed; the same command again does what is missing."""
+    """Run every condition with every seed; the same command again runs what is missing."""
     from presafe.study.spec import load_study, study_runs
 
     settings, folder = load_study(file), out or Path("studies") / options.short_name(file)
-    study_runs(settings)  # a mistake in it is said at once, before torch is loaded
+    study_runs(settings)  # reports a mistake in the study before torch is loaded
     from presafe.study.runner import run_study, study_status
 
     if show:

@@ -86,7 +86,7 @@ OWN = {
 
 
 def suite_names() -> list[str]:
-    """Return the names of all suites that `presafe evaluate --suite` accepts."""
+    """Return the names of all suites that `presafe evaluate` accepts."""
     return [*OWN, *PUBLISHED]
 
 
@@ -236,7 +236,7 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
     if copy is None:
         raise PromptError(
             f"{suite.file} has no copy on the hub that presafe knows ({suite.source}, {suite.license}).",
-            "Download the publisher's file and give the folder that holds it with --data-dir.",
+            "Download the publisher's file and give the folder that holds it with `data_dir` or PRESAFE_DATA.",
         )
     source = HubSource(
         hub=suite.source,
@@ -250,5 +250,5 @@ def _hub_rows(suite: Suite) -> tuple[HubCopy, list[dict[str, Any]]]:
         return copy, hub_rows(source)
     except PromptError as error:
         raise PromptError(
-            error.problem, f"{error.hint} Or give the folder that holds {suite.file} with --data-dir or PRESAFE_DATA."
+            error.problem, f"{error.hint} Or give the folder that holds {suite.file} with `data_dir` or PRESAFE_DATA."
         ) from error

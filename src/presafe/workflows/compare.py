@@ -1,6 +1,6 @@
-"""Compare what was measured, prompt by prompt: the systems of runs, of measurements, or of both.
+"""Compare systems prompt by prompt: those of runs, of measurements, or of both.
 
-All is read from the Inspect logs, so that a folder compares on a machine without its prompt files or its model.
+Everything is read from the Inspect logs, so folders can be compared on a machine without the prompt files or the model.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from presafe.config.recipe import Recipe
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_outcomes, score_answers
-from presafe.evaluation.differences import paired_differences
+from presafe.evaluation.differences import SystemOutcomes, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds
 from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
@@ -23,7 +24,7 @@ from presafe.report.formatting import SYSTEMS, in_known_order
 from presafe.report.page import write_report
 from presafe.runs.io import read_json, write_json, write_jsonl
 from presafe.runs.manifest import build_manifest, sha256_of
-from presafe.runs.ownership import COMPARISON, check_ownership
+from presafe.runs.ownership import COMPARISON, MEASUREMENT, check_ownership
 from presafe.stages.run_folder import RunFolder
 
 _FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
@@ -31,7 +32,7 @@ _FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|
 
 
 class Measured(NamedTuple):
-    """One system in one mode: its suites, once a seed. `seeds` is (None,) for a model as it came."""
+    """One system in one CoT mode: its suites, once per seed. `seeds` is (None,) for a model that was not trained."""
 
     system: str
     thinking: Thinking
@@ -39,46 +40,39 @@ class Measured(NamedTuple):
     logs: tuple[dict[str, LoggedSuite], ...]
 
     @property
-    def said(self) -> list[dict[str, Answers]]:
-        """The answers of each seed, by suite."""
+    def answers(self) -> list[dict[str, Answers]]:
+        """Return the answers of each seed, by suite."""
         return [{suite: Answers.from_log(log) for suite, log in logs.items()} for logs in self.logs]
 
 
 def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None = None) -> ReportData:
-    """Compare every system with one of them; writes `report.html`, `results.json`, `differences.jsonl`.
+    """Compare every system with a reference; write `report.html`, `results.json` and `differences.jsonl`.
 
     Args:
         folders: Run folders and folders of measurements.
         out: Folder of the report.
-        against: The system compared against, such as "sft"; None takes the first. Each system is paired with it in
-            its own CoT mode, or where it has none in its first. With several folders a system's name is
-            "<folder>/<system>".
+        against: The reference, such as "sft"; None takes the first system. A system is paired with the reference in
+            the same CoT mode or, if the reference has no such mode, in the reference's first mode. With several
+            folders a system's name is "<folder>/<system>".
 
     Raises:
         RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
             suites, references, judges or sampling that differ between any two systems; or `out` holds something else.
     """
     if len({folder.name for folder in folders}) < len(folders):
-        raise RunError("two of the folders have one name, so their systems would too.", "Rename one.")
-    systems = [each for folder in folders for each in _systems(folder, named=len(folders) > 1)]
-    names = list(dict.fromkeys(each.system for each in systems))
+        raise RunError("two of the folders have the same name, so their systems would, too.", "Rename a folder.")
+    systems = [system for folder in folders for system in _systems(folder, named=len(folders) > 1)]
+    names = list(dict.fromkeys(measured.system for measured in systems))
     if against is not None and against not in names:
         raise RunError(f"no system {against!r} to compare against.", f"There are: {', '.join(names)}.")
     if len(systems) < 2:
         raise RunError(f"only one system in {folders[0]}: nothing to compare it with.", "Name a second folder.")
-    for one, other in combinations(systems, 2):
-        _check_alike(one, other)
+    for left, right in combinations(systems, 2):
+        _check_alike(left, right)
     if not _is_older_comparison(out):
         check_ownership(out, COMPARISON)
     settings = {"folders": [str(folder) for folder in folders], "against": against or names[0]}
-    references = [each for each in systems if each.system == (against or names[0])]
-    pairs = [
-        (next((one for one in references if one.thinking == each.thinking), references[0]), each) for each in systems
-    ]
-    # A reference has itself in its own mode: its other modes are compared with its first.
-    pairs = [(references[0] if left is right else left, right) for left, right in pairs if right is not references[0]]
-    found = {id(each): collect_outcomes(each.system, each.thinking, each.said) for each in systems}
-    compared = [(found[id(left)], found[id(right)]) for left, right in pairs]
+    outcomes = [collect_outcomes(measured.system, measured.thinking, measured.answers) for measured in systems]
     prompts_sha256 = sha256_of({name: log.texts for name, log in systems[0].logs[0].items()})
     manifest = build_manifest(settings, prompts_sha256)
     write_json(out / "manifest.json", manifest)
@@ -88,13 +82,28 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         recipe=settings,
         manifest=manifest,
         timings_s={},
-        scores=tuple(score for each in systems for score in _scores(each)),
-        differences=tuple(paired_differences(compared)),
+        scores=tuple(score for measured in systems for score in _scores(measured)),
+        differences=tuple(paired_differences(_pairs(outcomes, against or names[0]))),
         is_comparison=True,
     )
     write_report(data, out)
     write_jsonl(out / "differences.jsonl", data.differences)
     return data
+
+
+def _pairs(outcomes: Sequence[SystemOutcomes], against: str) -> list[tuple[SystemOutcomes, SystemOutcomes]]:
+    """Pair every system with the reference in the same CoT mode or, if there is none, with its first mode.
+
+    The reference's own other modes are compared with its first.
+    """
+    references = [outcome for outcome in outcomes if outcome.system == against]
+    first = references[0]
+    pairs = []
+    for outcome in outcomes:
+        same_mode = next((reference for reference in references if reference.thinking == outcome.thinking), first)
+        if outcome is not first:
+            pairs.append((first if same_mode is outcome else same_mode, outcome))
+    return pairs
 
 
 def _is_older_comparison(out: Path) -> bool:
@@ -109,20 +118,26 @@ def _is_older_comparison(out: Path) -> bool:
 
 
 def _systems(folder: Path, *, named: bool) -> list[Measured]:
-    """The systems of one folder, the model as it came first, CoT on before off."""
+    """Return the systems of one folder: the vanilla model first, CoT on before off.
+
+    Raises:
+        RunError: the folder holds no finished suite, or its settings cannot be read.
+    """
     seeds: dict[tuple[str, str], dict[int | None, dict[str, LoggedSuite]]] = {}
-    is_run = (folder / "recipe.json").exists()
-    first = RunFolder.existing(folder).recipe.align.seeds[0] if is_run else None
+    recipe = RunFolder.existing(folder).recipe if (folder / "recipe.json").exists() else None
+    first = recipe.align.seeds[0] if recipe else None
+    order = _suite_order(folder, recipe)
     for path in sorted((folder / "evaluation").glob("*")):
         match = _FOLDER.fullmatch(path.name)
         if match and path.is_dir() and (logs := logged_suites(path, cast(Thinking, match["thinking"]))):
-            as_it_came = match["system"] == "vanilla" or is_prefill(match["system"])
-            seed = int(match["seed"]) if match["seed"] else None if as_it_came else first
-            seeds.setdefault((match["system"], match["thinking"]), {})[seed] = logs
+            is_untrained = match["system"] == "vanilla" or is_prefill(match["system"])
+            seed = int(match["seed"]) if match["seed"] else None if is_untrained else first
+            names = in_known_order(sorted(logs), dict.fromkeys(order, ""))
+            seeds.setdefault((match["system"], match["thinking"]), {})[seed] = {name: logs[name] for name in names}
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
-    order = in_known_order((system for system, _ in seeds), SYSTEMS)
-    found = sorted(seeds, key=lambda key: (order.index(key[0]), key[1] == "off"))
+    systems = in_known_order((system for system, _ in seeds), SYSTEMS)
+    modes = sorted(seeds, key=lambda key: (systems.index(key[0]), key[1] == "off"))
     return [
         Measured(
             f"{folder.name}/{system}" if named else system,
@@ -130,55 +145,72 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
             tuple(seeds[system, thinking]),
             tuple(seeds[system, thinking].values()),
         )
-        for system, thinking in found
+        for system, thinking in modes
     ]
 
 
+def _suite_order(folder: Path, recipe: Recipe | None) -> list[str]:
+    """Return the suites of a run or a measurement in the order of its settings; the order of logs changes by chance.
+
+    Raises:
+        RunError: the settings of the measurement cannot be read.
+    """
+    if recipe is not None:
+        return list(recipe.evaluate.suites)
+    if not (folder / MEASUREMENT).exists():
+        return []
+    suites = read_json(folder / MEASUREMENT).get("suites")
+    return list(suites) if isinstance(suites, dict) else []
+
+
 _DECODING = {"max_tokens": "token budget", "samples": "samples a prompt", "dtype": "type of the weights"}
-"""How `LoggedSuite.decoding` is named to a reader; other keys as they stand."""
+"""Names of the keys of `LoggedSuite.decoding` in messages; other keys keep their name."""
 
 
 def _check_alike(left: Measured, right: Measured) -> None:
-    """Fail where two systems were not measured alike, and say in what."""
+    """Check that two systems were measured alike.
+
+    Raises:
+        RunError: they were not; the message names what differs.
+    """
     names = f"{left.system} (CoT {left.thinking}) and {right.system} (CoT {right.thinking})"
-    for one, other in ((left.logs[0], logs) for logs in (*left.logs, *right.logs)):
-        if one.keys() != other.keys():
-            found = ", ".join(sorted(one.keys() ^ other.keys()))
-            raise RunError(f"{names} were not measured on the same suites (only one has {found}).", "Measure both.")
-        for suite in one:
-            if differing := _differing(one[suite], other[suite], in_one_mode=left.thinking == right.thinking):
+    expected = left.logs[0]
+    for logs in (*left.logs, *right.logs):
+        if expected.keys() != logs.keys():
+            unpaired = ", ".join(sorted(expected.keys() ^ logs.keys()))
+            raise RunError(f"{names} were not measured on the same suites (only one has {unpaired}).", "Measure both.")
+        for suite, log in logs.items():
+            if differing := _differing(expected[suite], log, in_one_mode=left.thinking == right.thinking):
                 raise RunError(
                     f"{names} differ in the {' and the '.join(differing)} of {suite}.", "Measure both in the same way."
                 )
 
 
-def _differing(one: LoggedSuite, other: LoggedSuite, *, in_one_mode: bool) -> list[str]:
-    """In what two measurements of a suite are not alike."""
-    thoughts = (one.thought_judge, other.thought_judge)  # older logs have none
+def _differing(left: LoggedSuite, right: LoggedSuite, *, in_one_mode: bool) -> list[str]:
+    """Return what differs between two measurements of a suite, other than the answers."""
+    thoughts = (left.thought_judge, right.thought_judge)  # older logs have none
     # A family may publish other sampling for CoT off: across modes it is enough that the same was asked for.
-    sampled_alike = one.sampling == other.sampling or (not in_one_mode and one.asked_sampling == other.asked_sampling)
-    return [
-        what
-        for what, differs in (
-            ("version", one.version != other.version),
-            ("prompts", one.texts != other.texts),
-            ("expected answers", one.expected != other.expected),
-            ("judge", one.judge != other.judge),
-            ("judge of thoughts", None not in thoughts and thoughts[0] != thoughts[1]),
-            *(
-                (_DECODING.get(key, key), one.decoding.get(key) != other.decoding.get(key))
-                for key in sorted({*one.decoding, *other.decoding})
-            ),
-            ("sampling", not sampled_alike),
-        )
-        if differs
-    ]
+    is_sampled_alike = left.sampling == right.sampling or (
+        not in_one_mode and left.asked_sampling == right.asked_sampling
+    )
+    differences = {
+        "version": left.version != right.version,
+        "prompts": left.texts != right.texts,
+        "expected answers": left.expected != right.expected,
+        "judge": left.judge != right.judge,
+        "judge of thoughts": None not in thoughts and thoughts[0] != thoughts[1],
+    }
+    for key in sorted({*left.decoding, *right.decoding}):
+        differences[_DECODING.get(key, key)] = left.decoding.get(key) != right.decoding.get(key)
+    differences["sampling"] = not is_sampled_alike
+    return [what for what, differs in differences.items() if differs]
 
 
-def _scores(each: Measured) -> list[Score]:
+def _scores(measured: Measured) -> list[Score]:
+    """Return all rows of one system in one CoT mode, and the means over its seeds."""
     scores = [
         score
-        for seed, said in zip(each.seeds, each.said, strict=True)
-        for score in score_answers(said, system=each.system, thinking=each.thinking, seed=seed)
+        for seed, answers in zip(measured.seeds, measured.answers, strict=True)
+        for score in score_answers(answers, system=measured.system, thinking=measured.thinking, seed=seed)
     ]
     return [*scores, *mean_over_seeds(scores)]

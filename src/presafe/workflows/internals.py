@@ -39,7 +39,7 @@ _MODES: tuple[Thinking, ...] = ("on", "off")
 
 
 class _Prompts(NamedTuple):
-    """The prompts that systems are looked at with: those that probes are fitted on, then those of the suites."""
+    """The prompts of the analysis: first those that probes are fitted on, then those of the suites."""
 
     fitted: Sequence[Prompt]
     suites: Mapping[str, Sequence[Prompt]]
@@ -71,7 +71,7 @@ class _Prompts(NamedTuple):
 
 
 def look(run: RunFolder, *, limit: int = 200, layer: int | None = None) -> list[InsideView]:
-    """Look into every system that was not looked into yet with these settings, and store the views.
+    """Analyze every system that was not analyzed yet with these settings, and store the views.
 
     Args:
         run: An aligned run.
@@ -148,7 +148,7 @@ def _look_into(run: RunFolder, system: System, prompts: _Prompts, layer: int | N
     num_layers: int = loaded.model.config.get_text_config().num_hidden_layers
     layer = layer or run.recipe.align.layer or num_layers
     if layer > num_layers:
-        raise RunError(f"the model has {num_layers} layers, and there is no layer {layer}.", "Name another --layer.")
+        raise RunError(f"the model has {num_layers} layers, and there is no layer {layer}.", "Name another `layer`.")
     texts = [prompt.text for prompt in prompts.all]
     label = f"{label_of(run, system).removesuffix('-on')}, inside"
     with progress_bar(label, len(_MODES) * len(texts)) as bar:

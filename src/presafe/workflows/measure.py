@@ -1,6 +1,6 @@
 """Measure one model outside a recipe: any suites, CoT on and off, with or without an adapter.
 
-Where both modes are measured, they are compared prompt by prompt.
+If both modes are measured, they are compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from presafe.config.recipe import ModelSettings, SamplingSettings
+from presafe.config.measure import MeasureSettings
+from presafe.config.recipe import ModelSettings
 from presafe.errors import JudgeError, PromptError
 from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
-from presafe.judges.code import find_sandbox
+from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.models.adapters import need_adapter
+from presafe.models.loading import load_renderer
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.records import Prompt, Score, Thinking
+from presafe.records import Expect, Prompt, Score, Thinking
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import create_folder, locked, read_timings, resume_folder, timed
@@ -29,104 +31,57 @@ def measure(
     model: ModelSettings,
     suites: Mapping[str, Sequence[Prompt]],
     out: Path,
+    settings: MeasureSettings = MeasureSettings(),  # noqa: B008  frozen
     *,
     adapter: Path | None = None,
-    thinking: Sequence[Thinking] = ("on", "off"),
-    max_tokens: int = 160,
-    batch_size: int = 64,
-    batch_tokens: int = 65_536,
-    seed: int = 0,
-    samples: int = 1,
-    sampling: SamplingSettings = SamplingSettings(),  # noqa: B008  frozen
-    sandbox: str | None = None,
-    judge: str | None = None,
-    judge_thought: str | None = None,
     origins: Origins | None = None,
 ) -> ReportData:
-    """Sample, judge and report one model; writes `report.html` and `results.json`. Resumes.
+    """Sample, judge and report one model; write `report.html` and `results.json`. The same call again resumes.
 
     Args:
-        model: Its address, and its family and dtype where they are not the defaults.
-        suites: Prompts by suite name; the prompts of a suite share what is expected of the model.
+        model: Its address, and its family and dtype if they are not the defaults.
+        suites: Prompts by suite name; all prompts of a suite expect the same of the model.
         out: Folder of logs and report. It belongs to one call's settings.
+        settings: How the model is measured: CoT modes, token budget, sampling, judges.
         adapter: Folder of a PEFT adapter.
-        thinking: Modes to measure.
-        max_tokens: Token budget of thought and answer.
-        batch_size: Rows sampled together, at most; of a served model, requests in flight.
-        batch_tokens: Rows × (longest prompt + token budget) of what is sampled together, at most.
-        seed: Seed of sampling.
-        samples: Answers a prompt.
-        sampling: How tokens are drawn, where it is not as the model's family publishes.
-        sandbox: Where programs of the model are run, "docker" or "local"; None takes docker. Only for suites that ask
-            for programs.
-        judge: Judge of refusals or harm (`judges/spec.py`); None takes the refusal strings. Problems are compared
-            with their reference, and where it judges harm the strings still judge harmless prompts.
-        judge_thought: Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings.
         origins: Where the suites come from (`origin_of`), kept in the manifest.
 
     Raises:
-        ModelError: no adapter in the folder.
+        ModelError: no adapter in the folder, or no such model.
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds something else, or a measurement with other settings or prompts; or no sandbox.
         PreSafeError: as `sample_responses`.
     """
-    if not suites or not all(suites.values()):
-        raise PromptError("nothing to measure on: no suite, or one without prompts.")
-    kinds = {name: prompts[0].expect for name, prompts in suites.items()}
-    check_judges(judge, judge_thought, kinds.values())
-    if judge_thought and "on" not in thinking:
-        raise JudgeError(
-            f"judge {judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
-        )
-    if adapter is not None:
-        need_adapter(adapter)
-    where = find_sandbox(sandbox) if "code" in kinds.values() else None
+    kinds = _check(suites, settings, adapter)
+    sandbox = find_sandbox(settings.sandbox) if "code" in kinds.values() else None
+    max_tokens = token_budget(model, settings)
     system = "adapted" if adapter else "vanilla"
-    settings = {
-        "model": {**model.model_dump(), "adapter": fingerprint(adapter) if adapter else None},
-        "suites": {name: len(prompts) for name, prompts in suites.items()},
-        "thinking": list(thinking),
-        "max_tokens": max_tokens,
-        "seed": seed,
-        "samples": samples,
-        "sampling": sampling.model_dump(),
-        "sandbox": where if where is None or isinstance(where, str) else where[0],
-        "judge": judge,
-        "judge_thought": judge_thought,
-    }
-    asked = sha256_of_prompts(suites.values())
+    stored = _stored_settings(model, suites, settings, adapter, max_tokens, sandbox)
     check_ownership(out, MEASUREMENT)
     with locked(out):
-        manifest = _open(out, settings, asked, origins)
+        manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
         scores: list[Score] = []
         modes: list[SystemOutcomes] = []
-        for mode in thinking:
+        for mode in settings.thinking:
             with timed(out, f"CoT {mode}"):
-                said = sample_responses(
+                responses = sample_responses(
                     f"{model.address} CoT {mode}",
                     suites,
-                    {name: scorers_for(expect, judge, judge_thought) for name, expect in kinds.items()},
-                    Sampler(
-                        model,
-                        mode,
-                        adapter,
-                        batch_size=batch_size,
-                        batch_tokens=batch_tokens,
-                        max_tokens=max_tokens,
-                        seed=seed,
-                        samples=samples,
-                        sampling=sampling,
-                    ),
+                    {
+                        name: scorers_for(expect, settings.judge, settings.judge_thought)
+                        for name, expect in kinds.items()
+                    },
+                    _sampler(model, mode, adapter, settings, max_tokens),
                     out / "evaluation" / f"{system}-{mode}",
-                    sandbox=where,
+                    sandbox=sandbox,
                 )
-            answers = collect_answers(suites, said, judge, judge_thought)
+            answers = collect_answers(suites, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(system, mode, [answers]))
             scores += score_answers(answers, system=system, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
-            recipe=settings,
+            recipe=stored,
             manifest=manifest,
             timings_s=read_timings(out),
             scores=tuple(scores),
@@ -136,15 +91,92 @@ def measure(
     return data
 
 
+def token_budget(model: ModelSettings, settings: MeasureSettings) -> int:
+    """Return the token budget of the settings or, if they name none, of the model's family.
+
+    Raises:
+        ModelError: as `load_renderer`.
+    """
+    if settings.max_tokens is not None:
+        return settings.max_tokens
+    return load_renderer(model.address, model.family, model.tokenizer).family.max_tokens
+
+
+def model_with_adapter(model: ModelSettings, adapter: Path | None) -> dict[str, Any]:
+    """Return a model's settings as a folder keeps them, with what identifies its adapter."""
+    return {**model.model_dump(), "adapter": _fingerprint(adapter) if adapter else None}
+
+
+def _check(
+    suites: Mapping[str, Sequence[Prompt]], settings: MeasureSettings, adapter: Path | None
+) -> dict[str, Expect]:
+    """Check what can be checked before a model is loaded; return what the prompts of each suite expect.
+
+    Raises:
+        PreSafeError: as `measure`.
+    """
+    if not suites or not all(suites.values()):
+        raise PromptError("nothing to measure on: no suite, or one without prompts.")
+    kinds = {name: prompts[0].expect for name, prompts in suites.items()}
+    check_judges(settings.judge, settings.judge_thought, kinds.values())
+    if settings.judge_thought and "on" not in settings.thinking:
+        raise JudgeError(
+            f"judge {settings.judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
+        )
+    if adapter is not None:
+        need_adapter(adapter)
+    return kinds
+
+
+def _stored_settings(
+    model: ModelSettings,
+    suites: Mapping[str, Sequence[Prompt]],
+    settings: MeasureSettings,
+    adapter: Path | None,
+    max_tokens: int,
+    sandbox: Sandbox | None,
+) -> dict[str, Any]:
+    """Return what a folder of a measurement belongs to; its keys are those of older folders, which are resumed."""
+    return {
+        "model": model_with_adapter(model, adapter),
+        "suites": {name: len(prompts) for name, prompts in suites.items()},
+        "thinking": list(settings.thinking),
+        "max_tokens": max_tokens,
+        "seed": settings.seed,
+        "samples": settings.samples,
+        "sampling": settings.sampling.model_dump(),
+        "sandbox": sandbox if sandbox is None or isinstance(sandbox, str) else sandbox[0],
+        "judge": settings.judge,
+        "judge_thought": settings.judge_thought,
+    }
+
+
+def _sampler(
+    model: ModelSettings, mode: Thinking, adapter: Path | None, settings: MeasureSettings, max_tokens: int
+) -> Sampler:
+    """Return the model in one CoT mode, and how it is sampled."""
+    return Sampler(
+        model,
+        mode,
+        adapter,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        max_tokens=max_tokens,
+        seed=settings.seed,
+        samples=settings.samples,
+        sampling=settings.sampling,
+    )
+
+
 def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Origins | None) -> dict[str, Any]:
-    """The manifest of a measurement that starts in a folder, or goes on there."""
-    said = any((out / "evaluation").glob("*/*.eval"))  # if nothing was, an adapter may have been broken: begin again
-    if said:
+    """Create the manifest of a measurement, or resume one; return it."""
+    # Without a log nothing was sampled, and the adapter may have been broken: the folder is created again.
+    if any((out / "evaluation").glob("*/*.eval")):
         return resume_folder(out, out / MEASUREMENT, settings, prompts_sha256)
     return create_folder(out, out / MEASUREMENT, settings, prompts_sha256, origins)
 
 
-def fingerprint(adapter: Path) -> dict[str, str | None]:
-    """Where an adapter lies and what is in it: trained again into the same folder, it is another."""
+def _fingerprint(adapter: Path) -> dict[str, str | None]:
+    """Return an adapter's folder and the sha256 of its weights: trained again in the same folder, it is another."""
     weights = adapter / "adapter_model.safetensors"
     return {"folder": str(adapter), "sha256": sha256_of_file(weights) if weights.is_file() else None}

@@ -1,4 +1,4 @@
-"""The decision before the CoT as a monitor: one forward pass a prompt, no sampling."""
+"""The decision before the CoT as a monitor: one forward pass per prompt, no sampling."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from presafe.models.loading import load_model
 
 
 def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead, folder: Path) -> list[float]:
-    """p = σ(φ(h)) of each text, in [0, 1].
+    """Return the head's probability of a refusal, p = σ(φ(h)) in [0, 1], for each text.
 
     Args:
         model: The model that was aligned.
-        texts: What users ask.
-        head: The head that was exported.
-        folder: Folder of the aligned system; its `adapter/` is what the head was trained with.
+        texts: Prompts of users.
+        head: The exported head.
+        folder: Folder of the aligned system; the head was trained with the adapter in its `adapter/`.
 
     Raises:
-        ModelError: no such model or adapter, or a head of another width.
+        ModelError: no such model or adapter, or the head has another width than the model.
         PromptError: a text does not fit the model's context.
     """
     need_weights(model.address, "reading the decision before the CoT")

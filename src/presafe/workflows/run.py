@@ -1,7 +1,7 @@
 """A whole run: every stage that is not done yet, in order.
 
-Under a launcher, the first process does every stage and the others help it align (`runtime/launcher.py`). They meet
-through the files of the run folder, like the stages themselves.
+Under a launcher, the first process runs every stage, and the others take part in the alignment
+(`runtime/launcher.py`). The processes communicate through the files of the run folder, as the stages do.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from presafe.stages.workload import Workload
 
 
 def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Workload | None = None) -> RunFolder:
-    """Run every stage that is not done yet; each may also be a later session or another machine.
+    """Run every stage that is not done yet. A later session, or another machine, may run the next stages.
 
-    Under a launcher every process calls it. All of them need the same folder.
+    Under a launcher every process calls it, with the same folder.
 
     Args:
         recipe: The settings.
-        out: The run folder; one made with the same recipe is continued.
+        out: The run folder; a folder made with the same recipe is resumed.
         until: The last stage to run.
-        workload: The recipe's prompts, where they are loaded already.
+        workload: The recipe's prompts; None loads them.
 
     Returns:
         The run folder.
 
     Raises:
-        JudgeError: no such judge, one that cannot be asked, or one that none of the suites is for.
-        PreSafeError: as the stages; what is done is kept.
+        JudgeError: no such judge, a judge that cannot be asked, or a judge that fits none of the suites.
+        PreSafeError: as the stages; finished work is kept.
     """
     if not is_main_process():
         return _help_align(RunFolder(out, recipe), until)
@@ -48,14 +48,15 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
         need_weights(
             recipe.model.address,
             "training an adapter",
-            "Stop before it with --until signal, or train none with systems = [] in the recipe's [align].",
+            'Stop before it with `until = "signal"`, or train none with systems = [] in the recipe\'s [align].',
         )
     workload = workload or Workload(recipe)
     workload.check()
-    if (chosen := (recipe.evaluate.judge, recipe.evaluate.judge_thought)) != (None, None):
-        from presafe.judges.scorers import check_judges  # it brings Inspect with it
+    judge, judge_thought = recipe.evaluate.judge, recipe.evaluate.judge_thought
+    if judge is not None or judge_thought is not None:
+        from presafe.judges.scorers import check_judges  # loads Inspect
 
-        check_judges(*chosen, [prompts[0].expect for prompts in workload.suites.values()])
+        check_judges(judge, judge_thought, [prompts[0].expect for prompts in workload.suites.values()])
     check_ownership(out, "recipe.json")
     with locked(out):
         run = RunFolder.open_for(out, recipe, workload)
@@ -72,18 +73,18 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
 
 
 _LOGS: tuple[tuple[Stage, str], ...] = (("respond", "responses"), ("evaluate", "evaluation"))
-"""Stages that sample, and where their logs lie."""
+"""Stages that sample, and the folders of their logs."""
 
 
 def _check_logs(run: RunFolder, until: Stage) -> None:
-    """Set damaged logs of finished stages aside; these stages, and those after them, are due again.
+    """Set damaged logs of finished stages aside, and make these stages and all later ones due again.
 
     Raises:
         RunError: a log cannot be read or renamed.
     """
     for stage, folder in _LOGS:
         if run.is_done(stage) and STAGES.index(stage) <= STAGES.index(until):
-            from presafe.models.logs import check_sample, log_files, set_damaged_aside  # it brings Inspect with it
+            from presafe.models.logs import check_sample, log_files, set_damaged_aside  # loads Inspect
 
             before = len(log_files(run.path / folder))
             if len(set_damaged_aside(run.path / folder, check_sample)) < before:
@@ -91,15 +92,15 @@ def _check_logs(run: RunFolder, until: Stage) -> None:
 
 
 def _work_of(stage: Stage) -> Callable[[RunFolder], None]:
-    """A stage, loaded when it is reached: the stages bring torch, TRL and Inspect with them."""
+    """Return a stage's function; it is imported only now, because the stages load torch, TRL and Inspect."""
     work: Callable[[RunFolder], None] = getattr(import_module(f"presafe.stages.{stage}"), stage)
     return work
 
 
 def _help_align(run: RunFolder, until: Stage) -> RunFolder:
-    """What a process after the first does: wait until there are signals, and align with the others.
+    """Wait until the first process has made the signals, then align with it.
 
-    It waits as long as it takes. Should the first process fail, the launcher ends the others.
+    There is no time limit: if the first process fails, the launcher ends the others.
     """
     console.quiet = True
     if STAGES.index(until) >= STAGES.index("align"):

@@ -203,7 +203,7 @@ def test_suite_without_a_hub_copy_must_be_downloaded(name: str) -> None:
         load_suite(name, None, seed=0)
     assert PUBLISHED[name].source in str(caught.value)
     assert PUBLISHED[name].file in str(caught.value)
-    assert "--data-dir" in str(caught.value)
+    assert "`data_dir`" in str(caught.value)
 
 
 def test_offline_error_tells_how_to_get_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_offline_error_tells_how_to_get_the_suite(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(PromptError) as caught:
         load_suite("or_bench_hard", None, seed=0)
     assert "hf download --repo-type dataset bench-llm/or-bench" in str(caught.value)
-    assert "or give the folder that holds or_bench/or-bench-hard-1k.csv with --data-dir" in str(caught.value).lower()
+    assert "or give the folder that holds or_bench/or-bench-hard-1k.csv with `data_dir`" in str(caught.value).lower()
 
 
 @pytest.mark.parametrize(

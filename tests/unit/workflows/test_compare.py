@@ -1,7 +1,8 @@
-"""What `presafe compare` takes for measured alike, and what it says; the logs are made up."""
+"""Which systems `presafe compare` takes for measured alike, and its messages; the logs are made up."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ GREEDY, WARM = {"temperature": 0.0}, {"temperature": 0.7}
 
 def logged(thinking: Thinking, **changes: Any) -> LoggedSuite:
     """Two harmful prompts, of which the first is refused."""
-    blank = {"thinking": thinking, "thought": "", "answer": "", "truncated": False, "complete": True, "num_tokens": 1}
+    blank: dict[str, Any] = {
+        "thinking": thinking,
+        "thought": "",
+        "answer": "",
+        "truncated": False,
+        "complete": True,
+        "num_tokens": 1,
+    }
     names = ("p0", "p1")
     suite = LoggedSuite(
         expect="refuse",
@@ -40,7 +48,7 @@ def logged(thinking: Thinking, **changes: Any) -> LoggedSuite:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Folders of measurements, each named with the changes to the suite of each of its modes."""
+    """Return a function that makes folders of measurements from changes to the suite by folder and mode."""
 
     def make(**made: dict[Thinking, dict[str, Any]]) -> list[Path]:
         logs = {
@@ -56,27 +64,27 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_every_two_systems_in_one_mode_were_sampled_alike(folders: Any, tmp_path: Path) -> None:
-    # Failed first: each was held against the first system only, which is in the other mode.
+def test_systems_in_one_mode_are_sampled_alike(folders: Any, tmp_path: Path) -> None:
+    # Failed first: systems were compared with the first system only, which is in the other mode.
     made = folders(A={"on": {}, "off": {"sampling": WARM}}, B={"on": {}, "off": {}})
     with pytest.raises(RunError, match=r"A/vanilla \(CoT off\) and B/vanilla \(CoT off\) differ in the sampling"):
         compare_folders(made, tmp_path / "out")
 
 
-def test_across_modes_the_same_sampling_was_asked_for(folders: Any, tmp_path: Path) -> None:
+def test_modes_are_sampled_as_asked(folders: Any, tmp_path: Path) -> None:
     made = folders(A={"on": {}}, B={"off": {"sampling": WARM, "asked_sampling": WARM}})
     with pytest.raises(RunError, match="differ in the sampling of mine"):
         compare_folders(made, tmp_path / "out")
 
 
-def test_modes_that_a_family_samples_otherwise_are_compared(folders: Any, tmp_path: Path) -> None:
+def test_a_familys_own_sampling_may_differ_by_mode(folders: Any, tmp_path: Path) -> None:
     made = folders(A={"on": {}, "off": {"sampling": WARM}})
-    (found,) = compare_folders(made, tmp_path / "out").differences
-    assert (found.thinking, found.against_thinking, found.difference) == ("off", "on", 0.0)
+    (difference,) = compare_folders(made, tmp_path / "out").differences
+    assert (difference.thinking, difference.against_thinking, difference.difference) == ("off", "on", 0.0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "what"),
     [
         ({"judge": "gcg_strings"}, "judge"),
         ({"version": 2}, "version"),
@@ -84,8 +92,33 @@ def test_modes_that_a_family_samples_otherwise_are_compared(folders: Any, tmp_pa
         ({"texts": {"p0": "Say p0", "p1": "Say more"}}, "prompts"),
     ],
 )
-def test_what_was_measured_otherwise_is_refused_and_named(
-    folders: Any, tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(RunError, match=f"differ in the {said} of mine"):
+def test_differing_measurements_are_refused(folders: Any, tmp_path: Path, changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(RunError, match=f"differ in the {what} of mine"):
         compare_folders(folders(A={"on": {}}, B={"on": changes}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # failed first: the order was that of the log files, whose names change from run to run
+        ({"suites": {"zebra": 2, "apple": 2, "mango": 2}}, ["zebra", "apple", "mango"]),
+        ({"suites": {"mango": 2}}, ["mango", "apple", "zebra"]),  # suites that the settings do not name come by name
+        (None, ["apple", "mango", "zebra"]),  # an older folder without settings: by name
+    ],
+)
+@pytest.mark.parametrize("on_disk", [("mango", "zebra", "apple"), ("apple", "mango", "zebra")])
+def test_suites_keep_the_order_of_the_settings(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any] | None,
+    expected: list[str],
+    on_disk: tuple[str, ...],
+) -> None:
+    for thinking in ("on", "off"):
+        (tmp_path / "A" / "evaluation" / f"vanilla-{thinking}").mkdir(parents=True)
+    if settings is not None:
+        (tmp_path / "A" / "measurement.json").write_text(json.dumps(settings), encoding="utf-8")
+    monkeypatch.setattr(compare, "logged_suites", lambda _, thinking: {name: logged(thinking) for name in on_disk})
+    data = compare_folders([tmp_path / "A"], tmp_path / "out")
+    assert [difference.suite for difference in data.differences] == expected
+    assert list(dict.fromkeys(score.suite for score in data.scores)) == expected
