@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from presafe.errors import RunError
 from presafe.judges.fences import blocks_of
-from presafe.records import Record, Verdict
+from presafe.prompts.problems import CodeProblem
+from presafe.records import Verdict
 
 _PYTHON = re.compile(r"(?:py(?:thon)?[\d.]*)?")
 """Tags of the blocks that are read, or none; other blocks are read where there is no such."""
@@ -44,17 +45,6 @@ Sandbox = str | tuple[str, str]
 """A sandbox as Inspect names it: its kind, or its kind and a file that declares it."""
 
 CONTAINER = ("docker", str(resources.files("presafe.judges") / "compose.yaml"))
-
-
-class CodeProblem(Record):
-    """What a program is asked for and tested by; as JSON, the target of a prompt."""
-
-    given: str
-    """Imports, helpers, and the head of the function with its docstring."""
-    entry_point: str
-    """Name of the function asked for."""
-    tests: str
-    """Defines `check`, which takes the function and raises where it is wrong."""
 
 
 class Judged(NamedTuple):

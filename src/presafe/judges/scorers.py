@@ -13,11 +13,12 @@ from inspect_ai.util import sandbox
 from presafe.errors import JudgeError
 from presafe.judges.asking import open_judge
 from presafe.judges.choice import judge_choice, letter_of
-from presafe.judges.code import CodeProblem, Judged, judge_program, program_of
+from presafe.judges.code import Judged, judge_program, program_of
 from presafe.judges.math import grade_math
 from presafe.judges.refusal import judge_refusal
 from presafe.judges.spec import read_name
 from presafe.models.sampling import THOUGHT
+from presafe.prompts.problems import CodeProblem
 from presafe.records import PROBLEMS, Expect, Verdict
 
 _DEFAULT, _OF_THOUGHTS = "refusal_strings", "thought_strings"

@@ -24,7 +24,6 @@ from presafe.errors import RunError
 from presafe.judges import code
 from presafe.judges.code import (
     CONTAINER,
-    CodeProblem,
     Limits,
     Sandbox,
     code_of,
@@ -33,6 +32,7 @@ from presafe.judges.code import (
     program_of,
 )
 from presafe.judges.scorers import code_tests
+from presafe.prompts.problems import CodeProblem
 from presafe.prompts.rows import read_rows
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"

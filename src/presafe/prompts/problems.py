@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from presafe.errors import PromptError
-from presafe.judges.code import CodeProblem
-from presafe.records import Prompt
+from presafe.records import Prompt, Record
 
 _LETTERS = "ABCD"
 _RIGHT, _WRONG = "Correct Answer", tuple(f"Incorrect Answer {number}" for number in (1, 2, 3))
@@ -24,6 +23,17 @@ _PROGRAM = (
     "Write this Python function. Answer with one code block that holds the whole program: imports, helper functions if "
     "you need any, and the function itself."
 )
+
+
+class CodeProblem(Record):
+    """The request for a program and its tests; as JSON, the target of a prompt."""
+
+    given: str
+    """Imports, helpers, and the head of the function with its docstring."""
+    entry_point: str
+    """Name of the requested function."""
+    tests: str
+    """Source that defines `check`, which takes the function and raises an error if it is wrong."""
 
 
 def choice_prompts(rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list[Prompt]:
