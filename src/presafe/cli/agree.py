@@ -37,9 +37,11 @@ def agree(
     benches = [read_name(name.strip()) for name in dict.fromkeys(judges.split(","))]
     verdicts = {bench.name: offline_verdicts(bench.name, items) for bench in benches if bench.name in OFFLINE}
     if asked := [bench for bench in benches if bench.name not in OFFLINE]:
-        from presafe.judges.labelled_run import hear
+        from presafe.judges.labelled_run import judge_labelled
 
-        verdicts |= hear(asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items))
+        verdicts |= judge_labelled(
+            asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items)
+        )
     found = ranked([agreement(judge, items, said) for judge, said in verdicts.items()])
     names = [each.judge if len(each.judge) <= _NAME_LENGTH else f"judge {n}" for n, each in enumerate(found, start=1)]
     table = Table(title=f"Judges against {len(items)} labelled answers", caption="value [95 % interval]")

@@ -1,4 +1,4 @@
-"""Problems whose question is built from several columns: multiple choice, and programs.
+"""Build the prompts of problems from several columns: multiple choice, and programs.
 
 GPQA       (arXiv 2311.12022)  a question, the right option, three wrong ones
 HumanEval  (arXiv 2107.03374)  the head of a function, its name, its tests
@@ -104,13 +104,13 @@ def _text(row: dict[str, Any], column: str, number: int) -> str:
     Args:
         row: Cells by column.
         column: The column to read.
-        number: Of the row, from 1; for the error message.
+        number: Number of the row, from 1; for the error message.
 
     Raises:
         PromptError: the cell is missing or empty.
     """
     value = row.get(column)
-    text = value.strip() if isinstance(value, str) else ""  # a list or a truth value is no text
+    text = value.strip() if isinstance(value, str) else ""  # a list or a boolean is no text
     if not text:
         raise PromptError(f"row {number} has no {column!r}; its columns: {', '.join(map(str, row))}.")
     return text

@@ -57,8 +57,8 @@ def measure(
         seed: Seed of sampling.
         samples: Answers a prompt.
         sampling: How tokens are drawn, where it is not as the model's family publishes.
-        sandbox: Where programs of the model are run, "docker" or "local"; None takes docker. Only for suites that ask
-            for programs.
+        sandbox: Where the model's programs run: "docker", "local" or "local-unconfined"; None means docker. Only for
+            suites that ask for programs.
         judge: Judge of refusals or harm (`judges/spec.py`); None takes the refusal strings. Problems are compared
             with their reference, and where it judges harm the strings still judge harmless prompts.
         judge_thought: Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings.
@@ -91,7 +91,7 @@ def measure(
         "seed": seed,
         "samples": samples,
         "sampling": sampling.model_dump(),
-        "sandbox": where if where is None or isinstance(where, str) else where[0],
+        "sandbox": None if where is None else sandbox or "docker",
         "judge": judge,
         "judge_thought": judge_thought,
     }
