@@ -61,6 +61,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.seen: set[tuple[str, str]] = set()
         self.ended = threading.Event()
+        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -76,11 +77,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = body["prompt"] if "prompt" in body else "\n\n".join(str(m["content"]) for m in body["messages"])
         model = body["model"]
-        self.server.calls[model] += 1
-        self.server.bodies.append(body)
         request = (model, prompt.split("\n\nYour last reply")[0])
-        is_first = request not in self.server.seen
-        self.server.seen.add(request)
+        with self.server.lock:  # requests come in threads
+            self.server.calls[model] += 1
+            self.server.bodies.append(body)
+            is_first = request not in self.server.seen
+            self.server.seen.add(request)
         error = {"error": {"message": f"not with {self.headers['Authorization']}", "type": "error", "code": None}}
         if model == "stalls":
             self.server.ended.wait(30)

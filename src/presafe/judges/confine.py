@@ -300,11 +300,7 @@ def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> Non
 
 
 def _landlock(folder: str) -> bool:
-    """Allow writing only in the folder and to the null device, and no start of a program.
-
-    Returns:
-        Whether this kernel has Landlock.
-    """
+    """Allow writes only in the folder and to the null device, and no program start; return False without Landlock."""
     _done(_libc.prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp require
     # capset(2), version 3: without capabilities, file modes and limits hold for root, too
     _done(_libc.capset((ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()))
@@ -332,11 +328,7 @@ def _done(result: int) -> int:
 
 
 def _seccomp() -> bool:
-    """Install a filter that ends the program at a fatal call, and lets other forbidden calls fail.
-
-    Returns:
-        Whether this machine and kernel have seccomp with known numbers of calls.
-    """
+    """Make fatal calls end the program and other forbidden calls fail; return False without seccomp or known calls."""
     if platform.machine() not in _MACHINES:
         return False
     arch, column = _MACHINES[platform.machine()]
