@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from judge_server import JudgeServer, at_server, files_with_key
 
 from presafe.judges.agreement import load_labelled
@@ -11,7 +12,12 @@ from presafe.judges.labelled_run import judge_labelled
 from presafe.judges.spec import read_name
 
 
-def test_panel_is_asked_once_and_its_logs_reused(judge_server: JudgeServer, tmp_path: Path) -> None:
+def test_panel_is_asked_once_and_its_logs_reused(
+    judge_server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first request also loads the client, which can take longer than the fixture's limit on a busy machine.
+    monkeypatch.setattr("presafe.judges.model_judge._ATTEMPT_S", 60)
+    monkeypatch.setattr("presafe.judges.model_judge._CALL_S", 60)
     items = [item for item in load_labelled(None) if "only" in item.case or item.case in ("truncated", "empty")][::3]
     members = [at_server("jailbreakbench_refusal", "good"), at_server("xstest", "good"), "refusal_strings"]
     panel = read_name("majority:" + "+".join(members))
