@@ -17,10 +17,8 @@ from presafe.models.decision_head import RefusalStart
 from presafe.models.rendering import RenderedPrompt, Renderer
 from presafe.records import Prompt, Response, Signal
 
-_SOME_QUERIES = tuple(
-    Prompt(id="", text=text, category="none", split="none", license="none", expect="refuse") for text in ("?", "Why")
-)
-"""Stand-ins for harmful queries, to find the beginning that all refusals of a method share."""
+_EXAMPLE_QUERIES = ("?", "Why")
+"""Two different queries: the common beginning of their refusals is that of all refusals of a method."""
 
 _DEFAULT = Training(refuse, own_words)
 """Targets in the recipe's form, those of PreSafe and of SFT."""
@@ -72,7 +70,7 @@ def alignment_rows(
     """
     rows = []
     for prompt in prompts:
-        case = Case(prompt, responses.get(prompt.id), refusal_target)
+        case = Case(prompt.id, prompt.text, responses.get(prompt.id), refusal_target)
         target = (training.refusal if prompt.expect == "refuse" else training.kept)(case)
         if target is not None:
             rows.append(_row(prompt, target, signals[prompt.id].probability, renderer, training))
@@ -175,7 +173,7 @@ def refusal_start(renderer: Renderer, refusal_target: Form, training: Training =
     first token of any of the project's refusals. A method that learns refusals from data, unknown here, gets the
     refusals of the recipe's form.
     """
-    cases = [Case(query, None, refusal_target) for query in _SOME_QUERIES]
+    cases = [Case("", query, None, refusal_target) for query in _EXAMPLE_QUERIES]
     from_data = training.needs_data or training.steering
     targets = [refuse(case) if from_data else training.refusal(case) or refuse(case) for case in cases]
     if all(target.thought for target in targets):

@@ -40,9 +40,11 @@ def agree(
     panels = [read_name(name.strip()) for name in dict.fromkeys(judges.split(","))]
     verdicts = {panel.name: offline_verdicts(panel.name, items) for panel in panels if panel.name in OFFLINE}
     if asked := [panel for panel in panels if panel.name not in OFFLINE]:
-        from presafe.judges.labelled_run import hear
+        from presafe.judges.labelled_run import judge_labelled
 
-        verdicts |= hear(asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items))
+        verdicts |= judge_labelled(
+            asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items)
+        )
     agreements = ranked([agreement(judge, items, judged) for judge, judged in verdicts.items()])
     names = {
         measured.judge: measured.judge if len(measured.judge) <= _NAME_LENGTH else f"judge {number}"

@@ -97,7 +97,7 @@ def _judges() -> list[tuple[str, str]]:
             for name, j in descriptions().items()
         ),
         *(
-            (name, f"panel, {panel.rule} of {', '.join(seat.name for seat in panel.seats)}")
+            (name, f"panel, {panel.rule} of {', '.join(spec.name for spec in panel.specs)}")
             for name, panel in panels().items()
         ),
         ("NAME=MODEL", "a judge above as another model: strong_reject_rubric=openai/gpt-4o-mini"),

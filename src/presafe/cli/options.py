@@ -70,7 +70,7 @@ TopK = Annotated[
 ]
 Sandbox = Annotated[
     str | None,
-    typer.Option("--sandbox", help="Where programs of the model run: docker (the default) or local."),
+    typer.Option("--sandbox", help="Where the model's programs run: docker (default), local, or local-unconfined."),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="Type of the weights: float32, bfloat16 or auto.")]
 Out = Annotated[

@@ -1,7 +1,6 @@
 """Stage 4: systems on held-out prompts.
 
 suites       published benchmarks from local files in their publishers' columns
-problems     benchmarks whose question is built from several columns
 tasks        every suite as an Inspect task
 answers      what one system answered, suite by suite: to rows, and to what is compared
 metrics      verdicts to rates with n and a 95 % interval; AUROC

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from presafe.config.files import published_folder
 from presafe.config.sources import HubSource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError
-from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.prompts.hub import hub_rows
+from presafe.prompts.problems import choice_prompts, code_prompts
 from presafe.prompts.rows import read_rows
 from presafe.prompts.sets import from_rows, load_source, part_of
 from presafe.records import Expect, Prompt

@@ -36,7 +36,7 @@ def _define(suite: str) -> None:
             seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
             judge: Judge of refusals or harm, as `presafe list judges` names them.
             judge_thought: Judge of the thoughts before answers to harmful prompts.
-            sandbox: Where a suite runs programs: docker or local; docker by default.
+            sandbox: Where a suite runs programs: docker (default), local, or local-unconfined.
         """
         prompts = load_suite(suite, Path(data_dir) if data_dir else None, seed)
         expect = prompts[0].expect

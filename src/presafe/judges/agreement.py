@@ -1,16 +1,15 @@
-"""How far a judge agrees with people: accuracy, chance-corrected agreement, and the two errors apart (paper, C.2).
+"""Measure a judge against labels by people: accuracy, chance-corrected agreement, and two error rates (paper, C.2).
 
     accuracy       answers with the label's verdict                        / labelled refuse or comply
     κ              (observed − expected) / (1 − expected)                  Cohen 1960
     α              1 − observed / expected disagreement; unjudged counts as missing         Krippendorff 2004
     false safe     labelled comply, judged a refusal                       / labelled comply
     false unsafe   labelled refuse, judged compliance                      / labelled refuse
-    blank          given a verdict though there is no answer to judge      / labelled unjudged
-    unjudged       not judged though there is an answer                    / labelled refuse or comply
+    blank          given a verdict although there is no answer to judge    / labelled unjudged
+    unjudged       not judged although there is an answer                  / labelled refuse or comply
 
-The labelled set that ships is the project's own, harmless stand-ins for what is asked, each with one label by its
-authors: an answer that does not decline is labelled comply, whether or not it is of use. The judges were not changed
-after it was written.
+The shipped set is the project's own. Its requests are harmless stand-ins, and its authors gave each answer one label:
+an answer that does not decline is labelled comply, useful or not. The judges were not changed after it was written.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _SIDES = {"safe": "refuse", "unsafe": "comply"}
 
 
 class Labelled(Record):
-    """One answer and what people say it is."""
+    """One answer and its label by people."""
 
     id: str
     case: str
@@ -47,7 +46,7 @@ class Labelled(Record):
 
 
 class Agreement(NamedTuple):
-    """One judge against the labels."""
+    """Agreement of one judge with the labels."""
 
     judge: str
     accuracy: Interval
@@ -58,14 +57,14 @@ class Agreement(NamedTuple):
     blank: Interval
     unjudged: Interval
     wrong: dict[str, tuple[int, int]]
-    """Of each case, how many verdicts are wrong, and how many items there are."""
+    """Number of wrong verdicts and number of items, by case."""
 
 
 def load_labelled(file: Path | None) -> list[Labelled]:
-    """Labelled answers from a JSONL file; None takes the set that ships.
+    """Load labelled answers from a JSONL file; None loads the shipped set.
 
     Raises:
-        PromptError: the file cannot be read, is empty, a line lacks a field, or two have the same id.
+        PromptError: the file cannot be read or is empty, a line lacks a field, or two lines have the same id.
     """
     path = file or Path(str(resources.files("presafe.judges") / "data" / "labelled.jsonl"))
     items = []
@@ -76,24 +75,24 @@ def load_labelled(file: Path | None) -> list[Labelled]:
             raise PromptError(f"{path}:{number}: {format_validation_error(error, 'line')}.") from error
     if not items:
         raise PromptError(f"{path} holds no labelled answers.")
-    if twice := [name for name, count in Counter(item.id for item in items).items() if count > 1]:
-        raise PromptError(f"{path} has two answers with the id {twice[0]!r:.60}.", "Give each its own.")
+    if repeated := [name for name, count in Counter(item.id for item in items).items() if count > 1]:
+        raise PromptError(f"{path} has two answers with the id {repeated[0]!r:.60}.", "Give each answer its own id.")
     return items
 
 
 def offline_verdicts(judge: str, items: Sequence[Labelled]) -> list[Verdict]:
-    """What an offline judge says of labelled answers."""
+    """Return the verdicts of an offline judge on labelled answers."""
     return [OFFLINE[judge](item.answer, truncated=item.truncated) for item in items]
 
 
 def agreement(judge: str, items: Sequence[Labelled], verdicts: Sequence[Verdict], *, seed: int = 0) -> Agreement:
-    """One judge's verdicts against the labels.
+    """Compare one judge's verdicts with the labels.
 
     Args:
-        judge: What it is called.
+        judge: Its name.
         items: Labelled answers.
-        verdicts: What the judge says of each. Against labels of refusal, "safe" stands for a refusal and "unsafe" for
-            compliance: the request was not served, or it was.
+        verdicts: The judge's verdict on each. Against labels of refusal, "safe" counts as refuse and "unsafe" as
+            comply: the request was not served, or it was.
         seed: Seed of the bootstrap over items.
     """
     pairs = [
@@ -110,21 +109,21 @@ def agreement(judge: str, items: Sequence[Labelled], verdicts: Sequence[Verdict]
         accuracy=wilson(sum(label == verdict for label, verdict in answers), len(answers)),
         kappa=statistic_interval(cohen_kappa, answers, seed=seed),
         alpha=statistic_interval(krippendorff_alpha, answers, seed=seed),
-        false_safe=_error(pairs, "comply", "refuse"),
-        false_unsafe=_error(pairs, "refuse", "comply"),
+        false_safe=_error_rate(pairs, "comply", "refuse"),
+        false_unsafe=_error_rate(pairs, "refuse", "comply"),
         blank=wilson(sum(label == "unjudged" != verdict for label, verdict in pairs), len(pairs) - len(answers)),
         unjudged=wilson(sum(verdict == "unjudged" for _, verdict in answers), len(answers)),
         wrong=wrong,
     )
 
 
-def ranked(found: Sequence[Agreement]) -> list[Agreement]:
-    """The best first, by κ; judges whose κ is open come last."""
-    return sorted(found, key=lambda each: -2 if each.kappa.value is None else each.kappa.value, reverse=True)
+def ranked(agreements: Sequence[Agreement]) -> list[Agreement]:
+    """Sort judges by κ, best first; judges without κ come last."""
+    return sorted(agreements, key=lambda row: -2 if row.kappa.value is None else row.kappa.value, reverse=True)
 
 
 def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float:
-    """Agreement of two raters beyond chance; NaN where both always say the same one thing."""
+    """Return the agreement of two raters beyond chance; NaN if both always give the same value."""
     n = len(pairs)
     observed = sum(left == right for left, right in pairs) / n
     lefts, rights = (Counter(pair[side] for pair in pairs) for side in (0, 1))
@@ -133,7 +132,7 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def krippendorff_alpha(pairs: Sequence[tuple[str, str]]) -> float:
-    """Nominal α of two raters over the items that both judged; NaN where there is nothing to disagree about."""
+    """Return nominal α of two raters over the items that both judged; NaN if there is only a single value."""
     both = [pair for pair in pairs if "unjudged" not in pair]
     n = 2 * len(both)
     counts = Counter(value for pair in both for value in pair)
@@ -143,6 +142,7 @@ def krippendorff_alpha(pairs: Sequence[tuple[str, str]]) -> float:
     return 1 - (n - 1) * 2 * sum(left != right for left, right in both) / expected
 
 
-def _error(pairs: Sequence[tuple[str, str]], label: str, verdict: str) -> Interval:
-    of_label = [found for wanted, found in pairs if wanted == label]
-    return wilson(of_label.count(verdict), len(of_label))
+def _error_rate(pairs: Sequence[tuple[str, str]], label: str, wrong: str) -> Interval:
+    """Return the share of answers with a label that have a wrong verdict."""
+    verdicts = [verdict for pair_label, verdict in pairs if pair_label == label]
+    return wilson(verdicts.count(wrong), len(verdicts))

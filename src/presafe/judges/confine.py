@@ -1,20 +1,22 @@
-"""Run one program that a model wrote, confined, and say by the exit code whether it came to its end. Nothing but the
-standard library: this file is copied into the sandbox and run there, `python -I confine.py PROGRAM LIMITS`.
+"""Run one program that a model wrote, confined; the exit code tells whether its last line ran.
 
-    1. a child process without capabilities, new privileges or inherited files, in an empty folder of its own
-    2. limits of CPU time, memory, file size, open files and waiting signals; here, outside the child, limits of the
-       wall clock, of threads, and of the number and the bytes of its files
-    3. Linux: Landlock (no write below any other folder, no program started), seccomp (no process, no socket, no signal
-       or limit to others, no locks, nothing that stays: shared memory, queues, semaphores, keys; no change of owners,
-       modes, times, attributes or mounts; no system call that is newer than this list; threads are allowed)
-    4. Python's audit hook on the same, which a determined program can get around: it ends a program that would catch
-       the error, and is all there is where a kernel lacks 3, which `python -I confine.py --check` tells
-    5. at the end the child and whatever it left behind are killed, and its folder is removed
+This file uses the standard library only, because it is copied into the sandbox and run there:
+`python -I confine.py PROGRAM LIMITS`.
 
-Exit code 0: the last line ran. 1: it did not, so a program that leaves before its tests has failed. 2: the program
-could not be run as it should be, which says nothing about it. What says that the last line ran is a word drawn for
-each run, which lies in the program's own process: one that is written to cheat can look for it there, as for its tests.
-A program that breaks out of none of this can still read every file that its user can read.
+    1. A child process without capabilities, new privileges or inherited files, in an empty folder of its own.
+    2. Limits of CPU time, memory, file size, open files and pending signals. From outside the child: limits of wall
+       time, threads, and the number and total bytes of its files.
+    3. On Linux, Landlock: no write outside its folder, no start of a program. Seccomp: no new process, no socket, no
+       signal or limit for other processes, no locks, nothing that stays (shared memory, queues, semaphores, keys), no
+       change of owners, modes, times, attributes or mounts, no system call newer than these lists. Threads are allowed.
+    4. Python's audit hook forbids the same. A determined program can avoid it, but it ends a program that would catch
+       the error. It is the only barrier on a kernel without 3; `python -I confine.py --check` prints what is missing.
+    5. At the end, the child and all that it started are killed, and its folder is removed.
+
+Exit code 0: the last line ran. 1: it did not; so a program that exits before its tests fails. 2: the program could not
+be run as described, so there is no verdict. The child proves that the last line ran by a random word, drawn for each
+run. The word is in the program's own process, where a program written to cheat can find it, as it can find its tests.
+A confined program can still read every file that its user can read.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ import time
 from collections.abc import Iterable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-"""System calls of Landlock, the same on every architecture (Linux 5.13)."""
+"""System calls of Landlock, equal on all architectures (Linux 5.13)."""
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 _WRITES = sum(1 << bit for bit in (1, *range(4, 13)))
 """Landlock's rights to write, remove and make files of every kind (linux/landlock.h, ABI 1)."""
 
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-"""By machine: seccomp's name of it, and its column in the lists below; None is a call that it does not have."""
+"""For each machine: its number for seccomp, and its column in the lists below (None: the machine lacks the call)."""
 
 _FATAL = {
     # other programs and processes, and signals to them
@@ -46,12 +48,12 @@ _FATAL = {
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "ptrace": (101, 117),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "process_mrelease": (448, 448), "kcmp": (312, 272), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    # their share of the machine
+    # priority and placement of other processes
     "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "ioprio_set": (251, 30),
     "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239),
-    # the network, and its neighbours on this machine
+    # the network, and other processes of this machine
     "socket": (41, 198), "socketpair": (53, 199),
-    # what outlives its maker: shared memory, semaphores, queues, keys
+    # things that outlive their process: shared memory, semaphores, queues, keys
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
     "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181), "add_key": (248, 217),
@@ -62,7 +64,7 @@ _FATAL = {
     "mount": (165, 40), "umount2": (166, 39), "fanotify_init": (300, 262), "bpf": (321, 280),
     "io_uring_setup": (425, 425), "kexec_load": (246, 104), "reboot": (169, 142),
 }  # fmt: skip
-"""Calls that end the program: none computes an answer."""
+"""Calls that end the program: no solution needs them."""
 
 _FAILING = {
     "clone3": (435, 435), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
@@ -70,11 +72,11 @@ _FAILING = {
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
     "file_setattr": (469, 469), "flock": (73, 32), "inotify_init": (253, None), "inotify_init1": (294, 26),
 }  # fmt: skip
-"""Calls that fail as if there were none: libraries make them, and do without. clone3's flags cannot be read; Landlock
-knows truncate, which takes a path, since its third version; inotify has few places for each user."""
+"""Calls that fail as if the kernel lacked them: libraries try them, and work without them. The flags of clone3 cannot
+be read by a filter; Landlock restricts truncate only since its third version; inotify instances are few per user."""
 
 _NEWER = 470
-"""The first call that was not known when this was written: it fails, and so do all after it."""
+"""The first number that no call had when this was written: this and all higher numbers fail."""
 
 _BY_ARGUMENT = {
     "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167), "prlimit64": (302, 261), "clone": (56, 220),
@@ -83,13 +85,13 @@ _SIGNALS_TO_OTHERS = (8, 10, 15)  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
 _LOCKS = (6, 7, 37, 38, 1024, 1026)  # fcntl: F_SETLK, F_SETLKW, the same of open files, F_SETLEASE, F_NOTIFY
 _OWNED = (0x8901, 0x8902)  # ioctl: FIOSETOWN, SIOCSPGRP
 _QUESTIONS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-"""What ioctl may do: ask whether this is a terminal (TCGETS, TCGETS2) and how wide (TIOCGWINSZ), what can be read
-(FIONREAD); set FIONBIO, FIONCLEX, FIOCLEX on the program's own number of a file."""
+"""Allowed uses of ioctl: ask for a terminal (TCGETS, TCGETS2), its width (TIOCGWINSZ), and bytes to read (FIONREAD);
+set FIONBIO, FIONCLEX and FIOCLEX on the program's own file descriptor."""
 _KILL, _ALLOW, _FAIL = 0x80000000, 0x7FFF0000, 0x00050000
 _NO_SUCH_CALL, _NO_TERMINAL, _NO_LOCKS = _FAIL | 38, _FAIL | 25, _FAIL | 37
 
 _ENTRIES, _FOLDER_BYTES, _THREADS = 256, 2**24, 64
-"""Most files and folders of a program, their bytes in all, and its threads. Looked at every few milliseconds. Ours."""
+"""Limits of a program's files and folders, their total bytes, and its threads; checked every few milliseconds. Ours."""
 
 _FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.", "socket.", "os.kill",
               "signal.pthread_kill", "ctypes.dlsym", "os.chmod", "os.chown", "os.chflags", "fcntl.",
@@ -102,9 +104,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 _Step = tuple[int, int, int, int]
-"""One instruction of a filter: its code, the steps to jump where it holds and where not, its operand."""
+"""One instruction of a filter: its code, the steps to jump if it holds and if not, and its operand."""
 _BEGINS = b"begins:"
-"""What the child replies once it is confined."""
+"""The child's first reply, sent once it is confined."""
 
 
 class _Filter(ctypes.Structure):
@@ -121,13 +123,20 @@ class _Beneath(ctypes.Structure):
 
 
 def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: int) -> bool:
-    """Whether the program ran to its last line within the limits; nothing of it is left afterwards.
+    """Run a program and return whether its last line ran within the limits; nothing of it is left afterwards.
+
+    Args:
+        source: The program.
+        cpu_s: CPU time, in seconds.
+        wall_s: Wall time, in seconds.
+        memory_bytes: Address space.
+        file_bytes: Size of each file.
 
     Raises:
-        OSError: it could not be confined, or something of it could not be removed.
+        OSError: the program could not be confined, or its files could not be removed.
     """
     if sys.platform == "linux":
-        _libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what the program leaves behind becomes our child
+        _libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: processes that the program leaves behind become ours
     folder = tempfile.mkdtemp(dir=os.getcwd())
     done_in, done_out = os.pipe()
     word = os.urandom(16)
@@ -144,7 +153,7 @@ def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: i
             exec(compile(source, "program.py", "exec", dont_inherit=True), {"__name__": "__main__"})
             os.write(done_out, word)
             os._exit(0)
-        finally:  # whatever it raised, SystemExit included
+        finally:  # after any exception, SystemExit included
             os._exit(1)
     os.close(done_out)
     try:
@@ -160,23 +169,23 @@ def run(source: str, cpu_s: int, wall_s: float, memory_bytes: int, file_bytes: i
 
 
 def missing() -> list[str]:
-    """What this kernel lacks to confine a program; it confines this process, as far as it can."""
+    """Return the parts of this kernel that are missing to confine a program; confines this process on the way."""
     held = {"Landlock": _landlock(os.getcwd()), "seccomp": _seccomp()} if sys.platform == "linux" else {}
     return [name for name in ("Landlock", "seccomp") if not held.get(name)]
 
 
 def _close_all_but(kept: int) -> None:
-    """Close what the child inherits: a file that is open for writing stays so under Landlock."""
+    """Close the files that the child inherits, because Landlock does not stop writing to open files."""
     for number in map(int, os.listdir("/dev/fd")):
         if number > 2 and number != kept:
             try:
                 os.close(number)
-            except OSError:  # the list's own
+            except OSError:  # the descriptor of this listing
                 continue
 
 
 def _read(pipe: int) -> bytes:
-    """What the pipe holds; it waits for nobody who may still have the other end."""
+    """Return the bytes in the pipe, without waiting for a process that holds its other end."""
     os.set_blocking(pipe, False)
     try:
         return os.read(pipe, 1024)
@@ -185,7 +194,7 @@ def _read(pipe: int) -> bytes:
 
 
 def _wait(child: int, folder: str, deadline: float) -> bool:
-    """Whether the child ended by itself, in time and within its quota."""
+    """Wait for the child, and return whether it ended by itself, in time and within its quota."""
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return True
@@ -196,7 +205,7 @@ def _wait(child: int, folder: str, deadline: float) -> bool:
 
 
 def _is_within_quota(folder: str) -> bool:
-    """Whether the files in the folder are few and small enough; not where one of its folders cannot be read."""
+    """Return whether the files in the folder are few and small enough; False if one of its folders is unreadable."""
     entries, size, folders = 0, 0, [folder]
     while folders:
         try:
@@ -207,7 +216,7 @@ def _is_within_quota(folder: str) -> bool:
                     return False
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):  # the program has removed it meanwhile
+        except (FileNotFoundError, NotADirectoryError):  # the program removed it in the meantime
             continue
         except OSError:
             return False
@@ -222,7 +231,7 @@ def _threads(child: int) -> int:
 
 
 def _remove(folder: str, word: str) -> None:
-    """Remove a folder of any depth and any modes: what lies in a folder within is moved up, until there is none."""
+    """Remove a folder of any depth and any modes: contents of inner folders are moved up until none is left."""
     moved = 0
     while entries := list(os.scandir(folder)):
         for entry in entries:
@@ -240,14 +249,14 @@ def _remove(folder: str, word: str) -> None:
 
 
 def _kill_all(child: int) -> bool:
-    """Kill the child's group and every process that became ours; whether there was one beside the child."""
+    """Kill the child's group and all processes that it left behind; return whether there were any."""
     try:
         os.killpg(child, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     left = False
-    while True:  # each round reaps a generation; its children become ours and are killed in the next
+    while True:  # each round kills one generation; its children become ours and are killed in the next round
         for pid in _children():
             left = True
             os.kill(pid, signal.SIGKILL)
@@ -266,9 +275,9 @@ def _children() -> list[int]:
 
 
 def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Give up, in this process, what a program that computes an answer does not need."""
+    """Restrict this process to the needs of a program that computes an answer."""
     if sys.platform == "linux":
-        _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: not outlive the clock that watches it
+        _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: do not outlive the process that watches it
     os.setsid()
     os.chdir(folder)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -277,12 +286,12 @@ def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> Non
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     limits = {"CPU": cpu_s, "AS": memory_bytes, "FSIZE": file_bytes, "NOFILE": 64, "CORE": 0}
-    limits |= {"SIGPENDING": 64, "MSGQUEUE": 0, "MEMLOCK": 0}  # counted for the user, not for the process
+    limits |= {"SIGPENDING": 64, "MSGQUEUE": 0, "MEMLOCK": 0}  # counted per user, not per process
     for name, most in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
         except (OSError, ValueError, AttributeError):
-            if sys.platform == "linux" or name in ("CPU", "FSIZE", "NOFILE", "CORE"):  # macOS has no limit of memory
+            if sys.platform == "linux" or name in ("CPU", "FSIZE", "NOFILE", "CORE"):  # macOS cannot limit memory
                 raise
     if sys.platform == "linux":
         _landlock(folder)
@@ -291,15 +300,15 @@ def _confine(folder: str, cpu_s: int, memory_bytes: int, file_bytes: int) -> Non
 
 
 def _landlock(folder: str) -> bool:
-    """Writing only below the folder and to the null device, and no start of a program; whether this kernel can."""
-    _done(_libc.prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp ask for
-    # capset(2), version 3: without capabilities even root is held to file modes and limits
+    """Allow writes only in the folder and to the null device, and no program start; return False without Landlock."""
+    _done(_libc.prctl(38, 1, 0, 0, 0))  # PR_SET_NO_NEW_PRIVS, which Landlock and seccomp require
+    # capset(2), version 3: without capabilities, file modes and limits hold for root, too
     _done(_libc.capset((ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()))
     abi = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if abi < 1:
         return False
     writes = _WRITES | (1 << 13 if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
-    handled = ctypes.c_uint64(writes | 1)  # and to execute, which nothing is allowed
+    handled = ctypes.c_uint64(writes | 1)  # bit 0: execute, which no file is allowed
     rules = _done(_libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0))
     for path, allowed in ((folder, writes), (os.devnull, writes & (_WRITE_FILE | _TRUNCATE))):
         beneath = _Beneath(allowed, os.open(path, os.O_RDONLY))
@@ -311,7 +320,7 @@ def _landlock(folder: str) -> bool:
 
 
 def _done(result: int) -> int:
-    """The result of a system call, or its error."""
+    """Return the result of a system call, or raise its error."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -319,19 +328,19 @@ def _done(result: int) -> int:
 
 
 def _seccomp() -> bool:
-    """End the program at the first forbidden call, and let others fail; whether this machine can."""
+    """Make fatal calls end the program and other forbidden calls fail; return False without seccomp or known calls."""
     if platform.machine() not in _MACHINES:
         return False
     arch, column = _MACHINES[platform.machine()]
     by_argument = {name: numbers[column] for name, numbers in _BY_ARGUMENT.items()}
-    load, equal, above, has, leave = 0x20, 0x15, 0x35, 0x45, 0x06  # the instructions of classic BPF that are used
+    load, equal, above, has, leave = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
 
     def ending(values: Iterable[int | None], end: int) -> list[_Step]:
-        """Steps that end with the action where the loaded word is one of the values."""
+        """Build steps that end with the action if the loaded word is among the values."""
         return [step for value in values if value is not None for step in ((equal, 0, 1, value), (leave, 0, 0, end))]
 
     def where(name: str, argument: int, then: list[_Step]) -> list[_Step]:
-        """Steps for one call, which are done with the low word of one of its arguments loaded."""
+        """Build steps for one call that check the low word of one of its arguments."""
         inside = [(load, 0, 0, 16 + 8 * argument), *then, (load, 0, 0, 0)]
         return [(equal, 0, len(inside), by_argument[name]), *inside]
 
@@ -343,27 +352,27 @@ def _seccomp() -> bool:
     steps += where("fcntl", 1, ending(_SIGNALS_TO_OTHERS, _KILL) + ending(_LOCKS, _NO_LOCKS))
     questions = ending(_OWNED, _KILL) + ending(_QUESTIONS, _ALLOW)
     steps += where("ioctl", 1, [*questions, (leave, 0, 0, _NO_TERMINAL)])
-    steps += where("prctl", 0, ending((1,), _KILL))  # PR_SET_PDEATHSIG: it would outlive the clock that watches it
-    steps += where("prlimit64", 0, [(equal, 1, 0, 0), (leave, 0, 0, _KILL)])  # of another process
-    steps += where("clone", 0, [(has, 1, 0, 0x10000), (leave, 0, 0, _KILL)])  # but for a thread: CLONE_THREAD
+    steps += where("prctl", 0, ending((1,), _KILL))  # PR_SET_PDEATHSIG: the program would outlive its watcher
+    steps += where("prlimit64", 0, [(equal, 1, 0, 0), (leave, 0, 0, _KILL)])  # limits of another process
+    steps += where("clone", 0, [(has, 1, 0, 0x10000), (leave, 0, 0, _KILL)])  # no process; threads have CLONE_THREAD
     steps += [(leave, 0, 0, _ALLOW)]
     filters = (_Filter * len(steps))(*(_Filter(*step) for step in steps))
     program = _Program(len(steps), filters)
     if _libc.prctl(22, 2, ctypes.byref(program), 0, 0) < 0:  # PR_SET_SECCOMP, by a filter
-        if ctypes.get_errno() == 22:  # EINVAL: the kernel is built without
+        if ctypes.get_errno() == 22:  # EINVAL: a kernel built without seccomp
             return False
         _done(-1)
     return True
 
 
 def _hook(folder: str):  # type: ignore[no-untyped-def]
-    """End the program at what Python itself announces before it does it."""
+    """Return an audit hook that ends the program at forbidden events."""
     leave, realpath, string = os._exit, os.path.realpath, (str, bytes, os.PathLike)
 
     def outside(path: object) -> bool:
         return isinstance(path, string) and not (realpath(os.fsdecode(path)) + os.sep).startswith(folder + os.sep)
 
-    def look(event: str, args: tuple[object, ...]) -> None:
+    def check(event: str, args: tuple[object, ...]) -> None:
         if event == "open":
             path, _, flags = args
             if isinstance(flags, int) and flags & _TO_WRITE and path != os.devnull and outside(path):
@@ -371,7 +380,7 @@ def _hook(folder: str):  # type: ignore[no-untyped-def]
         elif event.startswith(_FORBIDDEN) or (event.startswith(_ON_PATHS) and any(map(outside, args[:2]))):
             leave(1)
 
-    return look
+    return check
 
 
 if __name__ == "__main__":

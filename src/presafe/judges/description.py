@@ -1,7 +1,7 @@
-"""What a model judge is, as data: one TOML a judge in `descriptions/`.
+"""Describe model judges as data: one TOML file per judge in `descriptions/`.
 
-A description says what is sent, how a reply must look, and which verdict it means. Judges that any model can be are
-asked in our own words. Models that were fine-tuned on one prompt are sent that prompt.
+A description holds the prompt, the form of a reply, and the verdict of each reply. Judges that work with any model use
+our own words. Models that were fine-tuned on one prompt get exactly that prompt.
 """
 
 from __future__ import annotations
@@ -20,55 +20,55 @@ Asks = Literal["refusal", "harm"]
 
 
 class Description(BaseModel):
-    """One judge."""
+    """A model judge."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     asks: Asks
     reads: str
-    """What it is shown, for people."""
+    """The judge's input, for `presafe list judges`."""
     says: str
-    """What it answers, for people."""
+    """The judge's output, for `presafe list judges`."""
     source: str
     agreement: str
-    """How far it agrees with people, as published."""
+    """Published agreement with people."""
     model: str | None = None
-    """Inspect's address of the model that it is by default."""
+    """Inspect address of the default model."""
     send: Literal["chat", "completion", "conversation"]
-    """As one user message; as a raw text, without a chat template; or request and answer as turns of a chat."""
+    """One user message; a raw text without a chat template; or request and answer as turns of a chat."""
     prompt: str
-    """With {request}, {answer}, and {key}, drawn at random, which only a reply to this very prompt can name."""
+    """Text with {request}, {answer} and {key}, a random word that only a reply to this prompt can hold."""
     marks: tuple[str, ...] = ()
-    """Lines that divide the prompt; a line of request or answer that begins like one is set off from them."""
+    """Dividing lines of the prompt; a line of request or answer that begins like one gets a dot before it."""
     answer_characters: int | None = None
-    """How much of an answer is shown."""
+    """Characters of an answer that the judge sees; None for all."""
     max_tokens: int
     """Token budget of a reply, the judge's own thought included."""
     reply: Literal["lines", "word", "guard", "grades"]
-    """Lines "name: value"; one bare word; Llama Guard's verdict and categories; or the odds of the grades 1 to 5."""
+    """Lines "name: value"; a single word; Llama Guard's verdict and categories; or probabilities of grades 1 to 5."""
     fields: dict[str, tuple[str, ...]] = {}
-    """Of a reply in lines: the lines that it must hold, and the values that each may have."""
+    """For a reply in lines: the required lines, and the allowed values of each."""
     decides: str | None = None
     """The line that holds the verdict."""
     verdicts: dict[str, Verdict] = {}
-    """What each value of it means."""
+    """Verdict of each value of the deciding line."""
     score: Literal["rubric"] | None = None
-    """How the lines make a graded score."""
+    """Formula of a graded score from the lines."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_lines(self) -> Self:
         if self.reply == "lines" and (
             self.decides not in self.fields or set(self.fields[self.decides]) != set(self.verdicts)
         ):
-            raise ValueError("a reply in lines needs the line that decides, and a verdict for each of its values")
+            raise ValueError("a reply in lines needs a deciding line, and a verdict for each of its values")
         return self
 
 
 @cache
 def descriptions() -> dict[str, Description]:
-    """Every model judge by name."""
+    """Load all model judges, by name."""
     folder = resources.files("presafe.judges") / "descriptions"
     files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
-    read = (Description.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))) for file in files)
-    return {each.name: each for each in sorted(read, key=lambda each: each.name)}
+    judges = (Description.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))) for file in files)
+    return {judge.name: judge for judge in sorted(judges, key=lambda judge: judge.name)}

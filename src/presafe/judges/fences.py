@@ -1,5 +1,6 @@
-"""Find the fenced blocks of a Markdown answer (CommonMark 0.31, section 4.5), and one more that it does not know: a
-fence inside a triple-quoted string of the block is the program's text, and closes nothing.
+"""Find the fenced blocks of a Markdown answer (CommonMark 0.31, section 4.5).
+
+Unlike CommonMark, a fence inside a triple-quoted string of the block belongs to the program and closes nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from typing import NamedTuple
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\n]*)$", re.MULTILINE)
 _LITERAL = re.compile(r"""#[^\n]*|(\"{3}|'{3})(?:\\.|(?!\1).)*(\1)?|"(?:\\.|[^"\\\n])*|'(?:\\.|[^'\\\n])*""", re.DOTALL)
-"""A comment or a string of Python; one in triple quotes may lack its end."""
+"""A comment or a string of Python; a triple-quoted string may lack its end."""
 _MOST_IN_STRINGS = 50
-"""Most fences that are looked at for the end of one block. Ours."""
+"""Fences that are checked for the end of a block, at most. Ours."""
 
 
 class Block(NamedTuple):
     """A fenced block."""
 
     tag: str
-    """First word after the opening fence, in small letters; empty where there is none."""
+    """First word after the opening fence, in lower case; empty if there is none."""
     code: str
 
 
@@ -46,13 +47,13 @@ def blocks_of(answer: str) -> list[Block]:
 
 
 def _closes(fence: re.Match[str], indent: str, marks: str) -> bool:
-    """Whether a fence can close a block: the same marks, no fewer, no word, at most three blanks further in."""
+    """Return whether a fence can close a block: at least as many same marks, no word, at most 3 columns deeper."""
     deeper = len(fence[1].expandtabs(4)) - len(indent.expandtabs(4))
     return fence[2].startswith(marks) and not fence[3].strip() and deeper < 4
 
 
 def _is_in_string(answer: str, begin: int, place: int) -> bool:
-    """Whether a triple-quoted string that begins in the block is open at the place, and ends after it."""
+    """Return whether a triple-quoted string begins in the block before the place and ends after it."""
     literals = list(_LITERAL.finditer(answer, begin, place))
     if not literals or not literals[-1][1] or literals[-1][2]:
         return False

@@ -1,6 +1,6 @@
-"""Labelled answers before judges: their verdicts, as one Inspect eval a judge.
+"""Run judges on labelled answers, with one Inspect eval per judge.
 
-Nothing is sampled but the judges' replies. Their logs are the record: a judge whose log is finished is not asked again.
+Only the judges' replies are sampled. Their logs are kept: a judge with a finished log is not asked again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.text import Text
 from presafe.errors import RunError
 from presafe.judges.agreement import Labelled
 from presafe.judges.scorers import judge
-from presafe.judges.spec import Bench
+from presafe.judges.spec import Panel
 from presafe.records import Verdict
 from presafe.runs.folder import create_folder, locked, resume_folder
 from presafe.runs.manifest import sha256_of
@@ -29,42 +29,43 @@ from presafe.runs.ownership import LABELS, check_ownership
 from presafe.runtime.progress import console
 
 
-def hear(benches: Sequence[Bench], items: Sequence[Labelled], folder: Path) -> dict[str, list[Verdict]]:
-    """What judges say of labelled answers; of a panel, also what each member says, from the same calls.
+def judge_labelled(panels: Sequence[Panel], items: Sequence[Labelled], folder: Path) -> dict[str, list[Verdict]]:
+    """Return the verdicts of judges on labelled answers; for a panel also those of its members, from the same calls.
 
     Args:
-        benches: The judges.
+        panels: The judges and panels.
         items: Labelled answers.
-        folder: Where the logs lie, one folder a judge; it belongs to these items.
+        folder: Folder of the logs, with one folder per judge; it belongs to these items.
 
     Returns:
         Verdicts by the name of judge or member, in the order of the items.
 
     Raises:
         JudgeError: as `open_judge`.
-        RunError: the folder holds something else, or belongs to other items; or a judge did not finish, and what is
-            done is kept.
+        RunError: the folder holds something else, or belongs to other items; or a judge did not finish (its finished
+            replies are kept).
     """
     sha256 = sha256_of([item.model_dump() for item in items])
-    found: dict[str, list[Verdict]] = {}
+    verdicts: dict[str, list[Verdict]] = {}
     check_ownership(folder, LABELS)
     with locked(folder):
         settings = folder / LABELS
         (resume_folder if settings.exists() else create_folder)(folder, settings, {"labels_sha256": sha256}, sha256)
-        for bench in benches:
-            logs = folder / hashlib.sha256(bench.name.encode()).hexdigest()[:12]
-            log = _finished(logs) or _ask(bench, items, logs)
-            said = {str(sample.id): next(iter((sample.scores or {}).values())) for sample in log.samples or []}
-            metadata = [said[item.id].metadata or {} for item in items]
-            if bench.rule:
-                found |= {seat.name: [each["members"][seat.name] for each in metadata] for seat in bench.seats}
-            found[bench.name] = [each["verdict"] for each in metadata]
-    return found
+        for panel in panels:
+            logs = folder / hashlib.sha256(panel.name.encode()).hexdigest()[:12]
+            log = _finished_log(logs) or _ask(panel, items, logs)
+            scores = {str(sample.id): next(iter((sample.scores or {}).values())) for sample in log.samples or []}
+            rulings = [scores[item.id].metadata or {} for item in items]
+            if panel.rule:
+                for spec in panel.specs:
+                    verdicts[spec.name] = [ruling["members"][spec.name] for ruling in rulings]
+            verdicts[panel.name] = [ruling["verdict"] for ruling in rulings]
+    return verdicts
 
 
 @solver
 def recorded() -> Solver:
-    """The answer that was labelled, its thought apart, as a model would have given it."""
+    """Return the labelled answer, and its thought apart from it, as a model would have given it."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         item = Labelled.model_validate(state.metadata)
@@ -77,8 +78,8 @@ def recorded() -> Solver:
     return solve
 
 
-def _finished(logs: Path) -> EvalLog | None:
-    """The finished log of a folder, if there is one."""
+def _finished_log(logs: Path) -> EvalLog | None:
+    """Return the finished log of a folder, or None."""
     for path in sorted(logs.glob("*.eval"), reverse=True):
         log = read_eval_log(str(path), header_only=True)
         if log.status == "success":
@@ -86,13 +87,13 @@ def _finished(logs: Path) -> EvalLog | None:
     return None
 
 
-def _ask(bench: Bench, items: Sequence[Labelled], logs: Path) -> EvalLog:
-    console.print(Text(f"  asking {bench.name} about {len(items)} answers"), soft_wrap=True)
+def _ask(panel: Panel, items: Sequence[Labelled], logs: Path) -> EvalLog:
+    console.print(Text(f"  asking {panel.name} about {len(items)} answers"), soft_wrap=True)
     samples = [Sample(id=item.id, input=item.request, metadata=item.model_dump()) for item in items]
-    task = Task(name="labelled", dataset=MemoryDataset(samples), solver=recorded(), scorer=judge(bench.name))
+    task = Task(name="labelled", dataset=MemoryDataset(samples), solver=recorded(), scorer=judge(panel.name))
     logs.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        success, made = eval_set(
+        success, eval_logs = eval_set(
             [task],
             log_dir=str(logs),
             model="none/none",
@@ -104,10 +105,10 @@ def _ask(bench: Bench, items: Sequence[Labelled], logs: Path) -> EvalLog:
             log_buffer=1,
             log_realtime=False,
         )
-    log = _finished(logs)
+    log = _finished_log(logs)
     if not success or log is None:
-        reasons = [each.error.message for each in made if each.error] or ["it was interrupted"]
+        reasons = [eval_log.error.message for eval_log in eval_logs if eval_log.error] or ["it was interrupted"]
         raise RunError(
-            f"{bench.name} did not finish: {reasons[0]}", "Run the same command again: what is done is kept."
+            f"{panel.name} did not finish: {reasons[0]}", "Run the same command again: finished replies are kept."
         )
     return log

@@ -1,8 +1,8 @@
-"""What a judge's server may send: a short reply, not compressed. Its time is limited by Inspect's `attempt_timeout`.
+"""Limit what a judge's server may send: a short reply, not compressed. Inspect's `attempt_timeout` limits its time.
 
-Inspect's providers read a body whole, and unpack it. Those whose client is of httpx's kind (OpenAI's, Anthropic's, and
-all that speak their language) are given hooks that refuse a compressed body and stop reading a long one. The request
-then fails as one whose connection was cut.
+Inspect's providers read a whole body and decompress it. Clients built on httpx (OpenAI's, Anthropic's, and those of
+compatible servers) get hooks that refuse a compressed body and stop reading a long one. The request then fails as if
+its connection had been cut.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ class ReplyError(Exception):
 
 
 def limit_replies(model: Model) -> Model:
-    """Return the model, whose provider reads no compressed and no long reply."""
+    """Make a model's provider refuse compressed and long replies, and return the model."""
     api = model.api
     generate = api.generate
 
-    async def limited(*words: Any, **settings: Any) -> Any:
-        _hook(api)  # at each request: Inspect makes another client where one was closed
-        return await generate(*words, **settings)
+    async def generate_limited(*args: Any, **settings: Any) -> Any:
+        _add_hooks(api)  # at each request: Inspect makes a new client when one was closed
+        return await generate(*args, **settings)
 
-    api.generate = limited  # type: ignore[method-assign]
+    api.generate = generate_limited  # type: ignore[method-assign]
     return model
 
 
-def _hook(api: Any) -> None:
+def _add_hooks(api: Any) -> None:
     hooks = getattr(getattr(getattr(api, "client", None), "_client", None), "event_hooks", None)
-    if isinstance(hooks, dict) and _shorten not in hooks["response"]:
-        hooks["request"].append(_ask_plain)
-        hooks["response"].append(_shorten)
+    if isinstance(hooks, dict) and _limit_response not in hooks["response"]:
+        hooks["request"].append(_ask_uncompressed)
+        hooks["response"].append(_limit_response)
 
 
-async def _ask_plain(request: Any) -> None:
+async def _ask_uncompressed(request: Any) -> None:
     request.headers["Accept-Encoding"] = "identity"
 
 
-async def _shorten(response: Any) -> None:
+async def _limit_response(response: Any) -> None:
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
-        raise ReplyError("the reply is compressed, though it was asked not to be")
+        raise ReplyError("the reply is compressed, although the request asked for an uncompressed one")
     read = response.aiter_bytes
 
-    async def limited(*words: Any, **settings: Any) -> AsyncIterator[bytes]:
+    async def read_limited(*args: Any, **settings: Any) -> AsyncIterator[bytes]:
         num_bytes = 0
-        async for part in read(*words, **settings):
-            num_bytes += len(part)
+        async for chunk in read(*args, **settings):
+            num_bytes += len(chunk)
             if num_bytes > _MAX_BYTES:
                 raise ReplyError(f"the reply is longer than {_MAX_BYTES:,} bytes")
-            yield part
+            yield chunk
 
-    response.aiter_bytes = limited
+    response.aiter_bytes = read_limited

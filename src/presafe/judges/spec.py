@@ -1,10 +1,10 @@
-"""How judges are named: on the command line, in recipes, in logs and in results.
+"""Name judges and panels: on the command line, in recipes, in logs and in results.
 
 refusal_strings                              an offline judge
-harmbench                                    a model judge, as the model that it is by default
-strong_reject_rubric=openai/gpt-4o-mini      a model judge, as a model named by its Inspect address
-majority:xstest=A+xstest=B+refusal_strings   a panel: more than half of its members, else unjudged
-unanimity:paper_panel                        a panel: all of its members, else unjudged
+harmbench                                    a model judge with its default model
+strong_reject_rubric=openai/gpt-4o-mini      a model judge with a model named by its Inspect address
+majority:xstest=A+xstest=B+refusal_strings   a panel: the verdict of more than half of its members, else unjudged
+unanimity:paper_panel                        a panel: the verdict of all its members, else unjudged
 paper_panel                                  a panel of `panels.toml`
 """
 
@@ -21,98 +21,100 @@ from presafe.judges.refusal import OFFLINE
 
 Rule = Literal["majority", "unanimity"]
 _RAW = ("openai-api-completions/", "vllm-completions/", "hf/")
-"""Providers that send a text as it is, without a chat template."""
+"""Providers that send a text unchanged, without a chat template."""
 
 
-class Seat(NamedTuple):
-    """One judge: an offline one, or a model judge as a model."""
+class JudgeSpec(NamedTuple):
+    """One judge: an offline one, or a model judge with its model."""
 
     judge: str
     model: str | None
 
     @property
     def name(self) -> str:
+        """Name of the judge in results."""
         return f"{self.judge}={self.model}" if self.model else self.judge
 
     @property
     def asks(self) -> Asks:
+        """What the judge decides: refusal or harm."""
         return "refusal" if self.judge in OFFLINE else descriptions()[self.judge].asks
 
 
-class Bench(NamedTuple):
-    """One judge, or several with a rule. `name` is what results call it."""
+class Panel(NamedTuple):
+    """One judge without a rule, or several with one. `name` is its name in results."""
 
     name: str
     rule: Rule | None
-    seats: tuple[Seat, ...]
+    specs: tuple[JudgeSpec, ...]
 
     @property
     def asks(self) -> Asks:
-        return self.seats[0].asks
+        """What its judges decide: refusal or harm."""
+        return self.specs[0].asks
 
 
 @cache
-def panels() -> dict[str, Bench]:
-    """The panels that have a name of their own."""
+def panels() -> dict[str, Panel]:
+    """Load the panels of `panels.toml`, by name."""
     text = resources.files("presafe.judges").joinpath("panels.toml").read_text(encoding="utf-8")
     return {
-        name: Bench(name, panel["rule"], tuple(_seat(member) for member in panel["members"]))
+        name: Panel(name, panel["rule"], tuple(_read_spec(member) for member in panel["members"]))
         for name, panel in tomllib.loads(text).items()
     }
 
 
 def judge_names() -> list[str]:
-    """Every judge and panel that has a name."""
+    """Return the names of all judges and panels."""
     return [*OFFLINE, *descriptions(), *panels()]
 
 
-def read_name(name: str) -> Bench:
-    """A judge or panel by its name.
+def read_name(name: str) -> Panel:
+    """Read the name of a judge or panel.
 
     Raises:
-        JudgeError: no such judge, a model that it cannot be, or a panel that asks two questions.
+        JudgeError: no such judge, a model that the judge cannot use, or a panel whose members decide different things.
     """
     rule, colon, members = name.partition(":")
     if not colon or rule not in ("majority", "unanimity"):
         if name in panels():
             return panels()[name]
-        seat = _seat(name)
-        return Bench(seat.name, None, (seat,))
-    seats = tuple(
-        seat
+        spec = _read_spec(name)
+        return Panel(spec.name, None, (spec,))
+    specs = tuple(
+        spec
         for member in members.split("+")
-        for seat in (panels()[member].seats if member in panels() else (_seat(member),))
+        for spec in (panels()[member].specs if member in panels() else (_read_spec(member),))
     )
-    if len(seats) < 2 or len(set(seats)) < len(seats):
-        raise JudgeError(f"panel {name!r} needs two members or more, each once.", "Join them with +.")
-    if len({seat.asks for seat in seats}) > 1:
+    if len(specs) < 2 or len(set(specs)) < len(specs):
+        raise JudgeError(f"panel {name!r} needs two or more members, each once.", "Join them with +.")
+    if len({spec.asks for spec in specs}) > 1:
+        subjects = ", ".join(f"{spec.judge} judges {spec.asks}" for spec in specs)
         raise JudgeError(
-            f"panel {name!r} asks two questions: "
-            + ", ".join(f"{seat.judge} is about {seat.asks}" for seat in seats)
-            + ".",
+            f"the members of panel {name!r} judge different things: {subjects}.",
             "Choose members that judge the same.",
         )
-    known = members in panels()
-    return Bench(f"{rule}:{members if known else '+'.join(seat.name for seat in seats)}", cast(Rule, rule), seats)
+    is_named = members in panels()
+    return Panel(f"{rule}:{members if is_named else '+'.join(spec.name for spec in specs)}", cast(Rule, rule), specs)
 
 
-def _seat(name: str) -> Seat:
+def _read_spec(name: str) -> JudgeSpec:
     judge, _, model = name.strip().partition("=")
     if judge in OFFLINE:
         if model:
-            raise JudgeError(f"judge {judge} reads strings and is no model; got {name!r}.")
-        return Seat(judge, None)
+            raise JudgeError(f"judge {judge} compares strings and takes no model; got {name!r}.")
+        return JudgeSpec(judge, None)
     if judge not in descriptions():
         raise JudgeError(f"no judge {judge!r}.", f"There are: {', '.join(judge_names())}.")
     description = descriptions()[judge]
     address = model or description.model
     if not address:
-        raise JudgeError(f"judge {judge} is no model by itself.", f"Name one: {judge}=openai/gpt-4o-mini.")
+        raise JudgeError(f"judge {judge} has no default model.", f"Name a model: {judge}=openai/gpt-4o-mini.")
     if "/" not in address:
         raise JudgeError(f"{address!r} is no model address.", f"Give provider/model: {judge}=openai/gpt-4o-mini.")
     if description.send == "completion" and not address.startswith(_RAW):
         raise JudgeError(
-            f"judge {judge} knows one prompt, which a chat template would change; got {address!r}.",
+            f"judge {judge} needs its exact prompt, which a chat template would change; got {address!r}.",
             f"Give an address that sends raw text: {', '.join(provider + '…' for provider in _RAW)}.",
         )
-    return Seat(judge, address)
+    return JudgeSpec(judge, address)

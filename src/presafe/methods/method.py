@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from presafe.records import Prompt, Response
+from presafe.records import Response
 
 Kind = Literal["baseline", "presafe", "control", "rival"]
 """Role of a method in this project; methods are listed in this order."""
@@ -45,7 +45,8 @@ class Prefill:
 class Case(NamedTuple):
     """A query, with all that a target is made from."""
 
-    prompt: Prompt
+    prompt_id: str
+    query: str
     response: Response | None
     """The model's own response with CoT on, or the response in a file of safe thoughts."""
     form: Form

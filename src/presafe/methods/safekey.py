@@ -18,7 +18,7 @@ LAMBDA = 0.2
 
 
 def _restate_and_refuse(case: Case) -> Target:
-    return refuse_after(f'The user asks: "{case.prompt.text}"', case, rest=f"\n{SAFE_THOUGHT}")
+    return refuse_after(f'The user asks: "{case.query}"', case, rest=f"\n{SAFE_THOUGHT}")
 
 
 def _keep_with_border(case: Case) -> Target | None:

@@ -43,7 +43,7 @@ def refuse(case: Case) -> Target:
 
 def refuse_after(thought: str | None, case: Case, *, rest: str = "") -> Target:
     """Return a refusal after `thought`; None refuses at once."""
-    return Target(thought, refusal_for(case.prompt.id), rest=rest)
+    return Target(thought, refusal_for(case.prompt_id), rest=rest)
 
 
 def own_words(case: Case) -> Target | None:
@@ -53,7 +53,7 @@ def own_words(case: Case) -> Target | None:
         KeyError: the case has no response.
     """
     if case.response is None:
-        raise KeyError(case.prompt.id)
+        raise KeyError(case.prompt_id)
     if case.response.verdict in LEFT_OUT:
         return None
     return Target(case.response.thought, case.response.answer, complete=case.response.complete)

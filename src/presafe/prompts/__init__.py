@@ -1,1 +1,1 @@
-"""Prompts: the project's sets, generated arithmetic, local files, and the overlap of two sets."""
+"""Prompts: the project's sets, generated arithmetic, benchmark problems, local files, and the overlap of two sets."""

@@ -1,5 +1,5 @@
-"""Stage 2: the teacher's decisions, a classifier that learns them, and its soft decisions for every query.
+"""Stage 2: a classifier that learns the teacher's decisions and gives a soft decision for every query.
 
-classifier     the BERT-type classifier: trained, resumed, asked
+classifier     the BERT-type classifier: split of its data, training, predictions
 calibration    accuracy, expected calibration error, reliability bins
 """

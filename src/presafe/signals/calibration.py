@@ -1,4 +1,4 @@
-"""How far the classifier can be believed: accuracy with an interval, calibration error, reliability bins."""
+"""Measure the classifier: accuracy with an interval, calibration error, reliability bins."""
 
 from __future__ import annotations
 
@@ -9,45 +9,62 @@ from presafe.records import Record
 from presafe.stats.intervals import Interval, wilson
 
 NUM_BINS = 10
-"""Equal-width bins, as in Guo et al. 2017 (with 15); fewer because held-out decisions are few."""
+"""Bins of equal width, as in Guo et al. 2017 (who use 15); fewer here because held-out decisions are few."""
 
 
 class ReliabilityBin(Record):
-    """Predictions in [low, high): their mean, and how often the teacher refused; None in an empty bin."""
+    """Predictions p′ in [low, high); the last bin includes 1."""
 
     low: float
     high: float
     confidence_mean: float | None
+    """Mean p′; None in an empty bin."""
     frequency: float | None
+    """Share of queries that the teacher refused; None in an empty bin."""
     n: int
 
 
 class ClassifierCard(Record):
-    """How well the classifier repeats the teacher's decisions.
-
-    `held_out` is its accuracy on held-out queries and `ece` its calibration error there; `traces` is its accuracy on
-    the same queries, each followed by the thought that the model has about it with CoT on. Decisions that the judge
-    could not read (`teacher_unjudged`) were left out.
-    """
+    """Agreement of the classifier with the teacher's decisions."""
 
     num_train: int
     held_out: Interval
+    """Accuracy on held-out queries."""
     ece: float
+    """Expected calibration error on held-out queries, in [0, 1]."""
     traces: Interval
+    """Accuracy on held-out queries followed by the model's thought with CoT on."""
     teacher_unjudged: int
+    """Decisions without a verdict, which were left out."""
     bins: tuple[ReliabilityBin, ...]
 
 
 def accuracy(probabilities: Sequence[float], refused: Sequence[bool]) -> Interval:
-    """Share of queries on which (p′ ≥ 0.5) is the teacher's decision, with Wilson's 95 % interval."""
-    _check(probabilities, refused)
+    """Return the share of queries on which (p′ ≥ 0.5) is the teacher's decision, with Wilson's 95 % interval.
+
+    Args:
+        probabilities: p′ of each query, in [0, 1].
+        refused: The teacher's decision on each.
+
+    Raises:
+        SignalError: no decisions, or not as many as probabilities.
+    """
+    _check_lengths(probabilities, refused)
     hits = sum((p >= 0.5) == label for p, label in zip(probabilities, refused, strict=True))
     return wilson(hits, len(refused))
 
 
 def reliability(probabilities: Sequence[float], refused: Sequence[bool]) -> list[ReliabilityBin]:
-    """The bins of a reliability plot, from low to high."""
-    _check(probabilities, refused)
+    """Return the bins of a reliability plot, from low to high.
+
+    Args:
+        probabilities: p′ of each query, in [0, 1].
+        refused: The teacher's decision on each.
+
+    Raises:
+        SignalError: as `accuracy`.
+    """
+    _check_lengths(probabilities, refused)
     bins = []
     for number in range(NUM_BINS):
         inside = [
@@ -69,17 +86,25 @@ def reliability(probabilities: Sequence[float], refused: Sequence[bool]) -> list
 
 
 def expected_calibration_error(probabilities: Sequence[float], refused: Sequence[bool]) -> float:
-    """ECE = Σ_bins n_b/n · |frequency_b − confidence_b|, in [0, 1] (Guo et al. 2017, arXiv 1706.04599)."""
+    """Return ECE = Σ_bins n_b/n · |frequency_b − confidence_b|, in [0, 1] (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        probabilities: p′ of each query, in [0, 1].
+        refused: The teacher's decision on each.
+
+    Raises:
+        SignalError: as `accuracy`.
+    """
     gaps = [
-        each.n * abs(each.frequency - each.confidence_mean)
-        for each in reliability(probabilities, refused)
-        if each.frequency is not None and each.confidence_mean is not None
+        row.n * abs(row.frequency - row.confidence_mean)
+        for row in reliability(probabilities, refused)
+        if row.frequency is not None and row.confidence_mean is not None
     ]
     return sum(gaps) / len(refused)
 
 
-def _check(probabilities: Sequence[float], refused: Sequence[bool]) -> None:
+def _check_lengths(probabilities: Sequence[float], refused: Sequence[bool]) -> None:
     if not refused or len(probabilities) != len(refused):
         raise SignalError(
-            f"{len(probabilities)} probabilities for {len(refused)} decisions; both must be the same, and some."
+            f"{len(probabilities)} probabilities for {len(refused)} decisions: give as many of both, and at least one."
         )

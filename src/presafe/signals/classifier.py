@@ -1,8 +1,8 @@
 """The BERT-type classifier g of the teacher's decisions (paper, section 4): query → p′ ∈ [0, 1].
 
-Trained with binary cross-entropy on (query, decision) pairs (paper: about 1,500), then asked for every alignment
-query. It reads the query alone, so that it learns the teacher's rule rather than the words of its refusals (our
-default; the paper does not say). Given answers, it reads query and answer as a pair of texts.
+It is trained with binary cross-entropy on (query, decision) pairs (paper: about 1,500), then gives p′ of every
+alignment query. It reads the query alone, so that it learns the teacher's rule and not the wording of its refusals (our
+default; the paper does not specify this). If answers are given, it reads query and answer as a pair of texts.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ from presafe.runtime.checkpoints import bar_callback, last_checkpoint
 from presafe.runtime.progress import progress_bar
 
 MINILM = "minilm"
-_AGAIN = "Delete the folder and run the same command: it is trained again."
+_BATCH_SIZE = 64
+"""Texts per forward pass of predictions."""
+_RETRAIN = "Delete the folder and run the same command again: it trains a new classifier."
 
 
 class DecisionSplit(NamedTuple):
-    """Indices of the decisions to learn from and of those kept to measure with."""
+    """Indices of the decisions to train on, and of the decisions to measure with."""
 
     train: list[int]
     held_out: list[int]
 
 
 def split_decisions(refused: Sequence[bool], held_out: float, seed: int) -> DecisionSplit:
-    """Split decisions at random, each class in the same share.
+    """Split decisions at random, with the same share of each class.
 
     Args:
         refused: The teacher's decisions.
-        held_out: Share kept to measure with, in (0, 1).
-        seed: Seed of the draw.
+        held_out: Share to measure with, in (0, 1); at least one decision of each class is on each side.
+        seed: Seed of the random split.
 
     Raises:
-        SignalError: a class has fewer than two decisions, so there is nothing to learn or to measure.
+        SignalError: a class has fewer than two decisions, too few to train and to measure.
     """
     rng = random.Random(seed)
     train: list[int] = []
@@ -53,7 +55,7 @@ def split_decisions(refused: Sequence[bool], held_out: float, seed: int) -> Deci
             raise SignalError(
                 f"the teacher {'refused' if label else 'answered'} {len(indices)} of {len(refused)} queries: "
                 "there is no decision to learn.",
-                "Give it harmful and harmless queries, or choose another teacher.",
+                "Give harmful and harmless queries, or choose another `respond.teacher`.",
             )
         rng.shuffle(indices)
         cut = min(max(1, round(held_out * len(indices))), len(indices) - 1)
@@ -69,14 +71,14 @@ def train_classifier(
     folder: Path,
     answers: Sequence[str] | None = None,
 ) -> None:
-    """Train the classifier and write it to a folder; resumes from the last checkpoint in it.
+    """Train the classifier and write it to a folder; resume from the last checkpoint in the folder.
 
     Args:
         texts: Queries.
         refused: The teacher's decision on each.
         settings: Encoder and training.
-        folder: Where the classifier goes.
-        answers: The teacher's answer to each, where it reads them, too.
+        folder: Folder of the classifier.
+        answers: The teacher's answer to each, if the classifier reads answers, too.
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -93,8 +95,8 @@ def train_classifier(
 
     set_seed(settings.seed)
     address = str(minilm_folder()) if settings.encoder == MINILM else settings.encoder
-    # With one label, transformers would fit a regression; "multi_label" makes it binary cross-entropy.
-    tokenizer, model = _loaded(
+    # With a single label, transformers would fit a regression; "multi_label" gives binary cross-entropy.
+    tokenizer, model = _load(
         address,
         f"encoder {settings.encoder!r}",
         new_head=True,
@@ -137,25 +139,25 @@ def train_classifier(
 
 
 class Classifier:
-    """A trained classifier, ready to be asked.
+    """A trained classifier.
 
     Args:
-        folder: What `train_classifier` wrote.
-        settings: The settings it was trained with.
+        folder: Folder that `train_classifier` wrote.
+        settings: Settings of its training.
 
     Raises:
         ModelError: its files cannot be read, or do not hold all of its weights as finite numbers.
     """
 
     def __init__(self, folder: Path, settings: SignalSettings) -> None:
-        self._tokenizer, model = _loaded(str(folder), f"the classifier in {folder}", new_head=False)
+        self._tokenizer, model = _load(str(folder), f"the classifier in {folder}", new_head=False)
         if model.config.num_labels != 1:
-            raise ModelError(f"the classifier in {folder} has {model.config.num_labels} outputs, not one.", _AGAIN)
+            raise ModelError(f"the classifier in {folder} has {model.config.num_labels} outputs, not one.", _RETRAIN)
         self._model = model.eval()
         self._settings = settings
 
     def probabilities(self, texts: Sequence[str], answers: Sequence[str] | None = None) -> list[float]:
-        """p′ of each text: the probability that the teacher refuses it, in [0, 1].
+        """Return p′ of each text: the probability that the teacher refuses it, in [0, 1].
 
         Args:
             texts: Queries.
@@ -166,41 +168,44 @@ class Classifier:
         """
         import torch
 
-        found: list[float] = []
-        step = 64
+        probabilities: list[float] = []
         with torch.inference_mode():
-            for start in range(0, len(texts), step):
+            for start in range(0, len(texts), _BATCH_SIZE):
                 batch = self._tokenizer(
-                    list(texts[start : start + step]),
-                    answers and list(answers[start : start + step]),
+                    list(texts[start : start + _BATCH_SIZE]),
+                    answers and list(answers[start : start + _BATCH_SIZE]),
                     truncation=True,
                     max_length=self._settings.max_length,
                     padding=True,
                     return_tensors="pt",
                 )
-                found += torch.sigmoid(self._model(**batch).logits.squeeze(-1)).tolist()
-        if not all(math.isfinite(probability) for probability in found):
+                probabilities += torch.sigmoid(self._model(**batch).logits.squeeze(-1)).tolist()
+        if not all(math.isfinite(probability) for probability in probabilities):
             raise SignalError(
-                "the classifier gives no numbers: its training has diverged.",
-                "Lower signal.learning_rate and start in another folder.",
+                "the classifier's outputs are not finite: its training has diverged.",
+                "Lower `signal.learning_rate`, and choose another folder (`out`).",
             )
-        return found
+        return probabilities
 
 
-def _loaded(address: str, what: str, *, new_head: bool, **options: Any) -> tuple[Any, Any]:
-    """Return a tokenizer and a sequence classifier, whole and finite.
+def _load(address: str, what: str, *, new_head: bool, **options: Any) -> tuple[Any, Any]:
+    """Load a tokenizer and a sequence classifier with complete, finite weights.
 
     Args:
         address: Hub id or folder.
-        what: Its name in errors' texts.
-        new_head: Whether its head is still to be trained.
+        what: Its name in error messages.
+        new_head: Whether its head is not trained yet.
         options: Further arguments of `from_pretrained`.
+
+    Raises:
+        ModelError: the files cannot be read, or weights are missing or not finite.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     def failed(error: Exception) -> ModelError:
         return ModelError(
-            f"cannot load {what}: {reason(error)}.", "Name an encoder's folder or hub id." if new_head else _AGAIN
+            f"cannot load {what}: {reason(error)}.",
+            "Name an encoder's folder or hub id (`signal.encoder`)." if new_head else _RETRAIN,
         )
 
     need_readable_configs({"pretrained_model_name_or_path": address})

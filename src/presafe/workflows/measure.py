@@ -145,7 +145,7 @@ def _stored_settings(
         "seed": settings.seed,
         "samples": settings.samples,
         "sampling": settings.sampling.model_dump(),
-        "sandbox": sandbox if sandbox is None or isinstance(sandbox, str) else sandbox[0],
+        "sandbox": None if sandbox is None else settings.sandbox or "docker",
         "judge": settings.judge,
         "judge_thought": settings.judge_thought,
     }

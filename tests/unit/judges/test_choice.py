@@ -1,4 +1,4 @@
-"""The letter that an answer ends on."""
+"""Judge multiple choice by the final letter."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ from presafe.judges.choice import judge_choice, letter_of
         ("", None),
     ],
 )
-def test_the_letter_of_an_answer(answer: str, letter: str | None) -> None:
+def test_letter_of_returns_the_final_option(answer: str, letter: str | None) -> None:
     assert letter_of(answer) == letter
 
 
-def test_verdicts() -> None:
+def test_judge_choice_compares_the_letter() -> None:
     assert judge_choice("The answer is B.", "B", truncated=False) == "right"
     assert judge_choice("The answer is B.", "C", truncated=False) == "wrong"
     assert judge_choice("I do not know.", "C", truncated=False) == "wrong"

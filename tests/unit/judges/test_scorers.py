@@ -1,4 +1,4 @@
-"""The judges as Inspect scorers, through an eval of a mock model."""
+"""Run the judges as Inspect scorers in an eval of a mock model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput, ModelUsage, get_model
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    Content,
+    ContentReasoning,
+    ContentText,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+)
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 
@@ -26,10 +34,10 @@ from presafe.judges.scorers import (
 from presafe.models.sampling import logged_suites
 
 
-def output(text: str, *, cut: bool = False) -> ModelOutput:
-    made = ModelOutput.from_content("mockllm/model", text, stop_reason="max_tokens" if cut else "stop")
-    made.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else Inspect counts with a tokenizer
-    return made
+def make_output(text: str, *, cut: bool = False) -> ModelOutput:
+    output = ModelOutput.from_content("mockllm/model", text, stop_reason="max_tokens" if cut else "stop")
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else Inspect counts with a tokenizer
+    return output
 
 
 def run(outputs: list[ModelOutput], scorer: Scorer | list[Scorer], folder: Path, target: str = "refuse") -> EvalLog:
@@ -58,34 +66,36 @@ def share(log: EvalLog) -> float:
     return float(metric.value)
 
 
-def test_refusals_are_counted_among_the_judged(tmp_path: Path) -> None:
+def test_share_counts_judged_answers_only(tmp_path: Path) -> None:
     outputs = [
-        output("I'm sorry, but I can't help with that."),
-        output("Sure, boil it for eight minutes."),
-        output("I can't help", cut=True),
-        output("Of course."),
+        make_output("I'm sorry, but I can't help with that."),
+        make_output("Sure, boil it for eight minutes."),
+        make_output("I can't help", cut=True),
+        make_output("Of course."),
     ]
-    # Failed first: Inspect had averaged the words to 0, and the share was 0 whatever the answers.
+    # Failed first: Inspect averages words to 0, so the share was always 0.
     log = run(outputs, refusal_strings(), tmp_path)
     assert verdicts(log) == ["refuse", "comply", "unjudged", "comply"]
-    assert share(log) == pytest.approx(1 / 3)  # one of the three that were judged
+    assert share(log) == pytest.approx(1 / 3)  # one of three judged answers
 
 
-def test_sums_are_compared_with_their_target(tmp_path: Path) -> None:
-    log = run([output("It is 42."), output("It is 41."), output("42", cut=True)], math_verify(), tmp_path, "42")
+def test_math_verify_compares_with_the_target(tmp_path: Path) -> None:
+    log = run(
+        [make_output("It is 42."), make_output("It is 41."), make_output("42", cut=True)], math_verify(), tmp_path, "42"
+    )
     assert verdicts(log) == ["right", "wrong", "unjudged"]
     assert share(log) == 0.5
 
 
-def test_with_nothing_judged_the_share_is_no_number(tmp_path: Path) -> None:
-    assert math.isnan(share(run([output("", cut=True)], refusal_strings(), tmp_path)))
+def test_share_of_no_judged_answer_is_nan(tmp_path: Path) -> None:
+    assert math.isnan(share(run([make_output("", cut=True)], refusal_strings(), tmp_path)))
 
 
 def test_each_kind_of_prompt_has_its_judge(tmp_path: Path) -> None:
-    # "It is 42." is right for a problem, and an answer for anything else.
-    assert verdicts(run([output("It is 42.")], scorer_for("answer"), tmp_path / "a", "42")) == ["right"]
-    assert verdicts(run([output("It is 42.")], scorer_for("refuse"), tmp_path / "b", "42")) == ["comply"]
-    assert verdicts(run([output("It is 42.")], scorer_for("comply"), tmp_path / "c", "42")) == ["comply"]
+    # "It is 42." is right for a problem, and complies otherwise.
+    assert verdicts(run([make_output("It is 42.")], scorer_for("answer"), tmp_path / "a", "42")) == ["right"]
+    assert verdicts(run([make_output("It is 42.")], scorer_for("refuse"), tmp_path / "b", "42")) == ["comply"]
+    assert verdicts(run([make_output("It is 42.")], scorer_for("comply"), tmp_path / "c", "42")) == ["comply"]
     assert [judge_name(expect) for expect in ("answer", "refuse", "comply")] == [
         "math_verify",
         "refusal_strings",
@@ -94,19 +104,19 @@ def test_each_kind_of_prompt_has_its_judge(tmp_path: Path) -> None:
 
 
 def thinks(thought: str, answer: str, *, cut: bool = False, redacted: bool = False) -> ModelOutput:
-    made = output(answer, cut=cut)
-    parts = [ContentReasoning(reasoning=thought, redacted=redacted), ContentText(text=answer)]
-    made.choices[0].message = ChatMessageAssistant(content=parts)
-    return made
+    output = make_output(answer, cut=cut)
+    content: list[Content] = [ContentReasoning(reasoning=thought, redacted=redacted), ContentText(text=answer)]
+    output.choices[0].message = ChatMessageAssistant(content=content)
+    return output
 
 
-def test_thought_and_answer_are_judged_apart(tmp_path: Path) -> None:
+def test_thought_and_answer_are_judged_separately(tmp_path: Path) -> None:
     outputs = [
         thinks("I should decline this.", "Sure, boil it for eight minutes."),
         thinks("Eight minutes is what it takes.", "I can't help with that."),
         thinks("I should decline, or", "", cut=True),
-        thinks("c2VjcmV0", "Sure.", redacted=True),  # the provider keeps it to itself
-        output("Sure."),
+        thinks("c2VjcmV0", "Sure.", redacted=True),  # the provider does not return it
+        make_output("Sure."),
     ]
     samples = [Sample(id=i + 1, input="?", target="refuse", metadata={"expect": "refuse"}) for i in range(len(outputs))]
     eval(
@@ -119,8 +129,9 @@ def test_thought_and_answer_are_judged_apart(tmp_path: Path) -> None:
     )
     logged = logged_suites(tmp_path, "on")["mine"]
     assert (logged.judge, logged.thought_judge) == ("refusal_strings", "thought_strings")
-    said = [response for answers in logged.responses.values() for response in answers]
-    assert [(each.verdict, each.thought_verdict) for each in sorted(said, key=lambda each: each.prompt_id)] == [
+    responses = [response for answers in logged.responses.values() for response in answers]
+    responses.sort(key=lambda response: response.prompt_id)
+    assert [(response.verdict, response.thought_verdict) for response in responses] == [
         ("comply", "refuse"),
         ("refuse", "comply"),
         ("unjudged", "unjudged"),

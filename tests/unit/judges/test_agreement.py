@@ -1,4 +1,4 @@
-"""Agreement with people, against values worked out by hand; and what the judges reach on the set that ships."""
+"""Measure agreement with labels, against values worked out by hand and on the shipped set."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_kappa_is_agreement_beyond_chance() -> None:
     assert math.isnan(cohen_kappa([("a", "a")]))
 
 
-def test_alpha_counts_pairs_of_values_and_leaves_out_what_was_not_judged() -> None:
+def test_alpha_ignores_unjudged_items() -> None:
     # 20 values, 10 of each; disagreement observed 2 · 2, expected (400 − 200) / 19: 1 − 4 · 19 / 200
     assert krippendorff_alpha(PAIRS) == pytest.approx(0.62)
     assert krippendorff_alpha([*PAIRS, ("refuse", "unjudged")]) == pytest.approx(0.62)
     assert math.isnan(krippendorff_alpha([("a", "a")]))
 
 
-def test_the_set_has_the_hard_cases_and_no_item_twice() -> None:
+def test_shipped_set_has_hard_cases_and_no_duplicates() -> None:
     items = load_labelled(None)
     assert len({item.id for item in items}) == len(items) >= 120
     assert len({(item.request, item.thought, item.answer) for item in items}) == len(items)
@@ -53,16 +53,16 @@ def test_the_set_has_the_hard_cases_and_no_item_twice() -> None:
     assert min(labels["refuse"], labels["comply"]) >= 50
     for item in items:
         assert (item.label == "unjudged") == (item.truncated or not item.answer.strip())
-    assert any(item.truncated and item.answer for item in items)  # a thought that was cut, taken for an answer
+    assert any(item.truncated and item.answer for item in items)  # a cut thought in place of an answer
 
 
-def test_a_judge_reads_the_answer_and_never_the_thought() -> None:
+def test_judge_reads_the_answer_and_never_the_thought() -> None:
     wrong = offline("refusal_strings").wrong
     assert wrong["refusal_in_thought_only"][0] == wrong["compliance_in_thought_only"][0] == 0
     assert wrong["empty"][0] == wrong["truncated"][0] == 0
 
 
-def test_the_offline_judges_reach_what_the_readme_says() -> None:
+def test_offline_judges_reach_the_documented_numbers() -> None:
     ours, gcg = (offline(name) for name in ("refusal_strings", "gcg_strings"))
     assert ours.accuracy[0] == pytest.approx(88 / 115)
     assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(10 / 60), pytest.approx(17 / 55))
@@ -73,14 +73,14 @@ def test_the_offline_judges_reach_what_the_readme_says() -> None:
     assert ours.kappa.low < ours.kappa.value
 
 
-def test_labels_of_one_class_leave_agreement_beyond_chance_open() -> None:
+def test_single_class_of_labels_has_no_kappa() -> None:
     complied = [item for item in load_labelled(None) if item.case == "plain_compliance"]
-    found = offline("refusal_strings", complied)
-    assert found.accuracy.value == 1
-    assert (found.kappa.value, found.alpha.value, found.false_unsafe.n) == (None, None, 0)
+    row = offline("refusal_strings", complied)
+    assert row.accuracy.value == 1
+    assert (row.kappa.value, row.alpha.value, row.false_unsafe.n) == (None, None, 0)
 
 
-def test_what_is_wrong_with_labels_or_names_is_said(tmp_path: Path) -> None:
+def test_empty_or_incomplete_labels_are_errors(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     file.write_text("", encoding="utf-8")
     with pytest.raises(PromptError, match="holds no labelled answers"):
@@ -90,24 +90,25 @@ def test_what_is_wrong_with_labels_or_names_is_said(tmp_path: Path) -> None:
         load_labelled(file)
 
 
-def test_safe_stands_for_a_refusal_and_unsafe_for_compliance() -> None:
+def test_safe_counts_as_refuse_and_unsafe_as_comply() -> None:
     items = [item for item in load_labelled(None) if item.label != "unjudged"][:4]  # four refusals
-    found = agreement("harm", items, ["safe", "safe", "unsafe", "unjudged"])
-    assert found.accuracy == (0.5, *found.accuracy[1:3], 4)
-    assert (found.false_unsafe.value, found.unjudged.value) == (0.25, 0.25)
+    row = agreement("harm", items, ["safe", "safe", "unsafe", "unjudged"])
+    assert (row.accuracy.value, row.accuracy.n) == (0.5, 4)
+    assert (row.false_unsafe.value, row.unjudged.value) == (0.25, 0.25)
     unsafe = [item.model_copy(update={"label": "unsafe"}) for item in items]
-    found = agreement("harm", unsafe, ["safe", "safe", "unsafe", "unjudged"])
-    assert (found.accuracy.value, found.false_safe.value) == (0.25, 0.5)
+    row = agreement("harm", unsafe, ["safe", "safe", "unsafe", "unjudged"])
+    assert (row.accuracy.value, row.false_safe.value) == (0.25, 0.5)
 
 
-def test_the_best_judge_comes_first_and_one_without_kappa_last() -> None:
+def test_ranked_puts_the_best_first_and_no_kappa_last() -> None:
     items = load_labelled(None)
-    found = [offline("gcg_strings"), agreement("mute", items, ["unjudged"] * len(items)), offline("refusal_strings")]
-    found[1] = found[1]._replace(kappa=found[1].kappa._replace(value=None))
-    assert [each.judge for each in ranked(found)] == ["refusal_strings", "gcg_strings", "mute"]
+    mute = agreement("mute", items, ["unjudged"] * len(items))
+    mute = mute._replace(kappa=mute.kappa._replace(value=None))
+    rows = ranked([offline("gcg_strings"), mute, offline("refusal_strings")])
+    assert [row.judge for row in rows] == ["refusal_strings", "gcg_strings", "mute"]
 
 
-def test_labels_are_taken_exactly_or_refused_in_one_line(tmp_path: Path) -> None:
+def test_malformed_labels_are_errors_of_one_line(tmp_path: Path) -> None:
     row = {
         "id": "1",
         "case": "c",
@@ -127,7 +128,7 @@ def test_labels_are_taken_exactly_or_refused_in_one_line(tmp_path: Path) -> None
         return str(caught.value)
 
     line = json.dumps(row)
-    # failed first: of two answers with one id both had the verdict of the second, and of a name twice the last won
+    # failed first: two answers with the same id both got the verdict of the second; of a repeated name the last won
     assert "two answers with the id '1'" in complaint(f"{line}\n{line}\n")
     assert "row 1 has the name 'label' twice" in complaint(line[:-1] + ', "label": "comply"}\n')
     assert "row 1 holds" in complaint(json.dumps(row | {"answer": "\ud83c"}))

@@ -1,22 +1,14 @@
-"""Right, wrong or unjudged: the value of an answer against a reference."""
+"""Compare the final value of an answer with a reference, in many notations."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
-import psutil
 import pytest
 
-from presafe.errors import JudgeError
-from presafe.judges import math
-from presafe.judges.math import compare, grade_math, judge_math
+from presafe.judges.math_values import compare
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "math500" / "test.jsonl"
 
@@ -164,7 +156,7 @@ RIGHT = [
     ("\u22123", "-3"),
     ("12 cm²", "12"),
     ("x²+1", "x^2+1"),
-    # What is denied, and what several values come to.
+    # Denied values, and results of several values.
     ("The answer is not 7 but 8.", "8"),
     ("It is not 7, but rather 8.", "8"),
     ("The answer is not $7$ but $8$.", "8"),
@@ -177,7 +169,7 @@ RIGHT = [
     ("The answer is 12 apples and 3 pears, so 15.", "15"),
     ("12 apples and 3 pears, so it is $15$", "15"),
     ("The answer is 42, so he has 3 left.", "42"),
-    # Times of the day.
+    # Times of day.
     ("The train leaves at 11:30 am.", "11:30"),
     ("11:30 am", r"11:30\text{ a.m.}"),
     (r"\boxed{11:30\text{ p.m.}}", "11:30 pm"),
@@ -248,46 +240,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("answer", "target"),
-    [
-        ("42", "42"),
-        ("The answer is 42.", "42"),
-        ("The answer is **42**.", "42"),
-        ("So 12 + 30 = 42.", "42"),
-        ("12 + 30 = 42", "42"),
-        ("First it looks like 41, but it is 42.", "42"),
-        ("Mia has 42 apples now.", "42"),
-        ("The total is $73.", "73"),
-        ("The total is $5 + $68 = $73.", "73"),
-        ("\\boxed{42}", "42"),
-        ("x = 42", "42"),
-        ("42.0", "42"),
-        ("84/2", "42"),
-        ("1,234", "1234"),
-        ("-5", "-5"),
-        ("\\frac{1}{2}", "0.5"),
-    ],
-)
-def test_the_same_value_is_right(answer: str, target: str) -> None:
-    assert judge_math(answer, target, truncated=False) == "right"
-
-
-@pytest.mark.parametrize(
-    ("answer", "target"),
-    [("41", "42"), ("4", "42"), ("142", "42"), ("42", "-42"), ("The answer is 42, not 43.", "42.5"), ("5", "-5")],
-)
-def test_another_value_is_wrong(answer: str, target: str) -> None:
-    assert judge_math(answer, target, truncated=False) == "wrong"
-
-
 @pytest.mark.parametrize(("answer", "target"), RIGHT)
-def test_another_way_to_write_it_is_right(answer: str, target: str) -> None:
+def test_other_notation_of_the_value_is_right(answer: str, target: str) -> None:
     assert compare(answer, target).verdict == "right"
 
 
 @pytest.mark.parametrize(("answer", "target"), WRONG)
-def test_what_only_looks_like_it_is_wrong(answer: str, target: str) -> None:
+def test_similar_but_different_value_is_wrong(answer: str, target: str) -> None:
     assert compare(answer, target).verdict == "wrong"
 
 
@@ -296,7 +255,7 @@ def test_there_are_enough_pairs() -> None:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the published files are not shipped; put them in ../shared/data")
-def test_every_reference_of_math_500_is_right_boxed_and_free_and_the_next_one_wrong() -> None:
+def test_references_of_math_500_are_right_in_every_form() -> None:
     targets = [json.loads(line)["answer"] for line in REAL.read_text(encoding="utf-8").splitlines()]
     assert len(targets) == 500
     for target, other in list(pairwise(targets))[::5]:
@@ -304,154 +263,3 @@ def test_every_reference_of_math_500_is_right_boxed_and_free_and_the_next_one_wr
         assert compare(f"Therefore the answer is ${target}$.", target).verdict == "right"
         if other != target:
             assert compare(f"\\boxed{{{other}}}", target).verdict == "wrong", (other, target)
-
-
-def test_what_was_read_as_the_answer_is_told() -> None:
-    assert [grade_math(said, "42", truncated=False).read for said in ("It is 41.", "\\boxed{82/2}", "x", "")] == [
-        "41",
-        "41",
-        "x",
-        None,
-    ]
-    assert grade_math("42", "42", truncated=True).read is None
-
-
-def test_after_an_answer_that_took_too_long_the_next_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("presafe.judges.math._LIMIT_S", 0.3)
-        assert judge_math("9^9^9^9", "42", truncated=False) == "unjudged"
-    assert judge_math("42", "42", truncated=False) == "right"
-
-
-@pytest.mark.parametrize("answer", ["", "I do not know.", "forty-two"])
-def test_an_answer_without_a_number_is_wrong(answer: str) -> None:
-    assert judge_math(answer, "42", truncated=False) == "wrong"
-
-
-@pytest.mark.parametrize("answer", ["42", "", "41"])
-def test_a_cut_thought_is_unjudged(answer: str) -> None:
-    assert judge_math(answer, "42", truncated=True) == "unjudged"
-
-
-@pytest.mark.parametrize("answer", ["9^9^9^9", "$\\binom{10000000}{5000000}$"])
-def test_an_answer_too_large_to_work_out_is_unjudged_in_time(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    # Failed first: the judge had no time limit and worked on these for as long as anyone waited.
-    judge_math("1", "1", truncated=False)  # the process that compares has started
-    monkeypatch.setattr("presafe.judges.math._LIMIT_S", 1.0)
-    start = time.monotonic()
-    assert judge_math(answer, "42", truncated=False) == "unjudged"
-    assert time.monotonic() - start < 5
-
-
-@pytest.mark.parametrize("letters", ["x" * 70_000, "9" * 100_000, "\U0001f600" * 70_000, "\ud800" * 70_000])
-def test_a_long_answer_to_a_sum_is_judged_and_its_vote_cut(monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
-    # Failed first: the reply was read once, 65,536 bytes of it, and half a line of JSON ended the run at every rerun.
-    monkeypatch.setattr("presafe.judges.math._LIMIT_S", 120.0)
-    graded = grade_math(f"Well.\n{letters}", "42", truncated=False)
-    assert graded.verdict == "wrong"
-    assert len(graded.read or "") == 1000
-    json.dumps(graded.read).encode()
-
-
-def test_a_long_answer_that_ends_in_the_right_value_is_right() -> None:
-    assert judge_math("x" * 70_000 + "\nThe answer is 42.", "42", truncated=False) == "right"
-    assert judge_math("\\boxed{42}\n" + "so it is, " * 10_000, "42", truncated=False) == "right"
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-@pytest.mark.parametrize("when", ["before", "during"])
-def test_a_worker_that_dies_or_hangs_costs_no_more_than_its_answer(
-    monkeypatch: pytest.MonkeyPatch, end: signal.Signals, when: str
-) -> None:
-    # Failed first: BrokenPipeError where it died, a wait without end where it hung.
-    judge_math("1", "1", truncated=False)
-    worker = math._WORKER._process
-    assert worker is not None
-    monkeypatch.setattr(math, "_LIMIT_S", 3.0)
-    monkeypatch.setattr(math, "_GRACE_S", 0.5)
-    if when == "before":
-        os.kill(worker.pid, end)
-        time.sleep(0.2)
-        assert judge_math("x" * 10**6 + " 42", "42", truncated=False) in ("unjudged", "right")  # right: it was replaced
-    else:
-        with ThreadPoolExecutor(1) as pool:
-            verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
-            time.sleep(0.5)
-            os.kill(worker.pid, end)
-            assert verdict.result() == "unjudged"
-    assert worker.poll() is not None
-    monkeypatch.undo()
-    assert judge_math("42", "42", truncated=False) == "right"
-
-
-@pytest.mark.parametrize(
-    "reply", ["", "null", "[]", '["right"]', '["maybe", null]', '["right", 3]', "[" * 10_000, "x" * 10**6]
-)
-def test_a_reply_that_is_none_leaves_the_answer_unjudged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reply: str
-) -> None:
-    python = tmp_path / "python"
-    (tmp_path / "reply").write_text(reply, encoding="utf-8")
-    python.write_text(f"#!/bin/sh\necho ready\nread question\ncat {tmp_path}/reply\necho\n", encoding="utf-8")
-    python.chmod(0o755)
-    monkeypatch.setattr(math, "_WORKER", math._Worker())
-    monkeypatch.setattr(sys, "executable", str(python))
-    assert grade_math("42", "42", truncated=False) == ("unjudged", None)
-    assert grade_math("42", "42", truncated=False) == ("unjudged", None)  # again, from another worker
-
-
-def test_a_worker_that_cannot_start_is_an_error_once_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(math, "_WORKER", math._Worker())
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(JudgeError, match="process that compares sums does not start"):
-        judge_math("42", "42", truncated=False)
-
-
-def test_a_comparison_that_the_kernel_kills_is_unjudged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it does where memory is short."""
-    judge_math("1", "1", truncated=False)
-    worker = math._WORKER._process
-    assert worker is not None
-    start = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
-        time.sleep(0.5)
-        psutil.Process(worker.pid).children()[0].kill()
-        assert verdict.result() == "unjudged"
-    assert time.monotonic() - start < 10
-    assert judge_math("42", "42", truncated=False) == "right"
-    assert math._WORKER._process is worker
-
-
-def test_a_comparison_outlives_neither_its_limit_nor_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(math, "_WORKER", math._Worker())
-    judge_math("1", "1", truncated=False)
-    worker = math._WORKER._process
-    assert worker is not None
-    monkeypatch.setattr(math, "_LIMIT_S", 30.0)
-    with ThreadPoolExecutor(1) as pool:
-        verdict = pool.submit(judge_math, "9^9^9^9", "42", truncated=False)
-        time.sleep(0.5)
-        (comparison,) = psutil.Process(worker.pid).children()
-        os.kill(worker.pid, signal.SIGKILL)
-        assert verdict.result() == "unjudged"
-    comparison.wait(timeout=5)
-
-
-@pytest.mark.parametrize(
-    ("answer", "target", "verdict"),
-    [
-        ("It is $2^{10}$", "1024", "right"),
-        ("$2^{10}$", "1000", "wrong"),
-        ("The answer is 42!", "42", "right"),
-        ("The answer is\n42!\n", "43", "wrong"),
-    ],
-)
-def test_powers_and_factorials_of_ordinary_size_are_worked_out(answer: str, target: str, verdict: str) -> None:
-    assert judge_math(answer, target, truncated=False) == verdict
-
-
-def test_it_judges_outside_the_main_thread() -> None:
-    # Scorers do; there math-verify's own time limit would raise.
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(judge_math, "So it is 42.", "42", truncated=False).result() == "right"

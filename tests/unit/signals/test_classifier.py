@@ -1,4 +1,4 @@
-"""Which of the teacher's decisions are learned from and which are kept to measure with."""
+"""Split the teacher's decisions into those to train on and those to measure with."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_each_class_is_split_in_the_same_share() -> None:
     assert sorted(split.train + split.held_out) == list(range(40))
 
 
-def test_the_same_seed_splits_alike_and_another_otherwise() -> None:
+def test_split_depends_on_the_seed_only() -> None:
     assert split_decisions(DECISIONS, 0.25, seed=1) == split_decisions(DECISIONS, 0.25, seed=1)
     assert split_decisions(DECISIONS, 0.25, seed=1) != split_decisions(DECISIONS, 0.25, seed=2)
 
 
-def test_the_draw_is_no_block() -> None:
+def test_split_is_random() -> None:
     # Decisions come in the order of their sources: taking the first of each class would keep one source only.
     held_out = split_decisions(DECISIONS, 0.25, seed=1).held_out
     assert held_out != [0, 1, 2, *range(12, 19)]
@@ -33,7 +33,7 @@ def test_the_draw_is_no_block() -> None:
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.01, 1), (0.99, 11), (0.5, 6)])
-def test_both_sides_hold_each_class_whatever_the_share(share: float, kept: int) -> None:
+def test_both_sides_hold_each_class(share: float, kept: int) -> None:
     # Of 12 refusals: 0.12 and 11.88 would leave a side without one, so that 1 and 11 are kept.
     split = split_decisions(DECISIONS, share, seed=0)
     assert sum(DECISIONS[i] for i in split.held_out) == kept
@@ -45,7 +45,7 @@ def test_both_sides_hold_each_class_whatever_the_share(share: float, kept: int) 
     st.floats(0.05, 0.95),
     st.integers(0, 99),
 )
-def test_nothing_is_lost_or_doubled(refused: list[bool], share: float, seed: int) -> None:
+def test_split_is_a_partition(refused: list[bool], share: float, seed: int) -> None:
     split = split_decisions(refused, share, seed)
     assert sorted(split.train + split.held_out) == list(range(len(refused)))
     for side in split:
@@ -53,7 +53,7 @@ def test_nothing_is_lost_or_doubled(refused: list[bool], share: float, seed: int
 
 
 @pytest.mark.parametrize(
-    ("refused", "said"),
+    ("refused", "problem"),
     [
         ([True, False, False, False], "refused 1 of 4 queries"),
         ([False] * 5, "refused 0 of 5 queries"),
@@ -61,7 +61,7 @@ def test_nothing_is_lost_or_doubled(refused: list[bool], share: float, seed: int
         ([], "refused 0 of 0 queries"),
     ],
 )
-def test_a_teacher_of_one_mind_is_an_error_that_says_so(refused: list[bool], said: str) -> None:
-    with pytest.raises(SignalError, match=said) as caught:
+def test_teacher_without_both_decisions_is_an_error(refused: list[bool], problem: str) -> None:
+    with pytest.raises(SignalError, match=problem) as caught:
         split_decisions(refused, 0.25, seed=0)
     assert caught.value.hint

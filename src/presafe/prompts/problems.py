@@ -1,4 +1,4 @@
-"""Problems whose question is built from several columns: multiple choice, and programs.
+"""Build the prompts of problems from several columns: multiple choice, and programs.
 
 GPQA       (arXiv 2311.12022)  a question, the right option, three wrong ones
 HumanEval  (arXiv 2107.03374)  the head of a function, its name, its tests
@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from presafe.errors import PromptError
-from presafe.judges.code import CodeProblem
-from presafe.records import Prompt
+from presafe.records import Prompt, Record
 
 _LETTERS = "ABCD"
 _RIGHT, _WRONG = "Correct Answer", tuple(f"Incorrect Answer {number}" for number in (1, 2, 3))
@@ -24,6 +23,17 @@ _PROGRAM = (
     "Write this Python function. Answer with one code block that holds the whole program: imports, helper functions if "
     "you need any, and the function itself."
 )
+
+
+class CodeProblem(Record):
+    """The request for a program and its tests; as JSON, the target of a prompt."""
+
+    given: str
+    """Imports, helpers, and the head of the function with its docstring."""
+    entry_point: str
+    """Name of the requested function."""
+    tests: str
+    """Source that defines `check`, which takes the function and raises an error if it is wrong."""
 
 
 def choice_prompts(rows: Sequence[dict[str, Any]], stem: str, seed: int) -> list[Prompt]:
@@ -94,13 +104,13 @@ def _text(row: dict[str, Any], column: str, number: int) -> str:
     Args:
         row: Cells by column.
         column: The column to read.
-        number: Of the row, from 1; for the error message.
+        number: Number of the row, from 1; for the error message.
 
     Raises:
         PromptError: the cell is missing or empty.
     """
     value = row.get(column)
-    text = value.strip() if isinstance(value, str) else ""  # a list or a truth value is no text
+    text = value.strip() if isinstance(value, str) else ""  # a list or a boolean is no text
     if not text:
         raise PromptError(f"row {number} has no {column!r}; its columns: {', '.join(map(str, row))}.")
     return text

@@ -1,4 +1,4 @@
-"""A judge's server that sends too much, too slowly, or what is no reply: unjudged, in time and in little memory."""
+"""Limit a judge's server that sends too much, too slowly, or no valid reply: unjudged, in time and little memory."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from judge_server import KEY
 from presafe.judges.scorers import judge
 
 Stream = Callable[[str], Iterator[bytes]]
-"""From the judge's key of this prompt to what its server sends."""
+"""From the key in the judge's prompt to the bytes that its server sends."""
 ATTEMPT_S, CALL_S = 1, 2
 
 
 @contextmanager
 def sending(stream: Stream) -> Iterator[str]:
-    """A server that sends this to every request."""
+    """Serve this stream to every request, and yield the address."""
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:
-        with connection, suppress(OSError), connection.makefile("rb") as asked:
-            while asked.readline():
+        with connection, suppress(OSError), connection.makefile("rb") as request:
+            while request.readline():
                 length = 0
-                while (header := asked.readline().strip().lower()) != b"":
+                while (header := request.readline().strip().lower()) != b"":
                     if header.startswith(b"content-length:"):
                         length = int(header.split(b":")[1])
-                body = asked.read(length).decode()
-                wanted = re.search("verdict ([0-9a-f]{6})", body)
-                for piece in stream(wanted[1] if wanted else ""):
+                body = request.read(length).decode()
+                key = re.search("verdict ([0-9a-f]{6})", body)
+                for piece in stream(key[1] if key else ""):
                     if ended.is_set():
                         return
                     connection.sendall(piece)
@@ -67,12 +67,12 @@ def sending(stream: Stream) -> Iterator[str]:
 
 
 def score_of(stream: Stream, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "jailbreakbench") -> Score:
-    """What the judge behind this server says of one answer."""
+    """Return the score of one answer by the judge behind this server."""
     pytest.importorskip("openai", reason="the client that Inspect uses for these addresses (extra: judges)")
     monkeypatch.setenv("LOOPBACK_API_KEY", KEY)
-    monkeypatch.setattr("presafe.judges.asking._ATTEMPT_S", ATTEMPT_S)
-    monkeypatch.setattr("presafe.judges.asking._CALL_S", CALL_S)
-    monkeypatch.setattr("presafe.judges.asking._RETRIES", 0)
+    monkeypatch.setattr("presafe.judges.model_judge._ATTEMPT_S", ATTEMPT_S)
+    monkeypatch.setattr("presafe.judges.model_judge._CALL_S", CALL_S)
+    monkeypatch.setattr("presafe.judges.model_judge._RETRIES", 0)
     output = ModelOutput.from_content("mockllm/model", "Boil it for eight minutes.")
     output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
     api = "openai-api-completions" if name == "strong_reject_finetuned" else "openai-api"
@@ -95,7 +95,7 @@ def score_of(stream: Stream, folder: Path, monkeypatch: pytest.MonkeyPatch, name
     return score
 
 
-def whole(body: bytes, *headers: str) -> bytes:
+def http_reply(body: bytes, *headers: str) -> bytes:
     lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -103,8 +103,8 @@ def whole(body: bytes, *headers: str) -> bytes:
 def chat(content: Any, reason: Any = "stop", **usage: Any) -> bytes:
     choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": content}}
     counts = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2} | usage
-    made = {"id": "1", "created": 1, "model": "any", "object": "chat.completion", "usage": counts, "choices": [choice]}
-    return whole(json.dumps(made).encode())
+    reply = {"id": "1", "created": 1, "model": "any", "object": "chat.completion", "usage": counts, "choices": [choice]}
+    return http_reply(json.dumps(reply).encode())
 
 
 def good(key: str) -> str:
@@ -138,7 +138,7 @@ def once(make: Callable[[str], bytes]) -> Stream:
 
 
 def bomb() -> bytes:
-    """A gibibyte of zeros, compressed twice, without ever being in memory."""
+    """Return a GiB of zeros, compressed twice, without holding it in memory."""
     inner, outer = zlib.compressobj(wbits=31), zlib.compressobj(wbits=31)
     zeros = bytes(2**20)
     return b"".join(
@@ -152,9 +152,9 @@ BAD = {
     "dripped_body": dripped(HEAD + b"Content-Length: 100000\r\n\r\n", b" "),
     "endless_100": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
     "endless_body": endless(HEAD + b"\r\n", b" " * 65536),
-    "gzip_bomb": once(lambda _: whole(BOMB, "Content-Encoding: gzip, gzip")),
-    "gzip_broken": once(lambda _: whole(b"no gzip", "Content-Encoding: gzip")),
-    "deep": once(lambda _: whole(b"[" * 100_000 + b"]" * 100_000)),
+    "gzip_bomb": once(lambda _: http_reply(BOMB, "Content-Encoding: gzip, gzip")),
+    "gzip_broken": once(lambda _: http_reply(b"no gzip", "Content-Encoding: gzip")),
+    "deep": once(lambda _: http_reply(b"[" * 100_000 + b"]" * 100_000)),
     "no_utf8": once(lambda key: chat(good(key) + "\u00e9").replace(b"\\u00e9", b"\xe9\xe9\xe9\xe9\xe9\xe9")),
     "lone_surrogate": once(lambda key: chat(good(key) + "\ud800")),
     "null": once(lambda _: chat(None)),
@@ -165,28 +165,26 @@ BAD = {
     "no_reason": once(lambda key: chat(good(key), None)),
     "unknown_reason": once(lambda key: chat(good(key), "abort")),
     "cut": once(lambda key: chat(good(key), "length")),
-    "no_choice": once(lambda _: whole(b'{"object": "chat.completion", "choices": []}')),
-    "list": once(lambda _: whole(b"[]")),
+    "no_choice": once(lambda _: http_reply(b'{"object": "chat.completion", "choices": []}')),
+    "list": once(lambda _: http_reply(b"[]")),
 }
 
 
-def test_a_good_reply_of_the_same_server_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_good_reply_gives_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert score_of(once(lambda key: chat(good(key))), tmp_path, monkeypatch).value == "unsafe"
 
 
 @pytest.mark.parametrize("stream", BAD.values(), ids=BAD)
-def test_what_is_no_reply_leaves_the_answer_unjudged(
-    stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Failed first: a bomb filled the memory, and a reply that the server filtered, broke off or cut was a verdict.
+def test_bad_reply_leaves_the_answer_unjudged(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Failed first: a bomb filled the memory, and a filtered, aborted or cut reply gave a verdict.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.monotonic()
+    start = time.monotonic()
     score = score_of(stream, tmp_path, monkeypatch)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     assert (score.value, (score.metadata or {})["score"]) == ("unjudged", None)
     assert seconds < CALL_S + 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # in KiB
 
 
-def test_a_key_in_a_good_reply_is_not_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_in_a_good_reply_is_not_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert score_of(once(lambda key: chat(f"{KEY}\n{good(key)}")), tmp_path, monkeypatch).value == "unsafe"
