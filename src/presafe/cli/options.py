@@ -159,7 +159,9 @@ def read_budget(max_tokens: int | None, model: ModelSettings) -> int:
         return max_tokens
     from presafe.models.loading import load_renderer
 
-    return load_renderer(model.address, model.family, model.tokenizer).family.max_tokens
+    return load_renderer(
+        model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code
+    ).family.max_tokens
 
 
 def read_sampling(temperature: float | None, top_p: float | None, top_k: int | None) -> SamplingSettings:

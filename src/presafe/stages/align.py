@@ -112,12 +112,15 @@ def _train(
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
     assert system.seed is not None
     training = training_of(system.name)
-    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
+    is_trusted = recipe.model.trust_remote_code
+    renderer = load_renderer(
+        recipe.model.address, recipe.model.family, recipe.model.tokenizer, trust_remote_code=is_trusted
+    )
     rows = system_rows(run, system, renderer, own, signals, off)
     own_align, own_start = training.lambda_align, training.lambda_start
     release_model()
     fit(
-        load_weights(recipe.model.address, recipe.model.dtype),
+        load_weights(recipe.model.address, recipe.model.dtype, trust_remote_code=is_trusted),
         renderer,
         rows,
         FitSettings(
@@ -198,7 +201,7 @@ def _off_rows(run: RunFolder) -> list[AlignmentRow]:
     """
     model = run.recipe.model
     said = {response.prompt_id: response for response in responses_of(run, "own_off")}
-    renderer = load_renderer(model.address, model.family, model.tokenizer)
+    renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
     rows = thinking_off_rows(run.workload.alignment, said, renderer)
     if not rows:
         raise SignalError(

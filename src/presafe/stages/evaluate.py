@@ -178,7 +178,8 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
         write_jsonl(file, [])
         return []
     asked = _decided(run)
-    loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
+    folder_of_adapter = adapter.resolve() if adapter else None
+    loaded = shared_model(model.address, folder_of_adapter, model.family, model.dtype, model.trust_remote_code)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
     method = (
