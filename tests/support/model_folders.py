@@ -50,6 +50,42 @@ def model_folder(folder: Path, *, tied: bool = True, template: Any = TEMPLATE, s
     return folder
 
 
+_OWN_CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+with Path({marker!r}).open("a") as marker:
+    marker.write("ran\\n")
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def add_own_code(folder: Path) -> Path:
+    """Make a model's folder one whose code transformers must run to load it; returns the file that the code writes."""
+    marker = folder / "code_ran.txt"
+    (folder / "own.py").write_text(_OWN_CODE.format(marker=str(marker)), encoding="utf-8")
+    edit(
+        folder / "config.json",
+        model_type="own_llama",
+        architectures=["OwnModel"],
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    )
+    edit(
+        folder / "tokenizer_config.json",
+        tokenizer_class="OwnTokenizer",
+        auto_map={"AutoTokenizer": [None, "own.OwnTokenizer"]},
+    )
+    return marker
+
+
 def edit(file: Path, **values: Any) -> None:
     """Change entries of a JSON object in a file."""
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     Field,
+    StrictBool,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -81,6 +82,10 @@ class ModelSettings(Settings):
     dtype: Dtype = "float32"
     """Type of the frozen weights. `auto` is bfloat16 on a GPU or CPU that multiplies it in hardware, float32 elsewhere.
     A run keeps what it was on the machine that began it, and another kind of machine does not go on with it."""
+
+    trust_remote_code: StrictBool = Field(default=False, exclude_if=lambda is_trusted: not is_trusted)
+    """Run the Python code in the model's own folder (`auto_map` in its config). Read that code first: it can do all
+    that you can. Not written where it is false, so that folders from before this setting resume."""
 
     @field_validator("dtype", mode="before")
     @classmethod

@@ -33,12 +33,16 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
+def needs_own_code(error: BaseException) -> bool:
+    """Return whether a library refused to run the Python code of a model."""
+    return "custom code" in str(error) or "trust_remote_code" in str(error)
+
+
 def reason(error: BaseException) -> str:
     """Return what is wrong with a model's files, where a library's words mislead; else its first line."""
-    text = str(error)
-    if "custom code" in text or "trust_remote_code" in text:
-        return "it needs code of its own (auto_map in its config), and presafe runs no code of a model"
-    if "instantiate the backend tokenizer" in text:
+    if needs_own_code(error):
+        return "it needs code of its own (auto_map in its config), which is not run"
+    if "instantiate the backend tokenizer" in str(error):
         return "it holds no tokenizer that can be read here (tokenizer.json)"
     return first_line(error)
 
@@ -147,7 +151,13 @@ def need_places(
 
 
 def load_whole(
-    auto: Any, what: str, problem: Callable[[Exception], ModelError], *, new_head: bool, **options: Any
+    auto: Any,
+    what: str,
+    problem: Callable[[Exception], ModelError],
+    *,
+    new_head: bool,
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> Any:
     """Load a model from its files, and check that they hold all of it.
 
@@ -160,6 +170,7 @@ def load_whole(
         what: The model, for errors' texts.
         problem: Makes the error of one of the library's.
         new_head: Whether weights outside of the network are to be trained, and may be missing.
+        trust_remote_code: Whether to run the model's own Python code.
         options: Arguments of `from_pretrained`.
 
     Raises:
@@ -168,7 +179,7 @@ def load_whole(
     """
 
     def load(**more: Any) -> Any:
-        return auto.from_pretrained(**options, **more, output_loading_info=True, trust_remote_code=False)
+        return auto.from_pretrained(**options, **more, output_loading_info=True, trust_remote_code=trust_remote_code)
 
     def failed(error: Exception) -> ModelError:
         if not (isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error)):

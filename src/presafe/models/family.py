@@ -11,15 +11,17 @@ chat template, and by the kind of its config where several kinds of model share 
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from presafe.config.bounds import Count, Positive, Temperature, TopP
+from presafe.config.files import MAX_TOML_BYTES, parse_toml
 from presafe.errors import ModelError
+from presafe.runtime.reading import printable, read_text
 
 _COLDEST = 1e-6
 """Temperature below which decoding is greedy: logits of float32 that differ do so by more, and dividing overflows."""
@@ -30,10 +32,10 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
     """Nucleus mass kept; 1 keeps all."""
-    top_k: int = Field(default=0, ge=0)
+    top_k: Count = 0
     """Most likely tokens kept; 0 keeps all."""
 
     @property
@@ -74,7 +76,7 @@ class Family(BaseModel):
     """The mode that the model has no switch for and was not trained in; it is asked for by the prefill alone."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     """Tokens that end a turn."""
-    max_tokens: int = Field(default=4096, ge=1)
+    max_tokens: Positive = 4096
     """Budget of thought and answer that its publisher recommends; taken where none is named."""
     sampling_on: Sampling = Sampling()
     """Published sampling with CoT on."""
@@ -102,18 +104,18 @@ def parse_family(text: str, source: str) -> Family:
     """Read a family from TOML.
 
     Raises:
-        ModelError: it is not TOML, or a field is missing, unknown or of the wrong type.
+        ModelError: it is not TOML, or a field is missing, unknown, of the wrong type or out of bounds.
     """
     try:
-        settings: dict[str, Any] = tomllib.loads(text)
-        return Family.model_validate(settings)
-    except tomllib.TOMLDecodeError as error:
+        settings = parse_toml(text)
+    except ValueError as error:
         raise ModelError(f"family {source} is not TOML: {error}.") from error
-    except RecursionError as error:
-        raise ModelError(f"family {source} is nested too deep.") from error
+    try:
+        return Family.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ModelError(f"family {source}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        field = ".".join(printable(part) for part in first["loc"])
+        raise ModelError(f"family {source}: {field}: {first['msg']}.") from error
 
 
 def find_family(definition: str) -> Family:
@@ -128,10 +130,7 @@ def find_family(definition: str) -> Family:
     if "\n" in definition:
         return parse_family(definition, "of your own (the .toml file that --family or the recipe names)")
     if definition.endswith(".toml"):
-        try:
-            return parse_family(Path(definition).read_text(encoding="utf-8"), definition)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"cannot read family {definition}: {error}.") from error
+        return parse_family(read_text(Path(definition), ModelError, "family", MAX_TOML_BYTES), definition)
     if definition not in families():
         raise ModelError(
             f"no chat family {definition!r}.", f"There are: {', '.join(families())}; or give a .toml file."

@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 from presafe.errors import ModelError
 from presafe.models.adapters import merge_adapter, need_adapter
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
-from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, reading, reason
+from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, needs_own_code, reading, reason
 from presafe.models.configs import default_template, need_readable_configs
 from presafe.models.family import detect_family, families, find_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
 from presafe.runtime.launcher import weights_are_sharded
 from presafe.runtime.memory import free_memory
+
+_TRUST = (
+    "Read that code; if you trust it, set `trust_remote_code` to true for this model in the recipe (`[model]`, or "
+    "`[respond.teacher]`)."
+)
 
 
 class LoadedModel(NamedTuple):
@@ -26,21 +31,25 @@ class LoadedModel(NamedTuple):
 
 
 def smolthink_adapter() -> Path:
-    """Folder of the adapter, chat template and card that make SmolLM2 into SmolThink."""
+    """Return the folder of the adapter, chat template and card that make SmolLM2 into SmolThink."""
     return Path(str(resources.files("presafe.models.smolthink") / "weights"))
 
 
-def load_renderer(address: str, family: str | None = None, tokenizer: str | None = None) -> Renderer:
-    """The tokenizer of a model and how its family is asked; loads no weights.
+def load_renderer(
+    address: str, family: str | None = None, tokenizer: str | None = None, *, trust_remote_code: bool = False
+) -> Renderer:
+    """Load the tokenizer of a model and how its family is asked; no weights.
 
     Args:
         address: The model's address.
         family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
         tokenizer: Of a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
             served by.
+        trust_remote_code: Whether to run the tokenizer's own Python code.
 
     Raises:
-        ModelError: no such model or family, no chat template, or as `detect_family`.
+        ModelError: no such model or family, no chat template, code of its own that is not trusted, or as
+            `detect_family`.
     """
     from transformers import AutoTokenizer
 
@@ -53,12 +62,12 @@ def load_renderer(address: str, family: str | None = None, tokenizer: str | None
             return _not_found(address, error)
         return ModelError(
             f"cannot load the tokenizer of {address} from {source!r}: {_reason(source, error)}.",
-            "Name its hub id or a local folder with --tokenizer, or tokenizer in the recipe's [model].",
+            _TRUST if needs_own_code(error) else "Name its hub id or a local folder (`tokenizer`).",
         )
 
     options = pretrained(source)
     need_readable_configs(options)
-    loaded = reading(lambda: AutoTokenizer.from_pretrained(**options, trust_remote_code=False), failed)
+    loaded = reading(lambda: AutoTokenizer.from_pretrained(**options, trust_remote_code=trust_remote_code), failed)
     if source == SMOLTHINK:
         loaded.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
     loaded.chat_template = default_template(loaded.chat_template, source)
@@ -87,15 +96,21 @@ def _model_type(address: str) -> str | None:
 
 
 def load_model(
-    address: str, *, adapter: Path | None = None, family: str | None = None, dtype: str = "float32"
+    address: str,
+    *,
+    adapter: Path | None = None,
+    family: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """A model ready to sample from, with an adapter merged into its weights where one is given.
+    """Load a model ready to sample from, with an adapter merged into its weights where one is given.
 
     Args:
         address: Hub id, local folder, GGUF file, or "smolthink".
         adapter: Folder of a PEFT adapter, as the align stage exports it.
         family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
         dtype: "float32" or "bfloat16".
+        trust_remote_code: Whether to run the model's own Python code.
 
     Raises:
         ModelError: no such model, adapter or family, no chat template, a tokenizer with more ids than the model has
@@ -104,20 +119,25 @@ def load_model(
     need_weights(address, "loading a model")
     if adapter is not None:
         need_adapter(adapter)
-    renderer = load_renderer(address, family)
-    model = load_weights(address, dtype)
+    renderer = load_renderer(address, family, trust_remote_code=trust_remote_code)
+    model = load_weights(address, dtype, trust_remote_code=trust_remote_code)
     need_rows(model, renderer.tokenizer, address)
     if adapter is not None:
         model = merge_adapter(model, adapter, address)
     return LoadedModel(model.eval(), renderer)
 
 
-def load_weights(address: str, dtype: str) -> Any:
-    """The causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
+def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -> Any:
+    """Load the causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
+
+    Args:
+        address: Hub id, local folder, GGUF file, or "smolthink".
+        dtype: "float32" or "bfloat16".
+        trust_remote_code: Whether to run the model's own Python code.
 
     Raises:
         ModelError: no such model; one whose files cannot be read, or do not hold all of its weights as finite numbers;
-            one that needs code of its own; or a served one.
+            one that needs code of its own and is not trusted; or a served one.
     """
     import torch
     from safetensors import SafetensorError
@@ -134,7 +154,15 @@ def load_weights(address: str, dtype: str) -> Any:
     need_weights(address, "loading a model")
     options = pretrained(address)
     need_readable_configs(options)
-    model = load_whole(AutoModelForCausalLM, address, failed, new_head=False, **options, dtype=getattr(torch, dtype))
+    model = load_whole(
+        AutoModelForCausalLM,
+        address,
+        failed,
+        new_head=False,
+        trust_remote_code=trust_remote_code,
+        dtype=getattr(torch, dtype),
+        **options,
+    )
     forget_quantizer(model)
     if address == SMOLTHINK:
         model = merge_adapter(model, smolthink_adapter(), SMOLTHINK)
@@ -147,15 +175,19 @@ def load_weights(address: str, dtype: str) -> Any:
     return model
 
 
-_shared: dict[tuple[str, Path | None, str | None, str], LoadedModel] = {}
+_shared: dict[tuple[str, Path | None, str | None, str, bool], LoadedModel] = {}
 
 
-def shared_model(address: str, adapter: Path | None, family: str | None, dtype: str) -> LoadedModel:
-    """`load_model`, keeping the last one: CoT on and off ask the same weights."""
-    key = (address, adapter, family, dtype)
+def shared_model(
+    address: str, adapter: Path | None, family: str | None, dtype: str, trust_remote_code: bool = False
+) -> LoadedModel:
+    """Return `load_model`'s result, and keep the last one: CoT on and off ask the same weights."""
+    key = (address, adapter, family, dtype, trust_remote_code)
     if key not in _shared:
         release_model()
-        _shared[key] = load_model(address, adapter=adapter, family=family, dtype=dtype)
+        _shared[key] = load_model(
+            address, adapter=adapter, family=family, dtype=dtype, trust_remote_code=trust_remote_code
+        )
     return _shared[key]
 
 
@@ -166,7 +198,7 @@ def release_model() -> None:
 
 
 def _reason(source: str, error: Exception) -> str:
-    """What is wrong with a model's files."""
+    """Return what is wrong with a model's files."""
     if "gguf_file" in pretrained(source):
         return f"its GGUF file cannot be read, perhaps because its download was cut ({first_line(error)})"
     return reason(error)
@@ -174,8 +206,11 @@ def _reason(source: str, error: Exception) -> str:
 
 def _not_found(address: str, error: Exception) -> ModelError:
     is_missing = address.startswith(("/", ".", "~")) and not Path(address).expanduser().exists()
-    reason = "there is no such file or folder" if is_missing else _reason(address, error)
+    problem = "there is no such file or folder" if is_missing else _reason(address, error)
     return ModelError(
-        f"cannot load model {address!r}: {reason}.",
-        "Give a hub id, a local folder with config, tokenizer and weights or a GGUF file, `smolthink`, or http://host:port#name.",
+        f"cannot load model {address!r}: {problem}.",
+        _TRUST
+        if needs_own_code(error)
+        else "Give a hub id, a local folder with config, tokenizer and weights or a GGUF file, smolthink, or "
+        "http://host:port#name.",
     )

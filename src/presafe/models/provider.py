@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from inspect_ai.model import (
     StopReason,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
+from pydantic import ValidationError
 
 from presafe.errors import ModelError
 from presafe.methods.registry import is_prefill, methods
@@ -60,6 +61,7 @@ class PreSafeAPI(ModelAPI):
         batch_size: Rows decoded together, at most; of a served model, requests in flight.
         batch_tokens: Tokens that a batch's cache may hold; not used by a served model.
         method: Name of a method that prefills the thought with CoT on; None prefills none.
+        trust_remote_code: Whether to run the model's own Python code.
         keep: Whether to hold these weights beside those of the model that is sampled, as a judge does.
 
     Raises:
@@ -81,6 +83,7 @@ class PreSafeAPI(ModelAPI):
         batch_size: int = 64,
         batch_tokens: int = 65_536,
         method: str | None = None,
+        trust_remote_code: bool = False,
         keep: bool = False,
     ) -> None:
         super().__init__(model_name, None, None, [], config)
@@ -101,12 +104,15 @@ class PreSafeAPI(ModelAPI):
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
-            self.engine = ServedEngine(served, lambda: load_renderer(model_name, family, tokenizer), batch_size)
+            open_renderer = partial(load_renderer, model_name, family, tokenizer, trust_remote_code=trust_remote_code)
+            self.engine = ServedEngine(served, open_renderer, batch_size)
         else:
             folder = Path(adapter) if adapter else None
-            own = cache(lambda: load_model(model_name, adapter=folder, family=family, dtype=dtype))
-            load = own if keep else lambda: shared_model(model_name, folder, family, dtype)
-            self.engine = LocalEngine(load, batch_size, batch_tokens)
+            own = partial(
+                load_model, model_name, adapter=folder, family=family, dtype=dtype, trust_remote_code=trust_remote_code
+            )
+            shared = partial(shared_model, model_name, folder, family, dtype, trust_remote_code)
+            self.engine = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
         self.failure: Exception | None = None
         """What went wrong while sampling, with its traceback: Inspect passes on its words only."""
@@ -115,10 +121,22 @@ class PreSafeAPI(ModelAPI):
         return self.engine.in_flight()
 
     def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
-        """How tokens are drawn: as the family publishes for this mode, but for what is given and not None."""
+        """Return how tokens are drawn: as the family publishes for this mode, except for what is given.
+
+        Args:
+            given: Temperature, top-p and top-k; None leaves the family's.
+
+        Raises:
+            ModelError: a value is out of bounds.
+        """
         family = self.engine.ready().family
         published = family.sampling_on if self._thinking == "on" else family.sampling_off
-        return published.model_copy(update={name: value for name, value in given.items() if value is not None})
+        changes = {name: value for name, value in given.items() if value is not None}
+        try:
+            return Sampling.model_validate(published.model_dump() | changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ModelError(f"`{first['loc'][0]}`: {first['msg']}, got {first['input']!r}.") from error
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids that a user's text is asked with, a prefilled thought included."""

@@ -75,6 +75,8 @@ class Sampler(NamedTuple):
         }
         if self.method:  # what a model is given belongs to a log's identity: without one it stays as it was
             arguments["method"] = self.method
+        if self.model.trust_remote_code:
+            arguments["trust_remote_code"] = True
         return get_model(f"presafe/{self.model.address}", memoize=False, **arguments)
 
 

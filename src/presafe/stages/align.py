@@ -126,13 +126,16 @@ def _train(
     """Train one system; the arguments are those of `system_rows`."""
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
     training = training_of(system.name)
-    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
+    is_trusted = recipe.model.trust_remote_code
+    renderer = load_renderer(
+        recipe.model.address, recipe.model.family, recipe.model.tokenizer, trust_remote_code=is_trusted
+    )
     rows = system_rows(run, system, renderer, own, signals, off)
     lambda_align = settings.lambda_align if training.lambda_align is None else training.lambda_align
     lambda_start = settings.lambda_start if training.lambda_start is None else training.lambda_start
     release_model()
     fit(
-        load_weights(recipe.model.address, recipe.model.dtype),
+        load_weights(recipe.model.address, recipe.model.dtype, trust_remote_code=is_trusted),
         renderer,
         rows,
         FitSettings(
@@ -233,7 +236,7 @@ def _off_rows(run: RunFolder) -> list[AlignmentRow]:
     """
     model = run.recipe.model
     responses = {response.prompt_id: response for response in responses_of(run, "own_off")}
-    renderer = load_renderer(model.address, model.family, model.tokenizer)
+    renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
     rows = thinking_off_rows(run.workload.alignment, responses, renderer)
     if not rows:
         raise SignalError(

@@ -200,7 +200,8 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
 def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
     """Compute the decision scores of a system with CoT on."""
     model, adapter, prompts = run.recipe.model, adapter_of(run, system), _decided(run)
-    loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
+    adapter_folder = adapter.resolve() if adapter else None
+    loaded = shared_model(model.address, adapter_folder, model.family, model.dtype, model.trust_remote_code)
     folder = system_folder(run, system)
     head = DecisionHead(folder) if adapter and has_head(folder) else None
     # of the model as it came, the first token of the recipe's refusals is read, as SFT only learns them

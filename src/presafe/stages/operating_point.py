@@ -53,13 +53,15 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
     from peft.helpers import rescale_adapter_scale
 
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
-    renderer = load_renderer(recipe.model.address, recipe.model.family, recipe.model.tokenizer)
+    is_trusted = recipe.model.trust_remote_code
+    renderer = load_renderer(
+        recipe.model.address, recipe.model.family, recipe.model.tokenizer, trust_remote_code=is_trusted
+    )
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
     rescale(folder / "adapter", settings.lora_alpha)  # as trained: a kill may have come before the scale was recorded
-    model = with_adapter(
-        load_weights(recipe.model.address, recipe.model.dtype), folder / "adapter", recipe.model.address
-    )
+    weights = load_weights(recipe.model.address, recipe.model.dtype, trust_remote_code=is_trusted)
+    model = with_adapter(weights, folder / "adapter", recipe.model.address)
     loaded = LoadedModel(model.get_base_model(), renderer)
     refused: dict[float, int] = {}
 

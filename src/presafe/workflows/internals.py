@@ -144,7 +144,8 @@ def _subset(prompts: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:
 def _look_into(run: RunFolder, system: System, prompts: _Prompts, layer: int | None) -> InsideView:
     """Run one system on all prompts and summarize its hidden states."""
     model, adapter = run.recipe.model, adapter_of(run, system)
-    loaded = shared_model(model.address, adapter.resolve() if adapter else None, model.family, model.dtype)
+    folder_of_adapter = adapter.resolve() if adapter else None
+    loaded = shared_model(model.address, folder_of_adapter, model.family, model.dtype, model.trust_remote_code)
     num_layers: int = loaded.model.config.get_text_config().num_hidden_layers
     layer = layer or run.recipe.align.layer or num_layers
     if layer > num_layers:

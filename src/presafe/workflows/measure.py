@@ -99,7 +99,10 @@ def token_budget(model: ModelSettings, settings: MeasureSettings) -> int:
     """
     if settings.max_tokens is not None:
         return settings.max_tokens
-    return load_renderer(model.address, model.family, model.tokenizer).family.max_tokens
+    renderer = load_renderer(
+        model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code
+    )
+    return renderer.family.max_tokens
 
 
 def model_with_adapter(model: ModelSettings, adapter: Path | None) -> dict[str, Any]:

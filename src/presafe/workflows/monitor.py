@@ -27,7 +27,13 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
         PromptError: a text does not fit the model's context.
     """
     need_weights(model.address, "reading the decision before the CoT")
-    loaded = load_model(model.address, adapter=folder / "adapter", family=model.family, dtype=model.dtype)
+    loaded = load_model(
+        model.address,
+        adapter=folder / "adapter",
+        family=model.family,
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+    )
     check_context(
         {f"prompt {number}": text for number, text in enumerate(texts, start=1)},
         lambda text: loaded.renderer.render(text, "on").ids,

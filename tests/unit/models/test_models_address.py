@@ -78,7 +78,7 @@ def test_the_tokenizer_of_a_served_model_is_named_or_its_name() -> None:
     named = load_renderer(SERVER, tokenizer="smolthink")
     assert named.family.name == "smolthink"
     assert load_renderer("http://host:1#smolthink").render("x", "on") == named.render("x", "on")
-    with pytest.raises(ModelError, match=r"cannot load the tokenizer of .* from 'mine'.*--tokenizer"):
+    with pytest.raises(ModelError, match=r"cannot load the tokenizer of .* from 'mine'.*`tokenizer`"):
         load_renderer(SERVER)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from presafe.errors import ModelError
 from presafe.models.family import detect_family, families, find_family, parse_family
 from presafe.models.loading import load_renderer, smolthink_adapter
 
-DOCS = Path(__file__).parents[3] / "docs" / "models.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "families.md"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
 
@@ -157,10 +158,20 @@ def test_a_family_is_read_with_its_defaults() -> None:
         (GOOD.replace('["</s>"]', '["</s>", ""]'), "stop.1"),
         (GOOD.replace('["</s>"]', "[]"), "stop"),
         ("a = " + "[" * 100_000, "mine.toml"),
+        # The bounds of a recipe's sampling; failed first: each of these was taken.
+        (GOOD + "[sampling_on]\ntemperature = 0.0005", "sampling_on.temperature"),
+        (GOOD + "[sampling_on]\ntemperature = 101.0", "sampling_on.temperature"),
+        (GOOD + "[sampling_off]\ntop_p = 1e-9", "sampling_off.top_p"),
+        (GOOD + "[sampling_on]\ntop_k = true", "sampling_on.top_k"),
+        (GOOD + "[sampling_on]\ntop_k = 3.0", "sampling_on.top_k"),
+        (GOOD.replace('stop = ["</s>"]', 'stop = ["</s>"]\nmax_tokens = 2147483648'), "max_tokens"),
+        (".".join("a" * 30_000) + " = 1", "mine.toml is not TOML: it has a key of more than 16 parts"),
+        (GOOD + '"a\u009b" = 1', r"a\x9b"),  # a control character in a name is escaped in the error
     ],
     ids=[
         *("not_toml", "unknown", "missing", "bounds", "no_mass", "nan_mass", "infinite", "nan"),
         *("empty_stop", "one_empty_stop", "no_stop", "deep"),
+        *("cold", "hot", "tiny_mass", "true_top_k", "real_top_k", "large_budget", "long_key", "control"),
     ],
 )
 def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
@@ -185,6 +196,21 @@ def test_a_family_is_found_by_name_or_declared_in_toml() -> None:
     with pytest.raises(ModelError, match="no chat family 'qwen9'") as caught:
         find_family("qwen9")
     assert "give a .toml file" in caught.value.hint
+
+
+def test_a_family_file_is_read_as_other_files_of_a_user(tmp_path: Path) -> None:
+    # Failed first: a pipe without a writer was waited for, and a byte order mark was no TOML.
+    mine = tmp_path / "mine.toml"
+    mine.write_text("\ufeff" + GOOD, encoding="utf-8")
+    assert find_family(str(mine)).name == "mine"
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    large = tmp_path / "large.toml"
+    large.write_text(GOOD + "#" * 256_001, encoding="utf-8")
+    for path, problem in ((pipe, "not a regular file"), (large, "256,000 bytes"), (tmp_path, "cannot read family")):
+        file = path if path.suffix else path / "none.toml"
+        with pytest.raises(ModelError, match=problem):
+            find_family(str(file))
 
 
 def test_the_list_and_the_documentation_name_each_familys_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,18 @@ def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None
     assert (log.version, log.expected) == (1, {"p0": ("comply", "comply")})
 
 
+@pytest.mark.parametrize(
+    "option", [{"temperature": -1.0}, {"temperature": 1e-9}, {"top_p": 0.0}, {"top_k": -1}], ids=str
+)
+def test_sampling_of_inspect_is_checked(tiny: Path, option: dict[str, float]) -> None:
+    # Failed first: `inspect eval --temperature -1` was decoded greedily, and top-k -1 dropped the last token.
+    sampler = Sampler(ModelSettings(address=str(tiny)), "off", None, 4, 4096, 6, 0)
+    api = sampler.inspect_model().api
+    assert isinstance(api, PreSafeAPI)
+    with pytest.raises(ModelError, match=f"`{next(iter(option))}`"):
+        api.sampling_for(option)
+
+
 def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"3 samples a prompt, but CoT off is decoded greedily.*--temperature"):
         sample(tiny, tmp_path, samples=3)
