@@ -138,12 +138,12 @@ def _child(kind: Kind, cases: Sequence[Case], workspace: Path, pipe: int, deadli
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Limit the memory of this process to so much more than it has."""
+    """Limit the memory of this process to so much more than it has; programs that it starts may set limits of theirs."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limit = pages * resource.getpagesize() + num_bytes
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if pages:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def judge(kind: Kind, case: Case, folder: Path) -> Outcome:

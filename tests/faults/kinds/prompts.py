@@ -12,7 +12,7 @@ from typing import Any
 
 from faults.cases import Case, Fault
 from faults.mutate import HOSTILE_TEXTS, HOSTILE_VALUES, change_json, damage
-from faults.oracles import need, need_same, read_table, second_json
+from faults.oracles import need, need_same, python_json, read_table, second_json
 from presafe.prompts.sets import from_file
 
 _WORDS = ("What is a spoon?", "Name a tree.", "a,b,c", 'He said "no", twice', "x\ty", "one\ntwo", *HOSTILE_TEXTS)
@@ -104,7 +104,7 @@ def _texts_of_table(text: str, delimiter: str) -> list[str]:
 def _texts_of_json(text: str, kind: str) -> list[str]:
     parts = [text] if kind == "json" else [line for line in text.split("\n") if line.strip()]
     values = [second_json(part, allows_nan=True) for part in parts]  # in other columns, as pandas writes it
-    again = [json.loads(part, parse_float=str) for part in parts]
+    again = [python_json(part) for part in parts]
     rows, lines = (values[0], again[0]) if kind == "json" else (values, again)
     column = next(name for name in _COLUMNS if name in rows[0])
     texts = []
