@@ -7,6 +7,7 @@ begun has failed, and a new child takes the rest.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -16,10 +17,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from faults.cases import Case, Fault, Kind, Outcome, check_refusal
 from presafe.errors import PresafeError
@@ -138,7 +139,7 @@ def _child(kind: Kind, cases: Sequence[Case], workspace: Path, pipe: int, deadli
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Limit the memory of this process to so much more than it has; programs that it starts may set limits of theirs."""
+    """Limit the memory of this process to so much more than it has; programs that it starts may set their own."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limit = pages * resource.getpagesize() + num_bytes
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -186,6 +187,15 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def import_seen(streams: Path) -> None:
+    """Import what a command has imported late, so that the next one need not."""
+    for name in (streams / "modules").read_text().split("\n"):
+        if name != "__main__" and name not in sys.modules:
+            with suppress(Exception):  # names that a library made up
+                importlib.import_module(name)
+    gc.freeze()
+
+
 class Done(NamedTuple):
     """A command that ended."""
 
@@ -195,14 +205,13 @@ class Done(NamedTuple):
     err: str
 
 
-def start_command(words: Sequence[str], folder: Path, streams: Path, before: Callable[[], Any] | None = None) -> int:
+def start_command(words: Sequence[str], folder: Path, streams: Path) -> int:
     """Run presafe's command line in a forked child.
 
     Args:
         words: The command, without "presafe".
         folder: Its working directory.
-        streams: Folder for what it prints.
-        before: Called in the child first.
+        streams: Folder for what it prints, and for the names of the modules that it has imported.
 
     Returns:
         The child's process id; it leads a process group.
@@ -221,9 +230,8 @@ def start_command(words: Sequence[str], folder: Path, streams: Path, before: Cal
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         os.chdir(folder)
-        if before:
-            before()
         code = _main(words)
+        (streams / "modules").write_text("\n".join(sys.modules))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

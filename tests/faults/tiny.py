@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faults.server import run_command
+from faults.server import import_seen, run_command
 
 RECIPE = """
 name = "tiny"
@@ -34,6 +34,7 @@ red = { file = "red3.jsonl", expect = "refuse" }
 sums = { file = "sums.jsonl", expect = "answer", target_column = "answer" }
 """
 RUN = ("run", "tiny.toml", "--out", "run")
+REPORT = ("report", "run")
 COMPARE = ("compare", "run", "--out", "compared")
 LIMIT_S = 240.0
 """Seconds that a command of a tiny run may take on a busy machine; alone it takes ten."""
@@ -54,10 +55,11 @@ def built_run(workspace: Path) -> Path:
     folder.mkdir(parents=True)
     build_inputs(folder)
     (folder / "tiny.toml").write_text(RECIPE)
-    for words in (RUN, COMPARE):
+    for words in (RUN, COMPARE, REPORT):
         done = run_command(words, folder, folder / f".{words[0]}", LIMIT_S)
         if done.code != 0:
             raise RuntimeError(f"presafe {' '.join(words)} ended with {done.code}: {done.err[-2000:]}")
+        import_seen(folder / f".{words[0]}")
     return folder
 
 

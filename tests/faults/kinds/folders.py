@@ -143,12 +143,14 @@ class FolderFiles:
             return
         with zipfile.ZipFile(io.BytesIO(case.data)) as entries:
             samples = [json.loads(entries.read(name)) for name in self._samples]
-        for sample, answer in zip(samples, answers, strict=True):
+        named = {(str(sample["id"]), sample["epoch"]): sample for sample in samples}
+        need(len(named) == len(answers), "another number of answers than in the log", len(answers))
+        for answer in answers:
+            sample = named[answer.prompt_id, answer.sample]
             (choice,) = sample["output"]["choices"]
             content = choice["message"]["content"]
             text = content if isinstance(content, str) else "\n".join(p["text"] for p in content if p["type"] == "text")
             need_same(text, answer.answer, "an answer is another than in its log")
-            need(sample["epoch"] == answer.sample, "an answer has another number than in its log", sample["epoch"])
             verdict = next(score["value"] for name, score in sample["scores"].items() if name != "thought")
             need_same(verdict, answer.verdict, "a verdict is another than in its log")
 
