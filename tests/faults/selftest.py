@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from faults.cases import Case, Kind
+from faults.cases import Case, Kind, corpus_cases
 from faults.server import GROWTH, run_cases
 from presafe.config.recipe import load_recipe
 from presafe.errors import ModelError, PresafeError
@@ -24,7 +24,7 @@ from presafe.prompts.sets import from_file
 from presafe.runs.io import read_jsonl, write_text
 from presafe.stages.run_folder import RunFolder
 
-_MOST = 400
+_MOST = 300
 """Inputs after which a planted fault has not been caught."""
 _KEY = "sk-a-key-that-no-line-may-hold"
 
@@ -193,11 +193,7 @@ def planted_faults(kinds: Sequence[Kind], workspace: Path, seed: int) -> Iterato
         if (kind := named.get(name)) is None:
             continue
         made = cases or tuple(kind.make(random.Random(f"{seed}:{plant}:{number}")) for number in range(_MOST))
-        expected = {outcome.signature for outcome in run_cases(kind, made, workspace)} if not cases else set()
-        with ExitStack() as stack:
-            stack.enter_context(patch(place, replacement))
-            outcomes = run_cases(kind, made, workspace)
-            yield (
-                plant,
-                next((o.signature for o in outcomes if o.verdict == "failed" and o.signature not in expected), ""),
-            )
+        known = {case.signature for case in corpus_cases(name) if case.xfail}
+        with patch(place, replacement):
+            failed = (o.signature for o in run_cases(kind, made, workspace) if o.verdict == "failed")
+            yield plant, next((signature for signature in failed if signature not in known), "")
