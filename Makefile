@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 120
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs dist format smolthink clean
+.PHONY: demo test faults check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -15,6 +16,10 @@ demo: $(READY)
 test: check dist
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: $(READY)
+	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
+	PYTHONPATH=tests:tests/support $(BIN)/python -m faults --minutes $(MINUTES) --out runs/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests tools
