@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 from presafe.runtime.reading import printable
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -81,13 +81,13 @@ class Kind(Protocol):
             folder: An empty folder of this case.
 
         Raises:
-            PresafeError: the product refused the input.
+            PreSafeError: the product refused the input.
             Fault: an oracle was broken.
             Exception: anything else is a bug of the product.
         """
 
 
-def check_refusal(error: PresafeError) -> None:
+def check_refusal(error: PreSafeError) -> None:
     """Check that a refusal is one line that a user can read.
 
     Raises:

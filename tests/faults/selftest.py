@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from presafe.judges.replies import Ruling, read_reply
+
 from faults.cases import Case, Kind, corpus_cases
 from faults.server import GROWTH, run_cases
 from presafe.config.recipe import load_recipe
-from presafe.errors import ModelError, PresafeError
-from presafe.judges.replies import Ruling, read_reply
+from presafe.errors import ModelError, PreSafeError
 from presafe.models.answers import completion_of
 from presafe.models.exchange import Completion
 from presafe.models.http import Refused, TryAgain
@@ -32,7 +33,7 @@ _KEY = "sk-a-key-that-no-line-may-hold"
 def _swallowing_recipe(path: Any) -> Any:
     try:
         return load_recipe(path)
-    except PresafeError:
+    except PreSafeError:
         return load_recipe("smolthink-135m")
 
 
@@ -70,7 +71,7 @@ def _swallowing_lines(path: Path, kind: Any, **options: Any) -> Any:
         one.write_text(line)
         try:
             records += read_jsonl(one, kind, **options)
-        except PresafeError:
+        except PreSafeError:
             continue
         finally:
             one.unlink()
@@ -168,7 +169,7 @@ def _crash() -> None:
 
 
 def _refuse(text: str) -> None:
-    raise PresafeError(text)
+    raise PreSafeError(text)
 
 
 _MISBEHAVIOR = {

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults.cases import Case, Fault, Kind, Outcome, check_refusal
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 
 MEMORY = 2 * 2**30
 """Bytes that a child may take beyond what the server has."""
@@ -164,7 +164,7 @@ def _checked(kind: Kind, case: Case, folder: Path) -> tuple[str, str, str]:
     try:
         try:
             kind.check(case, folder)
-        except PresafeError as error:
+        except PreSafeError as error:
             check_refusal(error)
             return "refused", "", str(error)
     except Fault as fault:

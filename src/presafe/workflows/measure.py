@@ -99,9 +99,7 @@ def token_budget(model: ModelSettings, settings: MeasureSettings) -> int:
     """
     if settings.max_tokens is not None:
         return settings.max_tokens
-    renderer = load_renderer(
-        model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code
-    )
+    renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
     return renderer.family.max_tokens
 
 

@@ -17,7 +17,7 @@ from faults.mutate import damage
 from faults.oracles import need
 from faults.server import Done, check_ended_well, end_command, run_command, start_command
 from faults.tiny import COMPARE, LIMIT_S, REPORT, RUN, built_run, compared_of, results_of
-from presafe.errors import PresafeError
+from presafe.errors import PreSafeError
 
 _HOWS = ("truncate", "empty", "flip", "null", "zeros", "foreign", "remove", "folder", "damage", "list")
 _COMMANDS: dict[str, tuple[str, ...]] = {
@@ -61,7 +61,7 @@ class Corruptions:
         except Fault as fault:
             raise Fault(f"{fault.rule} [{_shape(value['file'])}]", f"{where}: {fault.detail}") from None
         if not is_done:
-            raise PresafeError(_line_of(done))
+            raise PreSafeError(_line_of(done))
         rule = f"changed numbers [{_shape(value['file'])}]"
         if case.target == "compare":
             _need_equal(self._compared, compared_of(here), rule, where)
