@@ -6,14 +6,17 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import DOCS, STUDIES
 
 from presafe.config.recipe import Recipe, load_recipe, parse_recipe
 from presafe.methods.registry import methods
+from presafe.stages.workload import Workload
+from presafe.study.page import study_markdown
 from presafe.study.records import RunResult, settings_without_defaults
-from presafe.study.runner import study_status
+from presafe.study.runner import RunStatus, study_status, summary_of
 from presafe.study.spec import StudyRun, load_study, shipped_studies, study_runs
 
 NAMES = sorted(file.parent.name for file in STUDIES.glob("*/study.json"))
@@ -104,6 +107,24 @@ def test_committed_runs_store_no_defaults(name: str) -> None:
     for run, result in stored_results(name).items():
         assert result.recipe == settings_without_defaults(parse_recipe(result.recipe, run))
         assert "null" not in json.dumps(result.recipe)
+
+
+def rounded(text: str) -> Any:
+    """Return the content of a JSON text, with nine digits after the point."""
+    return json.loads(text, parse_float=lambda number: round(float(number), 9))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_summary_is_computed_from_its_runs(name: str) -> None:
+    study = load_study(declaration(name))
+    results = stored_results(name)
+    statuses = [RunStatus(run, results.get(run.name), Workload(run.recipe)) for run in study_runs(study)]
+    summary = summary_of(study, statuses, list(results.values()))
+    folder = STUDIES / name
+    committed = rounded((folder / "study.json").read_text(encoding="utf-8"))
+    assert committed == {"schema": 1, **rounded(summary.model_dump_json())}
+    figures = {file.stem for file in (folder / "figures").iterdir()}
+    assert (folder / "study.md").read_text(encoding="utf-8") == study_markdown(summary, figures)
 
 
 @pytest.mark.skipif("PRESAFE_DATA" not in os.environ, reason="needs the published files")

@@ -72,7 +72,7 @@ def test_classifier_can_read_the_teachers_answers(run: RunFolder, recipe: Path, 
     classifier = Classifier(both.path / "signals" / "classifier", signal)
     of_run = [signal.probability for signal in read_jsonl(both.path / "signals" / "signals.jsonl", Signal)]
     assert of_run == pytest.approx(classifier.probabilities(queries, decided), abs=1e-6)
-    # the answer moves what it says of every query
+    # the answer changes p′ of every query
     refused, answered = (
         classifier.probabilities(queries, [answer] * len(queries))
         for answer in ("I can't help with that.", "Sure, here it is.")
@@ -163,7 +163,7 @@ def test_training_in_parallel_resumes_to_the_same_systems(run: RunFolder, recipe
     _, errors = on_two_threads(file, together).communicate(timeout=240)
     assert "2 signal: done before" in errors
     for name in ("sft", "presafe"):
-        assert f"  {name}: 8/80" not in errors  # it went on from a checkpoint
+        assert f"  {name}: 8/80" not in errors  # it resumed from a checkpoint
         ours, theirs = (folder / "alignment" / name for folder in (together, one_by_one))
         assert (ours / "history.jsonl").read_text() == (theirs / "history.jsonl").read_text()
         assert (ours / "operating_point.json").read_text() == (theirs / "operating_point.json").read_text()
@@ -208,7 +208,7 @@ def test_launched_run_aligns_with_both_processes(run: RunFolder, recipe: Path, t
     process = launched(recipe, out)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
-    # said once: by the first process
+    # printed once, by the first process
     assert [errors.count(line) for line in ("1 respond", "2 signal", "3 align")] == [1, 1, 1]
     assert output.count("stopped as asked") == 1
     for name in ("teacher", "own", "traces"):
@@ -239,5 +239,5 @@ def test_killed_launch_resumes_with_the_same_command(run: RunFolder, recipe: Pat
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
     assert "2 signal: done before" in errors
-    assert "  presafe: 1/6" not in errors  # it went on from the checkpoint of step 2 or 3
+    assert "  presafe: 1/6" not in errors  # it resumed from the checkpoint of step 2 or 3
     assert_same_alignment(run.path, out)

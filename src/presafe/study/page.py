@@ -1,4 +1,4 @@
-"""A study's summary: study.json for programs, study.md and figures for people."""
+"""The summary of a study as files: study.json for programs, study.md and figures for people."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ SCHEMA = 1
 """Version of study.json. A change that would break a reader increases it."""
 
 FEW = 0.9
-"""Mark cells whose n is below this fraction of the column's largest n: they are rates of some prompts only."""
+"""Cells are marked if their n is below this fraction of the column's largest n: many prompts have no verdict."""
 
 
 def write_study(summary: StudySummary, folder: Path) -> None:
     """Write study.json, study.md and its figures.
+
+    Args:
+        summary: The study.
+        folder: Where the files are written.
 
     Raises:
         RunError: the folder cannot be written.
@@ -74,14 +78,14 @@ def _progress(summary: StudySummary) -> str:
 
 
 def _conditions_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
-    """Yield the leading rates of every condition."""
+    """Yield the section with the leading rates of every condition."""
     scores = summary.scores
     columns = [(suite, metric) for suite in suites_in(scores) for metric in summary_metrics(scores, suite)]
     yield "## Conditions"
     yield (
-        "Mean over seeds [95 % interval over seeds, Student's t]; n is the least number of prompts judged, "
-        "here and below with † where it is less than nine tenths of its column's most: the other answers have no "
-        "verdict. With one seed, and for the model as it came, the interval is over prompts."
+        "Mean over seeds [95 % interval over seeds, Student's t]. n is the smallest number of judged prompts of a "
+        "seed; it is marked with † if it is below nine tenths of the largest n in its column: the other answers have "
+        "no verdict. With one seed, and for the model as it came, the interval is over prompts."
     )
     yield _scores_table(summary, {_name(*column): column for column in columns}, with_cost=True)
     if "conditions" in figures:
@@ -89,27 +93,26 @@ def _conditions_section(summary: StudySummary, figures: Set[str]) -> Iterator[st
 
 
 def _operating_points_section(summary: StudySummary) -> Iterator[str]:
-    """Yield how strongly each adapter is applied, if any was scaled."""
+    """Yield the section on how strongly each adapter is applied, if any was scaled."""
     if summary.operating_points:
         yield "## How strongly each adapter is applied"
         yield (
-            "γ by seed, and how many of n harmless queries that nothing is measured on begin as a refusal then: one "
-            "number for all, where a scale between a half and the largest (`align.max_scale`) gives it, and as trained "
-            "where none does."
+            "The scale γ of each seed, and how many of n harmless queries are refused at it. Nothing else is measured "
+            "on these queries. The number is the same for all adapters, if a scale from a half to the largest "
+            "(`align.max_scale`) reaches it; otherwise the adapter stays as trained."
         )
         yield _operating_points_table(summary)
 
 
 def _matched_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
-    """Yield how well conditions separate halves worded alike, if any suite has a harmful half."""
+    """Yield the section on harmful and harmless halves that are worded alike, if a suite has both."""
     columns = matched_columns(summary.scores)
     if columns:
         yield "## Harmful against harmless prompts that are worded alike"
         yield (
-            "Two halves of one published suite. Youden's J is what is refused of the harmful half minus what is of the "
-            "harmless one, so that refusing more of both adds nothing to it; an AUROC has no threshold. "
-            "Where the harmless half's own rate of wrong refusals is named (10 %), every system's threshold is set to "
-            "it."
+            "Two halves of one published suite. Youden's J is the refusal rate of the harmful half minus that of the "
+            "harmless half, so that refusing more of both does not raise it; an AUROC has no threshold. "
+            "In columns that name a rate of wrong refusals (10 %), the threshold of every system is set to that rate."
         )
         yield _scores_table(summary, {_name(*column): column for column in columns})
         if "halves" in figures:
@@ -117,17 +120,17 @@ def _matched_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
 
 
 def _differences_sections(summary: StudySummary) -> Iterator[str]:
-    """Yield the differences from the baseline, paired by prompt and by seed."""
+    """Yield the sections with differences from the baseline, paired by prompt and by seed."""
     if summary.differences:
         yield f"## Against {summary.baseline}, paired by prompt and seed"
         yield (
-            "In points [95 % interval over seeds and prompts; with one seed, over prompts]; p corrected after Holm over"
-            " all lines."
+            "In points [95 % interval over seeds and prompts; with one seed, over prompts]. p is corrected over all "
+            "lines (Holm)."
         )
         yield _differences_table(summary)
     if summary.seed_differences:
         yield f"## Against {summary.baseline}, every number, paired by seed"
-        yield "Difference [95 % interval over seeds, Student's t], not corrected for how many there are."
+        yield "Difference [95 % interval over seeds, Student's t], not corrected for the number of lines."
         yield _seed_differences_table(summary)
 
 
@@ -151,7 +154,7 @@ def _scores_table(summary: StudySummary, columns: Mapping[str, Column], *, with_
     Args:
         summary: The study.
         columns: Suite and metric by heading.
-        with_cost: Whether to add what a training took.
+        with_cost: Whether to add the cost of a training.
     """
     cells = {(score.system, score.thinking, score.suite, score.metric): score for score in summary.scores}
     costs = {cost.condition: cost for cost in summary.costs}
@@ -196,7 +199,7 @@ def _operating_points_table(summary: StudySummary) -> str:
 
 
 def _number(score: Score) -> str:
-    """Format a score as `format_estimate` does; a metric that presafe does not know may not be a rate."""
+    """Format a score as `format_estimate` does; an unknown metric is formatted as a plain number, not as a rate."""
     if score.metric in METRICS:
         return format_estimate(score)
     return format_interval(score.value, score.low, score.high, is_rate=False)

@@ -1,11 +1,11 @@
-"""What the runs of a study have in common is made once: their run folders hold links into one store.
+"""Share files between the runs of a study: their run folders hold links into one store, so that work is done once.
 
-    shared/<key>/<path>     what lies at that path of every run folder for which all that decides it is the same
+    shared/<key>/<path>     the file or folder at that path, for all runs with the same settings and prompts behind it
 
-The key is the sha256 of those settings and prompts. A stage writes and reads through the link as if the folder were
-its own, and finds what another run has done, whole or half done, as it would find its own after a kill.
+The key is the sha256 of those settings and prompts. A stage reads and writes through the link as if the folder were
+its own. It finds the finished or half-finished work of another run, as it would find its own after a kill.
 
-A training is copied rather than linked: each run scales its adapter to an operating point of its own.
+A training is copied rather than linked, because each run scales its adapter to its own operating point.
 """
 
 from __future__ import annotations
@@ -31,77 +31,86 @@ from presafe.stages.workload import Workload
 from presafe.study.records import TrainedBy
 
 
-class Part(NamedTuple):
-    """One path of a run folder, and everything that decides what will lie there."""
+class SharedPath(NamedTuple):
+    """One path of a run folder that runs can share, and the settings and prompts that decide its content."""
 
     path: str
     is_folder: bool
     decided_by: tuple[Any, ...]
 
 
-def shared_parts(recipe: Recipe, workload: Workload) -> list[Part]:
-    """The parts of a run folder that do not depend on what is trained.
+def shared_paths(recipe: Recipe, workload: Workload) -> list[SharedPath]:
+    """Return the paths of a run folder whose content does not depend on what is trained.
+
+    Args:
+        recipe: The run's settings.
+        workload: The run's prompts.
 
     Raises:
-        PromptError: as `load_source`.
+        PromptError: a source of prompts cannot be read.
     """
-    # A setting that came later decides nothing at its default, and `aligned_thinking` nothing of the model as it came:
-    # without it, what was made before it is still found.
-    later = {"aligned_thinking", *(["judge_thought"] if recipe.evaluate.judge_thought is None else [])}
-    with_answers = reads_answers(recipe)
-    model, evaluate = recipe.model.model_dump(mode="json"), recipe.evaluate.model_dump(mode="json", exclude=later)
-    asked = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
-    signal = recipe.signal.model_dump(mode="json", exclude=set() if with_answers else {"reads"})
-    aligned = sha256_of_prompts([workload.alignment])
-    decided = (model, asked, sha256_of_prompts([workload.classifier]))
-    signals = (*decided, signal, aligned)
+    # `aligned_thinking` does not concern the model as it came, and a setting that is newer than a store is not in the
+    # store's keys: both are left out, so that what an older presafe made is still found.
+    left_out = {"aligned_thinking"} if recipe.evaluate.judge_thought else {"aligned_thinking", "judge_thought"}
+    model = recipe.model.model_dump(mode="json")
+    evaluate = recipe.evaluate.model_dump(mode="json", exclude=left_out)
+    respond = recipe.respond.model_dump(mode="json", exclude={"classifier_queries", "alignment_queries"})
+    signal = recipe.signal.model_dump(mode="json", exclude=set() if reads_answers(recipe) else {"reads"})
+    alignment = sha256_of_prompts([workload.alignment])
+    teacher = (model, respond, sha256_of_prompts([workload.classifier]))
+    own = (model, respond, sha256_of_prompts([workload.harmless]))
+    traces = (*teacher, signal["held_out"], signal["seed"])
+    signals = (*teacher, signal, alignment)
     vanilla = (model, evaluate, sha256_of_prompts(workload.suites.values()))
+    on_alignment = [response_set.name for response_set in response_sets(recipe) if response_set.queries == "alignment"]
     return [
-        Part("responses/teacher", True, decided),
-        Part("responses/traces", True, (*decided, signal["held_out"], signal["seed"])),
-        Part("responses/own", True, (model, asked, sha256_of_prompts([workload.harmless]))),
-        *(
-            Part(f"responses/{one.name}", True, (model, asked, aligned))
-            for one in response_sets(recipe)
-            if one.queries == "alignment"
-        ),
-        Part("signals", True, signals),
-        Part("stages/signal", False, signals),  # its mark: a classifier cannot tell that it is done
-        Part("evaluation/vanilla-on", True, vanilla),
-        Part("evaluation/vanilla-off", True, vanilla),
-        # with which token a refusal starts depends on how it is written
-        Part("evaluation/positions/vanilla-on.jsonl", False, (*vanilla, recipe.align.refusal_target)),
+        SharedPath("responses/teacher", True, teacher),
+        SharedPath("responses/traces", True, traces),
+        SharedPath("responses/own", True, own),
+        *(SharedPath(f"responses/{name}", True, (model, respond, alignment)) for name in on_alignment),
+        SharedPath("signals", True, signals),
+        SharedPath("stages/signal", False, signals),  # the mark: the classifier's files do not show that it is done
+        SharedPath("evaluation/vanilla-on", True, vanilla),
+        SharedPath("evaluation/vanilla-off", True, vanilla),
+        # the form of refusals decides which token starts one
+        SharedPath("evaluation/positions/vanilla-on.jsonl", False, (*vanilla, recipe.align.refusal_target)),
     ]
 
 
 def link_shared(recipe: Recipe, workload: Workload, folder: Path, store: Path) -> None:
-    """Put the links into a run folder, new or begun; what they point to may not be there yet.
+    """Put links to the shared paths into a run folder, new or not; their targets need not exist yet.
+
+    Args:
+        recipe: The run's settings.
+        workload: The run's prompts.
+        folder: The run folder.
+        store: The folder to which the links lead.
 
     Raises:
-        PromptError: as `shared_parts`.
+        PromptError: as `shared_paths`.
         RunError: a folder cannot be written.
     """
-    for part in shared_parts(recipe, workload):
-        link, target = folder / part.path, store / sha256_of(part.decided_by)[:16] / part.path
+    for shared in shared_paths(recipe, workload):
+        link, target = folder / shared.path, store / sha256_of(shared.decided_by)[:16] / shared.path
         try:
-            (target if part.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+            (target if shared.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
-                link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=part.is_folder)
+                link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=shared.is_folder)
         except OSError as error:
             raise disk_error(link, error) from error
 
 
 def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Sequence[Path]) -> None:
-    """Copy what another run has trained with the same settings and prompts into a run folder that is not begun.
+    """Copy the training of another run with the same settings and prompts into a new run folder.
 
-    Only how it is scaled and measured may differ. What made it and what it cost comes with it (`trained_by`).
+    Only the scale and the measurement may differ. The copy names the run that trained, and its cost (`trained_by`).
 
     Args:
         recipe: The run's settings.
-        prompts_sha256: Of all its prompts, those that it is measured on included, as `Workload.sha256`.
-        folder: The run folder; one that is begun is left as it is.
-        others: Run folders, whole or not; what is none of one is passed over.
+        prompts_sha256: Hash of all its prompts, as `Workload.sha256`.
+        folder: The run folder; an existing run is left as it is.
+        others: Folders of other runs, finished or not; a folder without a run is skipped.
 
     Raises:
         RunError: a folder cannot be written.
@@ -109,47 +118,61 @@ def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Seq
     run = RunFolder(folder, recipe)
     if run.recipe_path.exists():
         return
-    shutil.rmtree(folder / "alignment", ignore_errors=True)  # a kill may have left a part of one
-    found = next((there for other in others if (there := _trains_alike(other, run, prompts_sha256))), None)
-    if found is None:
+    shutil.rmtree(folder / "alignment", ignore_errors=True)  # a killed copy may have left a half
+    matches = (match for other in others if (match := _run_with_same_training(other, run, prompts_sha256)))
+    match = next(matches, None)
+    if match is None:
         return
     for system in aligned_systems(recipe):
-        to, source = system_folder(run, system), system_folder(found, system)
+        target, source = system_folder(run, system), system_folder(match, system)
         try:
-            shutil.copytree(source, to, ignore=shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT))
-            rescale(to / "adapter", recipe.align.lora_alpha)
-            write_text(to / TRAINED_BY, (trained_by(source) or _maker(found)).model_dump_json(indent=2) + "\n")
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT))
+            rescale(target / "adapter", recipe.align.lora_alpha)
+            write_text(target / TRAINED_BY, (trained_by(source) or _maker(match)).model_dump_json(indent=2) + "\n")
         except OSError as error:
-            shutil.rmtree(to, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
             if (source / HISTORY).exists():
-                raise disk_error(to, error) from error
-            # it was deleted meanwhile: this run trains it
+                raise disk_error(target, error) from error
+            # the source was deleted meanwhile: this run trains the system itself
 
 
 def trained_by(folder: Path) -> TrainedBy | None:
-    """What made the training in a system's folder; None where its own run did."""
+    """Return the run that made the training in a system's folder; None if it was the folder's own run.
+
+    Args:
+        folder: Folder of a system in a run folder.
+
+    Raises:
+        RunError: the record is damaged.
+    """
     file = folder / TRAINED_BY
     return read_record(file, TrainedBy) if file.exists() else None
 
 
 def _maker(run: RunFolder) -> TrainedBy:
+    """Return the record of a run that trains its own systems."""
     return TrainedBy(run=run.path.name, made_by=made_by(run.manifest()), training_s=run.timings().get("align"))
 
 
-def _trains_alike(other: Path, run: RunFolder, prompts_sha256: str) -> RunFolder | None:
-    """Another run, where it has trained all that a run is to train, just so."""
+def _run_with_same_training(folder: Path, run: RunFolder, prompts_sha256: str) -> RunFolder | None:
+    """Return the run in a folder if it has trained all systems of `run` with the same settings and prompts."""
     try:
-        there = RunFolder.existing(other)
-        same = there.manifest()["prompts_sha256"] == prompts_sha256
+        other = RunFolder.existing(folder)
+        is_same = other.manifest()["prompts_sha256"] == prompts_sha256
     except PreSafeError:
         return None
-    trained = all((system_folder(there, each) / HISTORY).exists() for each in aligned_systems(run.recipe))
-    alike = same and trained and there.is_done("align") and _training(there.recipe) == _training(run.recipe)
-    return there if alike else None
+    is_trained = all((system_folder(other, system) / HISTORY).exists() for system in aligned_systems(run.recipe))
+    is_match = (
+        is_same
+        and is_trained
+        and other.is_done("align")
+        and _training_settings(other.recipe) == _training_settings(run.recipe)
+    )
+    return other if is_match else None
 
 
-def _training(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide what is trained."""
+def _training_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that decide what is trained."""
     return recipe.model_dump(
         mode="json", exclude={"name": True, "evaluate": True, "align": {"over_refusal", "max_scale"}}
     )

@@ -1,10 +1,10 @@
-"""A study: one recipe, several conditions, each over seeds. TOML in, one recipe a run out.
+"""Declarations of studies: TOML in, one recipe per run out.
 
-    run = condition × seed        its recipe is the study's, with the overrides of the study, then of the condition, one
-                                  system and one seed
+    run = condition × seed        its recipe is that of the study, with the overrides of the study, then those of the
+                                  condition, one system and one seed
 
-Conditions differ in what is done to the model. How they are measured, `[evaluate]`, is the study's own, so that every
-difference between two of them is paired by prompt.
+Conditions differ in what is done to the model. All are measured alike: `[evaluate]` belongs to the study, so that every
+difference between two conditions is paired by prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, if their `align` is a table that leaves a condition its own."""
+    """Return overrides, after a check that they leave `align.systems` and `align.seeds` to the conditions."""
     align = settings.get("align", {})
     if not isinstance(align, dict):
         raise ValueError("`align` is a table of settings")
@@ -34,56 +34,61 @@ def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Condition(Settings):
+    """One condition of a study: a method, its seeds and its overrides of the recipe."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$", max_length=100)
     """Name in files and tables: letters, digits and . _ + = -"""
     system: str = "presafe"
-    """What is trained, one of the recipe's `align.systems`."""
+    """The method, one of `align.systems`."""
     seeds: Seeds | None = None
-    """One training a seed; None takes the study's."""
+    """One training per seed; None uses the study's seeds."""
     set: dict[str, Any] = Field(default={})
     """Settings of the recipe that the condition overrides, table by table: `align.lambda_align = 0.3`."""
 
     @field_validator("set")
     @classmethod
-    def _not_the_studys(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        if both := settings.keys() & {"evaluate", "name"}:
-            raise ValueError(f"`{both.pop()}` belongs to the study: all its conditions are measured alike")
+    def _check_overrides(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if of_study := settings.keys() & {"evaluate", "name"}:
+            raise ValueError(f"`{of_study.pop()}` belongs to the study: all its conditions are measured alike")
         return _checked_align(settings)
 
 
 class Study(Settings):
+    """A study as its TOML file declares it."""
+
     name: Name
     """Title of the summary."""
     recipe: str
-    """What all conditions start from: name of a shipped recipe, or path of a TOML file from the working directory."""
+    """Recipe that all conditions override: name of a shipped one, or path of a TOML file from the working directory."""
     baseline: str
     """Name of the condition that the others are compared with."""
     seeds: Seeds = (0,)
-    """Seeds of the conditions that name none."""
+    """Seeds of the conditions without their own."""
     set: dict[str, Any] = Field(default={})
-    """Settings of the recipe that all conditions override, how they are measured included; a condition's own come over
-    them."""
+    """Settings of the recipe that are overridden in all conditions, `evaluate` included; a condition's own overrides
+    have precedence."""
     condition: tuple[Condition, ...] = Field(min_length=1)
+    """The conditions, in the order of the tables."""
 
     @field_validator("set")
     @classmethod
-    def _not_a_conditions(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _check_overrides(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if "name" in settings:
-            raise ValueError("`name` is that of a run: its condition and seed")
+            raise ValueError("`name` is set for every run: its condition and seed")
         return _checked_align(settings)
 
     @model_validator(mode="after")
-    def _names_and_seeds(self) -> Self:
+    def _check_names_and_seeds(self) -> Self:
         names = [condition.name for condition in self.condition]
-        if double := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"two conditions are named {double[0]!r}")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"two conditions are named {repeated[0]!r}")
         if "vanilla" in names:
-            raise ValueError("`vanilla` is the model as it came; it is always measured, and no condition")
+            raise ValueError("`vanilla` is the model as it came; it is always measured, and cannot be a condition")
         if self.baseline not in names:
-            raise ValueError(f"`baseline` is {self.baseline!r}, and the conditions are {', '.join(names)}")
+            raise ValueError(f"`baseline` is {self.baseline!r}, but the conditions are {', '.join(names)}")
         for seeds in (self.seeds, *(condition.seeds or () for condition in self.condition)):
             if len(set(seeds)) < len(seeds):
-                raise ValueError(f"a seed stands twice in {list(seeds)}")
+                raise ValueError(f"a seed is repeated in {list(seeds)}")
         return self
 
 
@@ -96,19 +101,23 @@ class StudyRun(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Return the name of the run in files and tables."""
         return f"{self.condition.name}-seed{self.seed}"
 
 
 def shipped_studies() -> list[str]:
-    """Names of the studies that come with the package."""
+    """Return the names of the studies that come with the package."""
     return shipped_names("study")
 
 
 def load_study(study: str | Path) -> Study:
-    """Read a study from a TOML file, or by the name of a shipped one.
+    """Load a study from a TOML file, or by the name of a shipped one.
+
+    Args:
+        study: Path of a TOML file, or a name such as "control".
 
     Raises:
-        RecipeError: no such study, not TOML, or a key that is unknown, missing, double or out of bounds.
+        RecipeError: no such study, not TOML, or a key that is unknown, missing, repeated or out of bounds.
     """
     try:
         return Study.model_validate(read_toml("study", study))
@@ -117,13 +126,16 @@ def load_study(study: str | Path) -> Study:
 
 
 def study_runs(study: Study) -> list[StudyRun]:
-    """Every run: the first seed of each condition, then the second, so that a study broken off compares all of them.
+    """Return every run: the first seed of each condition, then the second, so that an unfinished study compares all.
+
+    Args:
+        study: The study.
 
     Raises:
-        RecipeError: the recipe cannot be read, or the study's or a condition's overrides make no valid one.
+        RecipeError: the recipe cannot be read, or is invalid with the overrides of the study or of a condition.
     """
     base = recipe_settings(study.recipe)
-    parse_recipe(base, study.recipe)  # its own mistakes are no condition's, nor the study's
+    parse_recipe(base, study.recipe)  # first alone, so that an error names the right file
     base = merge_settings(study.set, base)
     parse_recipe(base, f"{study.recipe} as the study sets it")
     runs = []
@@ -135,4 +147,4 @@ def study_runs(study: Study) -> list[StudyRun]:
                 f"{study.recipe} as condition {condition.name!r} sets it",
             )
             runs.append((place, StudyRun(condition, seed, recipe)))
-    return [run for _, run in sorted(runs, key=lambda each: each[0])]
+    return [run for _, run in sorted(runs, key=lambda place_and_run: place_and_run[0])]

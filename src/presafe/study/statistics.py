@@ -1,11 +1,11 @@
-"""A study's runs together: means over seeds, and every condition against the baseline.
+"""Statistics of a study: means over seeds, and every condition compared with the baseline.
 
     scores             mean and Student's interval over the k seeds of a condition (`student_interval`), of every metric
     differences        leading rates, paired by prompt and by seed (`paired_differences`), p corrected over all of them
     seed_differences   every metric, paired by seed only: mean and Student's interval of the k differences
 
-Pure functions of the runs' records. Only seeds that both sides have are paired. A condition that trains nothing is the
-same for every seed, so its one run is paired with each of the other side's.
+Pure functions of the runs' records. Only seeds that both conditions have are paired. A condition that trains nothing is
+the same for every seed, so its one run is paired with every run of the other condition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from presafe.study.records import RunResult, SeedDifference, StudyOperatingPoint
 
 
 class Cell(NamedTuple):
-    """What a value was measured for."""
+    """CoT mode, suite and metric of a value."""
 
     thinking: Thinking
     suite: str
@@ -31,7 +31,11 @@ class Cell(NamedTuple):
 
 
 def condition_scores(results: Sequence[RunResult]) -> list[StudyScore]:
-    """Return the means over the seeds of each condition, after the first run's rows of the model as it came."""
+    """Return the means over the seeds of each condition, after the scores of the model as it came from the first run.
+
+    Args:
+        results: The finished runs of a study, at least one.
+    """
     vanilla = [
         StudyScore(**score.model_dump(), num_seeds=0) for score in results[0].scores if score.system == "vanilla"
     ]
@@ -81,7 +85,7 @@ def paired_differences(results: Sequence[RunResult], baseline: str) -> list[Diff
 
 
 def _outcomes(condition: str, runs: Sequence[RunResult], thinking: Thinking) -> SystemOutcomes:
-    """Return what is compared of a condition in one mode, one entry per run."""
+    """Return the outcomes of a condition in one CoT mode, by suite and prompt, with one share per run."""
     suites: dict[str, tuple[Kind, Outcomes]] = {}
     by_run = [{suite.suite: suite for suite in run.answered if suite.thinking == thinking} for run in runs]
     for name in by_run[0]:
@@ -89,7 +93,7 @@ def _outcomes(condition: str, runs: Sequence[RunResult], thinking: Thinking) -> 
         prompt_ids = seeds[0].shares.keys()
         if any(seed.shares.keys() != prompt_ids for seed in seeds):
             raise ValueError(f"runs of {condition} were asked different prompts of {name}")
-        # If no answer of a run could be judged, that run does not show that its judge judges harm.
+        # A run without a judged answer does not show that its judge looks for harm.
         kind: Kind = "attack" if any(seed.kind == "attack" for seed in seeds) else seeds[0].kind
         suites[name] = kind, {id_: tuple(seed.shares[id_] for seed in seeds) for id_ in sorted(prompt_ids)}
     return SystemOutcomes(condition, thinking, suites)
@@ -127,7 +131,11 @@ def seed_differences(results: Sequence[RunResult], baseline: str) -> list[SeedDi
 
 
 def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
-    """Return the mean time and tokens of a training of each condition."""
+    """Return the mean seconds and tokens of a training, for each condition.
+
+    Args:
+        results: The finished runs of a study.
+    """
     costs = []
     for condition, runs in _by_condition(results).items():
         times = [run.training_s for run in runs if run.training_s is not None]
@@ -144,7 +152,11 @@ def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
 
 
 def operating_points(results: Sequence[RunResult]) -> list[StudyOperatingPoint]:
-    """Return how strongly each run's adapter is applied, for the runs whose adapter was scaled."""
+    """Return the operating points of the runs whose adapter was scaled.
+
+    Args:
+        results: The finished runs of a study.
+    """
     return [
         StudyOperatingPoint(condition=run.condition, seed=run.seed, **run.operating_point.model_dump())
         for run in results
@@ -170,26 +182,26 @@ def _against(results: Sequence[RunResult], baseline: str) -> Iterator[tuple[str,
 
 
 def _same_seeds(left: Sequence[RunResult], right: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
-    """Return the runs whose seed both sides have, in the same order."""
+    """Return the runs of both conditions whose seed the other has too, in the same order."""
     left_runs, right_runs = _by_seed(left, right), _by_seed(right, left)
     seeds = [seed for seed in left_runs if seed in right_runs]
     return [left_runs[seed] for seed in seeds], [right_runs[seed] for seed in seeds]
 
 
 def _by_seed(runs: Sequence[RunResult], others: Sequence[RunResult]) -> dict[int, RunResult]:
-    """Map seeds to runs; an untrained condition reuses its first run for every seed of the others."""
+    """Map seeds to runs; an untrained condition reuses its first run for every seed of the other condition."""
     if runs and all(run.training_s is None for run in runs):
         return {other.seed: runs[0].model_copy(update={"seed": other.seed}) for other in others}
     return {run.seed: run for run in runs}
 
 
 def _own_scores(run: RunResult) -> Iterator[Score]:
-    """Return an iterator over the rows of the run's own system."""
+    """Return an iterator over the scores of the run's own system."""
     return (score for score in run.scores if score.system == run.system)
 
 
 def _rows_by_cell(runs: Sequence[RunResult]) -> dict[Cell, list[Score]]:
-    """Group the rows of a condition's runs by mode, suite and metric."""
+    """Group the scores of a condition's runs by mode, suite and metric."""
     cells: dict[Cell, list[Score]] = {}
     for run in runs:
         for score in _own_scores(run):

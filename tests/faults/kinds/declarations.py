@@ -91,8 +91,8 @@ class Declarations:
         """Read what ships."""
         package = resources.files("presafe")
         self._texts: dict[str, list[str]] = {
-            "recipe": [_TINY, *(_read(package / "recipes", name) for name in shipped("recipe"))],
-            "study": [_read(package / "studies", name) for name in shipped("study")],
+            "recipe": [_TINY, *(_read(package / "recipes", name) for name in shipped_names("recipe"))],
+            "study": [_read(package / "studies", name) for name in shipped_names("study")],
             "family": [_read(package / "models" / "families", name) for name in families()],
         }
         self._keys = {
@@ -154,7 +154,7 @@ class Declarations:
     def _check_recipe(self, recipe: Recipe, written: dict[str, Any]) -> None:
         if "extends" in written:
             base = written.pop("extends")
-            need(base in shipped("recipe"), "a recipe extends none that ships", base)
+            need(base in shipped_names("recipe"), "a recipe extends none that ships", base)
         for model in (written.get("model"), (written.get("respond") or {}).get("teacher")):
             if isinstance(model, dict) and model.get("dtype") == "auto":
                 model.pop("dtype")

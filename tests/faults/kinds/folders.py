@@ -17,9 +17,9 @@ from faults.oracles import need, need_finite_numbers, need_same, second_json
 from faults.tiny import built_run
 from presafe.models.logs import check_sample, read_log, response_of
 from presafe.records import Difference, HistoryPoint, PositionScore, Response, Score, Signal
-from presafe.runs.folder import read_records, timings_of
+from presafe.runs.folder import read_records, read_timings
 from presafe.runs.io import read_object, read_record
-from presafe.runs.manifest import manifest_of
+from presafe.runs.manifest import read_manifest
 from presafe.signals.calibration import ClassifierCard
 
 _LINES: dict[str, tuple[str, type[BaseModel]]] = {
@@ -112,7 +112,7 @@ class FolderFiles:
         path = folder / _OBJECTS[case.target]
         path.write_bytes(case.data)
         if case.target == "timings":
-            timings = timings_of(folder)
+            timings = read_timings(folder)
             if path.exists():
                 need_same(
                     second_json(case.data.decode()), timings, "timings are others than in the file", is_exact=True
@@ -121,7 +121,7 @@ class FolderFiles:
             else:
                 need(timings == {} and (folder / f"{path.name}.damaged").exists(), "a damaged file was not kept")
             return
-        value = manifest_of(folder) if case.target == "manifest" else read_object(path)
+        value = read_manifest(folder) if case.target == "manifest" else read_object(path)
         need_same(second_json(case.data.decode()), value, "an object is another than in its file", is_exact=True)
         need_finite_numbers(value, "an object holds no finite number")
         json.dumps(value, allow_nan=False)

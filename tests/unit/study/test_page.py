@@ -1,4 +1,4 @@
-"""A study's page: every condition and metric in its cell, and nothing feigned where a number is missing."""
+"""The page of a study: every condition and metric in its cell, and a dash where a number is missing."""
 
 from __future__ import annotations
 

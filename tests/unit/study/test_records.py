@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from presafe.config.files import overlaid
 from presafe.config.recipe import (
     AlignSettings,
     EvaluateSettings,
@@ -21,8 +20,12 @@ from presafe.config.recipe import (
 from presafe.study.records import settings_without_defaults
 
 
-def recipe_with(**settings: Any) -> Recipe:
-    return parse_recipe(overlaid(settings, recipe_settings("smolthink-135m-published")), "test")
+def recipe_with(**tables: dict[str, Any]) -> Recipe:
+    """Return a shipped recipe with other settings, given by table."""
+    settings = recipe_settings("smolthink-135m-published")
+    for table, values in tables.items():
+        settings[table] |= values
+    return parse_recipe(settings, "test")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -1,4 +1,4 @@
-"""A study's runs together, against values worked out by hand."""
+"""Statistics of a study, against values worked out by hand."""
 
 from __future__ import annotations
 
