@@ -25,10 +25,9 @@ from presafe.stages.align import align
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.measure import measure
 
-FAMILY = re.findall(
-    r"```toml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8"), re.DOTALL
-)[0]
-"""As the documentation tells users to write it."""
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
+FAMILY = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+"""A family as the documentation shows it."""
 
 
 @pytest.fixture(scope="module")

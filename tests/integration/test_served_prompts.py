@@ -216,9 +216,9 @@ def test_a_prompt_that_is_too_long_is_left_unanswered(
 
     with serving(answer, offers=offering(context if known else None)) as fake:
         probe(fake, tmp_path / "out")
-        printed = capsys.readouterr().err
-        assert f"{longest} has no answer, and keeps none in this folder: " in printed
-        assert "lower --max-tokens" in printed.replace("Lower", "lower")
+        said = capsys.readouterr().err
+        assert f"{longest} has no answer, and keeps none in this folder: " in said
+        assert "lower --max-tokens" in said.replace("Lower", "lower")
         asked = len(fake.asked)
         probe(fake, tmp_path / "out")
         assert len(fake.asked) == asked  # all is done
