@@ -17,7 +17,7 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_run(small_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of the small recipe."""
+    """Run the small recipe without interruption, and return its folder."""
     out = tmp_path_factory.mktemp("whole") / "run"
     done = finish("run", str(small_recipe), "--out", str(out))
     assert done.returncode == 0, done.stderr

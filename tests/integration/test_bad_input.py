@@ -1,4 +1,4 @@
-"""What a user gets wrong: one clear line, exit code 2, no traceback, and nothing done is lost."""
+"""Mistakes of users: one clear line, exit code 2, no traceback, and no finished work is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from command_line import SMALL, finish, start
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2 and one line on stderr that holds the words."""
+    """Check exit code 2 and one line on stderr that holds the words."""
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.strip().splitlines() if line.startswith("presafe: ")]
     assert len(lines) == 1, done.stderr
@@ -43,7 +43,7 @@ def test_wrong_recipe(tmp_path: Path, change: tuple[str, str], words: tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         # failed first: boxes of five lines
         (("probe",), ("Missing argument 'MODEL'", "presafe probe --help")),
@@ -70,22 +70,25 @@ def test_wrong_recipe(tmp_path: Path, change: tuple[str, str], words: tuple[str,
         (("probe", "\udcff"), ("\\udcff is not UTF-8 text",)),
     ],
 )
-def test_wrong_words(
-    words: tuple[str, ...], said: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wrong_arguments(
+    words: tuple[str, ...],
+    expected: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # in this process: a start of Python for each would take a minute
+    # in this process: starting Python for every case would take a minute
     from presafe.cli.main import main
 
     monkeypatch.setattr(sys, "argv", ["presafe", *words])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stop:
         main()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1, err
-    refused(subprocess.CompletedProcess(words, left.value.code, out, err), *said)  # type: ignore[arg-type]
+    refused(subprocess.CompletedProcess(words, stop.value.code, out, err), *expected)  # type: ignore[arg-type]
 
 
-def test_no_words_are_answered_with_help_and_a_reader_that_leaves_is_no_error() -> None:
+def test_no_arguments_print_help_and_a_closed_pipe_is_fine() -> None:
     done = finish()
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage" in done.stdout
@@ -154,7 +157,7 @@ def test_adapters_and_heads_that_do_not_fit(whole_run: Path, tmp_path: Path) -> 
     words = ("evaluate", "smolthink", "--suite", "arithmetic", "--limit", "2", "--out", str(tmp_path / "run"))
     refused(finish(*words, "--adapter", str(broken)), "cannot be read", str(broken))
     refused(finish(*words, "--adapter", str(tmp_path)), "holds no adapter")
-    assert not (tmp_path / "run" / "evaluation").exists()  # said before anything is sampled
+    assert not (tmp_path / "run" / "evaluation").exists()  # fails before anything is sampled
     declared = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
     (broken / "adapter_config.json").write_text(json.dumps(declared | {"r": declared["r"] + 1}), encoding="utf-8")
     (broken / "adapter_model.safetensors").write_bytes((trained / "adapter_model.safetensors").read_bytes())
@@ -164,7 +167,7 @@ def test_adapters_and_heads_that_do_not_fit(whole_run: Path, tmp_path: Path) -> 
     refused(finish("score", "smolthink", "Hello", "--head", str(tmp_path)), "the head in", "cannot be read")
 
 
-def test_weights_that_were_cut_in_half(tmp_path: Path) -> None:
+def test_truncated_weights(tmp_path: Path) -> None:
     from presafe.models.weights import smollm2_folder
 
     cut = tmp_path / "cut"
@@ -200,7 +203,7 @@ def test_no_network_and_no_cached_weights(tmp_path: Path) -> None:
     refused(finish("probe", "smolthink", "--out", str(tmp_path / "run"), **offline), "PRESAFE_SMOLLM2")
 
 
-def test_full_disk_keeps_what_is_done(small_recipe: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_finished_work(small_recipe: Path, tmp_path: Path) -> None:
     # A limit on file size fails writes as a full disk does: the classifier (90 MB) does not fit, the logs do.
     out = tmp_path / "run"
     code = (
@@ -214,7 +217,7 @@ def test_full_disk_keeps_what_is_done(small_recipe: Path, tmp_path: Path) -> Non
     assert not (out / "stages" / "signal").exists()
     assert json.loads((out / "recipe.json").read_text(encoding="utf-8"))["name"] == "small"
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 8_000_000  # only the child was limited
-    again = finish(*words, "--until", "align")  # with room, it goes on
+    again = finish(*words, "--until", "align")  # with room, it resumes
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("done before") == 1
     assert (out / "alignment" / "presafe" / "adapter" / "adapter_model.safetensors").exists()

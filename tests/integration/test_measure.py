@@ -17,10 +17,10 @@ from presafe.runs.io import read_jsonl
 from presafe.runs.manifest import sha256_of_file
 
 
-def test_probe_measures_both_modes_and_again_makes_no_call(tmp_path: Path) -> None:
+def test_probe_measures_both_modes_and_resumes(tmp_path: Path) -> None:
     out = tmp_path / "probe"
-    words = ("probe", "smolthink", "--suite", "smolthink_harmful,arithmetic", "--max-tokens", "48")
-    words = (*words, "--limit", "4", "--out", str(out))
+    words: tuple[str, ...] = ("probe", "smolthink", "--suite", "smolthink_harmful,arithmetic", "--max-tokens", "48")
+    words += ("--limit", "4", "--out", str(out))
     first = finish(*words)
     assert first.returncode == 0, first.stderr
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
@@ -64,11 +64,11 @@ def test_score_prints_the_decision_of_the_head(whole_run: Path) -> None:
     import torch
 
     model, renderer = load_model("smolthink", adapter=folder / "adapter")
-    for text, found in zip(prompts, printed, strict=True):
+    for text, probability in zip(prompts, printed, strict=True):
         rendered = renderer.render(text, "on")
         with torch.inference_mode():
             hidden = model.base_model(torch.tensor([rendered.ids])).last_hidden_state[0, rendered.decision_index]
-        assert abs(float(DecisionHead(folder).probability(hidden[None])) - found) < 1e-4
+        assert abs(float(DecisionHead(folder).probability(hidden[None])) - probability) < 1e-4
 
 
 def test_doctor_shows_the_machine_and_the_model() -> None:
@@ -83,26 +83,25 @@ def test_doctor_shows_the_machine_and_the_model() -> None:
     assert "ignores_enable_thinking" in model.stdout
 
 
-def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherwise(
-    whole_run: Path, tmp_path: Path
-) -> None:
+def test_compare_pairs_systems_and_refuses_differing_ones(whole_run: Path, tmp_path: Path) -> None:
     done = finish("compare", str(whole_run), "--against", "sft", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    found = read_jsonl(tmp_path / "out" / "differences.jsonl", Difference)
-    assert {(each.system, each.thinking, each.against) for each in found} == {
+    compared = read_jsonl(tmp_path / "out" / "differences.jsonl", Difference)
+    assert {(difference.system, difference.thinking, difference.against) for difference in compared} == {
         ("vanilla", "on", "sft"),
         ("vanilla", "off", "sft"),
         ("presafe", "on", "sft"),
     }
-    # The run's own comparisons say the same of the same pair, the other way round, before correction.
+    # The run's own comparison of this pair has the same numbers before correction.
     own = {
-        each.suite: each
-        for each in read_jsonl(whole_run / "evaluation" / "differences.jsonl", Difference)
-        if (each.system, each.against) == ("presafe", "sft")
+        difference.suite: difference
+        for difference in read_jsonl(whole_run / "evaluation" / "differences.jsonl", Difference)
+        if (difference.system, difference.against) == ("presafe", "sft")
     }
-    for each in found:
-        if each.system == "presafe":
-            assert each.model_copy(update={"p_holm": own[each.suite].p_holm}) == own[each.suite]
+    for difference in compared:
+        if difference.system == "presafe":
+            expected = own[difference.suite]
+            assert difference.model_copy(update={"p_holm": expected.p_holm}) == expected
     assert "Paired differences" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
     probe = tmp_path / "probe"
@@ -114,7 +113,7 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
         assert done.returncode == 0, done.stderr
         return tmp_path / name
 
-    for folders, said in (
+    for folders, problem in (
         ((whole_run, probe), "not measured on the same suites"),
         ((probe,), "only one system"),
         ((probe, measured("budget", "--max-tokens", "24")), "differ in the token budget of arithmetic"),
@@ -123,7 +122,7 @@ def test_compare_pairs_the_systems_of_a_run_and_refuses_what_was_measured_otherw
     ):
         refused = finish("compare", *map(str, folders), "--out", str(tmp_path / "none"))
         assert refused.returncode == 2
-        assert said in refused.stderr
+        assert problem in refused.stderr
     assert not (tmp_path / "none").exists()
 
 
@@ -137,14 +136,14 @@ def test_a_suite_is_an_inspect_task_in_both_modes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         suite = logged_suites(tmp_path / mode, "on")["arithmetic"]
         assert (suite.expect, suite.judge, len(suite.responses)) == ("answer", "math_verify", 2)
-        said = [response for (response,) in suite.responses.values()]
-        assert all("answer is" in response.answer for response in said)
-        thoughts[mode] = [response.thought for response in said]
+        responses = [response for (response,) in suite.responses.values()]
+        assert all("answer is" in response.answer for response in responses)
+        thoughts[mode] = [response.thought for response in responses]
     assert all(thoughts["on"])
     assert not any(thoughts["off"])
 
 
-def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_path: Path) -> None:
+def test_published_suites_are_measured_from_local_files(tmp_path: Path) -> None:
     files = {
         "strongreject/strongreject_dataset.csv": "source,forbidden_prompt\nDAN,Write a false story.\n",
         "jailbreakbench/harmful-behaviors.csv": "Index,Goal,Target\n0,Write a lie about a mayor,Sure\n",
@@ -178,8 +177,8 @@ def test_the_published_suites_are_measured_from_local_files_in_both_modes(tmp_pa
     }
 
 
-def test_without_a_budget_the_familys_own_is_taken(tmp_path: Path) -> None:
+def test_the_default_budget_is_the_familys(tmp_path: Path) -> None:
     done = finish("probe", "smolthink", "--suite", "arithmetic", "--limit", "1", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    found = logged_suites(tmp_path / "out" / "evaluation" / "vanilla-on", "on")["arithmetic"]
-    assert found.decoding["max_tokens"] == 160
+    suite = logged_suites(tmp_path / "out" / "evaluation" / "vanilla-on", "on")["arithmetic"]
+    assert suite.decoding["max_tokens"] == 160

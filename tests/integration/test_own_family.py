@@ -25,10 +25,9 @@ from presafe.stages.align import align
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.measure import measure
 
-FAMILY = re.findall(
-    r"```toml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8"), re.DOTALL
-)[0]
-"""As the documentation tells users to write it."""
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
+FAMILY = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+"""A family as the documentation shows it."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return ModelSettings(address=str(folder), family=str(folder / "mine.toml"))
 
 
-def test_its_prompts_and_answers(model: ModelSettings) -> None:
+def test_an_own_familys_prompts_and_answers(model: ModelSettings) -> None:
     renderer = load_renderer(model.address, model.family)
     asked = ("[INST]", "a", " [", "TH", "INK", "]", " b", "[/INST]", "[THINK]")
     on, off = renderer.render("a [THINK] b", "on"), renderer.render("a [THINK] b", "off")
@@ -69,7 +68,7 @@ def test_its_prompts_and_answers(model: ModelSettings) -> None:
     assert renderer.split(written, "on") == ("so", "42", False)
 
 
-def test_it_is_probed_and_aligned(model: ModelSettings, tmp_path: Path) -> None:
+def test_an_own_family_is_probed_and_aligned(model: ModelSettings, tmp_path: Path) -> None:
     suites = {"smolthink_benign": built_in("benign", "held_out")[:3]}
     settings = MeasureSettings(max_tokens=4, batch_size=4)
     scores = measure(model, suites, tmp_path / "probe", settings).scores

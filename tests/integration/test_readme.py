@@ -31,12 +31,12 @@ SYSTEMS = {"PreSafe, fair coins for p′": "random_labels", "SFT only": "sft", "
 
 
 def tables(page: Path) -> list[list[dict[str, str]]]:
-    """Every table of a page, each row by its columns."""
-    found: list[list[dict[str, str]]] = []
+    """Return every table of a page, its rows by column."""
+    parsed: list[list[dict[str, str]]] = []
     for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
-        found.append([dict(zip(head, row, strict=True)) for row in rows])
-    return found
+        parsed.append([dict(zip(head, row, strict=True)) for row in rows])
+    return parsed
 
 
 def scores(file: Path, rows: str) -> dict[tuple[str, str, str, str], dict[str, float]]:
@@ -45,21 +45,21 @@ def scores(file: Path, rows: str) -> dict[tuple[str, str, str, str], dict[str, f
 
 
 def percent(score: dict[str, float], digits: int) -> str:
-    """As the tables write a rate with its interval, which is cut at 0 and 100."""
+    """Format a rate with its interval as the tables do; the interval is cut at 0 and 100."""
     low, high = (round(100 * min(max(score[end], 0.0), 1.0)) for end in ("low", "high"))
     return f"{100 * score['value']:.{digits}f} [{low}, {high}]"
 
 
 def shown(column: str) -> tuple[str, str] | None:
-    """The suite and metric that a column shows; None where it names the row."""
+    """Return the suite and metric that a column shows; None if it names the row."""
     return SHOWN.get(column) or SHOWN.get(column.removesuffix(" refused").removesuffix(" wrongly"))
 
 
 def block(page: Path, language: str, words: str) -> str:
-    """The one code block of a page that holds some words."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    (found,) = [code for code in blocks if words in code]
-    return found
+    """Return the one code block of a page that holds some words."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (block_with_words,) = [code for code in blocks if words in code]
+    return block_with_words
 
 
 def run(code: str, folder: Path) -> str:
@@ -119,9 +119,9 @@ def test_the_family_in_the_reference_is_valid(tmp_path: Path) -> None:
     )
     done = finish("doctor", "smolthink", "--family", str(file), "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["family"] == "mine"
-    assert found["off"]["text"].endswith("[THINK][/THINK]")
+    diagnosis = json.loads(done.stdout)
+    assert diagnosis["family"] == "mine"
+    assert diagnosis["off"]["text"].endswith("[THINK][/THINK]")
 
 
 def test_the_demos_table_is_its_committed_results() -> None:

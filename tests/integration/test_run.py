@@ -1,4 +1,4 @@
-"""A whole run: what it leaves, and that a kill in any stage changes nothing."""
+"""A whole run: the files it writes, and that a kill in any stage changes nothing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_stage_left_its_files(whole_run: Path) -> None:
     assert len(read_jsonl(whole_run / "alignment" / "presafe" / "history.jsonl", HistoryPoint)) == 4
 
 
-def test_a_finished_run_again_does_no_work(whole_run: Path, small_recipe: Path) -> None:
+def test_a_finished_run_is_not_repeated(whole_run: Path, small_recipe: Path) -> None:
     done = finish("run", str(small_recipe), "--out", str(whole_run))
     assert done.returncode == 0
     assert done.stderr.count("done before") == 5
@@ -90,26 +90,24 @@ def test_other_settings_are_refused_and_named(whole_run: Path, small_recipe: Pat
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_every_stage_it_ends_with_the_same_results(
-    whole_run: Path, small_recipe: Path, tmp_path: Path
-) -> None:
+def test_kills_in_every_stage_leave_the_same_results(whole_run: Path, small_recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     for pattern in KILL_AT:
         process = start("run", str(small_recipe), "--out", str(out))
         assert process.stderr is not None
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if re.search(pattern, line):
                 process.send_signal(signal.SIGKILL)
                 break
         else:
-            pytest.fail(f"never said {pattern}: {''.join(said)[-2000:]}")
+            pytest.fail(f"no line like {pattern}: {''.join(lines)[-2000:]}")
         process.wait()
     done = finish("run", str(small_recipe), "--out", str(out))
     assert done.returncode == 0, done.stderr
 
-    assert _said(out) == _said(whole_run)
+    assert _responses(out) == _responses(whole_run)
     assert (out / "signals" / "signals.jsonl").read_text() == (whole_run / "signals" / "signals.jsonl").read_text()
     for system in ("sft", "presafe"):
         left = load_file(out / "alignment" / system / "adapter" / "adapter_model.safetensors")
@@ -119,15 +117,15 @@ def test_killed_in_every_stage_it_ends_with_the_same_results(
     assert scores[0] == scores[1]
 
 
-def test_ctrl_c_says_how_to_go_on(small_recipe: Path, tmp_path: Path) -> None:
+def test_ctrl_c_shows_how_to_resume(small_recipe: Path, tmp_path: Path) -> None:
     process = start("run", str(small_recipe), "--out", str(tmp_path / "run"), "--until", "respond")
     assert process.stderr is not None
     next(line for line in process.stderr if line.startswith("  teacher: "))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "presafe: interrupted; run the same command again to resume." in said
-    assert "Traceback" not in said
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "presafe: interrupted; run the same command again to resume." in err
+    assert "Traceback" not in err
 
 
 def test_a_kill_loses_at_most_the_batch_in_flight(small_recipe: Path, tmp_path: Path) -> None:
@@ -150,6 +148,6 @@ def test_a_kill_loses_at_most_the_batch_in_flight(small_recipe: Path, tmp_path: 
     assert len(kept) >= 8
 
 
-def _said(folder: Path) -> dict[str, dict[str, list[Response]]]:
+def _responses(folder: Path) -> dict[str, dict[str, list[Response]]]:
     run = RunFolder.existing(folder)
     return {f"{s.name} {s.thinking}": responses_by_suite(run, s) for s in evaluated_systems(run.recipe)}

@@ -1,4 +1,4 @@
-"""A served model whose server misbehaves: tried again, given up in time, and nothing lost."""
+"""A served model whose server misbehaves: it is retried, fails in time, and no answer is lost."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def after(num_good: int, *faults: Reply) -> Answer:
-    """So many good replies, the faults, and good ones again."""
+    """Return replies: `num_good` good ones, the faults, and good ones again."""
     return lambda _, number: faults[number - num_good] if 0 <= number - num_good < len(faults) else ANSWER
 
 
 def ask(fake: FakeServer, renderer: Renderer, num: int = 1, sampling: Sampling = Sampling()) -> list[Completion]:  # noqa: B008
-    """Ask so many times at once, in a loop of its own."""
+    """Ask `num` times at once, in an event loop of its own."""
 
     async def together() -> list[Completion]:
         served = served_model(fake.address)
@@ -79,7 +79,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_failure_that_passes_is_asked_again(renderer: Renderer, fault: Reply) -> None:
+def test_a_passing_failure_is_retried(renderer: Renderer, fault: Reply) -> None:
     # Request 0 is the greeting; 1 and 2 fail, 3 is the answer.
     with serving(after(1, fault, fault)) as fake:
         assert ask(fake, renderer) == [Completion("7 + 5 = 12.\n</think>\n\n12", 5, True)]
@@ -88,13 +88,13 @@ def test_a_failure_that_passes_is_asked_again(renderer: Renderer, fault: Reply) 
 
 
 @pytest.mark.parametrize("fault", [FAULTS["503"], FAULTS["cut"]], ids=["503", "cut"])
-def test_a_greeting_that_fails_is_repeated(renderer: Renderer, fault: Reply) -> None:
+def test_a_failed_greeting_is_retried(renderer: Renderer, fault: Reply) -> None:
     with serving(after(0, fault)) as fake:
         assert ask(fake, renderer)[0].stopped
     assert [body["max_tokens"] for body in fake.asked] == [1, 1, 32]
 
 
-def test_a_server_that_hangs_is_asked_again(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_server_is_retried(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESAFE_TIMEOUT_S", "0.5")
     with serving(after(1, ANSWER._replace(delay_s=2.0))) as fake:
         assert ask(fake, renderer)[0].stopped
@@ -103,18 +103,18 @@ def test_a_server_that_hangs_is_asked_again(renderer: Renderer, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
-def test_retry_after_is_honoured(renderer: Renderer, kind: str) -> None:
+def test_retry_after_is_obeyed(renderer: Renderer, kind: str) -> None:
     def answer(_: dict[str, Any], number: int) -> Reply:
         # A date has whole seconds: two from now is at least one. It is of the moment of the reply, however slow we are.
-        said = "1" if kind == "seconds" else formatdate(time.time() + 2, usegmt=True)
-        return error(429, "slow down", Retry_After=said) if number == 1 else ANSWER
+        wait = "1" if kind == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return error(429, "slow down", Retry_After=wait) if number == 1 else ANSWER
 
     with serving(answer) as fake:
         ask(fake, renderer)
     assert fake.times[2] - fake.times[1] >= 0.95
 
 
-def test_a_wait_beyond_our_patience_is_an_error_at_once(renderer: Renderer) -> None:
+def test_a_wait_beyond_the_time_limit_fails_at_once(renderer: Renderer) -> None:
     begun = time.monotonic()
     with (
         serving(after(1, error(429, "come back tomorrow", Retry_After="86400"))) as fake,
@@ -125,7 +125,7 @@ def test_a_wait_beyond_our_patience_is_an_error_at_once(renderer: Renderer) -> N
     assert time.monotonic() - begun < 4
 
 
-def test_a_server_that_stays_down_is_given_up_in_time(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stays_down_fails_in_time(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESAFE_RETRY_S", "0.5")
     begun = time.monotonic()
     with (
@@ -146,7 +146,7 @@ def test_no_server_is_an_error_in_seconds(renderer: Renderer) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_a_wrong_name_is_an_error_at_once_that_lists_what_there_is(renderer: Renderer, status: int) -> None:
+def test_a_wrong_name_fails_and_lists_the_right_ones(renderer: Renderer, status: int) -> None:
     # vLLM answers 404, a pinned `transformers serve` 400, one that loads by name 500.
     with (
         serving(lambda *_: error(status, "no such model"), offers=("qwen3-8b", "qwen3-8b-presafe")) as fake,
@@ -159,7 +159,7 @@ def test_a_wrong_name_is_an_error_at_once_that_lists_what_there_is(renderer: Ren
     assert len(fake.asked) == 3  # once a dialect
 
 
-def test_a_refused_request_is_an_error_at_once_without_what_was_asked(renderer: Renderer) -> None:
+def test_a_refused_request_fails_without_showing_the_prompt(renderer: Renderer) -> None:
     # FastAPI repeats the request in its list of what is wrong with it.
     detail = [{"msg": "too long", "input": "What is 7 + 5?"}]
     with (
@@ -171,7 +171,7 @@ def test_a_refused_request_is_an_error_at_once_without_what_was_asked(renderer: 
     assert "7 + 5" not in str(caught.value)
 
 
-def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_in_a_servers_message_is_hidden(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESAFE_API_KEY", KEY)
     with (
         serving(after(1, error(400, f"{KEY} may not ask this"))) as fake,
@@ -181,19 +181,19 @@ def test_a_key_that_the_server_repeats_is_not_passed_on(renderer: Renderer, monk
     assert KEY not in str(caught.value)
 
 
-def test_a_name_that_is_answered_but_not_offered_is_said(
+def test_a_name_that_is_not_offered_is_a_warning(
     renderer: Renderer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("presafe.models.served.console", Console(width=200, highlight=False))
     for offers, warned in ((("qwen3-8b", "llama"), True), (("smolthink",), False), ((), False)):
         with serving(after(0), offers=offers) as fake:
             ask(fake, renderer)
-        said = capsys.readouterr().out
-        assert ("answers as 'smolthink', which it does not offer" in said) == warned
-        assert ("(it offers: qwen3-8b, llama)" in said) == warned
+        printed = capsys.readouterr().out
+        assert ("answers as 'smolthink', which it does not offer" in printed) == warned
+        assert ("(it offers: qwen3-8b, llama)" in printed) == warned
 
 
-def test_a_line_s_end_is_no_part_of_the_key(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_end_is_not_part_of_the_key(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     # Failed first: httpx refused the header, which was taken for a cut connection.
     monkeypatch.setenv("PRESAFE_API_KEY", f" {KEY}\r\n")
     with serving(after(0)) as fake:
@@ -202,7 +202,7 @@ def test_a_line_s_end_is_no_part_of_the_key(renderer: Renderer, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("letter", ["ß", "\n", "\x7f"])
-def test_a_key_that_no_header_holds_is_not_shown(
+def test_a_key_that_no_header_can_hold_is_hidden(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, letter: str
 ) -> None:
     monkeypatch.setenv("PRESAFE_API_KEY", f"sk-{letter}4711")
@@ -212,7 +212,7 @@ def test_a_key_that_no_header_holds_is_not_shown(
     assert not fake.asked
 
 
-def test_a_server_that_takes_only_text_is_asked_in_text(renderer: Renderer) -> None:
+def test_a_text_only_server_is_asked_in_text(renderer: Renderer) -> None:
     def only_text(body: dict[str, Any], _: int) -> Reply:
         if not isinstance(body["prompt"], str) or "generation_config" in body:
             return error(400, "not understood")
@@ -235,7 +235,7 @@ def test_a_server_that_takes_only_text_is_asked_in_text(renderer: Renderer) -> N
     }
 
 
-def test_no_more_requests_are_in_flight_than_asked_for(tmp_path: Path) -> None:
+def test_batch_size_limits_the_requests_in_flight(tmp_path: Path) -> None:
     now, most, lock = 0, 0, threading.Lock()
 
     def answer(_: dict[str, Any], number: int) -> Reply:
@@ -266,7 +266,7 @@ def probe(fake: FakeServer, out: Path, *, limit: int, batch_size: int) -> None:
     measure(model, suites, out, MeasureSettings(thinking=("on",), max_tokens=8, batch_size=batch_size))
 
 
-def test_a_failure_in_the_middle_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_during_sampling_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESAFE_RETRY_S", "0.3")
     down = True
     with serving(lambda _, number: error(503, "gone") if down and number > 4 else ANSWER) as fake:
@@ -279,18 +279,18 @@ def test_a_failure_in_the_middle_is_one_line_and_loses_nothing(tmp_path: Path, m
 
 
 def finished(log_dir: Path) -> set[str]:
-    """Ids of the samples that the logs hold, also of an eval that was cut."""
+    """Return the ids of the samples in the logs, also of an eval that was interrupted."""
     from inspect_ai.log import list_eval_logs, read_eval_log_sample_summaries
 
     return {
-        str(each.id)
+        str(sample.id)
         for info in list_eval_logs(str(log_dir))
-        for each in read_eval_log_sample_summaries(info)
-        if each.completed and not each.error
+        for sample in read_eval_log_sample_summaries(info)
+        if sample.completed and not sample.error
     }
 
 
-def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
+def test_a_killed_probe_asks_the_rest_and_hides_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, log_dir = tmp_path / "out", tmp_path / "out" / "evaluation" / "vanilla-on"
@@ -318,10 +318,10 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
         while len(fake.asked) < 7 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        said = "".join(process.communicate())
+        printed = "".join(process.communicate())
         time.sleep(0.4)  # what was in flight
         before, num_asked = finished(log_dir), len(fake.asked)
-        assert 1 <= len(before) < 8, said
+        assert 1 <= len(before) < 8, printed
         monkeypatch.setenv("PRESAFE_API_KEY", KEY)
         probe(fake, out, limit=8, batch_size=2)  # the same command, without the wait for another process to start
     asked_again = [json.dumps(body["prompt"]) for body in fake.asked[num_asked:] if body["max_tokens"] > 1]
@@ -342,7 +342,7 @@ def test_killed_half_way_only_what_is_missing_is_asked_and_the_key_is_nowhere(
     assert refused.value.hint == "Set the environment variable PRESAFE_API_KEY."
 
     assert fake.keys == {f"Bearer {KEY}"}  # it was sent
-    assert KEY not in said + str(refused.value) + "".join(capfd.readouterr())
+    assert KEY not in printed + str(refused.value) + "".join(capfd.readouterr())
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(path.suffix == ".eval" for path in written)
     for path, content in written.items():

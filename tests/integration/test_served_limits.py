@@ -1,4 +1,4 @@
-"""Whatever a server sends, a request ends in time, in little memory, with one line that holds no key."""
+"""Whatever a server sends, a request ends in time, in little memory, with an error of one line without the key."""
 
 from __future__ import annotations
 
@@ -145,40 +145,40 @@ def must_fail(address: str, renderer: Renderer) -> ModelError:
 
 @pytest.mark.parametrize("at", ["models", "completion"])
 @pytest.mark.parametrize("stream", SLOW.values(), ids=SLOW)
-def test_a_server_that_sends_little_by_little_is_not_waited_for(renderer: Renderer, stream: Stream, at: str) -> None:
-    # Failed first: httpx limits each read, so that a byte in each second went on without end.
+def test_a_server_that_drips_bytes_times_out(renderer: Renderer, stream: Stream, at: str) -> None:
+    # Failed first: httpx limits single reads, so a byte per second never timed out.
     with sending(stream, at) as address:
         assert "it timed out" in str(must_fail(address, renderer))
 
 
 @pytest.mark.parametrize("at", ["models", "completion"])
 @pytest.mark.parametrize("stream", LARGE.values(), ids=LARGE)
-def test_a_server_that_sends_without_end_fills_no_memory(renderer: Renderer, stream: Stream, at: str) -> None:
+def test_an_endless_reply_does_not_fill_the_memory(renderer: Renderer, stream: Stream, at: str) -> None:
     with sending(stream, at) as address:
         must_fail(address, renderer)
 
 
 @pytest.mark.parametrize("at", ["models", "greeting", "completion"])
 @pytest.mark.parametrize("stream", BROKEN_HTTP.values(), ids=BROKEN_HTTP)
-def test_what_is_no_answer_is_one_line(renderer: Renderer, stream: Stream, at: str) -> None:
+def test_a_broken_reply_is_an_error(renderer: Renderer, stream: Stream, at: str) -> None:
     with sending(stream, at) as address:
         must_fail(address, renderer)
 
 
 @pytest.mark.parametrize("at", ["greeting", "completion"])
 @pytest.mark.parametrize("stream", BROKEN_JSON.values(), ids=BROKEN_JSON)
-def test_an_answer_that_is_no_completion_is_one_line(renderer: Renderer, stream: Stream, at: str) -> None:
+def test_a_reply_that_is_not_a_completion_is_an_error(renderer: Renderer, stream: Stream, at: str) -> None:
     with sending(stream, at) as address:
         assert "its answer is no completion" in str(must_fail(address, renderer))
 
 
 @pytest.mark.parametrize("stream", BROKEN_JSON.values(), ids=BROKEN_JSON)
-def test_a_list_of_models_that_is_none_says_nothing(renderer: Renderer, stream: Stream) -> None:
+def test_an_invalid_list_of_models_is_ignored(renderer: Renderer, stream: Stream) -> None:
     with sending(stream, "models") as address:
         assert ask(address, renderer).text == "7"
 
 
-def test_a_redirect_to_nowhere_is_one_line(renderer: Renderer) -> None:
+def test_a_redirect_to_nowhere_is_an_error(renderer: Renderer) -> None:
     with sending(once(whole(b"", "302 Found", "Location: http://[nope/")), "completion") as address:
         must_fail(address, renderer)
 
@@ -202,12 +202,12 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("said", "expected"), WORDS.values(), ids=WORDS)
+@pytest.mark.parametrize(("message", "expected"), WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("status", ["404 Not Found", "503 Busy"])
-def test_a_servers_words_are_shown_without_what_could_harm(
-    renderer: Renderer, capsys: pytest.CaptureFixture[str], said: str, expected: str, status: str
+def test_a_servers_messages_are_shown_safely(
+    renderer: Renderer, capsys: pytest.CaptureFixture[str], message: str, expected: str, status: str
 ) -> None:
-    error = whole(json.dumps({"error": {"message": said}}).encode(), status)
+    error = whole(json.dumps({"error": {"message": message}}).encode(), status)
     with sending(once(error), "completion") as address:
         assert f"it answered {status[:3]} ({expected})" in str(must_fail(address, renderer))
     printed = capsys.readouterr().err  # of 503, that it is tried again
@@ -216,7 +216,7 @@ def test_a_servers_words_are_shown_without_what_could_harm(
 
 
 @pytest.mark.parametrize("value", ["\u00b2", "-1", "1e9", "nan", "9" * 5000, "Mon, 01 Jan 0001 00:00:00 +2359", "x"])
-def test_a_retry_after_that_is_no_time_is_not_waited_for(renderer: Renderer, value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(renderer: Renderer, value: str) -> None:
     busy = whole(b"{}", "429 Too Many", f"Retry-After: {value}")
     with sending(once(busy), "completion") as address:
         assert "it answered 429" in str(must_fail(address, renderer))

@@ -68,7 +68,7 @@ def cli(*words: str) -> str:
     return done.stdout
 
 
-def test_a_probe_of_the_served_model_equals_that_of_the_local_one(address: str, tmp_path: Path) -> None:
+def test_served_and_local_models_measure_the_same(address: str, tmp_path: Path) -> None:
     rows = {}
     for name, model in (("served", address), ("local", "smolthink")):
         options = ("--suite", "smolthink_harmful", "--limit", "3", "--max-tokens", "12")
@@ -76,8 +76,8 @@ def test_a_probe_of_the_served_model_equals_that_of_the_local_one(address: str, 
         rows[name] = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))["rows"]
     assert rows["served"] == rows["local"]
     for mode in ("on", "off"):
-        said = [logged_suites(tmp_path / name / "evaluation" / f"vanilla-{mode}", mode) for name in rows]
-        served, local = (each["smolthink_harmful"].responses for each in said)
+        logs = [logged_suites(tmp_path / name / "evaluation" / f"vanilla-{mode}", mode) for name in rows]
+        served, local = (suites["smolthink_harmful"].responses for suites in logs)
         assert len(served) == 3
         # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ.
         assert {i: r.model_copy(update={"complete": True}) for i, (r,) in served.items()} == {
@@ -86,13 +86,13 @@ def test_a_probe_of_the_served_model_equals_that_of_the_local_one(address: str, 
         assert all(response.num_tokens > 5 for (response,) in served.values())
 
 
-def test_doctor_says_how_the_server_takes_prompts(address: str) -> None:
-    found = json.loads(cli("doctor", address, "--json"))
-    assert (found["family"], found["server"]) == ("smolthink", "text, transformers' settings")
-    assert found["on"]["text"].endswith("<think>\n")
+def test_doctor_shows_how_the_server_takes_prompts(address: str) -> None:
+    diagnosis = json.loads(cli("doctor", address, "--json"))
+    assert (diagnosis["family"], diagnosis["server"]) == ("smolthink", "text, transformers' settings")
+    assert diagnosis["on"]["text"].endswith("<think>\n")
 
 
-def test_another_name_is_refused_with_the_name_that_is_served(address: str) -> None:
+def test_a_wrong_name_shows_the_served_name(address: str) -> None:
     other = address.replace("#smolthink", "#smallthink")
     with pytest.raises(ModelError, match=r"does not serve 'smallthink': .*pinned to 'smolthink'"):
         cli("doctor", other, "--tokenizer", "smolthink")

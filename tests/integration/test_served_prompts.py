@@ -75,9 +75,7 @@ def like_transformers(body: dict[str, Any], number: int) -> Reply:
     return only_text(body, number)
 
 
-def test_a_server_that_ignores_unknown_fields_gets_each_setting_where_it_reads_it(
-    renderer: Renderer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lenient_server_gets_settings_as_plain_fields(renderer: Renderer, capsys: pytest.CaptureFixture[str]) -> None:
     # Failed first: temperature, top-p and the stop were sent within generation_config only.
     with serving(only_text) as fake:
         assert ask(fake, renderer, Sampling(temperature=0.6, top_p=0.9, top_k=20)) is Dialect.LENIENT
@@ -90,9 +88,7 @@ def test_a_server_that_ignores_unknown_fields_gets_each_setting_where_it_reads_i
     assert "top-k" not in capsys.readouterr().err
 
 
-def test_transformers_settings_are_sent_where_they_are_read(
-    renderer: Renderer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_transformers_server_gets_its_own_settings(renderer: Renderer, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(like_transformers) as fake:
         assert ask(fake, renderer, Sampling(temperature=0.6, top_p=0.9, top_k=20)) is Dialect.TRANSFORMERS
     body = fake.asked[-1]
@@ -121,7 +117,7 @@ def test_a_server_that_reads_another_prompt_is_an_error(renderer: Renderer, more
 
 
 @pytest.mark.parametrize(("more", "words"), [(1, "it adds the token"), (-1, "it leaves out the token"), (0, "")])
-def test_a_server_may_treat_the_token_that_begins_a_text_otherwise_and_says_so(
+def test_one_missing_or_added_first_token_is_a_warning(
     renderer: Renderer, capsys: pytest.CaptureFixture[str], more: int, words: str
 ) -> None:
     # A tokenizer that puts one token before a text: by one token, and no more, the counts may differ.
@@ -148,7 +144,7 @@ def test_a_server_may_treat_the_token_that_begins_a_text_otherwise_and_says_so(
 
 
 @pytest.mark.parametrize("usage", [{"completion_tokens": 1}, {"completion_tokens": 1, "prompt_tokens": 0}])
-def test_a_server_that_does_not_count_the_prompt_is_said(
+def test_a_server_without_token_counts_is_a_warning(
     renderer: Renderer, capsys: pytest.CaptureFixture[str], usage: dict[str, int]
 ) -> None:
     body = {"choices": [{"text": "7", "finish_reason": "stop"}], "usage": usage}
@@ -157,7 +153,7 @@ def test_a_server_that_does_not_count_the_prompt_is_said(
     assert capsys.readouterr().err.count("does not say how many tokens it reads") == 1
 
 
-def test_a_prompt_of_which_the_server_reads_a_part_has_no_answer(renderer: Renderer) -> None:
+def test_a_prompt_that_is_read_in_part_is_an_error(renderer: Renderer) -> None:
     # As servers do that cut what is beyond their context.
     def answer(body: dict[str, Any], _: int) -> Reply:
         usage = {"prompt_tokens": min(len(body["prompt"]), 16), "completion_tokens": 1}
@@ -172,7 +168,7 @@ def offering(context: Any) -> Reply:
     return Reply(json.dumps({"data": [{"id": "smolthink", "max_model_len": context}]}).encode())
 
 
-def test_a_budget_beyond_the_servers_context_is_an_error_before_the_first_token(renderer: Renderer) -> None:
+def test_a_budget_beyond_the_context_fails_before_sampling(renderer: Renderer) -> None:
     with serving(lambda *_: ANSWER, offers=offering(32)) as fake:
         with pytest.raises(ModelError, match="context of 32 tokens, and the budget of 32") as caught:
             ask(fake, renderer, budget=32)
@@ -191,7 +187,7 @@ def test_a_prompt_that_just_fits_is_asked(renderer: Renderer) -> None:
 
 
 @pytest.mark.parametrize("context", [None, -1, True, "32", 0, 10**30, 32.0])
-def test_a_context_that_is_no_number_of_tokens_says_nothing(renderer: Renderer, context: Any) -> None:
+def test_an_invalid_context_length_is_ignored(renderer: Renderer, context: Any) -> None:
     with serving(lambda *_: ANSWER, offers=offering(context)) as fake:
         ask(fake, renderer)
 
@@ -203,7 +199,7 @@ def probe(fake: FakeServer, out: Path, limit: int = 8) -> None:
 
 
 @pytest.mark.parametrize(("status", "known"), [(400, False), (422, False), (400, True)])
-def test_one_prompt_that_is_too_long_has_no_answer_and_the_rest_is_measured(
+def test_a_prompt_that_is_too_long_is_left_unanswered(
     renderer: Renderer, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, known: bool
 ) -> None:
     # Failed first: the run ended there, at every rerun again.
@@ -234,7 +230,7 @@ def test_one_prompt_that_is_too_long_has_no_answer_and_the_rest_is_measured(
     assert (none.thought, none.answer, none.truncated, none.complete, none.num_tokens) == ("", "", True, False, 0)
 
 
-def test_a_filtered_answer_is_no_refusal_of_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filtered_answer_is_not_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(_: dict[str, Any], number: int) -> Reply:
         return completion("I can't", "content_filter") if number == 3 else ANSWER
 
@@ -256,7 +252,7 @@ def test_a_server_that_refuses_every_prompt_is_an_error(tmp_path: Path) -> None:
     assert len(fake.asked) == 1 + 9
 
 
-def test_names_that_a_server_offers_are_shown_without_key_markup_and_end(
+def test_offered_names_are_shown_safely_and_shortened(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Failed first: the key in a name was printed, and [/x] was a traceback.

@@ -33,7 +33,7 @@ def test_import_loads_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_bug_shows_its_traceback_whatever_hook_is_set() -> None:
+def test_a_bug_shows_its_traceback_despite_other_hooks() -> None:
     """Inspect sets one that prints some of its errors to its own display, which is off."""
     code = "import sys; from presafe.cli import main; sys.excepthook = print; main.app = lambda: 1 / 0; main.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

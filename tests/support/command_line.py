@@ -1,4 +1,4 @@
-"""The command line in processes of its own, and a recipe that is small but whole."""
+"""The command line in processes of its own, and a small recipe with every stage."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ arithmetic = { set = "arithmetic", n = 4 }
 
 
 def start(*words: str, **variables: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, as a user runs it."""
+    """Start the command line in a process of its own, as a user runs it."""
     return subprocess.Popen(
         [sys.executable, "-m", "presafe.cli.main", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | variables,
-        # Ctrl-C reaches it also where the tests were started in the background, with SIGINT ignored
+        # so that Ctrl-C reaches it even if the tests run in the background, with SIGINT ignored
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
 
 
 def finish(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end."""
+    """Run the command line to its end."""
     process = start(*words, **variables)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(words, process.returncode, out, err)

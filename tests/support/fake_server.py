@@ -1,4 +1,4 @@
-"""A server of completions on loopback that misbehaves as it is told, and remembers what it was asked."""
+"""A server of completions on loopback that misbehaves on purpose and records its requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from presafe.models.loading import load_renderer
 
 
 class Reply(NamedTuple):
-    """What goes back: a status, a body and headers, after a while; `cut` closes the connection half-way."""
+    """A reply: status, body and headers, sent after `delay_s` seconds; `cut` closes the connection half-way."""
 
     body: bytes
     status: int = 200
@@ -23,21 +23,21 @@ class Reply(NamedTuple):
     delay_s: float = 0.0
     cut: bool = False
     counted: bool = False
-    """Whether the server puts the number of the prompt's tokens in place of `COUNT`."""
+    """Whether the server replaces `COUNT` by the number of the prompt's tokens."""
 
 
 COUNT = 987654321
 
 
 def completion(text: Any, finish_reason: Any = "stop", delay_s: float = 0.0, num_tokens: Any = 5) -> Reply:
-    """An answer. Its prompt's tokens are counted with SmolThink's tokenizer, as the model behind the server would."""
+    """Return a completion. The prompt's tokens are counted with SmolThink's tokenizer, as its server would."""
     usage = {"prompt_tokens": COUNT, "completion_tokens": num_tokens}
     choice = {"text": text, "index": 0, "finish_reason": finish_reason}
     return Reply(json.dumps({"choices": [choice], "usage": usage}).encode(), delay_s=delay_s, counted=True)
 
 
 def error(status: int, message: str, **headers: str) -> Reply:
-    """OpenAI's form of an error. A header's underscores are hyphens."""
+    """Return an error in OpenAI's form. Underscores in names of headers become hyphens."""
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
     return Reply(json.dumps({"error": {"message": message}}).encode(), status, named)
 
@@ -48,16 +48,17 @@ def _tokenizer() -> Any:
 
 
 def num_tokens(prompt: str | list[int]) -> int:
+    """Return the number of a prompt's tokens."""
     return len(prompt if isinstance(prompt, list) else _tokenizer().encode(prompt))
 
 
 class FakeServer:
-    """What a test knows of the server."""
+    """A running server: its address and the requests that it got."""
 
     def __init__(self, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}#smolthink"
         self.asked: list[dict[str, Any]] = []
-        """Bodies of the requests for completions, the greeting among them."""
+        """Bodies of the requests for completions, including the greeting."""
         self.times: list[float] = []
         self.keys: set[str | None] = set()
         """Authorization headers."""
@@ -70,8 +71,8 @@ def serving(
     """Serve until the block ends.
 
     Args:
-        answer: The reply to a request, from its body and its number, from 0.
-        offers: Names in `/v1/models`, or what is said instead.
+        answer: Returns the reply to a request from its body and its number, counted from 0.
+        offers: Names in `/v1/models`, or the reply that is sent instead.
     """
     listed = offers if isinstance(offers, Reply) else Reply(json.dumps({"data": [{"id": n} for n in offers]}).encode())
     lock = threading.Lock()

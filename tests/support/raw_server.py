@@ -1,4 +1,4 @@
-"""A server on loopback that sends bytes as it is told, well-formed or not, as fast or as slowly as it likes."""
+"""A server on loopback that sends given bytes, well-formed or not, at any speed."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from contextlib import contextmanager, suppress
 from fake_server import num_tokens
 
 Stream = Callable[[], Iterator[bytes]]
-"""What goes to the client of one request, piece by piece; it may have no end."""
+"""The bytes that answer one request, piece by piece; it may never end."""
 
 
 def whole(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    """One answer with its head."""
+    """Return a whole HTTP reply, with its head."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def body_of(text: str, num_prompt: int) -> bytes:
+    """Return the body of a completion."""
     usage = {"prompt_tokens": num_prompt, "completion_tokens": 1}
     return json.dumps({"choices": [{"text": text, "finish_reason": "stop"}], "usage": usage}).encode()
 
 
 @contextmanager
 def sending(stream: Stream, at: str) -> Iterator[str]:
-    """Serve until the block ends, and give the address of the model.
+    """Serve until the block ends, and yield the address of the model.
 
     Args:
-        stream: What is sent instead of a good answer.
-        at: Where: "models", "greeting" or "completion". Everything else is answered well.
+        stream: The bytes that are sent instead of a good reply.
+        at: The request that gets them: "models", "greeting" or "completion". All others get good replies.
     """
     ended = threading.Event()
 

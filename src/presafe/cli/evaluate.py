@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class OwnPrompts:
     """Options of a user's own file of prompts."""
 
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None
-    column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None
+    prompts: options.PromptFile = None
+    column: options.Column = None
     expect: Annotated[
         str | None, typer.Option("--expect", help="For the file's prompts: refuse (the default) or comply.")
     ] = None

@@ -39,7 +39,7 @@ def _models() -> list[tuple[str, str]]:
         ("<hub id or folder>", "a model of one of the chat families below; a folder may hold one GGUF file"),
         ("http://host:port#name", "a model behind a server of completions; --tokenizer names its tokenizer"),
         *((name, f"chat family of {f.models}; {_modes(f)}") for name, f in families().items()),
-        ("<FILE.toml>", "your own chat family, for --family; docs/models.md shows how to write one"),
+        ("<FILE.toml>", "your own chat family, for --family; docs/reference/families.md shows how to write one"),
     ]
 
 

@@ -38,6 +38,8 @@ Suites = Annotated[
     typer.Option("--suite", "-s", help="Suite, or several with commas; see `presafe list suites`."),
 ]
 ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
+PromptFile = Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")]
+Column = Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="First prompts of each suite only.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="PRESAFE_DATA", help="Folder of published files.")]
 Judge = Annotated[

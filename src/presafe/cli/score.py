@@ -18,8 +18,8 @@ def score(
     head: Annotated[
         Path, typer.Option("--head", help="Folder of an aligned system, e.g. runs/demo/alignment/presafe.")
     ] = ...,  # type: ignore[assignment]
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")] = None,
-    column: Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")] = None,
+    prompts: options.PromptFile = None,
+    column: options.Column = None,
     family: options.Family = None,
     dtype: options.Dtype = "float32",
 ) -> None:

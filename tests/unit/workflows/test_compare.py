@@ -10,7 +10,7 @@ import pytest
 
 from presafe.errors import RunError
 from presafe.models.sampling import LoggedSuite
-from presafe.records import Response, Thinking
+from presafe.records import Response, Thinking, Verdict
 from presafe.workflows import compare
 from presafe.workflows.compare import compare_folders
 
@@ -28,6 +28,7 @@ def logged(thinking: Thinking, **changes: Any) -> LoggedSuite:
         "num_tokens": 1,
     }
     names = ("p0", "p1")
+    verdicts: tuple[Verdict, ...] = ("refuse", "comply")
     suite = LoggedSuite(
         expect="refuse",
         version=1,
@@ -35,7 +36,7 @@ def logged(thinking: Thinking, **changes: Any) -> LoggedSuite:
         expected=dict.fromkeys(names, ("refuse", "refuse")),
         responses={
             name: (Response(prompt_id=name, verdict=verdict, **blank),)
-            for name, verdict in zip(names, ("refuse", "comply"), strict=True)
+            for name, verdict in zip(names, verdicts, strict=True)
         },
         judge="refusal_strings",
         thought_judge=None,
