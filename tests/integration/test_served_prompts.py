@@ -153,7 +153,7 @@ def test_a_server_that_does_not_count_the_prompt_is_said(
     body = {"choices": [{"text": "7", "finish_reason": "stop"}], "usage": usage}
     with serving(lambda *_: Reply(json.dumps(body).encode())) as fake:
         ask(fake, renderer)
-    assert capsys.readouterr().err.count("does not say how many tokens it reads") == 1
+    assert capsys.readouterr().err.count("does not state how many tokens it reads") == 1
 
 
 def test_a_prompt_of_which_the_server_reads_a_part_has_no_answer(renderer: Renderer) -> None:
@@ -177,7 +177,7 @@ def test_a_budget_beyond_the_servers_context_is_an_error_before_the_first_token(
             ask(fake, renderer, budget=32)
         with pytest.raises(ModelError, match="context of 32 tokens, and a prompt of"):
             ask(fake, renderer, budget=31)
-    assert "--max-tokens" in caught.value.hint
+    assert "`max_tokens`" in caught.value.hint
     assert "--max-model-len" in caught.value.hint
     assert [body["max_tokens"] for body in fake.asked] == [1, 1]
 
@@ -219,8 +219,8 @@ def test_one_prompt_that_is_too_long_has_no_answer_and_the_rest_is_measured(
     with serving(answer, offers=offering(context if known else None)) as fake:
         probe(fake, tmp_path / "out")
         said = capsys.readouterr().err
-        assert f"{longest} has no answer, and keeps none in this folder: " in said
-        assert "lower --max-tokens" in said.replace("Lower", "lower")
+        assert f"{longest} has no answer and will not be asked again in this folder: " in said
+        assert "Lower `max_tokens`" in said
         asked = len(fake.asked)
         probe(fake, tmp_path / "out")
         assert len(fake.asked) == asked  # all is done

