@@ -142,7 +142,7 @@ def test_no_server_is_an_error_in_seconds(renderer: Renderer) -> None:
         pass  # the port is free again
     with pytest.raises(ModelError, match=r"no answer from .*: no connection") as caught:
         ask(fake, renderer)
-    assert "Is the server up" in caught.value.hint
+    assert "Check that the server is up" in caught.value.hint
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])

@@ -150,7 +150,7 @@ def test_a_server_without_token_counts_is_a_warning(
     body = {"choices": [{"text": "7", "finish_reason": "stop"}], "usage": usage}
     with serving(lambda *_: Reply(json.dumps(body).encode())) as fake:
         ask(fake, renderer)
-    assert capsys.readouterr().err.count("does not say how many tokens it reads") == 1
+    assert capsys.readouterr().err.count("does not state how many tokens it reads") == 1
 
 
 def test_a_prompt_that_is_read_in_part_is_an_error(renderer: Renderer) -> None:
@@ -174,7 +174,7 @@ def test_a_budget_beyond_the_context_fails_before_sampling(renderer: Renderer) -
             ask(fake, renderer, budget=32)
         with pytest.raises(ModelError, match="context of 32 tokens, and a prompt of"):
             ask(fake, renderer, budget=31)
-    assert "--max-tokens" in caught.value.hint
+    assert "`max_tokens`" in caught.value.hint
     assert "--max-model-len" in caught.value.hint
     assert [body["max_tokens"] for body in fake.asked] == [1, 1]
 
@@ -217,8 +217,8 @@ def test_a_prompt_that_is_too_long_is_left_unanswered(
     with serving(answer, offers=offering(context if known else None)) as fake:
         probe(fake, tmp_path / "out")
         said = capsys.readouterr().err
-        assert f"{longest} has no answer, and keeps none in this folder: " in said
-        assert "lower --max-tokens" in said.replace("Lower", "lower")
+        assert f"{longest} has no answer and will not be asked again in this folder: " in said
+        assert "Lower `max_tokens`" in said
         asked = len(fake.asked)
         probe(fake, tmp_path / "out")
         assert len(fake.asked) == asked  # all is done

@@ -20,7 +20,7 @@ from presafe.errors import PromptError
 from presafe.prompts.hub import hub_rows
 from presafe.prompts.problems import choice_prompts, code_prompts
 from presafe.prompts.rows import read_rows
-from presafe.prompts.sets import from_rows, load_source, part_of
+from presafe.prompts.sets import from_rows, load_source, skip_and_take
 from presafe.records import Expect, Prompt
 from presafe.runs.manifest import sha256_of_file
 from presafe.runtime.progress import console
@@ -156,7 +156,7 @@ def prompts_of(source: Source, seed: int) -> list[Prompt]:
         PromptError: as `load_suite` and `load_source`, or there are fewer prompts than the source asks for.
     """
     if isinstance(source, SuiteSource):
-        return part_of(load_suite(source.suite, published_folder(), seed), source)
+        return skip_and_take(load_suite(source.suite, published_folder(), seed), source)
     return load_source(source, seed)
 
 

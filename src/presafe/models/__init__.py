@@ -1,1 +1,1 @@
-"""Models: how a family is asked, prompts as token ids, weights, decoding, and the Inspect model provider."""
+"""Models: chat families, prompts as token ids, weights, decoding, and the Inspect model provider."""

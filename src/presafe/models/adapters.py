@@ -1,7 +1,7 @@
-"""A PEFT adapter on a model: every weight of its file in its place, and what is merged computes what was trained.
+"""Put a PEFT adapter on a model, or merge it, and check that the result is the model that was trained.
 
-PEFT warns of weights that are missing and says nothing of those that find no place, and a merge into tied weights
-changes the embedding, too. Either way the measured model would not be the trained one.
+PEFT only warns about missing weights, and ignores weights that have no place in the model. A merge into tied weights
+also changes the embedding. In each case the measured model would not be the trained one.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
 from presafe.runtime.launcher import weights_are_sharded
 
-_ANOTHER = "Name the model that it was trained on, or export it again."
+_OTHER_MODEL = "Name the model that it was trained on, or export it again."
 _MERGE_TOLERANCE = 0.1
-"""Largest difference of merged and adapted logits, as a share of the largest logit. Rounding in bfloat16 makes about a
-hundredth; weights that were merged in a wrong place make one of the order of the logits.
+"""Largest difference between merged and adapted logits, as a share of the largest logit. Ours: rounding in bfloat16
+gives about 0.01; weights merged in a wrong place give about 1.
 """
 
 
 def need_adapter(folder: Path) -> None:
-    """Check, before weights are loaded, that a folder holds an adapter that can be merged and whose file is whole.
+    """Check, before weights are loaded, that a folder holds a complete adapter that can be merged.
+
+    Args:
+        folder: Folder of the adapter, as PEFT writes it.
 
     Raises:
-        ModelError: it holds none that can be read, one of a type that cannot be merged, no weights, or weights that are
-            not finite.
+        ModelError: there is no adapter that can be read, its type cannot be merged, it has no weights, or its weights
+            are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -48,48 +51,58 @@ def need_adapter(folder: Path) -> None:
 
 
 def _need_mergeable(folder: Path, largest_size: int) -> None:
-    """Check an adapter's config: its type, its task, and that its rank can be that of its weights."""
+    """Check an adapter's config: its type, its task, and that its rank fits the size of its weights.
+
+    Args:
+        folder: Folder of the adapter.
+        largest_size: Largest dimension of its weights; 0 where it has none.
+
+    Raises:
+        ModelError: the adapter cannot be merged, or its config does not belong to its weights.
+    """
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     config = read_object(folder / "adapter_config.json")
     kind, task = config.get("peft_type"), config.get("task_type")
     tuners = {name.value: tuner for name, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
     if not isinstance(kind, str) or kind not in tuners:
-        raise ModelError(f"the adapter in {folder} is of no known type: peft_type is {kind!r}.", _ANOTHER)
-    instead = "Train one that can: LoRA, for example."
+        raise ModelError(f"the adapter in {folder} is of no known type: peft_type is {kind!r}.", _OTHER_MODEL)
+    hint = "Train one that can be merged: LoRA, for example."
     if not hasattr(tuners[kind], "merge_and_unload"):
-        raise ModelError(f"the adapter in {folder} is of type {kind}, which cannot be merged into weights.", instead)
+        raise ModelError(f"the adapter in {folder} is of type {kind}, which cannot be merged into weights.", hint)
     if config.get("alora_invocation_tokens"):
         raise ModelError(
-            f"the adapter in {folder} is an activated LoRA (alora_invocation_tokens), which acts after certain tokens "
-            "only and cannot be merged into weights.",
-            instead,
+            f"the adapter in {folder} is an activated LoRA (alora_invocation_tokens): it acts only after certain "
+            "tokens and cannot be merged into weights.",
+            hint,
         )
     if task not in (None, "CAUSAL_LM"):
-        raise ModelError(f"the adapter in {folder} is for the task {task}, not for a causal language model.", _ANOTHER)
+        raise ModelError(
+            f"the adapter in {folder} is for the task {task}, not for a causal language model.", _OTHER_MODEL
+        )
     patterns = config.get("rank_pattern")
     for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())):
         if isinstance(rank, int) and rank > largest_size > 0:  # PEFT would allocate it before it sees the weights
             raise ModelError(
-                f"the adapter in {folder} has rank {rank} by its adapter_config.json, and none of its weights is that "
+                f"the adapter in {folder} has rank {rank} in its adapter_config.json, and none of its weights is that "
                 "large.",
-                _ANOTHER,
+                _OTHER_MODEL,
             )
 
 
 def with_adapter(model: Any, folder: Path, address: str) -> Any:
-    """Put an adapter on a model, with every weight of its file in its place.
+    """Put an adapter on a model, and check that each weight of its file has its place.
 
     Args:
         model: The causal language model; it is changed.
         folder: Folder of the adapter, as PEFT writes it.
-        address: The model's address, for errors' texts.
+        address: The model's address, for errors.
 
     Returns:
         The PEFT model, in eval mode.
 
     Raises:
-        ModelError: as `need_adapter`; or a weight finds no place in the model, is missing, or has another shape.
+        ModelError: as `need_adapter`; or a weight has no place in the model, is missing, or has another shape.
     """
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -106,24 +119,24 @@ def with_adapter(model: Any, folder: Path, address: str) -> Any:
 
     def misfit(error: Exception) -> ModelError:
         what = f"it lacks the weight {error}" if isinstance(error, KeyError) else first_line(error)
-        return ModelError(f"the adapter in {folder} does not fit {address}: {what}.", _ANOTHER)
+        return ModelError(f"the adapter in {folder} does not fit {address}: {what}.", _OTHER_MODEL)
 
     adapted, report = reading(load, misfit)
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         names = set(file.keys())
-    if strange := report.unexpected_keys:
+    if unexpected := report.unexpected_keys:
         raise ModelError(
-            f"the adapter in {folder} does not fit {address}: {len(strange)} of its {len(names)} weights found no "
-            f"place, first: {strange[0]}.",
-            _ANOTHER,
+            f"the adapter in {folder} does not fit {address}: {len(unexpected)} of its {len(names)} weights found no "
+            f"place, first: {unexpected[0]}.",
+            _OTHER_MODEL,
         )
-    # PEFT reports the adapter's own weights only, and a trained bias is one of the base.
+    # PEFT reports only the adapter's own weights; a trained bias is a weight of the base model.
     biases = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() - names
     if missing := report.missing_keys + sorted(name for name in biases if name.endswith(".bias")):
         raise ModelError(
             f"the adapter in {folder} does not fit {address}: {len(missing)} weights that its config declares are "
             f"missing in its file of {len(names)}, first: {missing[0]}.",
-            _ANOTHER,
+            _OTHER_MODEL,
         )
     return adapted.eval()
 
@@ -134,18 +147,20 @@ def merge_adapter(model: Any, folder: Path, address: str) -> Any:
     Args:
         model: The causal language model; it is changed.
         folder: Folder of the adapter.
-        address: The model's address, for errors' texts.
+        address: The model's address, for errors.
 
     Returns:
-        The model, which computes what it does with the adapter on it.
+        The merged model, which computes the same as the model with the adapter on it.
 
     Raises:
-        ModelError: as `with_adapter`; or the merged model is another one or not finite.
+        ModelError: as `with_adapter`; or the merged model computes something else, or numbers that are not finite.
     """
     what = f"{address} with the adapter in {folder}"
 
     def failed(error: Exception) -> ModelError:
-        return ModelError(f"the adapter in {folder} cannot be merged into {address}: {first_line(error)}.", _ANOTHER)
+        return ModelError(
+            f"the adapter in {folder} cannot be merged into {address}: {first_line(error)}.", _OTHER_MODEL
+        )
 
     adapted = with_adapter(model, folder, address)
     trained = None if weights_are_sharded() else reading(lambda: probe(adapted), failed)
@@ -155,14 +170,20 @@ def merge_adapter(model: Any, folder: Path, address: str) -> Any:
         return merged
     logits = need_finite_model(merged, what, "Its weights are too large for their type: train it again.")
     if float((logits - trained).abs().max()) > _MERGE_TOLERANCE * float(trained.abs().max()):
-        raise ModelError(f"{what} is another model merged than it was trained: it cannot be merged.", _ANOTHER)
+        raise ModelError(
+            f"{what} is another model merged than it was trained: it cannot be merged.",
+            _OTHER_MODEL,
+        )
     return merged
 
 
 def untie(model: Any) -> None:
-    """Give the output layer weights of its own, where it shares the embedding's and an adapter is on either.
+    """Give the output layer its own weights, if it shares those of the embedding and an adapter is on one of the two.
 
-    Training adapts one of the two; merged into what they share, it would change both.
+    Training adapted only that one; a merge into shared weights would change both.
+
+    Args:
+        model: The causal language model; it is changed.
     """
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""What MODEL may be, and where its files lie.
+"""Read the address of a model: what MODEL may be, and where its files are.
 
 smolthink                the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
 http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here
@@ -29,7 +29,10 @@ class Served(NamedTuple):
 
 
 def served_model(address: str) -> Served | None:
-    """The server and the name in an address; None where the model's weights are to be loaded here.
+    """Return the server and the name in an address; None if the model's weights are loaded here.
+
+    Args:
+        address: The model's address.
 
     Raises:
         ModelError: no name after `#`, no host, or a key in the address, which is written to every log.
@@ -40,10 +43,10 @@ def served_model(address: str) -> Served | None:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ModelError(f"{address} is no address: {error}.", "Give http://host:port#name.") from error
+        raise ModelError(f"{address} is not a valid address: {error}.", "Give http://host:port#name.") from error
     if "@" in parts.netloc or parts.query:
         raise ModelError(
-            "the address of a served model must hold no user, key or query: it is written to logs and reports.",
+            "the address of a served model must not hold a user, key or query: it is written to logs and reports.",
             "Put the key into the environment variable PRESAFE_API_KEY.",
         )
     if not host or not parts.fragment:
@@ -55,7 +58,7 @@ def served_model(address: str) -> Served | None:
 
 
 def need_weights(address: str, what: str, instead: str = "Give its hub id or a local folder instead.") -> None:
-    """Refuse what a server cannot do.
+    """Check that a model's weights are here, for work that a server cannot do.
 
     Args:
         address: The model's address.
@@ -70,7 +73,10 @@ def need_weights(address: str, what: str, instead: str = "Give its hub id or a l
 
 
 def pretrained(address: str) -> dict[str, str]:
-    """Arguments of `from_pretrained` for a model with weights here: where they lie, and which file if it is a GGUF.
+    """Return the arguments of `from_pretrained` for a model with weights here: the folder, and the GGUF file if any.
+
+    Args:
+        address: The model's address.
 
     Raises:
         ModelError: a folder holds several GGUF files and no other weights.

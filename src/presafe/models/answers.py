@@ -1,4 +1,4 @@
-"""What a server's answers say, read strictly: an answer that is none is asked for again, and never counted."""
+"""Read a server's answers strictly: a malformed answer is requested again and never counted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from presafe.models.http import Refused, TryAgain, read_json, shown, without_sec
 _STOPPED = frozenset({"stop", "eos", "eos_token", "stop_sequence"})
 _CUT = frozenset({"length", "max_tokens"})
 _SLACK = 8
-"""Tokens beyond the budget that a server may count, as for the end of the turn. Ours."""
-_MOST = 2**31
-"""No prompt, answer or context has so many tokens."""
-_NONE = "its answer is no completion"
+"""Tokens that a server may count beyond the budget, such as the end of the turn. Ours."""
+_MAX_COUNT = 2**31
+"""No prompt, answer or context has as many tokens. Ours."""
+_MALFORMED = "its answer is no completion"
 
 
 class Offer(NamedTuple):
@@ -23,13 +23,16 @@ class Offer(NamedTuple):
 
     name: str
     context: int | None
-    """Tokens of prompt and answer that it takes together; None where the server does not say."""
+    """Largest number of tokens of prompt and answer together; None if the server does not state it."""
 
 
 def read_offers(response: httpx.Response) -> list[Offer]:
-    """Return the models in an answer of `/v1/models`; none where it lists none.
+    """Return the models in an answer of `/v1/models`; an empty list if it lists none.
 
-    An adapter, for which vLLM states no context of its own, has that of its base.
+    vLLM states no context for an adapter, so it gets the context of its base.
+
+    Args:
+        response: The server's answer.
     """
     try:
         body = read_json(response)
@@ -48,14 +51,14 @@ def read_offers(response: httpx.Response) -> list[Offer]:
 
 
 def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Completion:
-    """Return what a model wrote.
+    """Return what a model wrote, how many tokens it has, and whether the model ended it.
 
     Args:
         response: The server's answer, of status 200.
-        max_tokens: Budget of the request; None where it is not known.
+        max_tokens: Token budget of the request; None if it is not known.
 
     Raises:
-        TryAgain: it is no completion, did not end in a way that is known, or counts tokens that cannot be.
+        TryAgain: it is not a completion, its end is not known, or its number of tokens is impossible.
         Refused: the server filtered what the model wrote, or does not count its tokens.
     """
     try:
@@ -64,9 +67,9 @@ def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Co
         text, reason = choice["text"], choice["finish_reason"]
         text.encode()
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise TryAgain(_NONE) from error
+        raise TryAgain(_MALFORMED) from error
     if not isinstance(text, str):
-        raise TryAgain(_NONE)
+        raise TryAgain(_MALFORMED)
     if reason == "content_filter":
         raise Refused("it filtered the answer (finish_reason content_filter)", of_prompt=True)
     num_tokens = _num_written(body, max_tokens)
@@ -75,41 +78,45 @@ def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Co
     elif isinstance(reason, str) and reason in _STOPPED | _CUT:
         stopped = reason in _STOPPED
     else:
-        raise TryAgain(f"its answer did not end as one does (finish_reason {_shown(reason)})")
+        raise TryAgain(f"its answer ended for an unknown reason (finish_reason {_shown(reason)})")
     return Completion(without_secret(text), num_tokens, stopped)
 
 
 def num_read(response: httpx.Response) -> int | None:
-    """Return the number of tokens that a server read a prompt as; None where it does not say.
+    """Return the number of tokens that a server counted in a prompt; None if it does not state it.
+
+    Args:
+        response: The server's answer, of status 200.
 
     Raises:
-        TryAgain: it is no number of tokens.
+        TryAgain: it is not a number of tokens.
     """
     try:
         usage = read_json(response)["usage"]
         value = usage.get("prompt_tokens")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TryAgain(_NONE) from error
+        raise TryAgain(_MALFORMED) from error
     count = _count(value)
     if value is not None and count is None:
         raise TryAgain(f"it counts {_shown(value)} tokens in the prompt")
-    return count or None  # no prompt has none: some servers leave out what they have in a cache
+    return count or None  # no prompt has 0 tokens: some servers do not count what is in their cache
 
 
 def _num_written(body: Any, max_tokens: int | None) -> int:
+    """Return the number of tokens that a server counted in its answer; the arguments are as `completion_of`'s."""
     usage = body.get("usage")
     value = usage.get("completion_tokens") if isinstance(usage, dict) else None
     if value is None:
-        raise Refused("it does not say how many tokens it wrote (usage.completion_tokens)")
+        raise Refused("it does not state how many tokens it wrote (usage.completion_tokens)")
     count = _count(value)
     if count is None or (max_tokens is not None and count > max_tokens + _SLACK):
-        budget = f", of {max_tokens} at most" if max_tokens is not None else ""
+        budget = f", at most {max_tokens} were requested" if max_tokens is not None else ""
         raise TryAgain(f"it counts {_shown(value)} tokens in its answer{budget}")
     return count
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _MOST else None
+    return value if type(value) is int and 0 <= value < _MAX_COUNT else None
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Decoding in this process: in batches by our loop (`engine`), or on a GPU continuously (`paged`).
+"""Decode in this process: in batches with our own loop (`engine`), or continuously on a GPU (`paged`).
 
-For the loop requests wait in a queue while a batch decodes. Each batch takes the longest waiting prompts, so that the
-slowest comes first and padding stays small, as many as fit: rows × (longest prompt + new tokens) is what the key-value
-cache may come to hold. A paged cache holds as many tokens, and takes prompts as they come.
+With the loop, requests wait in a queue while a batch is decoded. Each batch takes the longest waiting prompts, so that
+the slowest rows start first and padding stays small. It takes as many as fit: the key-value cache can grow to
+rows × (longest prompt + new tokens). A paged cache holds the same number of tokens, and takes prompts as they come.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from presafe.models.paged import PagedDecoder
 
 _GATHER_S = 0.05
-"""Wait before the first batch of a burst, so that it can be filled; and between two looks at a paged cache in use."""
+"""Seconds to wait before the first batch, so that it can fill, and between two checks of a paged cache in use."""
 
 
 class _Waiting(NamedTuple):
+    """A request and the future that its completion goes to."""
+
     request: Request
     result: asyncio.Future[Completion]
 
@@ -33,9 +35,9 @@ class LocalEngine:
     """Decodes in this process.
 
     Args:
-        load: Gives the model; called again for every batch, so it must remember it.
-        batch_size: Rows decoded together, at most.
-        batch_tokens: Tokens that a batch's cache may hold; one row is decoded however long it is.
+        load: Returns the model; it is called for each batch, so it must keep it.
+        batch_size: Largest number of rows decoded together.
+        batch_tokens: Largest number of tokens in a batch's cache; a single row may have more.
     """
 
     def __init__(self, load: Callable[[], LoadedModel], batch_size: int, batch_tokens: int) -> None:
@@ -47,15 +49,19 @@ class LocalEngine:
         self._num_paged = 0
 
     def ready(self) -> Renderer:
+        """Load the model, if it is not loaded; see `Engine.ready`."""
         return self._load().renderer
 
     def context(self) -> int | None:
+        """Return the model's context in tokens; see `Engine.context`."""
         return context_length(self._load().model.config)
 
     def in_flight(self) -> int:
+        """Return how many requests are useful at once."""
         return self.batch_size * 8  # enough that a batch can be chosen by length
 
     async def complete(self, request: Request) -> Completion:
+        """Continue one prompt; see `Engine.complete`."""
         from presafe.models.cache import can_page
 
         model, renderer = self._load()
@@ -70,10 +76,10 @@ class LocalEngine:
         return await waiting.result
 
     async def close(self) -> None:
-        pass
+        """Do nothing: there is no connection to close."""
 
     async def _decode_paged(self, request: Request) -> Generation:
-        """One paged cache at a time, for one way of sampling, for as long as there is something to decode."""
+        """Decode with a paged cache: one at a time, for one kind of sampling, closed when no prompt is left."""
         from presafe.models.paged import PagedDecoder
 
         while self._paged is not None and self._paged.sampling != request.sampling:
@@ -91,30 +97,33 @@ class LocalEngine:
                 self._paged = None
 
     async def _decode_waiting(self) -> None:
+        """Decode waiting requests batch by batch until none is left."""
         await asyncio.sleep(_GATHER_S)
         try:
             while batch := self._take_batch():
                 try:
-                    completions = await asyncio.to_thread(self._decode, [each.request for each in batch])
+                    completions = await asyncio.to_thread(self._decode, [waiting.request for waiting in batch])
                 except Exception as error:
-                    for each in batch:
-                        if not each.result.done():
-                            each.result.set_exception(error)
+                    for waiting in batch:
+                        if not waiting.result.done():
+                            waiting.result.set_exception(error)
                     continue
-                for each, completion in zip(batch, completions, strict=True):
-                    if not each.result.done():
-                        each.result.set_result(completion)
+                for waiting, completion in zip(batch, completions, strict=True):
+                    if not waiting.result.done():
+                        waiting.result.set_result(completion)
                 await asyncio.sleep(0)
         finally:
             self._pump = None
 
     def _take_batch(self) -> list[_Waiting]:
-        waiting = [each for each in self._waiting if not each.result.done()]  # none that was cancelled
-        chosen = choose_batch([each.request for each in waiting], self.batch_size, self.batch_tokens)
-        self._waiting = [each for index, each in enumerate(waiting) if index not in set(chosen)]
-        return [waiting[index] for index in chosen]
+        """Take the requests of the next batch from the queue."""
+        queue = [waiting for waiting in self._waiting if not waiting.result.done()]  # without cancelled requests
+        chosen = choose_batch([waiting.request for waiting in queue], self.batch_size, self.batch_tokens)
+        self._waiting = [waiting for index, waiting in enumerate(queue) if index not in set(chosen)]
+        return [queue[index] for index in chosen]
 
     def _decode(self, batch: list[Request]) -> list[Completion]:
+        """Decode one batch, whose requests have the same budget and sampling."""
         from presafe.models.engine import generate_batch
 
         model, renderer = self._load()
@@ -135,15 +144,16 @@ def _completion(renderer: Renderer, generation: Generation) -> Completion:
 
 
 def choose_batch(requests: list[Request], max_rows: int, max_tokens: int) -> list[int]:
-    """Which waiting requests to decode next: the longest prompts that share settings, as many as fit.
+    """Choose which waiting requests to decode next: the longest prompts with the same settings, as many as fit.
 
     Args:
-        requests: What waits.
-        max_rows: Rows of a batch, at most.
-        max_tokens: Bound on rows × (longest prompt + new tokens). The longest prompt is taken even if it alone is over.
+        requests: The waiting requests.
+        max_rows: Largest number of rows in a batch.
+        max_tokens: Bound on rows × (longest prompt + new tokens). The longest prompt is taken even if it is above it.
 
     Returns:
-        Indices into `requests`, the longest prompt first; equal lengths by seed, so that no arrival order shows.
+        Indices into `requests`, the longest prompt first. Equal lengths are ordered by seed, so that the order of
+        arrival does not matter.
     """
     by_length = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].seed), reverse=True)
     if not by_length:

@@ -1,7 +1,7 @@
-"""A key-value cache that grows in steps: appending a token does not copy what is there already. And who has pages.
+"""A key-value cache that grows in steps, so that appending a token copies nothing; and which prompts use pages.
 
-transformers' `DynamicLayer` concatenates, which copies the whole cache at every token: a fifth of the time of decoding
-SmolThink in batches of 64 on two CPU cores.
+transformers' `DynamicLayer` concatenates, which copies the cache at every token. That took a fifth of the time to
+decode SmolThink in batches of 64 on two CPU cores.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 PAGE = 256
-"""Tokens of a page of a paged cache; a kernel of FlashAttention takes multiples of it only."""
+"""Tokens per page of a paged cache; FlashAttention's kernel accepts only multiples of it."""
 _SPARE = 64
-"""Positions of room added at a time, at least; then half of what is needed, so that copies stay rare."""
+"""Smallest number of positions added at a time; larger caches grow by half, so that copies stay rare."""
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer, as views of buffers that hold room for more positions."""
+    """Keys and values of one layer, as views of buffers with room for more positions."""
 
     keys: Any
     values: Any
@@ -30,7 +30,7 @@ class GrowingLayer(DynamicLayer):
         self._rooms: list[Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append states of shape (rows, heads, new positions, width); returns all of them, old and new."""
+        """Append states of shape (rows, heads, new positions, width), and return old and new states together."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
@@ -48,13 +48,13 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep these rows only, in this order; the buffers are made anew at the next token."""
+        """Keep only these rows, in this order; new buffers are made at the next token."""
         super().reorder_cache(beam_idx)
         self._rooms = None
 
 
 def growing_cache(config: Any) -> DynamicCache:
-    """The cache of a model, with `GrowingLayer` wherever a layer attends to all that came before.
+    """Return the cache of a model, with a `GrowingLayer` for each layer that attends to all earlier positions.
 
     Args:
         config: The model's transformers config.
@@ -65,10 +65,14 @@ def growing_cache(config: Any) -> DynamicCache:
 
 
 def can_page(model: Any, num_tokens: int, batch_tokens: int) -> bool:
-    """Whether a prompt is decoded in pages (`paged`).
+    """Return whether a prompt can be decoded with a paged cache (`paged`).
 
-    It is on CUDA, where every layer of the model attends to all that came before, and where the prompt with its whole
-    budget, `num_tokens`, fits into a cache of `batch_tokens`.
+    It can on CUDA, if every layer attends to all earlier positions and the prompt with its budget fits into the cache.
+
+    Args:
+        model: The causal language model.
+        num_tokens: Tokens of the prompt and its budget together.
+        batch_tokens: Tokens that the cache holds.
     """
     if model.device.type != "cuda" or num_tokens > batch_tokens // PAGE * PAGE:
         return False
@@ -76,5 +80,5 @@ def can_page(model: Any, num_tokens: int, batch_tokens: int) -> bool:
 
 
 def _room(states: Tensor, positions: int) -> Tensor:
-    """An empty buffer like these states, with so many positions."""
+    """Return an empty buffer like these states, with this many positions."""
     return torch.empty((*states.shape[:2], positions, states.shape[-1]), dtype=states.dtype, device=states.device)

@@ -1,4 +1,4 @@
-"""What a training resumes from: weights that fill the model, and the state of an optimizer that belongs to them."""
+"""Check what a training resumes from: weights that fill the model, and the optimizer state that belongs to them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from presafe.models.checks import first_line, need_finite, need_places, read_obj
 from presafe.runtime.launcher import weights_are_sharded
 
 _MAX_STATE_BYTES = 2**30
-"""Size of a trainer's state that is read: its history has a line for every step."""
+"""Largest trainer state that is read; it has one line per step."""
 
 
 def need_whole_checkpoint(folder: str | None, model: Any) -> None:
-    """Check a checkpoint before a trainer loads it, which takes what fits and warns of the rest.
+    """Check a checkpoint before a trainer loads it: the trainer loads what fits and only warns about the rest.
 
     Args:
-        folder: The checkpoint's folder (`last_checkpoint`); None where there is none.
-        model: The model to be trained, a PEFT model or a whole one.
+        folder: The checkpoint's folder (`last_checkpoint`); None if there is no checkpoint.
+        model: The model to be trained, with or without a PEFT adapter.
 
     Raises:
-        ModelError: its weights or its optimizer's state cannot be read, do not fit the model, or are not finite.
+        ModelError: its weights or its optimizer state cannot be read, do not fit the model, or are not finite.
     """
     if folder is None or weights_are_sharded():  # shards have files of their own, which their loaders check
         return
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    hint = f"Delete {folder} to resume from the one before, or from the start."
+    hint = f"Delete {folder} to resume from an earlier checkpoint, or from the start."
     what = f"the checkpoint in {folder}"
     step = read_object(Path(folder) / "trainer_state.json", _MAX_STATE_BYTES).get("global_step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-        raise ModelError(f"{what} is of step {step!r}, which is no number of steps.", hint)
+        raise ModelError(f"{what} is of step {step!r}, which is not a number of steps.", hint)
     adapted = hasattr(model, "peft_config")
     if adapted:
         places = get_peft_model_state_dict(model)
@@ -52,13 +52,13 @@ def need_whole_checkpoint(folder: str | None, model: Any) -> None:
 
 
 def _need_optimizer(file: Path, model: Any, what: str, hint: str, failed: Any) -> None:
-    """Check that an optimizer's state is of the model's trainable parameters, and finite."""
+    """Check that an optimizer's state belongs to the model's trainable parameters and is finite."""
     import torch
 
     content = reading(lambda: torch.load(file, map_location="cpu", weights_only=True), failed)
     states = content.get("state") if isinstance(content, dict) else None
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
-        raise ModelError(f"{what} holds no optimizer's state in {file.name}.", hint)
+        raise ModelError(f"{what} has no optimizer state in {file.name}.", hint)
     named = [
         (f"{file.name}, {key} of parameter {number}", value)
         for number, state in states.items()
@@ -69,4 +69,4 @@ def _need_optimizer(file: Path, model: Any, what: str, hint: str, failed: Any) -
     own = Counter(tuple(parameter.shape) for parameter in model.parameters() if parameter.requires_grad)
     averages = Counter(tuple(state["exp_avg"].shape) for state in states.values() if "exp_avg" in state)
     if averages and averages != own:
-        raise ModelError(f"{what} has an optimizer's state of other parameters than the model's.", hint)
+        raise ModelError(f"{what} has the optimizer state of other parameters than the model's.", hint)

@@ -1,7 +1,7 @@
-"""What is loaded as a model is whole: every weight finds its place, has its shape, and is a finite number.
+"""Check that a loaded model is complete: each weight has its place and its shape, and is a finite number.
 
 The libraries are lenient where a measurement must be strict. They fill a missing weight with random numbers, leave out
-one that finds no place, and load NaN: each gives a result under the wrong name.
+a weight that has no place, and load NaN. Each of these measures another model than the one that was named.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 _FETCH_AGAIN = "A download may have been cut, or the files belong to another model: fetch it again."
 _HARMLESS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|num_batches_tracked)$|pooler\.")
-"""Weights that older checkpoints hold, or lack, and that no output of ours depends on: buffers that are computed, and
-the pooler of an encoder, which is part of a new head.
+"""Weights that older checkpoints have or lack, and that no output of ours depends on: computed buffers, and the pooler
+of an encoder, which is part of a new head.
 """
 _MAX_JSON_BYTES = 16 * 2**20
-"""Size of a config that is read; the tokenizer's vocabulary has a file of its own and is not read here."""
+"""Largest config that is read; the tokenizer's vocabulary is in another file, which is not read here."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error; a line that ends in a colon needs the next."""
+    """Return the first line of a library's error, with the second if the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).removesuffix(".")
     return text if len(text) <= 300 else f"{text[:300]}…"
@@ -39,23 +39,23 @@ def needs_own_code(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return what is wrong with a model's files, where a library's words mislead; else its first line."""
+    """Return what is wrong with a model's files: our words where the library's mislead, else its first line."""
     if needs_own_code(error):
         return "it needs code of its own (auto_map in its config), which is not run"
     if "instantiate the backend tokenizer" in str(error):
-        return "it holds no tokenizer that can be read here (tokenizer.json)"
+        return "it has no tokenizer that can be read here (tokenizer.json)"
     return first_line(error)
 
 
 def reading(call: Callable[[], Any], problem: Callable[[Exception], ModelError]) -> Any:
-    """Return what a library reads from a user's files; whatever it raises there is about these files.
+    """Return what a library reads from a user's files, and turn any error it raises into one about these files.
 
     Args:
-        call: Reads them.
-        problem: Makes the error of the library's one.
+        call: Reads the files.
+        problem: Returns our error for the library's error.
 
     Raises:
-        ModelError: they cannot be read.
+        ModelError: the files cannot be read.
     """
     try:
         return call()
@@ -70,15 +70,15 @@ def read_object(file: Path, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
 
     Args:
         file: The file.
-        max_bytes: Size of a larger one that is not read.
+        max_bytes: Largest size that is read.
 
     Raises:
-        ModelError: it cannot be read, is larger, or holds something else.
+        ModelError: it cannot be read, is larger, or does not hold a JSON object.
     """
     hint = "Take the publisher's file again."
     try:
         if not file.is_file():
-            raise ModelError(f"{file} is no file.", hint)
+            raise ModelError(f"{file} is not a file.", hint)
         if file.stat().st_size > max_bytes:
             raise ModelError(f"{file} has more than {max_bytes // 2**20} MiB.", hint)
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -91,10 +91,13 @@ def read_object(file: Path, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor that holds NaN or infinity; None where all numbers are finite.
+    """Return the name of the first tensor that holds NaN or infinity, or None if all numbers are finite.
 
-    One pass without a copy: 0.08 s for SmolLM2 on one CPU core (the smallest and the largest number are NaN where one
-    is).
+    It takes one pass without a copy (0.08 s for SmolLM2 on one CPU core): if one number is NaN, so are the smallest and
+    the largest.
+
+    Args:
+        named: Tensors by name.
     """
     import torch
 
@@ -114,11 +117,11 @@ def need_finite(named: Iterable[tuple[str, Tensor]], what: str, hint: str = _FET
 
     Args:
         named: Tensors by name.
-        what: What holds them, for the error's text.
+        what: What holds them, for the error.
         hint: What the user can do.
 
     Raises:
-        ModelError: one is NaN or infinite.
+        ModelError: a number is NaN or infinite.
     """
     if name := first_not_finite(named):
         raise ModelError(f"{what} holds numbers that are NaN or infinite, first: {name}.", hint)
@@ -127,19 +130,19 @@ def need_finite(named: Iterable[tuple[str, Tensor]], what: str, hint: str = _FET
 def need_places(
     weights: Mapping[str, Tensor], places: Mapping[str, Tensor], what: str, hint: str = _FETCH_AGAIN
 ) -> None:
-    """Check that weights fill all the places of a model, one each, in name and shape.
+    """Check that weights fill exactly the places of a model, by name and shape.
 
     Args:
-        weights: What is to be loaded.
-        places: What the model has.
-        what: What holds the weights, for the error's text.
+        weights: The weights to load, by name.
+        places: The weights that the model has, by name.
+        what: What holds the weights, for the error.
         hint: What the user can do.
 
     Raises:
         ModelError: a weight has no place, is missing, or has another shape than its place.
     """
-    if strange := sorted(weights.keys() - places.keys()):
-        problem = f"{len(strange)} of its {len(weights)} weights have no place, first: {strange[0]}"
+    if unexpected := sorted(weights.keys() - places.keys()):
+        problem = f"{len(unexpected)} of its {len(weights)} weights have no place, first: {unexpected[0]}"
     elif missing := sorted(places.keys() - weights.keys()):
         problem = f"{len(missing)} of the {len(places)} weights are missing, first: {missing[0]}"
     elif shapes := [name for name in sorted(places) if weights[name].shape != places[name].shape]:
@@ -159,23 +162,23 @@ def load_whole(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> Any:
-    """Load a model from its files, and check that they hold all of it.
+    """Load a model from its files, and check that the files hold all of it.
 
-    A weight of the files that the model has no place for is an error inside the network: one layer more than the config
-    says, or a norm that this kind of model does not have, and what is computed is another model. Beside the network
-    (the value head of a reward model, the vision tower of a larger one) it is none: nothing of what is loaded needs it.
+    A weight in the files without a place in the model is an error if it belongs to the network (a layer more than the
+    config has, a norm that this kind of model lacks): the loaded model would compute something else. Outside the
+    network (the value head of a reward model, the vision tower of a larger model) it is ignored.
 
     Args:
         auto: transformers' class, such as `AutoModelForCausalLM`.
-        what: The model, for errors' texts.
-        problem: Makes the error of one of the library's.
-        new_head: Whether weights outside of the network are to be trained, and may be missing.
+        what: The model, for errors.
+        problem: Returns our error for the library's error.
+        new_head: Whether weights outside the network will be trained, and so may be missing.
         trust_remote_code: Whether to run the model's own Python code.
         options: Arguments of `from_pretrained`.
 
     Raises:
-        ModelError: the files cannot be read; a weight is missing, has another shape, finds no place in the network, or
-            is not finite.
+        ModelError: the files cannot be read; or a weight is missing, has another shape, or has no place in the
+            network.
     """
 
     def load(**more: Any) -> Any:
@@ -184,8 +187,8 @@ def load_whole(
     def failed(error: Exception) -> ModelError:
         if not (isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error)):
             return problem(error)
-        _, mismatched = load(ignore_mismatched_sizes=True, device_map="meta")  # to name it; nothing is allocated
-        name, in_file, in_model = min(mismatched["mismatched_keys"])
+        _, report = load(ignore_mismatched_sizes=True, device_map="meta")  # to name the weight; allocates nothing
+        name, in_file, in_model = min(report["mismatched_keys"])
         shapes = f"{tuple(in_file)} in its files and {tuple(in_model)} by its config"
         return ModelError(f"the weights of {what} do not fit its config: {name} has the shape {shapes}.", _FETCH_AGAIN)
 
@@ -202,15 +205,15 @@ def load_whole(
             f"{len(missing)} of the {total} weights of {what} are missing in its files, first: {missing[0]}.",
             _FETCH_AGAIN,
         )
-    strange = [
+    unexpected = [
         name
         for name in sorted(report["unexpected_keys"])
         if not _HARMLESS.search(name) and name.startswith((network, "lm_head."))
     ]
-    if strange and not new_head:
+    if unexpected and not new_head:
         raise ModelError(
-            f"{len(strange)} weights in the files of {what} find no place in a {type(model).__name__}, "
-            f"first: {strange[0]}.",
+            f"{len(unexpected)} weights in the files of {what} find no place in a {type(model).__name__}, "
+            f"first: {unexpected[0]}.",
             "Its config.json is of another model: take the publisher's.",
         )
     if report["error_msgs"]:
@@ -219,7 +222,12 @@ def load_whole(
 
 
 def need_finite_model(model: Any, what: str, hint: str = _FETCH_AGAIN) -> Tensor:
-    """Check that a causal language model's weights are finite, and what it computes from them.
+    """Check that a causal language model's weights are finite, and that it computes finite numbers.
+
+    Args:
+        model: The model.
+        what: The model, for the error.
+        hint: What the user can do.
 
     Returns:
         Its logits for four tokens.
@@ -240,16 +248,21 @@ def probe(model: Any) -> Tensor:
 
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(4, device=model.device)[None] % rows
-    with torch.no_grad():  # no inference mode: what a model keeps of its positions must serve training, too
+    with torch.no_grad():  # not inference mode: training must be able to use position tensors that a model keeps
         logits: Tensor = model(input_ids=ids).logits.float()
     return logits
 
 
 def need_rows(model: Any, tokenizer: Any, what: str) -> None:
-    """Check that the embedding has a row for every id of the tokenizer. More rows are padding, and harmless.
+    """Check that the embedding has a row for each id of the tokenizer. More rows are padding, and harmless.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        what: The model, for the error.
 
     Raises:
-        ModelError: an id has none.
+        ModelError: an id has no row.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
@@ -261,5 +274,6 @@ def need_rows(model: Any, tokenizer: Any, what: str) -> None:
 
 
 def _kind(value: object) -> str:
+    """Return the kind of a JSON value in words."""
     kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")

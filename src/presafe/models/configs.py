@@ -1,4 +1,4 @@
-"""The small files beside a model's weights: JSON objects of plausible size, and the chat template among several."""
+"""Check the small files beside a model's weights: JSON objects of plausible size, and the default chat template."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NUM_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 def need_readable_configs(options: dict[str, str]) -> None:
-    """Check the small files of a local folder, before a library reads them.
+    """Check the small files of a local folder before a library reads them.
 
     Args:
         options: Arguments of `from_pretrained`.
 
     Raises:
-        ModelError: one is no JSON object; or the config has more layers than its files have weights, and a library
-            would build them all before it looks for their weights.
+        ModelError: a file is not a JSON object; or the config has more layers than the files have weights (a library
+            would build them all before it looks for their weights).
     """
     folder = Path(options["pretrained_model_name_or_path"])
     if "gguf_file" in options or not folder.is_dir():
@@ -39,10 +39,14 @@ def need_readable_configs(options: dict[str, str]) -> None:
 
 
 def default_template(template: Any, address: str) -> str | None:
-    """Return the chat template that decides: the one there is, or of several named ones the default.
+    """Return the chat template to use: the only one, or the default of several named ones.
+
+    Args:
+        template: The template, several by name, or None.
+        address: The model's address, for errors.
 
     Raises:
-        ModelError: there are several and none is the default, or it is no text.
+        ModelError: there are several and none is the default, or the template is not a text.
     """
     if isinstance(template, dict):
         if "default" not in template:
@@ -53,17 +57,17 @@ def default_template(template: Any, address: str) -> str | None:
             )
         template = template["default"]
     if template is not None and not isinstance(template, str):
-        raise ModelError(f"the chat template of {address} is no text.", "Take the publisher's file again.")
+        raise ModelError(f"the chat template of {address} is not a text.", "Take the publisher's file again.")
     return template
 
 
 def _configs_within(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a config and those of its parts, such as the language model's in one that also sees."""
-    return [config, *(part for part in config.values() if isinstance(part, dict))]
+    """Return a config and the configs inside it, such as that of the language model in a vision model."""
+    return [config, *(value for value in config.values() if isinstance(value, dict))]
 
 
 def _num_weights(folder: Path) -> int | None:
-    """Return how many weights the safetensors files of a folder name; None where there are none to count."""
+    """Return how many weights a folder's safetensors files name, or None if they cannot be counted."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = read_object(index).get("weight_map")
@@ -74,7 +78,7 @@ def _num_weights(folder: Path) -> int | None:
     with file.open("rb") as opened:
         num_bytes = int.from_bytes(opened.read(8), "little")
         if num_bytes > file.stat().st_size:
-            return None  # it was cut: the library says so
+            return None  # the file was cut; the library reports that
         try:
             return len(json.loads(opened.read(num_bytes)).keys() - {"__metadata__"})
         except (ValueError, RecursionError, AttributeError):

@@ -1,7 +1,7 @@
-"""Does every prompt fit the model's context, with the tokens that it may write? Checked before the first token.
+"""Check before the first token that each prompt and its token budget fit the model's context.
 
-The bound is that of the model's config. A tokenizer's `model_max_length` is no bound: published ones are below what the
-model was trained on (DeepSeek-R1-Distill: 16,384 of 131,072), or 10^30.
+The bound comes from the model's config. A tokenizer's `model_max_length` is not a bound: published values are below
+what the model was trained on (DeepSeek-R1-Distill: 16,384 of 131,072), or 10^30.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from presafe.errors import PromptError
 
 
 def context_length(config: Any) -> int | None:
-    """Return how many tokens a model attends to, as its config declares it; None where it declares no bound.
+    """Return how many tokens a model's config lets it attend to, or None if it declares no bound.
 
-    Where positions are stretched (YaRN, arXiv 2309.00071), the bound is the stretched one, whichever of the two numbers
-    the config names.
+    If positions are scaled (YaRN, arXiv 2309.00071), the bound is the scaled one, whichever of the two numbers the
+    config states.
 
     Args:
         config: The model's transformers config.
@@ -36,16 +36,16 @@ def check_context(
     max_tokens: int,
     context: int | None,
 ) -> None:
-    """Check that every prompt and what is written after it fit a context.
+    """Check that each prompt and its token budget fit a context.
 
     Args:
-        prompts: The text of every prompt, by the name that an error gives it.
-        ids_of: Gives the token ids that a prompt's text is asked with.
-        max_tokens: Tokens that may be written.
-        context: Tokens of prompt and answer together, at most; None checks nothing.
+        prompts: Texts of the prompts, by their names in errors.
+        ids_of: Returns the token ids of a prompt's text.
+        max_tokens: Token budget of an answer.
+        context: Largest number of tokens of prompt and answer together; None checks nothing.
 
     Raises:
-        PromptError: some do not; the longest is named.
+        PromptError: some prompts do not fit; the longest is named.
     """
     if context is None:
         return
@@ -56,6 +56,7 @@ def check_context(
         raise PromptError(
             f"{len(too_long)} of {len(lengths)} prompts do not fit the model's context of {context:,} tokens: the "
             f"longest, {name}, has {num_tokens:,}, and up to {max_tokens:,} are written after it.",
-            f"Lower the token budget to at most {context - num_tokens:,}." * (num_tokens < context)
-            or "Leave out the prompts that are too long.",
+            f"Lower `max_tokens` to at most {context - num_tokens:,}."
+            if num_tokens < context
+            else "Leave out the prompts that are too long.",
         )

@@ -1,8 +1,8 @@
-"""The decision before the CoT: the auxiliary head after training, and the model's own odds of starting a refusal.
+"""Read the decision before the CoT: the auxiliary head after training, or the model's own odds of starting a refusal.
 
-`states_at` and `read_states` say which hidden state a head reads. Training and measuring both read through them. The
-head is a monitor beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), with r what a refusal starts with
-(ours).
+`states_at` and `read_states` select the hidden state that a head reads; training and measuring both use them. The head
+can monitor prompts beside any server. The odds need no head: ln P(r) − ln(1 − P(r)), where r is what a refusal starts
+with (ours).
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from presafe.methods.method import Position
 from presafe.models.checks import first_line, need_finite, need_places
 
 HEAD = "presafe_head"
-"""Attribute of the causal language model while it trains, and stem of the exported file."""
+"""Attribute of the causal language model during training, and stem of the exported file."""
 
 
 class RefusalStart(NamedTuple):
-    """What a system's refusals start with, once the thought is open: some tokens that all share, then one of a few."""
+    """What a system's refusals start with after the thought is open: shared tokens, then one of a few tokens."""
 
     shared: tuple[int, ...]
-    """Those that close the thought at once, or the refusals' own thought but for the last token that they share."""
-    words: frozenset[int]
-    """Tokens of which the next is one."""
+    """Ids that every refusal starts with: those that close the thought at once, or those of the refusals' own thought
+    without the last token that they share."""
+    token_ids: frozenset[int]
+    """Ids of the tokens that can follow: the next token of a refusal is one of them."""
 
     @property
     def links(self) -> list[tuple[int, ...]]:
-        """Which tokens may follow, step by step."""
-        return [*((token,) for token in self.shared), tuple(sorted(self.words))]
+        """Return the ids that can follow, step by step."""
+        return [*((token,) for token in self.shared), tuple(sorted(self.token_ids))]
 
 
 def has_head(folder: Path) -> bool:
-    """Whether an aligned system has a head; trained with λ = 0 it has none."""
+    """Return whether an aligned system has a head; a system trained with λ = 0 has none."""
     return (folder / f"{HEAD}.safetensors").is_file()
 
 
 def states_at(output: Any, layer: int | None) -> Float[Tensor, "rows positions hidden"]:
-    """The hidden states after a block.
+    """Return the hidden states after a block.
 
     Args:
-        output: Of a decoder; with a layer, one that was asked for its hidden states.
-        layer: Counted from 1; the last one, and None, is after the final norm.
+        output: Output of a decoder; if `layer` is given, with its hidden states.
+        layer: Block, counted from 1; the last block and None are read after the final norm.
     """
     states: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
     return states
@@ -61,64 +62,68 @@ def read_states(
     decision: Int[Tensor, " rows"],
     thought: Int[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, "rows hidden"]:
-    """What a head reads of each row, in float32.
+    """Return the hidden state that a head reads in each row, in float32.
 
     Args:
         states: Hidden states, padded on the right.
-        position: Where it reads.
-        decision: Index of the last prompt token; a mean is over the prompt up to it.
-        thought: Index of the CoT's first token; only for "thought_start".
+        position: Where the head reads.
+        decision: Index of the last prompt token; the mean is over the prompt up to it.
+        thought: Index of the CoT's first token; needed for "thought_start".
+
+    Raises:
+        ValueError: "thought_start" without `thought`.
     """
     if position == "prompt_mean":
         kept = torch.arange(states.shape[1], device=states.device)[None] <= decision[:, None]
         return (states.float() * kept[..., None]).sum(1) / kept.sum(-1, keepdim=True)
-    where = decision if position == "prompt_end" else thought
-    assert where is not None
-    return states[torch.arange(len(states), device=states.device), where].float()
+    index = decision if position == "prompt_end" else thought
+    if index is None:
+        raise ValueError(f"position {position!r} needs the index of the CoT's first token")
+    return states[torch.arange(len(states), device=states.device), index].float()
 
 
 def start_log_odds(
     logits: Float[Tensor, "rows vocabulary"], tokens: int | Sequence[int], against: int | None = None
 ) -> Float[Tensor, " rows"]:
-    """ln P − ln(1 − P), P the probability of one of some tokens, without forming it, which would saturate.
+    """Return ln P − ln(1 − P), with P the probability of one of some tokens; P itself would saturate.
 
     Args:
         logits: Output of the language-model head, at the position before the token.
         tokens: Id of the token, or ids of several.
-        against: Id of another one: ln P(token) − ln P(against) for a single token; None is all others.
+        against: Id of another token, for ln P(tokens) − ln P(against); None compares with all other tokens.
     """
-    among = [tokens] if isinstance(tokens, int) else list(tokens)
-    own = logits[:, among].logsumexp(-1)
+    token_ids = [tokens] if isinstance(tokens, int) else list(tokens)
+    own = logits[:, token_ids].logsumexp(-1)
     if against is not None:
         return own - logits[:, against]
     others = logits.clone()
-    others[:, among] = -torch.inf
+    others[:, token_ids] = -torch.inf
     return own - others.logsumexp(-1)
 
 
 class DecisionHead:
     """An exported head as a monitor: hidden state at the decision position → probability of refusal.
 
-    `position` and `layer` say where it reads, as it did in training (`read_states`).
+    It reads at `position` and `layer`, as in training (`read_states`).
 
     Args:
-        folder: Folder that holds `presafe_head.safetensors`.
+        folder: Folder with `presafe_head.safetensors`.
 
     Raises:
-        ModelError: there is none, its file cannot be read, or it holds no weights (1, hidden size) and bias (1) of
-            finite numbers.
+        ModelError: there is no head, its file cannot be read, or it does not hold weights (1, hidden size) and a bias
+            (1) of finite numbers.
     """
 
     def __init__(self, folder: Path) -> None:
         if not has_head(folder):
             raise ModelError(
-                f"{folder} holds no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
+                f"{folder} has no {HEAD}.safetensors.", "Name the folder of a system that was aligned with λ > 0."
             )
         broken = "Copy it again, or align again."
         try:
             with safe_open(str(folder / f"{HEAD}.safetensors"), framework="pt") as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
-                declared = file.metadata() or {}  # an older presafe wrote none, and knew the defaults alone
+                declared = file.metadata() or {}  # an older presafe wrote none, and had only the defaults
         except (OSError, SafetensorError) as error:
             raise ModelError(f"the head in {folder} cannot be read: {first_line(error)}.", broken) from error
         what = f"the head in {folder}"
@@ -128,12 +133,15 @@ class DecisionHead:
         self.weight, self.bias = weights["weight"].float(), weights["bias"].float()
         position, layer = declared.get("position", "prompt_end"), declared.get("layer")
         if position not in get_args(Position) or not (layer is None or re.fullmatch("[1-9][0-9]{0,5}", layer)):
-            raise ModelError(f"{what} reads at position {position!r} and layer {layer}, which are not known.", broken)
+            raise ModelError(f"{what} reads at an unknown position {position!r} or layer {layer}.", broken)
         self.position = cast(Position, position)
         self.layer = None if layer is None else int(layer)
 
     def need_fit(self, model: Any) -> None:
-        """Check that a model has the states that the head reads.
+        """Check that a model has the hidden states that the head reads.
+
+        Args:
+            model: The causal language model.
 
         Raises:
             ModelError: its hidden states have another size, or it has fewer layers.
@@ -154,7 +162,7 @@ class DecisionHead:
             )
 
     def probability(self, hidden: Tensor) -> Tensor:
-        """σ(φ(h)) for hidden states of shape (rows, hidden size).
+        """Return σ(φ(h)), the probability of refusal (paper, section 4); hidden states have shape (rows, hidden size).
 
         Raises:
             ModelError: the head was trained on a model of another hidden size.

@@ -1,7 +1,7 @@
-"""How a model is asked: its family, both prompts with the decision position, and the traps in its tokenizer.
+"""Diagnose how a model is asked: its family, both prompts with the decision position, and traps in its tokenizer.
 
-Each trap is one that was met in real models and costs a result without an error. The renderer avoids those it can, so
-a trap found here says what another tool would get wrong with this model; those it cannot avoid raise when it renders.
+Each trap was met in real models, and spoils a result without an error. The renderer avoids all traps listed here, so
+they tell what another tool would get wrong with this model. Traps that cannot be avoided raise an error in rendering.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from presafe.models.family import has_config
 from presafe.models.rendering import Renderer
 from presafe.records import Thinking
 
-_THOUGHT = "a thought to be kept"
+_EXAMPLE_THOUGHT = "a thought to be kept"
 
 
 class Side(NamedTuple):
-    """One prompt. `decision_index` points at the last token before the CoT, `decision_token` is its text."""
+    """One prompt. `decision_index` is the index of the last token before the CoT, `decision_token` its text."""
 
     ids: list[int]
     text: str
@@ -25,7 +25,7 @@ class Side(NamedTuple):
 
 
 class Trap(NamedTuple):
-    """Something about this tokenizer that goes wrong without an error elsewhere."""
+    """A property of this tokenizer that makes other tools go wrong without an error."""
 
     name: str
     what: str
@@ -36,7 +36,7 @@ class Diagnosis(NamedTuple):
 
     family: str
     model_type: str | None
-    """That of the model's config; None where it is not known."""
+    """`model_type` of the model's config; None if it is not known."""
     on: Side
     off: Side
     traps: list[Trap]
@@ -53,7 +53,7 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
         ModelError: as `Renderer.render`.
     """
     on, off = _side(renderer, text, "on"), _side(renderer, text, "off")
-    found = [
+    traps = [
         _has_another_config(renderer),
         _has_no_switch(renderer),
         _strips_thoughts(renderer),
@@ -64,10 +64,11 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
         _parses_user_text(renderer),
         _spells_marks(renderer),
     ]
-    return Diagnosis(renderer.family.name, renderer.model_type, on, off, [trap for trap in found if trap])
+    return Diagnosis(renderer.family.name, renderer.model_type, on, off, [trap for trap in traps if trap])
 
 
 def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:
+    """Render one prompt."""
     rendered = renderer.render(text, thinking)
     decode = renderer.tokenizer.decode
     return Side(
@@ -82,7 +83,7 @@ def _has_another_config(renderer: Renderer) -> Trap | None:
     return Trap(
         "has_another_config",
         f"the config is of a {renderer.model_type}, and models of the family {family.name} have "
-        f"{', '.join(family.model_types)}; the family was named, so see that its makers ask this model so.",
+        f"{', '.join(family.model_types)}; the family was named, so check that its makers ask this model this way.",
     )
 
 
@@ -94,15 +95,17 @@ def _has_no_switch(renderer: Renderer) -> Trap | None:
     return Trap(
         "has_no_switch",
         f"the model has one mode and no switch: CoT {mode} is the prefill {prefill!r}, which it was not trained for. "
-        "What it does there is a measurement, not what its makers offer.",
+        "Its answers in this mode are a measurement, not what its makers offer.",
     )
 
 
 def _strips_thoughts(renderer: Renderer) -> Trap | None:
     family = renderer.family
-    turn = f"{family.think_open}\n{_THOUGHT}\n{family.think_close}\n\nAnswer."
-    said = renderer.templated([{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}])
-    if _THOUGHT in said:
+    turn = f"{family.think_open}\n{_EXAMPLE_THOUGHT}\n{family.think_close}\n\nAnswer."
+    conversation = renderer.templated(
+        [{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}]
+    )
+    if _EXAMPLE_THOUGHT in conversation:
         return None
     return Trap(
         "strips_thoughts",
@@ -131,8 +134,8 @@ def _fuses_tokens(renderer: Renderer, mode: Thinking) -> Trap | None:
         return None
     return Trap(
         f"fuses_tokens_{mode}",
-        f"the prompt with CoT {mode}, tokenised as one string, gives other tokens, which can move the decision "
-        "position; presafe tokenises its pieces apart.",
+        f"the prompt with CoT {mode}, tokenized as one string, gives other tokens, which can move the decision "
+        "position; presafe tokenizes its pieces separately.",
     )
 
 
@@ -143,7 +146,7 @@ def _has_no_stop(renderer: Renderer) -> Trap | None:
     return Trap(
         "has_no_stop",
         f"none of the family's stop tokens ({', '.join(renderer.family.stop)}) is in the vocabulary, so turns end with "
-        f"{renderer.tokenizer.eos_token!r} or run to the budget; the family is not this model's.",
+        f"{renderer.tokenizer.eos_token!r} or at the budget; this is not the model's family.",
     )
 
 
@@ -154,17 +157,17 @@ def _parses_user_text(renderer: Renderer) -> Trap | None:
         return None
     return Trap(
         "parses_user_text",
-        f"plain tokenising turns {stop!r} in a user's text into the token that ends a turn; in presafe it stays text.",
+        f"plain tokenizing turns {stop!r} in a user's text into the token that ends a turn; in presafe it stays text.",
     )
 
 
 def _spells_marks(renderer: Renderer) -> Trap | None:
     family = renderer.family
-    spelt = [mark for mark in (family.think_open, family.think_close) if len(renderer.completion_ids(mark)) > 1]
-    if not spelt:
+    spelled = [mark for mark in (family.think_open, family.think_close) if len(renderer.completion_ids(mark)) > 1]
+    if not spelled:
         return None
     return Trap(
         "spells_marks",
-        f"{' and '.join(spelt)} {'is' if len(spelt) == 1 else 'are'} several tokens each, not one of their own; a "
+        f"{' and '.join(spelled)} {'is' if len(spelled) == 1 else 'are'} several tokens each, not a single one; a "
         "server that looks for a single token does not find the thought.",
     )

@@ -1,9 +1,9 @@
-"""How one kind of server takes a raw prompt: as token ids, or as text with one of three sets of settings.
+"""Ask a kind of server with a raw prompt: as token ids, or as text with one of three sets of settings.
 
-Token ids are what every guarantee of `rendering` is about, so they are tried first. A server that takes text tokenises
-it itself: what it will see is worked out with the model's own tokenizer, and a prompt in which it would read a user's
-words as control tokens is not sent. OpenAI's settings (max_tokens, seed, temperature, top_p, stop) are sent to every
-server, because one that ignores unknown fields would not see them elsewhere.
+Token ids are tried first: all guarantees of `rendering` are about them. A server that takes text tokenizes it itself.
+What it will read is computed with the model's own tokenizer, and a prompt in which it would read a user's words as
+control tokens is not sent. OpenAI's settings (max_tokens, seed, temperature, top_p, stop) are sent to every server,
+because a server that ignores unknown fields would not see them elsewhere.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from presafe.models.exchange import Request
 from presafe.models.rendering import Renderer
 
 _MAX_STOPS = 4
-"""Stop strings that OpenAI's completions take."""
+"""Number of stop strings that OpenAI's completions accept."""
 
 
 class UnaskableError(ModelError):
-    """A server of this kind cannot be asked this exactly."""
+    """A server of this kind cannot be asked exactly this."""
 
 
 class Dialect(StrEnum):
-    """How a server is asked; in the order in which they are tried."""
+    """How a server is asked, in the order in which the dialects are tried."""
 
     IDS = "token ids"
     """vLLM, SGLang, llama.cpp."""
     TRANSFORMERS = "text, transformers' settings"
     """`transformers serve`."""
     LENIENT = "text, and ignores settings that it does not know"
-    """Ollama, for example: it accepts transformers' settings, whatever they are."""
+    """For example Ollama, which accepts transformers' settings without reading them."""
     OPENAI = "text, OpenAI's settings"
     """Any other server of completions."""
 
 
 def request_body(dialect: Dialect, name: str, request: Request, renderer: Renderer) -> dict[str, Any]:
-    """The JSON body of a request to `/v1/completions`.
+    """Return the JSON body of a request to `/v1/completions`.
 
-    Every setting is sent, also where it is the usual default: servers take what is missing from the model's own
+    Each setting is sent, even if it has the usual default: servers take missing settings from the model's own
     generation config.
 
     Args:
@@ -50,7 +50,7 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
         renderer: The model's tokenizer and family.
 
     Raises:
-        UnaskableError: as `as_text`, and top-k in OpenAI's dialect.
+        UnaskableError: as `as_text`; or top-k in OpenAI's dialect.
     """
     sampling = request.sampling
     seed = request.seed % 2**31  # the range that every server takes
@@ -88,7 +88,7 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
 
 
 def with_broken_settings(name: str, request: Request, renderer: Renderer) -> dict[str, Any]:
-    """Return a request that `transformers serve` refuses and a server that ignores unknown fields accepts.
+    """Return a request that `transformers serve` refuses, and that a server that ignores unknown fields accepts.
 
     Args:
         name: What the server calls the model.
@@ -102,37 +102,42 @@ def with_broken_settings(name: str, request: Request, renderer: Renderer) -> dic
 
 
 def num_sent(body: dict[str, Any], renderer: Renderer) -> int:
-    """Return the number of tokens that a server must read a request's prompt as."""
+    """Return the number of tokens that a server must count in a request's prompt."""
     prompt = body["prompt"]
     return len(prompt if isinstance(prompt, list) else renderer.tokenizer.encode(prompt))
 
 
 def as_text(renderer: Renderer, ids: list[int]) -> str:
-    """The text that a server turns into these ids, or into ids that differ in how plain text is cut only.
+    """Return a text that a server turns into these ids, or into ids that differ only in how plain text is split.
 
-    Servers put the tokenizer's own beginning-of-text token before a text, so one that the ids begin with is left out.
+    Servers put the tokenizer's beginning-of-text token before a text, so it is left out if the ids start with it.
+
+    Args:
+        renderer: The model's tokenizer and family.
+        ids: Token ids of the prompt.
 
     Raises:
         UnaskableError: the server would read control tokens that are not there, because the user's text spells one; or
-            the family's think marks are special tokens, which such servers leave out of what the model wrote.
+            the family's think marks are special tokens, which such servers leave out of the answer.
     """
     tokenizer = renderer.tokenizer
     control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     marks = renderer.completion_ids(renderer.family.think_close)
     if not control.isdisjoint(marks):
         raise UnaskableError(
-            f"this server takes text and leaves special tokens out of it, but {renderer.family.think_close} is one.",
+            f"this server leaves special tokens out of its answers, and {renderer.family.think_close} is one.",
             "Serve the model with vLLM, which takes token ids.",
         )
     control |= set(tokenizer.added_tokens_decoder)
     text: str = tokenizer.decode(ids)
-    seen = [(each, tokenizer.encode(each)) for each in (text, text.removeprefix(tokenizer.bos_token or ""))]
-    for each, found in seen:
-        if found == ids:
-            return each
-    for each, found in seen:
-        if [i for i in found if i in control] == [i for i in ids if i in control]:
-            return each
+    candidates = (text, text.removeprefix(tokenizer.bos_token or ""))
+    read = {candidate: tokenizer.encode(candidate) for candidate in candidates}
+    for candidate, token_ids in read.items():
+        if token_ids == ids:
+            return candidate
+    for candidate, token_ids in read.items():
+        if [i for i in token_ids if i in control] == [i for i in ids if i in control]:
+            return candidate
     raise UnaskableError(
         "a prompt spells control tokens, and this server takes text, in which it would obey them.",
         "Serve the model with vLLM, which takes token ids, or leave the prompt out.",
@@ -140,10 +145,14 @@ def as_text(renderer: Renderer, ids: list[int]) -> str:
 
 
 def is_exact(renderer: Renderer, ids: list[int]) -> bool:
-    """Whether a server that takes text sees exactly these ids.
+    """Return whether a server that takes text reads exactly these ids.
+
+    Args:
+        renderer: The model's tokenizer and family.
+        ids: Token ids of the prompt.
 
     Raises:
         UnaskableError: as `as_text`.
     """
-    found: list[int] = renderer.tokenizer.encode(as_text(renderer, ids))
-    return found == ids
+    token_ids: list[int] = renderer.tokenizer.encode(as_text(renderer, ids))
+    return token_ids == ids

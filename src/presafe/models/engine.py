@@ -1,9 +1,8 @@
-"""Batched decoding in this process: rows of similar length together, finished rows released early.
+"""Decode in batches in this process: rows of similar length together, finished rows released early.
 
-`transformers.generate` keeps every row of a batch until the last one stops. Where answers differ much in length
-(a refusal beside a worked sum) most of that work is thrown away, so this loop drops finished rows from the
-key-value cache. Sampled rows draw from a generator of their own: a result depends on the prompt and its seed,
-not on the company in the batch.
+`transformers.generate` keeps every row of a batch until the last one stops. If answers differ much in length (a refusal
+beside a worked sum), most of that work is wasted, so this loop drops finished rows from the key-value cache. Each
+sampled row draws from its own generator: a result depends on the prompt and its seed, not on the other rows.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from presafe.models.cache import growing_cache
 from presafe.models.family import Sampling
 
 _RELEASE = 8
-"""Finished rows leave the cache once they are 1/8 of the batch: copying it at every row costs more than it saves."""
+"""Finished rows are dropped once they are 1/8 of the batch: dropping each at once costs more than it saves. Ours."""
 
 
 class Generation(NamedTuple):
-    """What one row wrote: its ids with the stop token, and whether it stopped by itself."""
+    """What one row wrote: its token ids with the stop token, and whether it stopped by itself."""
 
     ids: list[int]
     stopped: bool
@@ -38,19 +37,19 @@ def generate_batch(
     seeds: Sequence[int],
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Generation]:
-    """Continue every prompt of one batch.
+    """Continue each prompt of one batch.
 
     Args:
         model: A causal language model in eval mode.
-        prompts: Token ids, one non-empty sequence a row.
-        max_new_tokens: Token budget of every row, at least 1.
-        stop_ids: Tokens that end a row.
+        prompts: Token ids, one non-empty sequence per row.
+        max_new_tokens: Token budget per row, at least 1.
+        stop_ids: Ids of the tokens that end a row.
         sampling: How tokens are drawn.
-        seeds: One seed a row; not read under greedy decoding.
+        seeds: One seed per row; not used in greedy decoding.
         on_finished: Called with the number of rows that have just finished, for a progress bar.
 
     Returns:
-        One generation a prompt, in order.
+        One generation per prompt, in order.
     """
     device = model.device
     width = max(len(prompt) for prompt in prompts)
@@ -63,12 +62,12 @@ def generate_batch(
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    alive = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
+    alive = list(range(len(prompts)))  # index of the prompt of each row in the cache
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     cache = growing_cache(model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    # By its index: a slice of a prompt's states is not contiguous, and off the GPU torch multiplies it row by row, in
-    # bfloat16 with a copy of the whole vocabulary's weights for each.
+    # An index and not a slice: a slice of the states is not contiguous, so off the GPU torch multiplies it row by row,
+    # and in bfloat16 copies the vocabulary's weights for each row.
     last = torch.tensor([-1], device=device)
     for step in range(max_new_tokens):
         logits = model(
@@ -97,14 +96,14 @@ def generate_batch(
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         if num_done * _RELEASE >= len(alive):
             keep = (~done).nonzero().squeeze(1)
-            cache.reorder_cache(keep)  # every kind of layer has it; `batch_select_indices` those of attention only
+            cache.reorder_cache(keep)  # all kinds of layer have it; `batch_select_indices` only attention
             ids, positions, mask, done = ids[keep], positions[keep], mask[keep], done[keep]
             alive = [alive[row] for row in keep.tolist()]
-    return [Generation(*each) for each in zip(written, stopped, strict=True)]
+    return [Generation(ids, by_itself) for ids, by_itself in zip(written, stopped, strict=True)]
 
 
 def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generator]) -> torch.Tensor:
-    """The next token of every row: the most likely, or one drawn after temperature, top-k and top-p."""
+    """Return the next token of each row: the most likely, or one drawn after temperature, top-k and top-p."""
     if sampling.is_greedy:
         return logits.argmax(-1)
     probabilities, order = by_probability(logits.float().cpu(), sampling)
@@ -113,19 +112,19 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generato
 
 
 def by_probability(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """What may be drawn.
+    """Return the probabilities from which a token is drawn, the highest first.
 
     Args:
-        logits: Of shape (rows, vocabulary), in float32.
-        sampling: Temperature, above 0, top-k and top-p.
+        logits: Shape (rows, vocabulary), in float32.
+        sampling: Temperature (above 0), top-k and top-p.
 
     Returns:
-        Probabilities after temperature and top-k, the highest first, 0 outside of top-p; and the tokens they are of.
+        Probabilities after temperature and top-k, the highest first, 0 outside top-p; and the ids of their tokens.
     """
     scores, order = (logits / sampling.temperature).sort(-1, descending=True)
     if sampling.top_k:
         scores[:, sampling.top_k :] = -torch.inf
     probabilities = scores.softmax(-1)
     outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-    outside[:, 0] = False  # however small top-p is, the most likely token is kept
+    outside[:, 0] = False  # the most likely token is kept, however small top-p is
     return probabilities.masked_fill(outside, 0.0), order

@@ -1,4 +1,4 @@
-"""What goes to a model and what comes back, whether its weights are in this process or behind a server."""
+"""Requests to a model and its completions, whether its weights are in this process or behind a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from presafe.models.rendering import Renderer
 
 
 class UnansweredError(ModelError):
-    """A server has no answer to one prompt; it may answer the others."""
+    """A server refused one prompt; it may answer the others."""
 
 
 class Request(NamedTuple):
@@ -21,11 +21,11 @@ class Request(NamedTuple):
     max_tokens: int
     sampling: Sampling
     seed: int
-    """Of this prompt alone, below 2^48."""
+    """Seed of this prompt, below 2^48."""
 
 
 class Completion(NamedTuple):
-    """What the model wrote, the end-of-turn token left in or out, and whether it stopped by itself."""
+    """What the model wrote, with or without its end-of-turn token, and whether it stopped by itself."""
 
     text: str
     num_tokens: int
@@ -33,27 +33,27 @@ class Completion(NamedTuple):
 
 
 class Engine(Protocol):
-    """Continues prompts. It loads or connects at the first need."""
+    """Continues prompts. It loads the model or connects when it is first needed."""
 
     batch_size: int
-    """Rows decoded together, or requests in flight at a server."""
+    """Largest number of rows decoded together, or of requests in flight at a server."""
     batch_tokens: int
-    """Tokens that the rows decoded together may come to; a server looks after its own memory."""
+    """Largest number of tokens of the rows decoded together; a server manages its own memory."""
     on_finished: Callable[[int], None]
-    """Told how many prompts have just been finished; may be called from another thread."""
+    """Called with the number of prompts that have just finished, perhaps from another thread."""
 
     def ready(self) -> Renderer:
-        """Load the model or meet its server; again, it costs nothing.
+        """Load the model, or connect to its server; a second call costs nothing.
 
         Raises:
             ModelError: no such model, server, adapter or family.
         """
 
     def context(self) -> int | None:
-        """Tokens of prompt and answer together, at most; None where that is not known."""
+        """Return the largest number of tokens of prompt and answer together, or None if it is not known."""
 
     def in_flight(self) -> int:
-        """How many requests are useful at once."""
+        """Return how many requests are useful at once."""
 
     async def complete(self, request: Request) -> Completion:
         """Continue one prompt.

@@ -1,7 +1,7 @@
 """A chat family: how one kind of reasoning model is asked with its chain of thought (CoT) on and off.
 
-A family is data, one TOML file each in `families/`, or a user's own. It is recognised by strings in the tokenizer's
-chat template, and by the kind of its config where several kinds of model share a template. What a family declares:
+A family is a TOML file in `families/`, or a user's own. It is recognized by strings in the tokenizer's chat template,
+and by the model's config if several kinds of model share a template. What a family declares:
 
     the template renders        ... user text ... <assistant turn opens>
     on(x)  = template + on_prefill
@@ -24,7 +24,7 @@ from presafe.errors import ModelError
 from presafe.runtime.reading import printable, read_text
 
 _COLDEST = 1e-6
-"""Temperature below which decoding is greedy: logits of float32 that differ do so by more, and dividing overflows."""
+"""Temperature below which decoding is greedy: divided by it, float32 logits overflow. Ours."""
 
 
 class Sampling(BaseModel):
@@ -40,7 +40,7 @@ class Sampling(BaseModel):
 
     @property
     def is_greedy(self) -> bool:
-        """Return whether the most likely token is always taken: at 0, or so cold that no other is ever drawn."""
+        """Return whether the most likely token is always taken: at 0, or at a temperature that gives the same."""
         return self.temperature < _COLDEST
 
 
@@ -51,33 +51,33 @@ class Family(BaseModel):
 
     name: str
     models: str = ""
-    """The models it is for, in words."""
+    """Its models, in words."""
     template_contains: tuple[str, ...] = ()
-    """Strings that must all stand in the tokenizer's chat template. Without any, the family is taken only by name."""
+    """Strings that the tokenizer's chat template must all contain. Without any, the family is chosen only by name."""
     template_lacks: tuple[str, ...] = ()
-    """Strings of which none may stand there: those of a later template of the same makers."""
+    """Strings that the template must not contain: those of a later template of the same makers."""
     model_types: tuple[str, ...] = ()
-    """`model_type` of its models' configs. A config of another kind is not this family; without any, all are."""
+    """`model_type` of its models' configs; a config of another type is not of this family. Empty allows all."""
     needs_config: bool = False
-    """Is its template that of other models too? Then it is recognised only where the config is known."""
+    """Whether other models share its template; then the family is recognized only if the config is known."""
     on_prefill: str
     """Text after the rendered prompt with CoT on."""
     off_prefill: str
     """Text after the rendered prompt with CoT off."""
     model_opens: str = ""
-    """What the model itself writes to open its thought, where the prompt with CoT on does not."""
+    """What the model itself writes to open its thought, if the prompt with CoT on does not."""
     switch: str | None = None
-    """Template variable that turns the CoT off, for templates that honour one."""
+    """Template variable that turns the CoT off, for templates that have one."""
     decision_text: str = Field(min_length=1)
-    """What the token at the decision position decodes to; checked at every rendering."""
+    """Text of the token at the decision position; checked whenever a prompt is rendered."""
     think_open: str = Field(default="<think>", min_length=1)
     think_close: str = Field(default="</think>", min_length=1)
     untrained: Literal["on", "off"] | None = None
-    """The mode that the model has no switch for and was not trained in; it is asked for by the prefill alone."""
+    """Mode that the model was not trained in and has no switch for; only the prefill asks for it."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     """Tokens that end a turn."""
     max_tokens: Positive = 4096
-    """Budget of thought and answer that its publisher recommends; taken where none is named."""
+    """Token budget of thought and answer that its publisher recommends; the default if none is named."""
     sampling_on: Sampling = Sampling()
     """Published sampling with CoT on."""
     sampling_off: Sampling = Sampling()
@@ -86,7 +86,7 @@ class Family(BaseModel):
 
 @cache
 def families() -> dict[str, Family]:
-    """The families that the project ships, by name, the more specific templates first."""
+    """Return the families that the project ships, by name, the more specific templates first."""
     order = (
         "smolthink",
         "deepseek_r1",
@@ -102,6 +102,10 @@ def families() -> dict[str, Family]:
 
 def parse_family(text: str, source: str) -> Family:
     """Read a family from TOML.
+
+    Args:
+        text: The TOML text.
+        source: Where it comes from, for errors.
 
     Raises:
         ModelError: it is not TOML, or a field is missing, unknown, of the wrong type or out of bounds.
@@ -119,7 +123,7 @@ def parse_family(text: str, source: str) -> Family:
 
 
 def find_family(definition: str) -> Family:
-    """A built-in family by name, or one declared in TOML.
+    """Return a built-in family by name, or one declared in TOML.
 
     Args:
         definition: A name such as "qwen3", the path of a TOML file, or its text.
@@ -128,7 +132,7 @@ def find_family(definition: str) -> Family:
         ModelError: no such name or file, or as `parse_family`.
     """
     if "\n" in definition:
-        return parse_family(definition, "of your own (the .toml file that --family or the recipe names)")
+        return parse_family(definition, "of your own (the .toml file that `family` names)")
     if definition.endswith(".toml"):
         return parse_family(read_text(Path(definition), ModelError, "family", MAX_TOML_BYTES), definition)
     if definition not in families():
@@ -139,12 +143,12 @@ def find_family(definition: str) -> Family:
 
 
 def detect_family(template: str | None, model: str, model_type: str | None = None) -> Family:
-    """The family whose marks stand in the chat template, and whose models have such a config.
+    """Return the family whose marks are in the chat template, and whose models have this type of config.
 
     Args:
-        template: The tokenizer's chat template (Jinja source), or None where it has none.
-        model: The model's address, for the error's text.
-        model_type: That of the model's config; None where it is not known.
+        template: The tokenizer's chat template (Jinja source), or None if it has none.
+        model: The model's address, for errors.
+        model_type: `model_type` of the model's config; None if it is not known.
 
     Raises:
         ModelError: no template, a template of no known family, or one of a family whose models have other configs.
@@ -158,18 +162,18 @@ def detect_family(template: str | None, model: str, model_type: str | None = Non
     for family in alike:
         if has_config(family, model_type) and (model_type or not family.needs_config):
             return family
-    name_one = "Name one, or a .toml file that declares one: --family, or family in the recipe's [model]."
-    if model_type and (sure := [family for family in alike if not family.needs_config]):
+    hint = "Name a family, or a .toml file that declares one (`family`)."
+    if model_type and (named := [family for family in alike if not family.needs_config]):
         raise ModelError(
-            f"the chat template of {model} is that of {sure[0].name}, but its config is of a {model_type}, and that "
-            f"family has {', '.join(sure[0].model_types)}.",
-            name_one,
+            f"the chat template of {model} is that of {named[0].name}, but its config is of a {model_type}, and that "
+            f"family has {', '.join(named[0].model_types)}.",
+            hint,
         )
-    raise ModelError(f"the chat template of {model} is of no known family ({', '.join(families())}).", name_one)
+    raise ModelError(f"the chat template of {model} is of no known family ({', '.join(families())}).", hint)
 
 
 def has_config(family: Family, model_type: str | None) -> bool:
-    """May a config of this kind be one of the family's? One that is not known may."""
+    """Return whether a config of this type can belong to the family; an unknown type (None) can."""
     return not family.model_types or model_type is None or model_type in family.model_types
 
 

@@ -1,8 +1,8 @@
-"""Requests to a server: each has a limit of time and bytes, and its answer is read strictly.
+"""Send requests to a server, with limits of time and bytes, and read its answers strictly.
 
-time    one limit round the whole try: connecting, headers, "100 Continue", body. httpx limits each read alone.
-bytes   the body is streamed and cut off at a limit; a compressed one is refused, because it may unpack to anything
-words   what a server says is shown on one line, without control characters and without the key
+time       one limit for the whole try: connecting, headers, "100 Continue", body. httpx only limits each read.
+bytes      the body is streamed up to a limit; a compressed body is refused, because it may unpack to any size
+messages   a server's messages are shown on one line, without control characters and without the key
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from presafe.errors import ModelError
 
 KEY_VARIABLE = "PRESAFE_API_KEY"
 _SHOWN = 200
-"""Letters of a server's words that are shown."""
+"""Number of letters of a server's message that are shown."""
 SECRET = 16
-"""Letters from which a key is a secret, and no dummy such as EMPTY."""
+"""Number of letters from which a key is a secret, and not a dummy such as EMPTY. Ours."""
 _CONNECT_S = 10.0
 
 
 class TryAgain(Exception):
-    """A failure that may pass; `wait_s` is how long the server asks to be left alone."""
+    """A failure that may pass; `wait_s` is how long the server asks us to wait, in seconds."""
 
     def __init__(self, problem: str, wait_s: float = 0.0) -> None:
         super().__init__(problem)
@@ -36,7 +36,7 @@ class TryAgain(Exception):
 
 
 class Refused(Exception):
-    """A failure that the same request meets again. `of_prompt`: other prompts may be answered all the same."""
+    """A failure that the same request would meet again. With `of_prompt`, other prompts can still be answered."""
 
     def __init__(self, problem: str, *, of_prompt: bool = False) -> None:
         super().__init__(problem)
@@ -44,28 +44,28 @@ class Refused(Exception):
 
 
 class Patience(NamedTuple):
-    """Patience with a server, in seconds; from the environment, because no result depends on it."""
+    """How long to wait for a server, in seconds; from the environment, because no result depends on it."""
 
     timeout_s: float
-    """PRESAFE_TIMEOUT_S: how long one try may take. A long thought at a busy server takes minutes."""
+    """PRESAFE_TIMEOUT_S: time limit of one try. A long thought at a busy server takes minutes."""
     retry_s: float
-    """PRESAFE_RETRY_S: how long one request is tried again."""
+    """PRESAFE_RETRY_S: time in which one request is retried."""
 
     @classmethod
     def from_environment(cls) -> Patience:
-        """Read both; 600 s each where they are not set.
+        """Read both variables; the default of each is 600 s.
 
         Raises:
-            ModelError: not a positive number.
+            ModelError: a value is not a positive number.
         """
         return cls(_seconds("PRESAFE_TIMEOUT_S"), _seconds("PRESAFE_RETRY_S"))
 
 
 def api_key() -> str | None:
-    """Return the API's key, where there is one. A line's end, which files have, is no part of it.
+    """Return the API's key, without blanks and line breaks around it, or None if it is not set.
 
     Raises:
-        ModelError: it holds what a header cannot.
+        ModelError: it holds characters that a header cannot.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
@@ -77,11 +77,11 @@ def api_key() -> str | None:
 
 
 def open_client(url: str, connections: int) -> httpx.AsyncClient:
-    """Return a client of one server, which sends the key and asks for answers that are not compressed.
+    """Return a client of one server, which sends the key and asks for uncompressed answers.
 
     Args:
         url: Root of the API.
-        connections: Requests in flight, at most.
+        connections: Largest number of requests in flight.
 
     Raises:
         ModelError: as `api_key`.
@@ -101,14 +101,14 @@ async def fetch(
     """Send one request and return the whole answer.
 
     Args:
-        client: As `open_client` makes it.
-        path: Below the root of the API.
-        body: What is posted; None gets instead.
-        seconds: Limit of the whole try.
-        max_bytes: Limit of the answer's body.
+        client: Client of the server (`open_client`).
+        path: Path below the root of the API.
+        body: JSON to post; None sends a GET request.
+        seconds: Time limit of the whole try.
+        max_bytes: Largest size of the answer's body.
 
     Raises:
-        TryAgain: no connection, one that was cut, or no whole answer in time.
+        TryAgain: no connection, a cut connection, or no complete answer in time.
         Refused: the answer is compressed or too long.
     """
     content = bytearray()
@@ -133,10 +133,10 @@ async def fetch(
 
 
 def read_json(response: httpx.Response) -> Any:
-    """Return an answer's JSON, read as its standard has it: UTF-8, without NaN and Infinity.
+    """Return an answer's JSON, read as the standard defines it: UTF-8, without NaN and Infinity.
 
     Raises:
-        ValueError: it is none, or is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(response.content.decode("utf-8-sig"), parse_constant=_no_constant)
@@ -145,30 +145,30 @@ def read_json(response: httpx.Response) -> Any:
 
 
 def shown(text: str) -> str:
-    """Return a server's words as they may be shown: short, on one line, without control characters or the key."""
+    """Return a server's message as it is shown: short, on one line, without control characters or the key."""
     line = " ".join("".join(letter for letter in text if letter.isprintable() or letter.isspace()).split())
     return _without_key(line)[:_SHOWN]
 
 
 def without_secret(text: str) -> str:
-    """Return what a model wrote, with a key that the server repeats in it masked."""
+    """Return what a model wrote; if the server repeats the key in it, the key is masked."""
     return _without_key(text) if len(api_key() or "") >= SECRET else text
 
 
 def message(response: httpx.Response) -> str:
-    """Return the server's own words in brackets; nothing where they may repeat the request."""
+    """Return the server's own message in brackets, or "" if it may repeat the request."""
     try:
         body = read_json(response)
     except ValueError:
         return ""
-    words = body.get("error", body) if isinstance(body, dict) else None
-    words = (words.get("message") or words.get("detail")) if isinstance(words, dict) else words
-    # FastAPI's lists of what is wrong repeat the request.
-    return f" ({shown(words)})" if isinstance(words, str) and shown(words) else ""
+    text = body.get("error", body) if isinstance(body, dict) else None
+    text = (text.get("message") or text.get("detail")) if isinstance(text, dict) else text
+    # FastAPI's lists of problems repeat the request, so a list is not shown.
+    return f" ({shown(text)})" if isinstance(text, str) and shown(text) else ""
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Return the seconds that the server asks to be left alone: a number, or a date (RFC 9110, section 10.2.3)."""
+    """Return how many seconds the server asks us to wait: a number, or a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
     if re.fullmatch("[0-9]+", value):
         return float(value)
@@ -184,7 +184,7 @@ def _without_key(text: str) -> str:
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def _seconds(variable: str) -> float:

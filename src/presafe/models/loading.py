@@ -1,4 +1,4 @@
-"""From a model's address (`address`) to a tokenizer and weights."""
+"""Load the tokenizer and the weights of a model from its address (`address`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_renderer(
     Args:
         address: The model's address.
         family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
-        tokenizer: Of a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
+        tokenizer: For a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
             served by.
         trust_remote_code: Whether to run the tokenizer's own Python code.
 
@@ -59,7 +59,7 @@ def load_renderer(
 
     def failed(error: Exception) -> ModelError:
         if served is None:
-            return _not_found(address, error)
+            return _load_error(address, error)
         return ModelError(
             f"cannot load the tokenizer of {address} from {source!r}: {_reason(source, error)}.",
             _TRUST if needs_own_code(error) else "Name its hub id or a local folder (`tokenizer`).",
@@ -84,7 +84,7 @@ def load_renderer(
 
 
 def _model_type(address: str) -> str | None:
-    """Return `model_type` of a model's config; None where there is no config, as beside a tokenizer alone."""
+    """Return `model_type` of a model's config, or None if there is no config (a folder with only a tokenizer)."""
     from transformers import PreTrainedConfig
 
     try:
@@ -136,8 +136,8 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
         trust_remote_code: Whether to run the model's own Python code.
 
     Raises:
-        ModelError: no such model; one whose files cannot be read, or do not hold all of its weights as finite numbers;
-            one that needs code of its own and is not trusted; or a served one.
+        ModelError: there is no such model; its files cannot be read, or do not hold all of its weights as finite
+            numbers; it needs code of its own and is not trusted; or it is a served model.
     """
     import torch
     from safetensors import SafetensorError
@@ -145,7 +145,7 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
 
     def failed(error: Exception) -> ModelError:
         if not isinstance(error, SafetensorError):
-            return _not_found(address, error)
+            return _load_error(address, error)
         return ModelError(
             f"the weights of {address} cannot be read: {first_line(error)}.",
             "A download may have been cut: delete the file and fetch it again.",
@@ -170,7 +170,7 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
         return model
     if torch.cuda.is_available():
         model = model.to("cuda")
-    if address != SMOLTHINK:  # which was checked as it was merged
+    if address != SMOLTHINK:  # SmolThink was checked when its adapter was merged
         need_finite_model(model, f"the model {address}")
     return model
 
@@ -192,7 +192,7 @@ def shared_model(
 
 
 def release_model() -> None:
-    """Forget the shared model, so that its memory is free before another is loaded."""
+    """Release the shared model, so that its memory is free before another model is loaded."""
     _shared.clear()
     free_memory()
 
@@ -204,7 +204,8 @@ def _reason(source: str, error: Exception) -> str:
     return reason(error)
 
 
-def _not_found(address: str, error: Exception) -> ModelError:
+def _load_error(address: str, error: Exception) -> ModelError:
+    """Return the error for a model that cannot be loaded, with what the user can do."""
     is_missing = address.startswith(("/", ".", "~")) and not Path(address).expanduser().exists()
     problem = "there is no such file or folder" if is_missing else _reason(address, error)
     return ModelError(

@@ -1,4 +1,4 @@
-"""Read Inspect's logs with everything in them checked, and set damaged ones aside."""
+"""Read Inspect's logs, check everything in them, and set damaged logs aside."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from presafe.records import Response, Thinking, Verdict
 from presafe.runs.folder import set_aside_damaged
 
 THOUGHT = "thought"
-"""The scorer that reads the thought; every other one reads the answer."""
+"""Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
-"""Names of logs where Inspect was asked for JSON (INSPECT_LOG_FORMAT)."""
+"""Names of logs that Inspect wrote as JSON (INSPECT_LOG_FORMAT)."""
 
 
 class DamagedLogError(RunError):
-    """A log cannot be read whole."""
+    """A log cannot be read completely."""
 
 
 def log_files(folder: Path) -> list[Path]:
-    """Return all that Inspect would take for a log, links and folders with such a name too; the newest comes first."""
-    found = [path for path in folder.rglob("*") if path.suffix == ".eval" or _JSON_LOG.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (path.name, path), reverse=True)
+    """Return all that Inspect would read as a log, the newest first; links and folders with such names too."""
+    paths = [path for path in folder.rglob("*") if path.suffix == ".eval" or _JSON_LOG.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: (path.name, path), reverse=True)
 
 
 def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
-    """Read a log whole.
+    """Read a log completely.
 
     Args:
         path: The log.
-        check: Raises where a judged sample does not hold what it should.
+        check: Raises if a judged sample does not hold what it should.
 
     Raises:
-        DamagedLogError: it is no file, or no whole log of ours.
+        DamagedLogError: it is not a file, or not a complete log of ours.
         RunError: the file cannot be read.
     """
-    hint = "Run the command that sampled it again: the log is set aside, and what it held is sampled again."
+    hint = "Run the command that sampled it again: the log is set aside, and its samples are sampled again."
     if not path.is_file():
         raise DamagedLogError(f"{path} is not a file.", hint)
     try:
@@ -56,21 +56,21 @@ def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
                 check(sample)
     except MemoryError:
         raise
-    except Exception as error:  # damaged bytes make zip, zstd, JSON and record readers fail in ways of their own
+    except Exception as error:  # damaged bytes make the zip, zstd, JSON and record readers raise errors of all kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DamagedLogError(f"{path} is damaged ({reason:.100}).", hint) from error
     return log
 
 
 def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> list[EvalLog]:
-    """Read every log of a folder; rename each damaged one to `NAME.damaged` and say so.
+    """Read each log of a folder; rename damaged logs to `NAME.damaged` and tell the user.
 
     Args:
-        folder: Folder of logs; one that is not there has none.
-        check: As `read_log`.
+        folder: Folder of logs; it may not exist yet.
+        check: As in `read_log`.
 
     Returns:
-        The logs that are whole, the newest first.
+        The complete logs, the newest first.
 
     Raises:
         RunError: a file cannot be read or renamed.
@@ -80,12 +80,17 @@ def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> li
         try:
             logs.append(read_log(path, check))
         except DamagedLogError as error:
-            set_aside_damaged(path, error.problem, "What it held and no other log holds is sampled again.")
+            set_aside_damaged(path, error.problem, "Samples that no other log holds are sampled again.")
     return logs
 
 
 def response_of(sample: EvalSample, thinking: Thinking) -> Response:
-    """Return a judged sample of one of our tasks (`make_task`) as a record."""
+    """Return a judged sample of one of our tasks (`make_task`) as a record.
+
+    Args:
+        sample: The sample.
+        thinking: Mode in which the model was sampled.
+    """
     (choice,) = sample.output.choices
     content = choice.message.content if isinstance(choice.message.content, list) else []
     scores = dict(sample.scores or {})
@@ -110,10 +115,10 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
 
 
 def check_sample(sample: EvalSample) -> None:
-    """Check that a judged sample is one of our tasks'.
+    """Check that a judged sample is one of our tasks.
 
     Raises:
-        Exception: it is not; of a class that depends on what is missing.
+        Exception: it is not; the class depends on what is missing.
     """
     response_of(sample, "on")
     sample.metadata["expect"]

@@ -1,15 +1,15 @@
-"""Continuous batching on a GPU, through transformers: a waiting prompt takes the place of a row that has ended.
+"""Decode continuously on a GPU, through transformers: a waiting prompt takes the place of a row that has finished.
 
-Keys and values lie in pages, so that no row is padded and none waits for another. transformers keeps one random state
-for all rows, in which a draw would depend on the company it is made in; so the draw is a logits processor of ours:
+Keys and values are kept in pages, so that no row is padded and no row waits for another. transformers has one random
+state for all rows, so a draw would depend on the other rows. Therefore a logits processor of ours draws:
 
     u(seed, t) in [0, 1)   from a hash of the prompt's seed and the position
     the token at t         the first, by falling probability, at which the mass kept by temperature, top-k and top-p
                            exceeds the share u of its total
 
-It leaves one token, which transformers' greedy choice then takes. A row of the cache is never looked at by its number:
-u does not depend on when a prompt came in, on who else is there, or on being put off and read in again. The scores do,
-as far as sums in floating point are rounded, which may decide between tokens that are nearly equally likely.
+It leaves one token, which transformers' greedy choice takes. u does not depend on when a prompt arrived, on the other
+prompts, or on a prompt that was paused and read again. The scores do depend on them, because sums in floating point are
+rounded; this may decide between tokens that are almost equally likely.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from presafe.models.exchange import Request
 from presafe.models.family import Sampling
 
 _STEP_TOKENS = 1024
-"""Tokens of one forward pass, at least: prompts that are read beside the rows that write. Without FlashAttention each
-is masked against the whole cache, which is why there are no more.
+"""Smallest token budget of one forward pass, for prompts that are read beside rows that are decoded. It is not larger,
+because without FlashAttention each token is masked against the whole cache. Ours.
 """
-_LOOK_S = 1.0
-"""Seconds after which a prompt that waits looks whether it is still waited for."""
+_POLL_S = 1.0
+"""Polling interval (s) for pending requests."""
 
 
 class PagedDecoder:
-    """A model with a paged cache, from when it is made until it is closed, for prompts that are sampled alike.
+    """A model with a paged cache, open until `close`, for prompts that are sampled with the same settings.
 
     Args:
         model: A causal language model in eval mode.
-        stop_ids: Tokens that end a row.
+        stop_ids: Ids of the tokens that end a row.
         sampling: How tokens are drawn.
-        batch_size: Rows decoded together, at most.
+        batch_size: Largest number of rows decoded together.
         batch_tokens: Tokens that the cache holds, at least one page.
     """
 
@@ -62,7 +62,7 @@ class PagedDecoder:
                 num_blocks=batch_tokens // PAGE,
                 max_requests_per_batch=batch_size,
                 max_batch_tokens=max(_STEP_TOKENS, batch_size),
-                auto_switch_to_flash=model.dtype == torch.bfloat16,  # where it is installed; it knows no float32
+                auto_switch_to_flash=model.dtype == torch.bfloat16,  # if it is installed; it has no float32
             ),
         )
         if not sampling.is_greedy:
@@ -76,46 +76,46 @@ class PagedDecoder:
         """Continue one prompt.
 
         Raises:
-            ModelError: transformers gave up, where memory was short, say.
+            ModelError: transformers stopped, for example because memory was short.
         """
         name, result = next(self._names), asyncio.get_running_loop().create_future()
 
-        def finish(found: Any) -> None:
-            if not result.done():  # it was not cancelled meanwhile
-                result.set_result(found)
+        def finish(output: Any) -> None:
+            if not result.done():  # it may have been cancelled
+                result.set_result(output)
 
         self._manager.register_result_handler(name, finish)
         seed = {"seed": request.seed} if not self.sampling.is_greedy else {}
-        taken = self._manager.add_request(
+        is_accepted = self._manager.add_request(
             request.ids, request_id=name, max_new_tokens=request.max_tokens, eos_token_id=self._stop_ids, **seed
         )
         try:
-            found = await self._answer(result) if taken else None
+            output = await self._wait_for(result) if is_accepted else None
         except asyncio.CancelledError:
             self._manager.cancel_request(name)
             raise
-        if found is None or found.error:
+        if output is None or output.error:
             raise ModelError(
-                f"continuous batching ended: {found.error if found else 'it takes no more prompts'}.",
-                "Where memory is short, lower --batch-tokens.",
+                f"continuous batching ended: {output.error if output else 'it takes no more prompts'}.",
+                "If memory is short, lower `batch_tokens`.",
             )
-        return Generation(found.generated_tokens, found.generated_tokens[-1] in self._stop_ids)
+        return Generation(output.generated_tokens, output.generated_tokens[-1] in self._stop_ids)
 
-    async def _answer(self, result: asyncio.Future[Any]) -> Any:
-        """What came of a prompt; None where decoding ended, and emptied its queue just before the prompt came there."""
-        runs = True
-        while runs and not result.done():
-            runs = self._manager.is_running()
-            await asyncio.wait([result], timeout=_LOOK_S)
+    async def _wait_for(self, result: asyncio.Future[Any]) -> Any:
+        """Return the output of a prompt, or None if decoding ended just before the prompt was queued."""
+        is_running = True
+        while is_running and not result.done():
+            is_running = self._manager.is_running()
+            await asyncio.wait([result], timeout=_POLL_S)
         return result.result() if result.done() else None
 
     def close(self) -> None:
-        """Free the cache; what is still being decoded is lost."""
+        """Free the cache; prompts that are still being decoded are lost."""
         self._manager.stop(hard_stop=True)
 
 
 class SeededDraw(ContinuousBatchingLogitsProcessor):
-    """Leaves the one token of each row that its prompt's seed draws."""
+    """Keeps in each row only the token that its prompt's seed draws."""
 
     supported_kwargs = {"seed": int}  # noqa: RUF012  transformers' own signature
     ignored_kwargs = ()
@@ -124,18 +124,18 @@ class SeededDraw(ContinuousBatchingLogitsProcessor):
         self._sampling = sampling
 
     def fill_defaults(self, int32_tensor: Tensor) -> None:
-        """u of rows that are there to fill a shape."""
+        """Set u of the rows that only fill a shape to 0."""
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> Tensor:
-        """u of every row, as bits: transformers hands arguments over as integers."""
-        states = [each.state for each in requests_with_new_token]
-        # `position_offset` counts the tokens before the one that is drawn, also after a row was put off.
+        """Return u of each row as bits: transformers passes arguments as integers."""
+        states = [request.state for request in requests_with_new_token]
+        # `position_offset` counts the tokens before the one that is drawn, even if a row was paused.
         shares = [uniform(state.logit_processor_kwargs["seed"], state.position_offset) for state in states]
         return torch.tensor(shares, dtype=torch.float32).view(torch.int32)
 
     def __call__(self, scores: Tensor, tensor_arg: Tensor) -> Tensor:
-        """Scores of shape (rows, vocabulary): 0 for the token that is drawn, else minus infinity."""
+        """Return scores of shape (rows, vocabulary): 0 for the drawn token, minus infinity for all others."""
         shares = tensor_arg[: len(scores)].view(torch.float32)
         probabilities, order = by_probability(scores, self._sampling)
         mass = probabilities.cumsum(-1)
@@ -144,5 +144,5 @@ class SeededDraw(ContinuousBatchingLogitsProcessor):
 
 
 def uniform(seed: int, position: int) -> float:
-    """u(seed, position): a multiple of 2⁻²⁴ in [0, 1), which a float32 holds exactly."""
+    """Return u(seed, position), a multiple of 2⁻²⁴ in [0, 1), which a float32 holds exactly."""
     return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:3]) / 2.0**24

@@ -1,8 +1,8 @@
 """The Inspect model provider `presafe/<address>`: CoT on and off for a model in this process or behind a server.
 
-The answer comes back with its thought apart (`ContentReasoning`); without a closed thought it is empty, so that no
-scorer can take a thought for an answer, and where the budget cut the thought the stop reason is `max_tokens`. So it is
-where a server refused the prompt: the answer is empty, and the metadata say why (`unanswered`).
+The thought is returned separately from the answer (`ContentReasoning`). Without a closed thought the answer is empty,
+so that no scorer reads a thought as an answer; if the budget cut the thought, the stop reason is `max_tokens`. The same
+holds if a server refused the prompt: the answer is empty, and the metadata hold the reason (`unanswered`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from presafe.models.rendering import Renderer
 from presafe.models.served import ServedEngine
 from presafe.records import Thinking
 
-_UNANSWERED = 8
-"""Prompts that a server may refuse before it has answered one: beyond, it is no fault of the prompts. Ours."""
+_MAX_UNANSWERED = 8
+"""Prompts that a server may refuse before it answers one; if there are more, the prompts are not the reason. Ours."""
 
 
 class PreSafeAPI(ModelAPI):
@@ -49,24 +49,23 @@ class PreSafeAPI(ModelAPI):
 
     Args:
         model_name: The model's address.
-        base_url: Not used: the address of a served model says where it is.
+        base_url: Not used: the address of a served model holds it.
         api_key: Not used: the key of a server comes from PRESAFE_API_KEY.
-        config: Inspect's generation settings; token budget, temperature, top-p and top-k override the
-            family's.
+        config: Inspect's generation settings; token budget, temperature, top-p and top-k override the family's.
         thinking: "on" or "off".
         adapter: Folder of a PEFT adapter.
         family: Name of a chat family or the TOML text of one; None detects it.
-        tokenizer: Of a served model: hub id or folder of its tokenizer; None takes the name it is served by.
+        tokenizer: For a served model: hub id or folder of its tokenizer; None takes the name it is served by.
         dtype: "float32" or "bfloat16".
-        batch_size: Rows decoded together, at most; of a served model, requests in flight.
-        batch_tokens: Tokens that a batch's cache may hold; not used by a served model.
-        method: Name of a method that prefills the thought with CoT on; None prefills none.
+        batch_size: Largest number of rows decoded together; for a served model, of requests in flight.
+        batch_tokens: Largest number of tokens in a batch's cache; not used by a served model.
+        method: Name of a method that prefills the thought with CoT on; None prefills nothing.
         trust_remote_code: Whether to run the model's own Python code.
-        keep: Whether to hold these weights beside those of the model that is sampled, as a judge does.
+        keep: Whether to keep these weights beside those of the model that is sampled, as for a judge.
 
     Raises:
-        ModelError: `thinking` is another word, `method` none that prefills, the address of a server is malformed, or
-            is given an adapter.
+        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, or a
+            served model is given an adapter.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class PreSafeAPI(ModelAPI):
         self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
         self.engine: Engine
-        """What continues the prompts."""
+        """Continues the prompts."""
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
@@ -115,9 +114,10 @@ class PreSafeAPI(ModelAPI):
             self.engine = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
         self.failure: Exception | None = None
-        """What went wrong while sampling, with its traceback: Inspect passes on its words only."""
+        """The error of sampling with its traceback; Inspect passes on only its message."""
 
     def max_connections(self) -> int:
+        """Return how many prompts Inspect may sample at once."""
         return self.engine.in_flight()
 
     def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
@@ -139,7 +139,7 @@ class PreSafeAPI(ModelAPI):
             raise ModelError(f"`{first['loc'][0]}`: {first['msg']}, got {first['input']!r}.") from error
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Token ids that a user's text is asked with, a prefilled thought included."""
+        """Return the token ids that a user's text is asked with, including a prefilled thought."""
         renderer = self.engine.ready()
         return renderer.render(text, self._thinking).ids + self._prefill_ids(renderer)
 
@@ -147,18 +147,20 @@ class PreSafeAPI(ModelAPI):
         return renderer.prefill_ids(self._prefill) if self._prefill else []
 
     async def count_text_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
         return len(self.engine.ready().text_ids(text))
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self.engine.close()
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
-        """One turn; see `ModelAPI.generate`.
+        """Answer one user message; see `ModelAPI.generate`.
 
         Raises:
-            ModelError: more than one user message, or tools; or as the engine.
+            ModelError: more than one user message, or tools; or as `Engine.complete`.
         """
         if len(input) != 1 or input[0].role != "user" or tools:
             raise ModelError("the presafe provider takes one user message and no tools.")
@@ -184,21 +186,21 @@ class PreSafeAPI(ModelAPI):
         except UnansweredError as error:
             return self._unanswered(error, request)
         self._num_answered += 1
-        said = renderer.tokenizer.decode(prefill) + completion.text
-        thought, answer, truncated = renderer.split_text(said, self._thinking, ended=completion.stopped)
+        text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
+        thought, answer, truncated = renderer.split_text(text_of_turn, self._thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
-        # Where the thought closed, an answer cut by the budget is still an answer: only a cut thought is not.
+        # If the thought closed, an answer cut by the budget is still an answer; after a cut thought there is none.
         return self._output(content, request, completion, "max_tokens" if truncated else "stop")
 
     def _unanswered(self, error: UnansweredError, request: Request) -> ModelOutput:
-        """Return no answer to a prompt that the server refused.
+        """Return an empty answer to a prompt that the server refused.
 
         Raises:
-            UnansweredError: it has refused many, and answered none.
+            UnansweredError: it has refused many prompts and answered none.
         """
         self._num_unanswered += 1
-        if not self._num_answered and self._num_unanswered > max(_UNANSWERED, self.engine.in_flight()):
+        if not self._num_answered and self._num_unanswered > max(_MAX_UNANSWERED, self.engine.in_flight()):
             raise error
         self.engine.on_finished(1)
         output = self._output([ContentText(text="")], request, Completion("", 0, False), "max_tokens")

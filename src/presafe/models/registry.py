@@ -1,4 +1,4 @@
-"""The model provider as Inspect registers it, loaded without torch until it is used."""
+"""Register the model provider with Inspect; torch is not loaded until the provider is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @modelapi(name="presafe")
 def presafe() -> type[PreSafeAPI]:
-    """Models as `presafe/<address>`."""
+    """Return the provider of models `presafe/<address>`."""
     from presafe.models.provider import PreSafeAPI
 
     return PreSafeAPI

@@ -1,10 +1,10 @@
-"""Prompts as token ids, with CoT on and off, and answers split from their thoughts.
+"""Render prompts as token ids, with CoT on and off, and split answers from their thoughts.
 
-Two rules, each from a trap seen in the field:
-- The pieces of a prompt are tokenised apart and their ids joined, so that no merge across a border (two
-  newlines fused into one token, say) can move the decision position.
-- The user's text stays text. Where it spells a control token (`</think>`, `<|im_end|>`), it is tokenised in two
-  pieces, so that the ids hold control tokens only where the family puts them.
+Two rules, each from a trap met in real models:
+- The pieces of a prompt are tokenized separately and their ids joined, so that no merge across a border (such as two
+  newlines in one token) can move the decision position.
+- The user's text stays text. If it spells a control token (`</think>`, `<|im_end|>`), it is tokenized in two pieces,
+  so that the ids hold control tokens only where the family puts them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from presafe.models.templates import render_bounded
 from presafe.records import Thinking
 
 _SLOT = "\ue000user text\ue000"
-"""Stands for the user's text while the template is rendered: a private-use character no template holds."""
+"""Placeholder of the user's text while the template is rendered, with private-use characters that no template has."""
 
 
 class RenderedPrompt(NamedTuple):
-    """Token ids of a prompt, and where the decision before the CoT is read."""
+    """Token ids of a prompt, and the position at which the decision before the CoT is read."""
 
     ids: list[int]
     decision_index: int
@@ -31,7 +31,7 @@ class RenderedPrompt(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A sampled text, split. With `truncated`, the budget ended inside the thought and there is no answer."""
+    """Thought and answer of a sampled text. With `truncated`, the budget ended in the thought; there is no answer."""
 
     thought: str
     answer: str
@@ -44,7 +44,7 @@ class Renderer:
     Args:
         tokenizer: A Hugging Face tokenizer with a chat template.
         family: How this kind of model is asked with CoT on and off.
-        model_type: That of the model's config; None where it is not known.
+        model_type: `model_type` of the model's config; None if it is not known.
     """
 
     def __init__(self, tokenizer: Any, family: Family, model_type: str | None = None) -> None:
@@ -55,22 +55,22 @@ class Renderer:
         self._control = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
 
     def render(self, text: str, thinking: Thinking) -> RenderedPrompt:
-        """Token ids of one user turn, ready for the model to continue.
+        """Return the token ids of one user turn, ready for the model to continue.
 
         Args:
-            text: The user's text; anything in it stays text.
+            text: The user's text; everything in it stays text.
             thinking: "on" for on(x), "off" for off(x).
 
         Raises:
-            ModelError: the template drops the user's text; the decision position does not hold the token that
-                the family declares; or off(x) does not go on from on(x), so that it has no such position.
+            ModelError: the template drops the user's text; the token at the decision position is not the one that the
+                family declares; or off(x) does not start with on(x), so that it has no such position.
         """
         on = self._prompt_ids(text, "on")
         decision = len(on) - 1
-        found = self.tokenizer.decode([on[decision]])
-        if not found.endswith(self.family.decision_text):
+        token = self.tokenizer.decode([on[decision]])
+        if not token.endswith(self.family.decision_text):
             raise ModelError(
-                f"family {self.family.name}: the prompt with CoT on ends in {found!r}, "
+                f"family {self.family.name}: the prompt with CoT on ends in {token!r}, "
                 f"not in {self.family.decision_text!r}.",
                 "The tokenizer's template is not the one the family describes.",
             )
@@ -79,22 +79,22 @@ class Renderer:
         off = self._prompt_ids(text, "off")
         if len(off) == len(on) or off[: len(on)] != on:
             raise ModelError(
-                f"family {self.family.name}: the prompt with CoT off does not go on from the one with CoT on.",
+                f"family {self.family.name}: the prompt with CoT off does not start with the one with CoT on.",
                 "The tokenizer's template ignores the switch, or is not the one the family describes.",
             )
         return RenderedPrompt(off, decision)
 
     def completion_ids(self, text: str) -> list[int]:
-        """Token ids of what the model is to write; think marks in it count as marks."""
+        """Return the token ids of a text as the model writes it; think marks in it are marks."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def completion(self, thought: str | None, answer: str, *, ended: bool = True) -> list[int]:
-        """Token ids of a whole turn after a prompt with CoT on: thought, closing mark, answer, end of turn.
+        """Return the token ids of a turn after a prompt with CoT on: thought, closing mark, answer, end of turn.
 
         Args:
-            thought: The thought; None closes the thought at once, without one.
-            answer: The answer after it.
+            thought: The thought; None closes the thought at once.
+            answer: The answer after the thought.
             ended: Whether the turn is complete; False leaves out the end-of-turn token.
         """
         return [
@@ -105,15 +105,19 @@ class Renderer:
         ]
 
     def opening_ids(self) -> list[int]:
-        """Token ids with which the model itself opens a thought; none where the prompt with CoT on does."""
+        """Return the token ids with which the model opens a thought; none if the prompt with CoT on opens it."""
         return self.completion_ids(self.family.model_opens) if self.family.model_opens else []
 
     def close_ids(self) -> list[int]:
-        """Token ids that end a thought."""
+        """Return the token ids that end a thought."""
         return self.completion_ids(f"\n{self.family.think_close}\n\n")
 
     def prefill_ids(self, prefill: Prefill) -> list[int]:
-        """Token ids after a prompt with CoT on that begin the model's thought for it, and close it where it says so."""
+        """Return the token ids of a prefill, which begins the model's thought after a prompt with CoT on.
+
+        Args:
+            prefill: The thought, and whether it is closed.
+        """
         return [
             *self.opening_ids(),
             *(self.completion_ids(prefill.thought) if prefill.thought else []),
@@ -121,14 +125,19 @@ class Renderer:
         ]
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
-        """Token ids of a turn after a prompt with CoT off: the answer and, where it is complete, the end."""
+        """Return the token ids of a turn after a prompt with CoT off: the answer and, if complete, the end of turn.
+
+        Args:
+            answer: The answer.
+            ended: Whether the turn is complete.
+        """
         return [*self.text_ids(answer), *(self.stop_ids()[:1] if ended else [])]
 
     def stop_ids(self) -> list[int]:
         """Return the ids of the tokens that end a turn.
 
         Raises:
-            ModelError: the tokenizer has none.
+            ModelError: the tokenizer has no such token.
         """
         ids = [self.tokenizer.convert_tokens_to_ids(token) for token in self.family.stop]
         unknown = self.tokenizer.unk_token_id
@@ -141,35 +150,35 @@ class Renderer:
         return known
 
     def need_stops(self) -> None:
-        """Check that every stop token of the family is one token of the tokenizer.
+        """Check that each stop token of the family is a single token of the tokenizer.
 
         Raises:
-            ModelError: one is not, so that no turn would ever end by it.
+            ModelError: one is not, so it could never end a turn.
         """
         vocabulary = self.tokenizer.get_vocab()
         if unknown := [token for token in self.family.stop if token not in vocabulary]:
             raise ModelError(
-                f"family {self.family.name}: stop: {unknown[0]!r} is no token of this tokenizer.",
-                "Name the tokens that end a turn, as they stand in the vocabulary.",
+                f"family {self.family.name}: stop: {unknown[0]!r} is not a token of this tokenizer.",
+                "Name the tokens that end a turn, as in the vocabulary.",
             )
 
     def split(self, ids: list[int], thinking: Thinking) -> Answer:
-        """Split sampled ids into thought and answer; see `split_text`."""
+        """Split sampled token ids into thought and answer; see `split_text`."""
         ended = bool(ids) and ids[-1] in self.stop_ids()
         return self.split_text(self.tokenizer.decode(ids, skip_special_tokens=False), thinking, ended=ended)
 
     def split_text(self, text: str, thinking: Thinking, *, ended: bool) -> Answer:
         """Split what the model wrote into thought and answer.
 
-        With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the
-        prompt or is in the output; with CoT off too, where the model opens a thought all the same. Without a closing
-        mark there is no answer: the thought was cut off (`truncated`), or the model ended its turn inside it. But where
-        the model is to open its thought itself and wrote no mark at all, it left the thought out: a turn that it ended
-        is the answer, and one that the budget ended is undecided (`truncated`, for a mark could have come).
+        With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the prompt
+        or is in the output. The same holds with CoT off, if the model opens a thought. Without a closing mark there is
+        no answer: the thought was cut (`truncated`), or the model ended its turn inside it. The exception is a model
+        that opens its thought itself and wrote no mark: if it ended the turn, it skipped the thought, and the text is
+        the answer; if the budget ended the turn, a mark could still have come (`truncated`).
 
         Args:
-            text: What was sampled, special tokens included; the one that ends the turn may be there or not.
-            thinking: The mode it was sampled in.
+            text: The sampled text with its special tokens, with or without the token that ends the turn.
+            thinking: Mode in which it was sampled.
             ended: Whether the model ended its turn itself.
         """
         for stop in self.family.stop:
@@ -184,10 +193,14 @@ class Renderer:
         return Answer(thought, answer.strip(), not mark and not ended)
 
     def templated(self, messages: list[dict[str, str]], **switches: Any) -> str:
-        """Return what the chat template writes for a conversation; rendered once, and then remembered.
+        """Return what the chat template writes for a conversation; it is rendered once and then cached.
+
+        Args:
+            messages: The conversation: role and content of each message.
+            switches: Variables of the template.
 
         Raises:
-            ModelError: it fails, refuses these messages, or does not end within bounds (`render_bounded`).
+            ModelError: the template fails, refuses these messages, or exceeds its bounds (`render_bounded`).
         """
         key = repr((self.tokenizer.chat_template, messages, sorted(switches.items())))
         if key not in self._templated:
@@ -208,12 +221,13 @@ class Renderer:
         self._around("off")
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
+        """Return the token ids of a prompt; its pieces are tokenized separately."""
         before, after = self._around("on")
         pieces = [after, self.family.on_prefill]
         if thinking == "off":
             before, after_off = self._around("off")
             on, off = after + self.family.on_prefill, after_off + self.family.off_prefill
-            # What off adds to on is a piece of its own, whether a prefill or the template writes it.
+            # What off(x) adds to on(x) is a separate piece, whether a prefill or the template writes it.
             pieces = [*pieces, off.removeprefix(on)] if off.startswith(on) else [off]
         return [
             *self.completion_ids(before),
@@ -222,7 +236,7 @@ class Renderer:
         ]
 
     def _around(self, thinking: Thinking) -> tuple[str, str]:
-        """What the chat template writes before and after the user's text."""
+        """Return what the chat template writes before and after the user's text."""
         switch = {self.family.switch: thinking == "on"} if self.family.switch else {}
         rendered = self.templated([{"role": "user", "content": _SLOT}], add_generation_prompt=True, **switch)
         before, slot, after = rendered.partition(_SLOT)
@@ -231,7 +245,7 @@ class Renderer:
         return before, after
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of text in which nothing is a control token."""
+        """Return the token ids of a text in which nothing is a control token."""
         ids: list[int] = []
         start = 0
         for match in self._control.finditer(text):

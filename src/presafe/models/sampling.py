@@ -1,8 +1,7 @@
 """Sample a model on sets of prompts as one Inspect eval set: logged, resumable, with a progress bar.
 
-The `.eval` logs are the record of what the model said. Rerunning with the same log folder samples only what is
-missing; a finished set makes no model call. Several answers to a prompt are Inspect's epochs, each with a seed of
-its own.
+The `.eval` logs are the record of the model's answers. A second run with the same log folder samples only what is
+missing; a finished set makes no model call. Several answers per prompt are Inspect's epochs, each with its own seed.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ class Sampler(NamedTuple):
     max_tokens: int
     seed: int
     samples: int = 1
-    """Answers a prompt."""
+    """Answers per prompt."""
     sampling: SamplingSettings = SamplingSettings()
-    """How tokens are drawn, where it is not as the family publishes."""
+    """How tokens are drawn, where it differs from the family's published sampling."""
     method: str | None = None
-    """A method that prefills the thought."""
+    """Method that prefills the thought."""
 
     def inspect_model(self) -> Model:
-        """The model as Inspect knows it."""
+        """Return the model as Inspect knows it."""
         from presafe.models import registry  # noqa: F401  registers the provider
 
         arguments: dict[str, Any] = {
@@ -73,7 +72,8 @@ class Sampler(NamedTuple):
             "tokenizer": self.model.tokenizer,
             "dtype": self.model.dtype,
         }
-        if self.method:  # what a model is given belongs to a log's identity: without one it stays as it was
+        # Inspect identifies a log by these arguments, so that a default must not add one.
+        if self.method:
             arguments["method"] = self.method
         if self.model.trust_remote_code:
             arguments["trust_remote_code"] = True
@@ -81,7 +81,12 @@ class Sampler(NamedTuple):
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of a prompt's n-th answer: the seed itself for the first, so that more answers leave it as it was."""
+    """Return the seed of a prompt's n-th answer; the first has the seed itself, so more answers do not change it.
+
+    Args:
+        seed: Seed of the eval.
+        epoch: Number of the answer, from 1.
+    """
     if epoch == 1:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed} epoch {epoch}".encode()).digest()[:4]) >> 1
@@ -89,15 +94,20 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 @solver
 def answer(seed: int) -> Solver:
-    """The model's turn. Later answers to a prompt draw by other seeds; the first by the eval's, which is `seed`.
+    """Return the solver that asks the model once per answer, each answer with its own seed (`epoch_seed`).
 
-    Not one seed for all: the provider hashes it with the prompt, so the same would be said again.
+    With one seed for all, all answers would be the same, because the provider hashes the seed with the prompt.
+
+    Args:
+        seed: Seed of the eval.
     """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state = await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
         if reason := (state.output.metadata or {}).get("unanswered"):
-            console.print(Text(f"  {state.sample_id} has no answer, and keeps none in this folder: {reason}"))
+            console.print(
+                Text(f"  {state.sample_id} has no answer and will not be asked again in this folder: {reason}")
+            )
         return state
 
     return solve
@@ -111,16 +121,16 @@ def make_task(
     seed: int = 0,
     sandbox: str | tuple[str, str] | None = None,
 ) -> Task:
-    """One suite as an Inspect task: a turn of the user, the model's answer, its judges.
+    """Return one suite as an Inspect task: a user turn, the model's answer, its judges.
 
     Args:
-        name: The suite's.
-        prompts: What is asked.
-        scorers: The judge of the answer and, where there is one, that of the thought.
+        name: Name of the suite.
+        prompts: Its prompts.
+        scorers: Judge of the answer and, if any, judge of the thought.
         seed: Seed of sampling.
-        sandbox: Where the judge runs programs, for suites that ask for them: what Inspect calls a sandbox.
+        sandbox: Inspect sandbox in which the judge runs programs, for suites of programs.
     """
-    # A container has its own interpreter; on this machine it is the one that is known to be recent enough.
+    # A container has its own interpreter; on this machine, take ours, which is recent enough.
     python = sys.executable if sandbox == "local" else "python3"
     samples = [
         Sample(
@@ -145,24 +155,24 @@ def sample_responses(
     *,
     sandbox: str | tuple[str, str] | None = None,
 ) -> dict[str, list[Response]]:
-    """Sample every suite, judge the answers, and return what was said.
+    """Sample each suite, judge the answers, and return the responses.
 
     Args:
         what: Label of the progress bar.
         suites: Prompts by suite name.
-        scorers: The judges of each suite, as `make_task` takes them.
+        scorers: Judges by suite name, as `make_task` takes them.
         sampler: The model and how it is sampled.
         log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
-        sandbox: Where judges run programs: what Inspect calls a sandbox, for suites that ask for one.
+        sandbox: Inspect sandbox in which judges run programs, for suites of programs.
 
     Returns:
-        Responses by suite, in the order of the prompts; the answers to one prompt stand together.
+        Responses by suite, in the order of the prompts; the answers to one prompt follow one another.
 
     Raises:
-        RunError: the eval did not finish; what is done is kept in `log_dir`. Anything else that goes wrong while
-            decoding is raised as it is.
+        RunError: the eval did not finish; finished samples are kept in `log_dir`. Other errors of decoding are raised
+            unchanged.
         PromptError: a prompt and the token budget do not fit the model's context.
-        ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are asked for.
+        ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are requested.
     """
     model = sampler.inspect_model()
     tasks = [
@@ -180,10 +190,10 @@ def sample_responses(
     except OSError as error:
         raise disk_error(log_dir, error) from error
     logs = run_outside_loop(lambda: set_damaged_aside(log_dir, check_sample))
-    # A log that goes on with another holds the samples of that one, too.
+    # A log that continues an earlier log also holds the samples of that log.
     done = {(log.eval.task, sample.id, sample.epoch) for log in logs for sample in log.samples or [] if sample.scores}
     total = sampler.samples * sum(len(prompts) for prompts in suites.values())
-    # Inspect announces the end on stdout, where only results belong.
+    # Inspect reports the end on stdout, where only results belong.
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         bar.advance(len(done))
         api = cast(PreSafeAPI, model.api)
@@ -196,10 +206,10 @@ def sample_responses(
             bar.advance(count)
 
         engine.on_finished = advance
-        # No arguments of the model: with other sizes it goes on with the same log.
+        # Not model arguments: changing batch sizes must not invalidate the log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if len(done) < total:
-            engine.ready()  # here, so that a model that cannot be had is one error and not one a sample
+            engine.ready()  # here, so that a model that cannot be loaded is one error, not one per sample
             _check_draws(api, sampler)
             texts = {f"{prompt.id} of {name}": prompt.text for name, prompts in suites.items() for prompt in prompts}
             check_context(texts, api.prompt_ids, sampler.max_tokens, engine.context())
@@ -219,7 +229,7 @@ def sample_responses(
                 fail_on_error=True,
                 max_tasks=len(tasks),
                 max_samples=engine.in_flight(),
-                adaptive_connections=False,  # Inspect would start with a few requests, too few to fill a batch
+                adaptive_connections=False,  # Inspect would start with too few requests to fill a batch
                 log_buffer=1,
                 log_realtime=False,
                 log_dir_allow_dirty=True,
@@ -228,58 +238,67 @@ def sample_responses(
         )
     if api.failure is not None:
         raise api.failure
-    if len(logs) < len(tasks):  # after Ctrl-C Inspect returns without the task's log, and calls it a success
+    if len(logs) < len(tasks):  # after Ctrl-C Inspect returns without the task's log, but reports success
         raise KeyboardInterrupt
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
-        raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: what is done is kept.")
+        raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: finished work is kept.")
     return load_responses(log_dir, sampler.thinking, suites)
 
 
 def _check_draws(api: PreSafeAPI, sampler: Sampler) -> None:
-    """Several greedy answers to a prompt are one answer."""
+    """Check that several answers per prompt are not decoded greedily: all would be the same.
+
+    Raises:
+        ModelError: they are.
+    """
     if sampler.samples > 1 and api.sampling_for(sampler.sampling.model_dump()).temperature == 0:
         raise ModelError(
-            f"{sampler.samples} samples a prompt, but CoT {sampler.thinking} is decoded greedily: all would be alike.",
-            "Give a temperature above 0 (--temperature, or sampling in the recipe's [evaluate]), or one sample.",
+            f"{sampler.samples} samples per prompt, but CoT {sampler.thinking} is decoded greedily: all would be the "
+            "same.",
+            "Set a `temperature` above 0, or `samples` to 1.",
         )
 
 
 class LoggedSuite(NamedTuple):
-    """One suite as its log holds it: what was asked, what was said, and how."""
+    """One suite as its log holds it: prompts, responses and settings."""
 
     expect: Expect
     version: int
-    """The suite's version (`Prompt.version`); 1 in a log that has none."""
+    """Version of the suite (`Prompt.version`); 1 in a log without one."""
     texts: dict[str, str]
-    """The prompts by id."""
+    """Texts of the prompts by id."""
     expected: dict[str, tuple[Expect, str]]
-    """What is expected of each answer, and its reference, by the prompt's id."""
+    """What is expected of the answer, and its reference, by prompt id."""
     responses: dict[str, tuple[Response, ...]]
-    """The answers by the prompt's id, in the order of their samples."""
+    """Responses by prompt id, in the order of their samples."""
     judge: str
     thought_judge: str | None
     decoding: dict[str, Any]
-    """What holds in both modes: token budget, seed, samples a prompt, type of the weights."""
+    """Settings of both modes: token budget, seed, samples per prompt, type of the weights."""
     sampling: dict[str, Any] | None
     """Temperature, top-p and top-k of this mode."""
     asked_sampling: dict[str, Any]
-    """Those of them that were asked for, where they are not as the family publishes."""
+    """The part of them that was requested, different from the family's published sampling."""
     name: str = ""
-    """The suite's."""
+    """Name of the suite."""
     thinking: Thinking | None = None
-    """Mode that the model was sampled in; None where the log does not say."""
+    """Mode in which the model was sampled; None if the log does not state it."""
 
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
-"""What Inspect's settings of an eval hold of `asked_sampling`."""
+"""Settings of an Inspect eval that belong to `asked_sampling`."""
 
 
 def logged_suites(log_dir: Path, thinking: Thinking) -> dict[str, LoggedSuite]:
-    """Read every finished suite in a folder of logs, by name; a log cut by a kill is no finished suite.
+    """Read each finished suite in a folder of logs, by name; a log cut by a kill is not finished.
+
+    Args:
+        log_dir: Folder of the Inspect logs.
+        thinking: Mode in which the model was sampled.
 
     Raises:
-        DamagedLogError: a log cannot be read whole.
+        DamagedLogError: a log cannot be read completely.
     """
     suites: dict[str, LoggedSuite] = {}
     for suite in _finished(log_dir, thinking):  # the newest comes first
@@ -292,8 +311,16 @@ def load_responses(
 ) -> dict[str, list[Response]]:
     """Read the responses of finished suites back from their logs.
 
+    Args:
+        log_dir: Folder of the Inspect logs.
+        thinking: Mode in which the model was sampled.
+        suites: Prompts by suite name.
+
+    Returns:
+        Responses by suite, as from `sample_responses`.
+
     Raises:
-        RunError: a suite has no finished log of these very prompts in this mode; or as `logged_suites`.
+        RunError: a suite has no finished log with exactly these prompts in this mode; or as `logged_suites`.
     """
     finished = _finished(log_dir, thinking)
     responses = {}
@@ -302,22 +329,23 @@ def load_responses(
         of_name = [suite for suite in finished if suite.name == name]
         fitting = [suite for suite in of_name if suite.texts == texts and suite.thinking == thinking]
         if not fitting:
-            why = "; what is there is of other prompts or another mode" if of_name else ""
-            raise RunError(f"{log_dir} has no finished response for {name!r}{why}.", "Run the stage again.")
+            reason = "; its logs are of other prompts or another mode" if of_name else ""
+            raise RunError(f"{log_dir} has no finished response for {name!r}{reason}.", "Run the stage again.")
         responses[name] = [response for prompt in prompts for response in fitting[0].responses[prompt.id]]
     return responses
 
 
 def _finished(log_dir: Path, thinking: Thinking) -> list[LoggedSuite]:
+    """Read the finished suites of a folder of logs, the newest first."""
     logs = run_outside_loop(lambda: [read_log(path, check_sample) for path in log_files(log_dir)])
     return [_suite_of(log, log.samples, thinking) for log in logs if log.status == "success" and log.samples]
 
 
 def _suite_of(log: EvalLog, samples: Sequence[EvalSample], thinking: Thinking) -> LoggedSuite:
-    """Return a finished suite.
+    """Return the suite of a finished log.
 
     Raises:
-        DamagedLogError: an answer is missing, or is there twice.
+        DamagedLogError: an answer is missing or occurs twice.
     """
     count = log.eval.config.epochs or 1
     responses: dict[str, tuple[Response, ...]] = {}

@@ -1,10 +1,10 @@
-"""A model behind an OpenAI-compatible server: raw prompts to `/v1/completions`, so that CoT off works on any of them.
+"""Ask a model behind an OpenAI-compatible server: raw prompts to `/v1/completions`, so that CoT off always works.
 
-The server is met once: what it offers, and how it takes a prompt (`dialect`). Then each request is retried on its own,
-with exponential backoff, after 429 (for as long as Retry-After says), a server's error, a time-out, a cut connection
-or an answer that is none. A prompt that the server refuses, because it is too long for example, has no answer, and the
-others are asked all the same. Any other refusal is an error at once. The key of the API is read from the environment
-and goes nowhere but into the header.
+First the server is greeted once, to learn what it offers and how it takes a prompt (`dialect`). Then each request is
+retried separately, with exponential backoff, after 429 (as long as Retry-After asks for), a server error, a time-out, a
+cut connection or a malformed answer. A prompt that the server refuses, for example because it is too long, has no
+answer, and the others are still asked. Any other refusal is an error at once. The API's key is read from the
+environment and is only sent in the header.
 """
 
 from __future__ import annotations
@@ -58,78 +58,89 @@ from presafe.records import Thinking
 from presafe.runtime.progress import console
 
 _BACKOFF = wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)
-_SAY_AT = 3
-"""Failed tries of one request after which the user is told what the matter is."""
+_TELL_AT = 3
+"""Failed tries of one request after which the user is told the reason. Ours."""
 _FIRST_TRIES = 3
-"""Tries to reach a server at first: a wrong port should not cost minutes."""
+"""Tries to reach a server at first: a wrong port should not cost minutes. Ours."""
 _FIRST_S = 60.0
-"""Time in which a server must say what it offers. Ours."""
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that another try may not get."""
+"""Seconds in which a server must answer what it offers. Ours."""
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Status codes after which another try may succeed."""
 _OF_PROMPT = frozenset({400, 413, 422})
-"""Refusals of one prompt, where the server has answered the greeting."""
+"""Status codes that refuse one prompt, if the server has answered the greeting."""
 _TRIED = (Dialect.IDS, Dialect.TRANSFORMERS, Dialect.OPENAI)
-_BYTES, _BYTES_PER_TOKEN = 2**20, 64
-"""What an answer may be long: this, and so much for each token of the budget. A letter in JSON takes 6 bytes at most,
-or 12 beyond the basic plane. Ours."""
-_NAMES = 20
-"""Offered names that are shown."""
-_AGAIN = "Run the same command again: what is done is kept."
-_LONGER = "serve the model with a longer context (vLLM: --max-model-len)"
+_BYTES = 2**20
+_BYTES_PER_TOKEN = 64
+"""Largest size of an answer: `_BYTES`, plus this for each token of the budget. A letter takes at most 12 bytes in JSON.
+Ours."""
+_MAX_NAMES = 20
+"""Largest number of offered names that are shown."""
+_RESUME = "Run the same command again: finished work is kept."
+_SHORTEN = "Lower `max_tokens`, or serve the model with a longer context (vLLM: --max-model-len)."
 
 
 class ServedEngine:
     """Asks a server.
 
     Args:
-        served: The server, and what it calls the model.
-        load: Gives the model's tokenizer and family.
-        batch_size: Requests in flight.
+        served: The server, and its name for the model.
+        load: Returns the model's tokenizer and family.
+        batch_size: Largest number of requests in flight.
     """
 
     def __init__(self, served: Served, load: Callable[[], Renderer], batch_size: int) -> None:
         self.served, self.batch_size, self.batch_tokens = served, batch_size, 0
         self.on_finished: Callable[[int], None] = lambda _: None
         self._load, self._patience = load, Patience.from_environment()
-        self._renderer: Renderer | None = None
+        self._greeted: tuple[Renderer, Dialect] | None = None
         self._client: httpx.AsyncClient | None = None
         self._context: int | None = None
-        self._told: set[str] = set()
-        self.dialect: Dialect | None = None
-        """How the server takes prompts; None before it was met."""
+        self._messages: set[str] = set()
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """Return how the server takes prompts, or None before the greeting."""
+        return self._greeted[1] if self._greeted else None
 
     def ready(self) -> Renderer:
-        """Meet the server: find out how it takes prompts, with one token of an answer to a greeting.
+        """Greet the server, if that was not done: find out how it takes prompts, with an answer of one token.
 
         Raises:
             ModelError: no server, no such model there, none of the dialects works, or the server reads another prompt
                 than it is sent.
         """
-        if self._renderer is None:
+        renderer, _ = self._greet_once()
+        return renderer
+
+    def _greet_once(self) -> tuple[Renderer, Dialect]:
+        """Return the renderer and the dialect; the first call greets the server."""
+        if self._greeted is None:
             renderer = self._load()
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
-                self.dialect = asyncio.run(self._meet(renderer))
+                dialect = asyncio.run(self._greet(renderer))
             else:  # Inspect's own command line, or a notebook: this loop waits, as it does while a model is loaded
-                with ThreadPoolExecutor(max_workers=1) as apart:
-                    self.dialect = apart.submit(asyncio.run, self._meet(renderer)).result()
-            self._renderer = renderer
-        return self._renderer
+                with ThreadPoolExecutor(max_workers=1) as pool:
+                    dialect = pool.submit(asyncio.run, self._greet(renderer)).result()
+            self._greeted = renderer, dialect
+        return self._greeted
 
     def context(self) -> int | None:
-        return None  # the server refuses what is too long for it
+        """Return None: the server itself refuses prompts that are too long."""
+        return None
 
     def in_flight(self) -> int:
+        """Return how many requests are useful at once."""
         return self.batch_size
 
     async def complete(self, request: Request) -> Completion:
-        renderer = self.ready()
-        assert self.dialect is not None
-        body = request_body(self.dialect, self.served.name, request, renderer)
+        """Continue one prompt; see `Engine.complete`."""
+        renderer, dialect = self._greet_once()
+        body = request_body(dialect, self.served.name, request, renderer)
         self._check_context(request.max_tokens, num_sent(body, renderer))
-        if request.sampling.top_k and self.dialect is Dialect.LENIENT:
-            self._tell(f"whether {self.served.url} uses top-k is not known: it ignores what it does not know.")
+        if request.sampling.top_k and dialect is Dialect.LENIENT:
+            self._tell(f"{self.served.url} ignores settings that it does not know, and may not use top-k.")
         if self._client is None:
             self._client = open_client(self.served.url, self.batch_size)
         try:
@@ -139,26 +150,27 @@ class ServedEngine:
         except Refused as error:
             problem = f"{self.served.url} refuses a request: {error}."
             if error.of_prompt:
-                raise UnansweredError(problem, f"Where it is too long, lower --max-tokens, or {_LONGER}.") from error
-            raise ModelError(problem, f"Once the server is mended: {_AGAIN[0].lower()}{_AGAIN[1:]}") from error
+                raise UnansweredError(problem, f"If the prompt is too long: {_SHORTEN}") from error
+            raise ModelError(problem, f"Repair the server. {_RESUME}") from error
         self.on_finished(1)
         return completion
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
     def _check_context(self, max_tokens: int, num_tokens: int) -> None:
-        """Refuse what does not fit, where the server says how much does.
+        """Check that a prompt and its budget fit the server's context, if the server states it.
 
         Args:
-            max_tokens: Budget of the answer.
-            num_tokens: Those of the prompt.
+            max_tokens: Token budget of the answer.
+            num_tokens: Tokens of the prompt.
 
         Raises:
-            UnansweredError: the prompt does not fit with its budget.
-            ModelError: the budget alone does not.
+            UnansweredError: prompt and budget together do not fit.
+            ModelError: even the budget alone does not fit.
         """
         if self._context is None or num_tokens + max_tokens <= self._context:
             return
@@ -166,18 +178,23 @@ class ServedEngine:
         if max_tokens >= self._context:
             raise ModelError(
                 f"{context}, and the budget of {max_tokens} leaves no room for a prompt.",
-                f"Lower --max-tokens (max_tokens in a recipe), or {_LONGER}.",
+                _SHORTEN,
             )
         raise UnansweredError(
             f"{context}, and a prompt of {num_tokens} with its budget of {max_tokens} is longer.",
-            f"Lower --max-tokens (max_tokens in a recipe), or {_LONGER}.",
+            _SHORTEN,
         )
 
-    async def _meet(self, renderer: Renderer) -> Dialect:
+    async def _greet(self, renderer: Renderer) -> Dialect:
+        """Find the dialect in which the server answers a greeting.
+
+        Raises:
+            ModelError: as `ready`.
+        """
         async with open_client(self.served.url, self.batch_size) as client:
             offers = await self._offered(client)
             names = [offer.name for offer in offers]
-            # A name that is not offered may be the reason of a server's error: that is no reason to wait.
+            # If the name is not offered, an error of the server may be about the name: do not retry it.
             unknown = self.served.name not in names
             greeting = Request(renderer.render("Hello.", "on").ids, max_tokens=1, sampling=Sampling(), seed=0)
             problem, other_prompt = "", None
@@ -200,11 +217,11 @@ class ServedEngine:
                     return Dialect.LENIENT if lenient else dialect
         raise other_prompt or ModelError(
             f"{self.served.url} does not serve {self.served.name!r}: {problem}",
-            f"It offers: {_listed(names)}." if names else "It does not say what it offers.",
+            f"It offers: {_listed(names)}." if names else "It does not state what it offers.",
         )
 
     async def _is_lenient(self, client: httpx.AsyncClient, greeting: Request, renderer: Renderer) -> bool:
-        """Return whether a server that accepts transformers' settings does so without reading them."""
+        """Return whether a server accepts transformers' settings without reading them."""
         try:
             await self._ask(client, with_broken_settings(self.served.name, greeting, renderer), unknown=True)
         except Refused:
@@ -212,21 +229,26 @@ class ServedEngine:
         return True
 
     def _check_prompt(self, count: int | None, expected: int, renderer: Renderer) -> None:
-        """Compare the tokens that a server read the greeting as with those that it was sent.
+        """Check that the server read as many tokens of the greeting as it was sent.
+
+        Args:
+            count: Tokens that it read; None if it does not state it.
+            expected: Tokens that it was sent.
+            renderer: The model's tokenizer and family.
 
         Raises:
-            _OtherPromptError: they are others.
+            _OtherPromptError: it read another number.
         """
         if count is None:
             self._tell(
-                f"{self.served.url} does not say how many tokens it reads (usage.prompt_tokens): that it changes no "
-                "prompt cannot be checked."
+                f"{self.served.url} does not state how many tokens it reads (usage.prompt_tokens), so it cannot be "
+                "checked that it changes no prompt."
             )
         elif abs(count - expected) > _margin(renderer):
             raise _OtherPromptError(
                 f"{self.served.url} reads {count} tokens where it is sent {expected}: it puts the prompt into "
                 f"a template of its own, or {self.served.name!r} has another tokenizer there.",
-                "Give the tokenizer that the server has (--tokenizer), or serve the model with vLLM.",
+                "Name the tokenizer that the server has (`tokenizer`), or serve the model with vLLM.",
             )
         elif count != expected:
             self._tell(
@@ -235,8 +257,12 @@ class ServedEngine:
             )
 
     async def _offered(self, client: httpx.AsyncClient) -> list[Offer]:
-        """Return what `/v1/models` lists; none where the server does not say. The first word with the server, so that
-        a wrong port is found out in seconds.
+        """Return what `/v1/models` lists; an empty list if the server does not state it.
+
+        This is the first request, with a short limit, so that a wrong port is an error within seconds.
+
+        Raises:
+            ModelError: no answer, or the key is refused.
         """
         limit = min(_FIRST_S, self._patience.timeout_s)
         end = time.monotonic() + limit
@@ -249,7 +275,7 @@ class ServedEngine:
             response: httpx.Response = await retrying(ask)
         except (TryAgain, Refused) as error:
             raise ModelError(
-                f"no answer from {self.served.url}: {error}.", "Is the server up, and is this its address?"
+                f"no answer from {self.served.url}: {error}.", "Check that the server is up and this is its address."
             ) from error
         self._check_key(response)
         return read_offers(response)
@@ -257,10 +283,15 @@ class ServedEngine:
     async def _ask(
         self, client: httpx.AsyncClient, body: dict[str, Any], *, unknown: bool = False
     ) -> tuple[Completion, int | None]:
-        """Return one completion and the tokens that the prompt was read as; retried while there is patience.
+        """Return one completion and the number of tokens that the server read of the prompt; retried within limits.
+
+        Args:
+            client: Client of the server.
+            body: Body of the request.
+            unknown: Whether the server may not know the model; then its error 500 is not retried.
 
         Raises:
-            ModelError: patience did not last, or the key is refused.
+            ModelError: the time for retries is over, or the key is refused.
             Refused: the server refuses the request.
         """
         max_bytes = _BYTES + _BYTES_PER_TOKEN * body["max_tokens"]
@@ -270,7 +301,7 @@ class ServedEngine:
             self._check_key(response)
             status = response.status_code
             problem = f"it answered {status}{message(response)}"
-            if status in _PASSING and not (unknown and status == 500):
+            if status in _TEMPORARY and not (unknown and status == 500):
                 raise TryAgain(problem, retry_after(response))
             if not response.is_success:
                 raise Refused(problem, of_prompt=status in _OF_PROMPT)
@@ -283,12 +314,16 @@ class ServedEngine:
         except TryAgain as error:
             tries = retrying.statistics["attempt_number"]
             raise ModelError(
-                f"{self.served.url} failed {tries} times in {time.monotonic() - start:.0f} s: {error}.", _AGAIN
+                f"{self.served.url} failed {tries} times in {time.monotonic() - start:.0f} s: {error}.", _RESUME
             ) from error
 
     def _retrying(self, stop: stop_base) -> AsyncRetrying:
         return AsyncRetrying(
-            retry=retry_if_exception_type(TryAgain), wait=_wait, stop=stop, before_sleep=self._say, reraise=True
+            retry=retry_if_exception_type(TryAgain),
+            wait=_wait,
+            stop=stop,
+            before_sleep=self._tell_failure,
+            reraise=True,
         )
 
     def _check_key(self, response: httpx.Response) -> None:
@@ -309,18 +344,19 @@ class ServedEngine:
         prompts = [renderer.render("Hello.", mode).ids for mode in get_args(Thinking)]
         if dialect is not Dialect.IDS and not all(is_exact(renderer, ids) for ids in prompts):
             self._tell(
-                "this server takes text, and cuts the prompt into other tokens than presafe does (see the traps "
+                "this server takes text, and splits the prompt into other tokens than presafe does (see the traps "
                 "fuses_tokens of `presafe doctor`)."
             )
 
-    def _say(self, state: RetryCallState) -> None:
-        if state.attempt_number == _SAY_AT and state.outcome is not None:
+    def _tell_failure(self, state: RetryCallState) -> None:
+        """Tell the user why a request fails, after a few tries."""
+        if state.attempt_number == _TELL_AT and state.outcome is not None:
             console.print(Text(f"  {self.served.url}: {state.outcome.exception()}; trying again"))
 
     def _tell(self, line: str) -> None:
-        """Print a line once, as it is: what stands in brackets is no markup."""
-        if line not in self._told:
-            self._told.add(line)
+        """Print a line once, without markup."""
+        if line not in self._messages:
+            self._messages.add(line)
             console.print(Text(f"  {line}"))
 
 
@@ -329,16 +365,17 @@ class _OtherPromptError(ModelError):
 
 
 def _margin(renderer: Renderer) -> int:
-    """Return the number of tokens that the tokenizer puts round a text, which a server may add or leave out."""
+    """Return the number of tokens that the tokenizer puts around a text; a server may add or omit them."""
     return len(renderer.tokenizer.encode(""))
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return ", ".join(map(shown, names[:_NAMES])) + more
+    """Return the first names, as they are shown to the user."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(map(shown, names[:_MAX_NAMES])) + more
 
 
 def _wait(state: RetryCallState) -> float:
-    """Exponential backoff, or as long as the server asked for where that is longer."""
+    """Return the seconds to wait: exponential backoff, or longer if the server asked for it."""
     error = state.outcome.exception() if state.outcome is not None else None
     return max(_BACKOFF(state), error.wait_s if isinstance(error, TryAgain) else 0.0)

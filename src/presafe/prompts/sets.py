@@ -1,4 +1,4 @@
-"""Named prompt sets, and published ones from a user's local file with a column mapping."""
+"""Load named prompt sets, and published sets from a user's local file with a column mapping."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from presafe.records import Expect, Prompt
 from presafe.runs.io import read_jsonl
 
 BUILT_IN = ("harmful", "benign", "borderline")
-"""Sets that the project wrote: one-line harmful requests, ordinary instructions, look-alikes that are safe."""
+"""Sets that the project wrote: one-line harmful requests, ordinary instructions, and safe look-alikes."""
 
-_CATEGORIES = ("category", "Category", "SemanticCategory", "subject", "type")
-"""Columns that name a category, the first that a row has."""
 _COLUMNS = (
     "prompt",
     "text",
@@ -33,19 +31,19 @@ _COLUMNS = (
     "Behavior",
     "query",
 )
-"""Names under which publishers keep the prompt, tried in this order when the user names no column."""
+"""Columns of the prompt in published files, tried in this order if the user names no column."""
 
 
 @cache
 def built_in(name: str, split: str) -> tuple[Prompt, ...]:
-    """The prompts of one of the project's own sets.
+    """Return the prompts of one of the project's own sets.
 
     Args:
         name: One of `BUILT_IN`.
         split: "build" (made SmolThink), "align" (classifier and alignment) or "held_out" (evaluation).
 
     Raises:
-        PromptError: no such set, or no prompt in that split.
+        PromptError: there is no such set, or no prompt in that split.
     """
     if name not in BUILT_IN:
         raise PromptError(f"no built-in prompt set {name!r}.", f"There are: {', '.join(BUILT_IN)}.")
@@ -66,19 +64,19 @@ def from_file(
     target_column: str | None = None,
     where: tuple[str, str] | None = None,
 ) -> list[Prompt]:
-    """Prompts from a CSV, TSV, JSON or JSONL file, gzipped or not.
+    """Load prompts from a CSV, TSV, JSON or JSONL file, gzipped or not.
 
     Args:
-        path: The file; its stem becomes the set's name in the ids.
+        path: The file; the ids start with its stem.
         expect: What a careful assistant does with these prompts.
-        column: Column or key that holds the prompt; None takes the first known name.
-        context_column: Column of a text that the prompt speaks of; it goes before the prompt, with a rule between
-            (the format of HarmBench, arXiv 2402.04249).
+        column: Column of the prompt; None takes the first known name.
+        context_column: Column of a text that the prompt refers to; it is put before the prompt, with a rule between
+            them (format of HarmBench, arXiv 2402.04249).
         target_column: Column of the reference answer, for problems.
-        where: Keep only rows whose column (first) starts with a text (second).
+        where: Column and text; only rows whose column starts with the text are kept.
 
     Raises:
-        PromptError: unreadable or empty file, or a column that is not there.
+        PromptError: the file is unreadable or empty, or lacks a column.
     """
     return from_rows(
         read_rows(path),
@@ -103,25 +101,29 @@ def from_rows(
     target_column: str | None = None,
     where: tuple[str, str] | None = None,
 ) -> list[Prompt]:
-    """Prompts from rows with named columns.
+    """Return prompts from rows with named columns.
 
     Args:
         rows: The rows.
         origin: Where they come from, for errors.
         stem: First part of the ids.
-        expect, column, context_column, target_column, where: As `from_file`.
+        expect: What a careful assistant does with these prompts.
+        column: As in `from_file`.
+        context_column: As in `from_file`.
+        target_column: As in `from_file`.
+        where: As in `from_file`.
 
     Raises:
-        PromptError: no row, or none left; a column that is not there, or a cell that is empty.
+        PromptError: there is no row, or no row is left; a column is missing, or a cell is empty.
     """
     if not rows:
-        raise PromptError(f"{origin} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt a row.")
+        raise PromptError(f"{origin} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt per row.")
     if column is None:
         column = next((name for name in _COLUMNS if name in rows[0]), None)
         if column is None:
             raise PromptError(
                 f"{origin} has no column with a known name; it has: {column_names(rows[0])}.",
-                "Name the one that holds the prompt with --column.",
+                "Name the column of the prompt (`column`).",
             )
     numbered = list(enumerate(rows, start=1))
     if where is not None:
@@ -137,7 +139,7 @@ def from_rows(
             Prompt(
                 id=f"{stem}-{place:04d}",
                 text=text,
-                category=category_of(row, _CATEGORIES),
+                category=category_of(row),
                 split="held_out",
                 license="see publisher",
                 expect=expect,
@@ -148,27 +150,32 @@ def from_rows(
 
 
 def _starts(row: dict[str, Any], column: str, start: str, origin: str) -> bool:
+    """Return whether a row's column starts with a text.
+
+    Raises:
+        PromptError: there is no such column.
+    """
     if column not in row:
         raise PromptError(f"{origin} has no column {column!r}; it has: {column_names(row)}.")
     return str(row[column]).startswith(start)
 
 
 def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
-    """The prompts that a recipe's source names.
+    """Load the prompts that a recipe's source names.
 
     Args:
-        source: A set of the project, generated arithmetic, a local file, or a data set on the hub.
+        source: A set of the project, generated arithmetic, a local file, or a data set on the hub; not a `suite`.
         seed: Seed of generated arithmetic and of the draw from the hub.
-        held_out: Texts that nothing drawn from the hub may be near.
+        held_out: Texts of the evaluation suites; prompts from the hub that are near one of them are left out.
 
     Raises:
-        PromptError: the source cannot be read, or holds fewer prompts than it is asked for.
+        PromptError: the source cannot be read, or holds fewer prompts than requested.
     """
     if isinstance(source, HubSource):
         drawn = hub_prompts(source, seed, held_out)
         if len(drawn) < (source.n or 1):
             raise PromptError(
-                f"{source.origin} has {source.skip + len(drawn)} different prompts that stand in no "
+                f"{source.origin} has {source.skip + len(drawn)} different prompts that are in no "
                 f"evaluation suite, too few for skip = {source.skip} and n = {source.n}."
             )
         return drawn
@@ -178,14 +185,18 @@ def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) ->
         prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
     else:
         prompts = list(built_in(source.set, source.split))
-    return part_of(prompts, source)
+    return skip_and_take(prompts, source)
 
 
-def part_of(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
-    """The prompts that are left after `skip`, `n` of them.
+def skip_and_take(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
+    """Return the `n` prompts after the first `skip`; all that are left if `n` is None.
+
+    Args:
+        prompts: All prompts of the source.
+        source: The source, with `skip` and `n`.
 
     Raises:
-        PromptError: there are not so many.
+        PromptError: there are too few prompts.
     """
     last = None if source.n is None else source.skip + source.n
     if len(prompts) < (last or source.skip + 1):
@@ -196,16 +207,21 @@ def part_of(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
 
 
 def load_sources(sources: Iterable[QuerySource], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
-    """The prompts of several sources, in order; arguments as `load_source`.
+    """Load the prompts of several sources, in order.
+
+    Args:
+        sources: The sources.
+        seed: As in `load_source`.
+        held_out: As in `load_source`.
 
     Raises:
-        PromptError: as `load_source`; or two sources give prompts of the same id.
+        PromptError: as `load_source`; or two sources give prompts with the same id.
     """
     prompts = [prompt for source in sources for prompt in load_source(source, seed, held_out)]
-    twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
-    if twice:
+    repeated = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if repeated:
         raise PromptError(
-            f"two sources give a prompt of the same id ({twice[0]}).",
-            "Set `skip` so that they do not meet; give two files different names.",
+            f"two sources give a prompt with the same id ({repeated[0]}).",
+            "Set `skip` so that they do not overlap; give two files different names.",
         )
     return prompts

@@ -1,4 +1,4 @@
-"""Safe thoughts and answers that others published, from the user's own copy of their file: what SFT baselines learn.
+"""Load safe thoughts and answers that others published, from the user's copy of their file; SFT baselines learn them.
 
 STAR-1 and SafeChain keep thought and answer in one column, the thought between <think> and </think>.
 """
@@ -15,19 +15,19 @@ from presafe.prompts.sets import from_rows
 from presafe.records import Prompt, Response
 
 _OPEN, _CLOSE = "<think>", "</think>"
-"""The marks of the published files, whatever the model's own are."""
+"""Think marks of the published files; the model may have others."""
 
 
 class SafetyTrace(NamedTuple):
-    """One row of a file: the question, and its thought and answer as they were published."""
+    """One row of a file: the question, and its published thought and answer."""
 
     prompt: Prompt
-    """Its `target` is the whole response, so that a run knows when the file has changed."""
+    """Its `target` is the complete response, so that a run detects that the file has changed."""
     response: Response
 
 
 def load_traces(data: SafetyData) -> list[SafetyTrace]:
-    """The rows of a file.
+    """Load the rows of a file.
 
     Args:
         data: The file (`data_file`) and its columns.
@@ -40,8 +40,8 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
         rows = read_rows(file)
         prompts = from_rows(rows, str(file), file.stem, expect="refuse", column=data.prompt_column)
     except PromptError as error:
-        where = f"{data.file} is read from the working directory, or else from the folder that PRESAFE_DATA names."
-        raise PromptError(error.problem, error.hint or where) from error
+        hint = f"{data.file} is looked for in the working directory, then in the folder that PRESAFE_DATA names."
+        raise PromptError(error.problem, error.hint or hint) from error
     traces = []
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True), start=1):
         if data.n is not None and number > data.n:
@@ -66,13 +66,22 @@ def load_traces(data: SafetyData) -> list[SafetyTrace]:
 
 
 def _split(row: dict[str, object], data: SafetyData, number: int) -> tuple[str, str]:
-    """Thought and answer of one row."""
+    """Return thought and answer of one row.
+
+    Args:
+        row: The row.
+        data: The file and its columns.
+        number: Number of the row, from 1, for errors.
+
+    Raises:
+        PromptError: a column is missing or too long, or there is no thought or no answer.
+    """
     columns = [data.response_column, *([data.thought_column] if data.thought_column else [])]
     for column in columns:
         if not isinstance(row.get(column), str):
             raise PromptError(
                 f"{data.file} row {number} has no text in column {column!r}; it has: {column_names(row)}.",
-                "Name the columns in the recipe's [align.data] with response_column and thought_column.",
+                "Name the columns in the recipe's [align.data] (`response_column`, `thought_column`).",
             )
         if len(str(row[column])) > MAX_LETTERS:
             raise PromptError(f"{data.file} row {number} has more than {MAX_LETTERS:,} letters in {column!r}.")
@@ -86,6 +95,6 @@ def _split(row: dict[str, object], data: SafetyData, number: int) -> tuple[str, 
         raise PromptError(
             f"{data.file} row {number} has no {'thought' if not mark else 'answer'} in column "
             f"{data.response_column!r}: a thought ends in {_CLOSE}.",
-            "Name the thought's own column with thought_column, or leave such rows out of the file.",
+            "Name the thought's own column (`thought_column`), or leave such rows out of the file.",
         )
     return thought, answer.strip()

@@ -66,7 +66,7 @@ def test_decision_scores_match_a_plain_forward(
     start = refusal_start(loaded.renderer, "direct")
     # a direct refusal closes the thought at once, "\n</think>\n\n", and begins with "I" or "Sorry"
     assert loaded.renderer.tokenizer.decode(start.shared) == "\n</think>\n\n"
-    assert len(start.words) == 2
+    assert len(start.token_ids) == 2
     scores = decision_scores(loaded, TEXTS, start, head, batch_size=batch_size)
     assert len({len(loaded.renderer.render(text, "on").ids) for text in TEXTS}) == 3  # "Hi" and "ok" are as long
     for text, score in zip(TEXTS, scores, strict=True):
@@ -77,7 +77,7 @@ def test_decision_scores_match_a_plain_forward(
         # the probability that the thought, once open, closes token by token, and that then comes one of the two words
         chances = output.logits[0, len(ids) - 1 :].double().softmax(-1)
         steps = [chances[i, token].item() for i, token in enumerate(start.shared)]
-        steps.append(sum(chances[-1, word].item() for word in start.words))
+        steps.append(sum(chances[-1, token].item() for token in start.token_ids))
         p = prod(steps)
         assert score.refusal_logit == pytest.approx(log(p) - log(1 - p), abs=1e-4)
         assert score.weakest_logit == pytest.approx(log(min(steps)) - log(1 - min(steps)), abs=1e-4)

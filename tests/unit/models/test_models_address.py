@@ -43,7 +43,7 @@ def test_what_is_no_server(address: str) -> None:
         ("http://127.0.0.1:8000", "does not name a model"),
         ("http://127.0.0.1:8000#", "does not name a model"),
         ("http://#m", "does not name a model"),
-        ("http://host:many#m", "is no address"),
+        ("http://host:many#m", "is not a valid address"),
         ("http://user:sk-secret@host#m", "PRESAFE_API_KEY"),
         ("http://host/v1?key=sk-secret#m", "PRESAFE_API_KEY"),
     ],
@@ -96,5 +96,5 @@ def test_a_gguf_file_alone_in_its_folder_or_by_name(tmp_path: Path) -> None:
 def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
     LlamaConfig().save_pretrained(tmp_path)
     for address, tokenizer in ((str(tmp_path), None), (SERVER, str(tmp_path))):
-        with pytest.raises(ModelError, match=r"it holds no tokenizer that can be read here \(tokenizer.json\)"):
+        with pytest.raises(ModelError, match=r"it has no tokenizer that can be read here \(tokenizer.json\)"):
             load_renderer(address, tokenizer=tokenizer)

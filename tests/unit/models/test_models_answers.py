@@ -43,7 +43,7 @@ def test_a_turn_has_ended_for_a_known_reason(reason: str | None, num_tokens: int
 
 @pytest.mark.parametrize("reason", ["abort", "error", "", "Stop", "tool_calls", 0, True, [], {}, ["stop"]])
 def test_another_reason_is_no_answer(reason: Any) -> None:
-    with pytest.raises(TryAgain, match="did not end as one does"):
+    with pytest.raises(TryAgain, match="ended for an unknown reason"):
         completion_of(answer(reason=reason), BUDGET)
 
 

@@ -48,7 +48,7 @@ def test_prompt_and_budget_may_fill_the_context_to_the_last_token() -> None:
     check_context(prompts, str.split, 10**9, None)
     with pytest.raises(PromptError, match=r"1 of 3 .* context of 10 tokens: the longest, three, has 3, and"):
         check_context(prompts, str.split, 8, 10)
-    with pytest.raises(PromptError, match="Lower the token budget to at most 7"):
+    with pytest.raises(PromptError, match="Lower `max_tokens` to at most 7"):
         check_context(prompts, str.split, 8, 10)
     with pytest.raises(PromptError, match=r"3 of 3 .*Leave out the prompts"):
         check_context(prompts, str.split, 8, 2)

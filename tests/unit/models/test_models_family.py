@@ -95,7 +95,7 @@ def test_what_may_be_v3_is_not_taken_for_a_distill() -> None:
         detect_family(R1_EARLY, "some/model", "deepseek_v3")
     assert "is that of deepseek_r1_early, but its config is of a deepseek_v3" in caught.value.problem
     assert "has qwen2, llama" in caught.value.problem
-    assert "--family" in caught.value.hint
+    assert "`family`" in caught.value.hint
 
 
 @pytest.mark.parametrize("template", [None, ""])
@@ -232,5 +232,5 @@ def test_a_stop_that_is_no_token_is_an_error() -> None:
     # SmolLM2 has <|im_end|>, and spells </s> in several tokens, so that no turn would end by it.
     fits = GOOD.replace("</s>", "<|im_end|>").replace('decision_text = ">"', 'decision_text = "\\n"')
     assert load_renderer("smolthink", fits).family.stop == ("<|im_end|>",)
-    with pytest.raises(ModelError, match="stop: '</s>' is no token of this tokenizer"):
+    with pytest.raises(ModelError, match="stop: '</s>' is not a token of this tokenizer"):
         load_renderer("smolthink", fits.replace('["<|im_end|>"]', '["<|im_end|>", "</s>"]'))

@@ -193,7 +193,7 @@ def test_a_failure_reaches_every_prompt_and_the_next_ones_are_decoded(
         for error in tried:
             assert isinstance(error, ModelError)
             assert "out of memory" in error.problem
-            assert "lower --batch-tokens" in error.hint
+            assert "lower `batch_tokens`" in error.hint
         return await asyncio.gather(*map(engine.complete, requests_of(GREEDY)))
 
     assert asyncio.run(together()) == by_the_loop
@@ -208,7 +208,7 @@ def test_a_prompt_that_comes_just_after_the_end_does_not_wait_for_ever(
         return request_id  # and the queue was emptied before
 
     monkeypatch.setattr(ContinuousBatchingManager, "add_request", too_late)
-    monkeypatch.setattr(paged, "_LOOK_S", 0.05)
+    monkeypatch.setattr(paged, "_POLL_S", 0.05)
     engine = LocalEngine(lambda: loaded, 2, 8 * PAGE)
     with pytest.raises(ModelError, match="continuous batching ended: it takes no more prompts"):
         asyncio.run(asyncio.wait_for(engine.complete(requests_of(GREEDY)[0]), 20))

@@ -139,7 +139,7 @@ def test_sampling_of_inspect_is_checked(tiny: Path, option: dict[str, float]) ->
 
 
 def test_several_greedy_answers_are_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"3 samples a prompt, but CoT off is decoded greedily.*--temperature"):
+    with pytest.raises(ModelError, match=r"3 samples per prompt, but CoT off is decoded greedily.*`temperature`"):
         sample(tiny, tmp_path, samples=3)
 
 

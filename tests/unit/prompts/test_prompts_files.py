@@ -126,7 +126,7 @@ def test_no_known_column_says_how_to_name_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "ask,reply\nBoil an egg,8\n")
     said = complaint(path)
     assert "it has: ask, reply" in said
-    assert "--column" in said
+    assert "`column`" in said
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.csv", ""), ("a.csv", "prompt\n"), ("a.json", "[]"), ("a.jsonl", "\n")])

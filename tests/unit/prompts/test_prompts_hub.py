@@ -97,7 +97,7 @@ def test_what_stands_in_a_suite_is_passed_over_exactly_or_nearly(source) -> None
     for seed in range(3):
         found = hub_prompts(source(n=2), seed, suites)
         assert {prompt.text for prompt in found} == {ROWS[0]["ask"], ROWS[1]["ask"]}
-    with pytest.raises(PromptError, match="has 2 different prompts that stand in no evaluation suite, too few"):
+    with pytest.raises(PromptError, match="has 2 different prompts that are in no evaluation suite, too few"):
         load_source(source(n=3), 0, suites)
 
 
