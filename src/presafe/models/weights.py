@@ -195,10 +195,9 @@ def _install(weights: EmbeddedWeights, folder: Path) -> Path:
 
 
 def _cache_error(folder: Path, error: OSError) -> RunError:
-    """`disk_error` with the setting that moves this cache; `--out` does not."""
-    return RunError(
-        disk_error(folder, error).problem,
-        "Free some space or set PRESAFE_CACHE to another folder, then run the same command.",
+    """Return the error of a cache that cannot be written; `out` does not move it."""
+    return disk_error(
+        folder, error, "Free some space or set PRESAFE_CACHE to another folder, then run the same command."
     )
 
 

@@ -106,7 +106,7 @@ def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, r
     with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
         RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
     assert "lora_rank" not in str(caught.value)
-    assert "--out" in caught.value.hint
+    assert "(`out`)" in caught.value.hint
     assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write") as caught:
         RunFolder.open_for(tmp_path / "file" / "run", recipe)
-    assert "--out" in caught.value.hint
+    assert "(`out`)" in caught.value.hint
 
 
 def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:
@@ -230,7 +230,7 @@ def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path: 
     for name in ("manifest.json", "notes.txt", "report/mine.html", ".git/config"):
         folder = tmp_path / name.replace("/", "-")
         write_text(folder / name, '{"name": "an app of mine"}')
-        with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*--out"):
+        with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*`out`"):
             RunFolder.open_for(folder, recipe)
         assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
         assert (folder / name).read_text() == '{"name": "an app of mine"}'
@@ -247,7 +247,7 @@ def test_a_folder_that_is_empty_or_was_cut_while_it_was_made_is_begun(tmp_path: 
 @pytest.mark.parametrize("name", ["measurement.json", "sweep.json", "comparison.json", "labels.json", "study.json"])
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path, recipe: Recipe, name: str) -> None:
     write_text(tmp_path / name, "{}")
-    with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*--out"):
+    with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*`out`"):
         RunFolder.open_for(tmp_path, recipe)
 
 
@@ -291,7 +291,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, recipe: Rec
     RunFolder.open_for(tmp_path, recipe)
     (tmp_path / "manifest.json").unlink()
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is not a file"):
+    with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is a pipe or a device, not a regular file"):
         RunFolder.existing(tmp_path)
 
 

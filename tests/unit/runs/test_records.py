@@ -55,17 +55,17 @@ def test_empty_lines_are_passed_over(tmp_path: Path) -> None:
 def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "signals.jsonl"
     path.write_text(f'{{"prompt_id": "a", "probability": 0.25}}\n\n{line}\n', encoding="utf-8")
-    with pytest.raises(PromptError) as caught:
+    with pytest.raises(RunError) as caught:
         read_jsonl(path, Signal)
     assert str(caught.value).startswith(f"{path}:3: {said}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match=r"cannot read .*none\.jsonl"):
+    with pytest.raises(RunError, match=r"cannot read .*none\.jsonl"):
         read_jsonl(tmp_path / "none.jsonl", Signal)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(PromptError, match=r"cannot read .*bytes\.jsonl"):
+    with pytest.raises(RunError, match=r"cannot read .*bytes\.jsonl: it is not UTF-8 text"):
         read_jsonl(tmp_path / "bytes.jsonl", Signal)
 
 
@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RunError, match=r"cannot write .*signals\.jsonl: No space left on device") as caught:
         write_jsonl(path, [TWO])
-    assert "--out" in caught.value.hint
+    assert "(`out`)" in caught.value.hint
     assert read_jsonl(path, Signal) == [ONE]
 
 
@@ -176,7 +176,9 @@ def test_the_file_of_a_run_is_no_prompt_file(tmp_path: Path) -> None:
     write_jsonl(path, [ONE, TWO])
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(RunError, match=r"signals\.jsonl:2: line: Invalid JSON.* Do this\.$"):
-        read_jsonl(path, Signal, error=RunError, hint="Do this.")
+        read_jsonl(path, Signal, hint="Do this.")
+    with pytest.raises(PromptError, match=r"signals\.jsonl:2: line: Invalid JSON"):
+        read_jsonl(path, Signal, error=PromptError)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"prompt_id": "a", "probability": 2}', "[" * 100_000])
