@@ -21,7 +21,7 @@ MAX_BYTES = 1_000_000_000
 """Most bytes of a file, before and after unzipping. The largest published set of prompts that we know has 0.7 · 10^9
 (WildJailbreak's training set); text and rows of such a file take about ten times as much memory."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories of what breaks a line, moves the cursor, or is no character at all."""
+"""Unicode categories of line breaks, control characters and surrogates."""
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that turn the direction of the text after them."""
 
@@ -36,7 +36,7 @@ def read_text(path: Path, error: type[PreSafeError], kind: str = "", max_bytes: 
         max_bytes: Most bytes of the file, before and after unzipping.
 
     Returns:
-        The text; its lines end in "\\n".
+        The text; its lines end in a line feed.
 
     Raises:
         PreSafeError: of the class `error`: no such file, not a regular one, too large, or not UTF-8 text.
@@ -88,7 +88,7 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(value: object) -> str:
-    """Return a value as text on one line; characters that are not printable are escaped, as "\\x1b"."""
+    """Return a value as text on one line; characters that are not printable are escaped."""
     return "".join(letter if is_printable(letter) else ascii(letter)[1:-1] for letter in str(value))
 
 
@@ -112,7 +112,7 @@ def _unzip(path: Path, content: bytes, max_bytes: int) -> bytes:
 
 
 def _decode(content: bytes) -> str:
-    """Return UTF-8 text without a byte order mark, its lines ended by "\\n".
+    """Return UTF-8 text without a byte order mark; its lines end in a line feed.
 
     Raises:
         ValueError: it is not UTF-8 text.

@@ -88,7 +88,10 @@ def test_the_first_error_ends_all_and_is_raised_as_it_was(failing):
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do():
-    with pytest.raises(RunError, match=r"ended without a word.*OMP_NUM_THREADS=1"), worker_pool(2) as for_each:
+    with (
+        pytest.raises(RunError, match=r"a worker process died unexpectedly.*OMP_NUM_THREADS=1"),
+        worker_pool(2) as for_each,
+    ):
         for_each(end_hard, [1, 2])
 
 
@@ -104,7 +107,7 @@ def test_they_end_with_the_process_that_began_them(how, tmp_path):
     )
     process = subprocess.Popen(
         [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
