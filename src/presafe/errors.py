@@ -1,16 +1,16 @@
-"""What can go wrong, one class per boundary of the project.
+"""Errors that a user can correct, one class per boundary of the project.
 
-A `PreSafeError` is a user's to mend: it says what was wrong, the value seen, and what to do. The command
-line prints it without a traceback and exits with code 2. Anything else is a bug and keeps its traceback.
+A `PreSafeError` says what was wrong, the value seen, and what to do. The command line prints it without a traceback and
+exits with code 2. Any other error is a bug and keeps its traceback.
 """
 
 
 class PreSafeError(Exception):
-    """Base of every error that the user can mend.
+    """Base of every error that a user can correct.
 
     Args:
         problem: What was wrong, with the value seen.
-        hint: What to do about it; shown on the same line.
+        hint: What to do about it; it follows on the same line.
     """
 
     def __init__(self, problem: str, hint: str = "") -> None:
@@ -19,7 +19,7 @@ class PreSafeError(Exception):
 
 
 class RecipeError(PreSafeError):
-    """A recipe is missing, malformed, or asks for what cannot take effect."""
+    """A recipe is missing, malformed, or has a setting that cannot take effect."""
 
 
 class PromptError(PreSafeError):
@@ -35,7 +35,7 @@ class ModelError(PreSafeError):
 
 
 class JudgeError(PreSafeError):
-    """A judge is not known, cannot be reached, or cannot judge what it is asked about."""
+    """A judge is not known, cannot be reached, or cannot judge these answers."""
 
 
 class SignalError(PreSafeError):

@@ -1,4 +1,4 @@
-"""What Inspect finds through the package's entry point: the model provider, tasks, and the judges as scorers."""
+"""Register the model provider, the tasks and the judges as scorers with Inspect, through the entry point."""
 
 from presafe.evaluation import tasks
 from presafe.judges import scorers

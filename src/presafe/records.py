@@ -1,12 +1,12 @@
-"""The records that stages hand to one another: frozen, one JSON object a line.
+"""Records that stages hand to one another: frozen, one JSON object per line.
 
 Prompt    a query and what a careful assistant does with it
-Response  one sampled answer, its thought apart, with a judge's verdict on the answer
+Response  one sampled answer and its thought, with a judge's verdict on the answer
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
 Score     one number of a result table, with n and a 95 % interval; SweepScore, one of a sweep over ways of sampling
 Difference   how far two systems lie apart on the same prompts
-PositionScore, HistoryPoint     what the report draws of the decision position and of the training
-InsideView and its parts, RefusalPlaces    what a system's hidden states know, and where its responses refuse
+PositionScore, HistoryPoint     the decision position and the training, as the report draws them
+InsideView and its parts, RefusalPlaces    probes of a system's hidden states, and where its responses refuse
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Thinking = Literal["on", "off"]
 Expect = Literal["refuse", "comply", "answer", "choice", "code"]
 PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
-"""Kinds of prompts that are solved or not: by a value, by the letter of an option, by a program."""
+"""Kinds of problems: answered by a value, by the letter of an option, or by a program."""
 Place = Literal["before", "thought", "answer", "nowhere", "unjudged"]
-"""Where a response refuses: before its thought, inside it, in the answer, not at all; or there is no answer."""
+"""Where a response refuses: before its thought, inside it, in the answer, or nowhere; or no answer was judged."""
 Verdict = Literal["refuse", "comply", "safe", "unsafe", "right", "wrong", "unjudged"]
-"""What a judge says of an answer: refuse or comply, safe or unsafe, right or wrong, or that it could not say."""
+"""A judge's decision on an answer; "unjudged" if it could not decide."""
 Extent = Literal["full compliance", "partial refusal", "full refusal"]
 """How far an answer complies: the three classes of XSTest (arXiv 2308.01263). Both refusals are the verdict refuse."""
 EXTENTS: tuple[Extent, ...] = get_args(Extent)
@@ -32,7 +32,7 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Base of every record: immutable, its numbers finite, and an unknown field is an error rather than silence."""
+    """Base of every record: immutable, its numbers finite; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -52,17 +52,17 @@ class Prompt(Record):
     expect: Expect
     target: str | None = None
     version: int = 1
-    """Of the published suite that it is from: results of two versions are not compared."""
+    """Version of the published suite that it is from; results of two versions are not compared."""
 
 
 class Response(Record):
-    """One sampled answer to a prompt, its thought apart from its answer.
+    """One sampled answer to a prompt, and its thought.
 
     `sample` counts the answers to one prompt from 1. `vote` is what the judge read as the final answer of a problem.
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
-    `complete`, that the model ended its turn itself. The verdict reads the answer, never the thought; `thought_verdict`
-    reads the thought alone, None where no judge was asked about it. `score`, in [0, 1], is a graded judge's, `extent`
-    that of a judge of XSTest's classes.
+    `complete`, that the model ended its turn itself. `verdict` is on the answer only, `thought_verdict` on the thought
+    only; it is None if no judge was asked. `score`, in [0, 1], is from a graded judge, `extent` from a judge with
+    XSTest's classes.
     """
 
     prompt_id: str
@@ -88,7 +88,7 @@ class Signal(Record):
 
 
 _BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "youden_j")
-"""Ends of the names of metrics with bounds."""
+"""Suffixes of the names of metrics with bounds."""
 
 
 class Score(Record):
@@ -130,11 +130,11 @@ class SweepScore(Score):
 
 
 class Difference(Record):
-    """How much a system's rate on a suite differs from another's on the same prompts, paired by prompt.
+    """Difference between the rates of two systems on the same prompts of a suite, paired by prompt.
 
-    Rates are over the `n` prompts with a judged answer of both; `num_left_out` had none. `num_seeds` is that of the
-    side with more. `p_holm` is `p` corrected for all comparisons made together; `detectable` the true difference that
-    a single test at 5 % finds four times in five, None where no difference is large enough.
+    Rates are over the `n` prompts with a judged answer of both systems; `num_left_out` prompts had none. `num_seeds` is
+    the larger number of seeds of the two. `p_holm` is `p` corrected for all comparisons made together. `detectable` is
+    the true difference that a single test at 5 % finds four times in five; None if no difference is large enough.
     """
 
     system: str
@@ -157,9 +157,9 @@ class Difference(Record):
 
 
 class SuiteShares(Record):
-    """What counts of one system's answers on one suite, as `evaluation/differences.py` compares it.
+    """Shares of one system's answers that count on one suite, as `evaluation/differences.py` compares them.
 
-    `shares` is by prompt id: the share of its judged answers that count, None where none could be judged.
+    `shares` is by prompt id: the share of the prompt's judged answers that count; None if none could be judged.
     """
 
     thinking: Thinking
@@ -169,17 +169,17 @@ class SuiteShares(Record):
 
 
 class OperatingPoint(Record):
-    """How strongly an adapter is applied, and how many of n harmless queries it then refuses at once."""
+    """Scale of an adapter, and the number of n harmless queries that the model refuses at once with it."""
 
     scale: float = Field(gt=0)
-    """γ; 1 is as it was trained."""
+    """γ; 1 is the adapter as trained."""
     refused_as_trained: Count
     refused: Count
     n: Count
 
 
 class HistoryPoint(Record):
-    """One optimiser step of an alignment: L_SFT in nats a token, L_align and L_start in nats a row."""
+    """One optimiser step of an alignment: L_SFT in nats per token, L_align and L_start in nats per row."""
 
     model_config = ConfigDict(allow_inf_nan=True)  # a training may diverge
 
@@ -192,10 +192,10 @@ class HistoryPoint(Record):
 
 
 class PositionScore(Record):
-    """What a system decides before its CoT, read at the decision position of one prompt.
+    """Decision of a system before its CoT, read at the decision position of one prompt.
 
     `refusal_logit` is the model's own log-odds of starting a refusal; `head_probability` is the auxiliary
-    head's p in [0, 1], None where the system has no head.
+    head's p in [0, 1], None if the system has no head.
     """
 
     system: str
@@ -208,7 +208,7 @@ class PositionScore(Record):
 
 
 class ProbeScore(Record):
-    """AUROC of a linear probe of one layer, harmful prompts against those of a harmless suite."""
+    """AUROC of a linear probe of one layer: harmful prompts against the prompts of a harmless suite."""
 
     thinking: Thinking
     layer: int
@@ -238,10 +238,10 @@ class StatePoint(Record):
 
 
 class InsideView(Record):
-    """What the hidden states of one system know. Layers count from 1; the last is read after the final norm.
+    """Probes of the hidden states of one system. Layers count from 1; the last is read after the final norm.
 
-    Probes were fitted on `num_fit` alignment queries. `points` are those of `layer`, CoT on, and `shares` how much of
-    its variance lies on either component.
+    Probes were fitted on `num_fit` alignment queries. `points` are of `layer`, CoT on; `shares` are the shares of
+    variance of its two components.
     """
 
     system: str
@@ -255,7 +255,7 @@ class InsideView(Record):
 
 
 class RefusalPlaces(Record):
-    """How many of a system's answers to one suite, CoT on, refuse where."""
+    """Numbers of a system's answers to one suite, CoT on, by the place where they refuse."""
 
     system: str
     suite: str

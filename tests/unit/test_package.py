@@ -41,7 +41,7 @@ def test_type_checkers_see_the_same_names() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'presafe' has no attribute 'nothing'"):
-        _ = presafe.nothing  # type: ignore[attr-defined]
+        _ = presafe.nothing
 
 
 def test_import_contract_names_every_room_and_module() -> None:

@@ -1,7 +1,6 @@
-"""What is declared in TOML: recipes and studies, by a file or by the name of one that ships; their mistakes, said; and
-where the files lie that they name.
+"""Load recipes and studies from TOML, shipped or the user's; format validation errors; find the files they name.
 
-Nothing here knows what may stand in them: that is `config/recipe.py` and `study/spec.py`.
+Their keys are checked elsewhere: in `config/recipe.py` and `study/spec.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from presafe.runtime.reading import is_deeper, printable, read_text
 
 FileKind = Literal["recipe", "study"]
 _FOLDERS: dict[FileKind, str] = {"recipe": "recipes", "study": "studies"}
-"""Where the package keeps those that ship."""
+"""Folder of the shipped files, by kind."""
 
 MAX_TOML_BYTES = 256_000
 """Most bytes of a TOML file. The largest that ships has 6,000."""
@@ -35,16 +34,23 @@ _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{
 
 
 def shipped_names(kind: FileKind) -> list[str]:
-    """Names of the recipes or studies that come with the package."""
+    """Return the names of the recipes or studies that come with the package."""
     folder = resources.files("presafe") / _FOLDERS[kind]
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def read_toml(kind: FileKind, source: str | Path) -> dict[str, Any]:
-    """What stands in a recipe or a study: a TOML file, or the name of a shipped one.
+    """Read a recipe or a study.
+
+    Args:
+        kind: Which of the two.
+        source: Path of a TOML file, or the name of a shipped one.
+
+    Returns:
+        Its tables, not checked yet.
 
     Raises:
-        RecipeError: there is none, or it is not TOML.
+        RecipeError: there is no such file or name, or it is not TOML.
     """
     path = Path(source)
     if path.suffix == ".toml":
@@ -62,10 +68,10 @@ def read_toml(kind: FileKind, source: str | Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return what a TOML text declares.
+    """Return the tables of a TOML text.
 
     Raises:
-        ValueError: it is not TOML, or larger or nested deeper than anything that presafe reads.
+        ValueError: it is not TOML, or it is too large or nested too deeply.
     """
     if len(text) > MAX_TOML_BYTES:
         raise ValueError(f"it has more than {MAX_TOML_BYTES:,} letters")
@@ -75,7 +81,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         declared = tomllib.loads(text)
     except RecursionError:
         declared = None
-    except ValueError as error:  # what comes after a semicolon is advice on Python
+    except ValueError as error:  # after a semicolon comes advice about Python
         raise ValueError(str(error).partition(";")[0]) from error
     if declared is None or is_deeper(declared, _MAX_DEPTH):
         raise ValueError(f"it is nested deeper than {_MAX_DEPTH} tables")
@@ -83,19 +89,24 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def merge_settings(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`; tables are merged, except `suites`, which are a choice of their own."""
-    both = {
+    """Return `base` with the values of `own` over it, table by table; `suites` is replaced as a whole."""
+    merged = {
         key: merge_settings(own[key], base[key])
         for key in own.keys() & base.keys()
         if isinstance(own[key], dict) and isinstance(base[key], dict) and key != "suites"
     }
-    return base | own | both
+    return base | own | merged
 
 
-def format_validation_error(error: ValidationError, whole: str) -> str:
-    """Every key that does not fit, what is wrong with it and the value seen; `whole` stands for no key."""
+def format_validation_error(error: ValidationError, no_key: str) -> str:
+    """Return every key that does not fit, with what is wrong and the value seen, on one line.
+
+    Args:
+        error: The error.
+        no_key: What stands for the key of a problem with the text as a whole.
+    """
     problems = [
-        f"{'.'.join(printable(f'{part!s:.60}') for part in problem['loc']) or whole}: {printable(problem['msg'])}"
+        f"{'.'.join(printable(f'{part!s:.60}') for part in problem['loc']) or no_key}: {printable(problem['msg'])}"
         + ("" if problem["type"] in ("missing", "extra_forbidden") else f" (got {problem['input']!r:.60})")
         for problem in error.errors()
     ]
@@ -104,13 +115,13 @@ def format_validation_error(error: ValidationError, whole: str) -> str:
 
 
 def published_folder() -> Path | None:
-    """The folder of the published files that recipes read, as PRESAFE_DATA names it; None where it names none."""
+    """Return the folder of published files, which PRESAFE_DATA names; None if it is not set."""
     folder = os.environ.get("PRESAFE_DATA")
     return Path(folder) if folder else None
 
 
 def data_file(path: Path) -> Path:
-    """A file that a recipe names: from the working directory, or else from the folder of the published files."""
+    """Return where a recipe's file lies: in the working directory, or else in the folder of published files."""
     folder = published_folder()
-    there = folder / path if folder else path
-    return there if there.exists() and not path.exists() else path
+    published = folder / path if folder else path
+    return published if published.exists() and not path.exists() else path

@@ -1,8 +1,8 @@
-"""Settings of a run: TOML in, fully resolved JSON out. One class a stage, in the order they run.
+"""Settings of a run, read from TOML: one class per stage, in the order in which the stages run.
 
-A recipe names the model, the queries and every number that a user may want to change; how a model samples is its
-family's (`models/families/`), unless `evaluate.sampling` says otherwise. An unknown key, a value out of bounds or a
-setting that cannot take effect is an error.
+A recipe names the model, the queries and every number that a user may want to change. Sampling follows the model's
+family (`models/families/`), unless `evaluate.sampling` changes it. An unknown key, a value out of bounds and a setting
+that cannot take effect are errors.
 """
 
 from __future__ import annotations
@@ -50,38 +50,40 @@ from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
 
 
-def _known(name: str) -> str:
+def _check_method(name: str) -> str:
     if name not in methods():
         raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
     return name
 
 
-MethodName = Annotated[str, AfterValidator(_known)]
+MethodName = Annotated[str, AfterValidator(_check_method)]
 """Name of a method: `presafe list methods`."""
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("each may stand once")
+        raise ValueError("no value may stand twice")
     return values
 
 
 def is_served(address: str) -> bool:
-    """Whether an address is that of a model behind a server, whose weights are not here."""
+    """Return whether an address is that of a model behind a server, whose weights are not on this machine."""
     return address.startswith(("http://", "https://"))
 
 
 class ModelSettings(Settings):
+    """A model, and how it is loaded."""
+
     address: str
     """Hub id, local folder, GGUF file or a folder with one, `smolthink`, or a served model: http://host:port#name."""
     tokenizer: str | None = None
-    """Of a served model: hub id or folder of its tokenizer, or `smolthink`; if not named, the name it has there."""
+    """For a served model: hub id or folder of its tokenizer, or `smolthink`; None takes the model's name there."""
     family: str | None = None
-    """Chat family: the name of a built-in one, or a TOML file that declares one, which is kept here as its text.
-    Detected from the tokenizer's template where it is not named."""
+    """Chat family: the name of a built-in family, or a TOML file that declares one, whose text is stored here. None
+    detects it from the tokenizer's template."""
     dtype: Dtype = "float32"
-    """Type of the frozen weights. `auto` is bfloat16 on a GPU or CPU that multiplies it in hardware, float32 elsewhere.
-    A run keeps what it was on the machine that began it, and another kind of machine does not go on with it."""
+    """Type of the frozen weights. `auto` is bfloat16 on a GPU or CPU that multiplies it in hardware, else float32. The
+    run stores the resolved type; it cannot be resumed on a machine where `auto` is another type."""
 
     trust_remote_code: StrictBool = Field(default=False, exclude_if=lambda is_trusted: not is_trusted)
     """Run the Python code in the model's own folder (`auto_map` in its config). Read that code first: it can do all
@@ -89,14 +91,16 @@ class ModelSettings(Settings):
 
     @field_validator("dtype", mode="before")
     @classmethod
-    def _of_this_machine(cls, dtype: object, info: ValidationInfo) -> object:
+    def _resolve_auto(cls, dtype: object, info: ValidationInfo) -> object:
         if dtype != "auto":
             return dtype
-        return "float32" if is_served(info.data.get("address", "")) else fastest_dtype()  # a server has its own
+        return (
+            "float32" if is_served(info.data.get("address", "")) else fastest_dtype()
+        )  # a served model has its own type
 
     @field_validator("family")
     @classmethod
-    def _read(cls, family: str | None) -> str | None:
+    def _read_family_file(cls, family: str | None) -> str | None:
         if family is None or "\n" in family or not family.endswith(".toml"):
             return family
         try:
@@ -109,7 +113,7 @@ class ModelSettings(Settings):
         return text.strip() + "\n"
 
     @model_validator(mode="after")
-    def _of_a_server(self) -> Self:
+    def _check_server_settings(self) -> Self:
         if is_served(self.address):
             if self.dtype != "float32":
                 raise ValueError("`dtype` belongs to weights that are loaded here; a server has its own")
@@ -119,7 +123,7 @@ class ModelSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """How tokens are drawn, where it is not as the family publishes; None leaves the family's."""
+    """How tokens are drawn; None keeps the value of the model's family."""
 
     temperature: Temperature | None = None
     """0 is greedy decoding."""
@@ -130,34 +134,33 @@ class SamplingSettings(Settings):
 
 
 class RespondSettings(Settings):
-    """Stage 1: the teacher's answers (CoT off) and the model's own, which it is to keep."""
+    """Stage 1: sample the teacher's answers (CoT off) and the model's own answers, which it should keep."""
 
     teacher: ModelSettings | None = None
-    """Whose decisions are learned (paper, appendix A.1): another model, asked with its CoT off. None takes the model
-    itself."""
+    """Model whose decisions are learned (paper, appendix A.1), asked with CoT off. None takes the model itself."""
     classifier_queries: tuple[QuerySource, ...] = Field(min_length=1)
     """Queries whose teacher decisions train the classifier (paper: about 1,500)."""
     alignment_queries: tuple[QuerySource, ...] = Field(min_length=1)
     """Queries the model is aligned on (paper: 5,000 harmful, 3,000 benign)."""
     teacher_max_tokens: Positive = 32
-    """Token budget of an answer with CoT off, the teacher's or the model's own; a refusal shows in its first words."""
+    """Token budget of an answer with CoT off, of the teacher or the model; a refusal shows in the first words."""
     max_tokens: Positive = 160
     """Token budget of thought and answer with CoT on."""
     batch_size: Positive = 64
-    """Rows sampled together, at most; of a served model, requests in flight."""
+    """Most rows sampled together; for a served model, most requests in flight."""
     batch_tokens: Positive = 65_536
-    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
+    """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
 
 
 class SignalSettings(Settings):
-    """Stage 2: the BERT-type classifier of the teacher's decisions."""
+    """Stage 2: train a BERT-type classifier on the teacher's decisions."""
 
     encoder: str = "minilm"
     """`minilm` (fetched by wheel), a hub id, or a local folder."""
     reads: Literal["query", "query_and_answer"] = "query"
-    """What it reads: the query, or the query and the teacher's answer to it, as an ablation."""
+    """Text that it reads: the query, or as an ablation the query and the teacher's answer."""
     held_out: Share = Field(default=0.25, gt=0)
     """Share of the teacher's decisions kept to measure the classifier."""
     epochs: Positive = 4
@@ -165,62 +168,62 @@ class SignalSettings(Settings):
     learning_rate: Rate = 1e-4
     """Peak learning rate."""
     batch_size: Positive = 16
-    """Rows a step."""
+    """Rows per step."""
     max_length: Positive = 192
-    """Tokens of a text that the encoder reads: of a trace, query and the beginning of the thought."""
+    """Most tokens of a text that the encoder reads; of a trace it reads the query and the beginning of the thought."""
     save_steps: Positive = 20
-    """Steps between checkpoints: what a kill can lose."""
+    """Steps between checkpoints: the most that a kill can lose."""
     seed: Seed = 0
-    """Seed of the split, the new layer and the order."""
+    """Seed of the split, the new layer and the order of rows."""
 
 
 class SafetyData(Settings):
-    """Safe thoughts and answers that someone published, in a file on this machine."""
+    """Published safe thoughts and answers, in a file on this machine."""
 
     file: Path
-    """A CSV, TSV, JSON or JSONL file, gzipped or not; one question a row. From the working directory, or from the
+    """A CSV, TSV, JSON or JSONL file, gzipped or not, with one question per row; in the working directory, or in the
     folder that PRESAFE_DATA names."""
     prompt_column: str | None = None
-    """Column of the question; None takes the first of the usual names."""
+    """Column of the question; None takes the first known name."""
     response_column: str = "response"
     """Column of the answer, or of thought and answer with the thought between <think> and </think>."""
     thought_column: str | None = None
-    """Column of the thought, where it has its own."""
+    """Column of the thought, if it has one of its own."""
     n: Positive | None = None
-    """How many rows, from the top; None takes all."""
+    """Number of rows, from the top; None takes all."""
 
 
 class AlignSettings(Settings):
-    """Stage 3: LoRA with L = L_SFT + λ · L_align (paper, section 4), and what it is compared with."""
+    """Stage 3: train LoRA adapters with L = L_SFT + λ · L_align (paper, section 4), and those to compare with."""
 
     systems: tuple[MethodName, ...] = ("sft", "presafe")
-    """Methods to train, and to sample where they are a prefill of the thought (`presafe list methods`)."""
+    """Methods to train; those that only prefill the thought are sampled (`presafe list methods`)."""
     data: dict[MethodName, SafetyData] = Field(default={})
-    """The file of each method that learns from one."""
+    """Files by method, for the methods that learn from a file."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
-    """One training a seed and system."""
+    """Seeds; every system is trained once per seed."""
     lambda_align: Weight = 1.0
     """λ, the weight of the auxiliary loss. The paper gives no value; SafeKey uses 0.2."""
     lambda_start: Weight = 0.0
-    """Weight of L_start, which asks the same soft decision of the model's own next token (ours; 0 is the paper's
+    """Weight of L_start, which trains the model's own next token towards the same soft decision (ours; 0 is the paper's
     method)."""
     decision_position: Position = "prompt_end"
-    """Where the head reads: the last prompt token before the CoT (paper), the CoT's first token, as the target has it
-    in training, or the mean over the prompt. Like λ and `layer`, nothing to a system without such a head."""
+    """Where the head reads: at the last prompt token before the CoT (paper), at the CoT's first token (in training,
+    the target's), or the mean over the prompt. Like λ and `layer`, it has no effect on a system without a head."""
     layer: Positive | None = None
-    """Block after which the head reads, counted from 1; the last one, and None, is after the final norm."""
+    """Block after which the head reads, counted from 1; None and the last block mean after the final norm."""
     refusal_target: Literal["direct", "thought"] = "direct"
-    """What a harmful query is answered with: the refusal at once, or a short safe thought and then the refusal."""
+    """Target for a harmful query: the refusal at once, or a short safe thought and then the refusal."""
     thinking_off_share: Share = 0.0
-    """Share of the rows that are alignment queries with CoT off, answered as the model itself answers them then: by
-    next-token loss what it did with CoT off is kept (ours, design/0008; 0 trains with CoT on only, as the paper
+    """Share of the rows that are alignment queries with CoT off. Their targets are the model's own answers there, so
+    that the next-token loss keeps its behavior with CoT off (ours, design/0008; 0 trains with CoT on only, as the paper
     does)."""
     max_steps: Positive = 60
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch_size: Positive = 8
-    """Rows a forward pass."""
+    """Rows per forward pass."""
     accumulation: Positive = 1
-    """Forward passes a step."""
+    """Forward passes per step."""
     learning_rate: Rate = 2e-4
     """Peak learning rate of the adapter."""
     head_learning_rate: Rate | None = None
@@ -230,7 +233,7 @@ class AlignSettings(Settings):
     lora_rank: Positive = 16
     """Rank of the adapter."""
     lora_alpha: Positive = 32
-    """Scale of the adapter: its product is multiplied by alpha / rank."""
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
     lora_targets: tuple[str, ...] = (
         "q_proj",
         "k_proj",
@@ -242,67 +245,68 @@ class AlignSettings(Settings):
     )
     """Linear layers that carry the adapter."""
     over_refusal: Literal["teacher"] | Share | None = None
-    """Share of the classifier's queries to comply with that an aligned model may refuse at once; "teacher" is the share
-    that the teacher refuses. After training every adapter is scaled to that (ours, `alignment/scale.py`); None leaves
-    it as it was trained."""
+    """Share of the classifier's harmless queries that an aligned model may refuse at once; "teacher" is the share that
+    the teacher refuses. After training every adapter is scaled to that share (ours, `alignment/scale.py`); None
+    does not scale."""
     max_scale: float = Field(default=1.5, strict=True, ge=1, le=1.5)
-    """Largest scale of an adapter where `over_refusal` sets it. Above 1 it exaggerates what was learned. With 1, one
-    that refuses less than it may stays as trained."""
+    """Largest scale of an adapter, if `over_refusal` is set. A scale above 1 amplifies what was learned. With 1, an
+    adapter that refuses less than the allowed share is not scaled."""
     max_length: Positive = 1024
-    """Rows with more tokens are cut there, and counted; those whose prompt alone has as many are left out."""
+    """Most tokens of a row. Longer rows are truncated and counted; rows whose prompt alone exceeds this are dropped."""
     save_steps: Positive = 1
-    """Steps between checkpoints: what a kill can lose."""
+    """Steps between checkpoints: the most that a kill can lose."""
 
-    _each_once = field_validator("systems", "seeds")(_distinct)
+    _check_distinct = field_validator("systems", "seeds")(_distinct)
 
     @model_validator(mode="after")
-    def _takes_effect(self) -> Self:
+    def _check_effect(self) -> Self:
         trainings = {name: training for name in self.systems if (training := methods()[name].training)}
         needed = {name for name, training in trainings.items() if training.needs_data}
         if missing := sorted(needed - self.data.keys()):
             raise ValueError(f"{missing[0]} learns from a file: name it in [align.data.{missing[0]}]")
-        if idle := sorted(self.data.keys() - needed):
-            raise ValueError(f"`data.{idle[0]}` has no effect: {idle[0]} is none of `systems` that learn from a file")
+        if unused := sorted(self.data.keys() - needed):
+            name = unused[0]
+            raise ValueError(f"`data.{name}` has no effect: {name} is none of `systems` that learn from a file")
         if self.lambda_start == 0 and "presafe_start" in self.systems:
             raise ValueError("presafe_start is `sft` by another name where `lambda_start` is 0")
         return self
 
 
 class EvaluateSettings(Settings):
-    """Stage 4: every system on held-out prompts."""
+    """Stage 4: measure every system on held-out prompts."""
 
     suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
     aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
-    """CoT modes of the aligned systems, on among them; the model as it came is measured in both."""
+    """CoT modes of the aligned systems; "on" must be among them. The original model is measured in both."""
     max_tokens: Positive = 160
     """Token budget of thought and answer."""
     samples: Positive = 1
-    """Answers a prompt. More than one needs a temperature above 0."""
+    """Answers per prompt. More than one needs a temperature above 0."""
     sampling: SamplingSettings = SamplingSettings()
-    """How tokens are drawn, where it is not as the family publishes."""
+    """How tokens are drawn, if not as the model's family does."""
     batch_size: Positive = 64
-    """Rows sampled together, at most; of a served model, requests in flight."""
+    """Most rows sampled together; for a served model, most requests in flight."""
     batch_tokens: Positive = 65_536
-    """Rows × (longest prompt + token budget) of what is sampled together, at most: what its cache may hold."""
+    """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
     judge: str | None = None
-    """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); the refusal
-    strings where none is named. Stage 1 always reads the strings."""
+    """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); None takes the
+    refusal strings. Stage 1 always uses the strings."""
     judge_thought: str | None = None
-    """Judge of the thoughts before answers to harmful prompts; strings where none is named."""
+    """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
 
     @field_validator("aligned_thinking")
     @classmethod
-    def _on_among_them(cls, modes: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
+    def _check_modes(cls, modes: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
         if "on" not in _distinct(modes):
             raise ValueError('"on" is the mode that is aligned: "off" may stand beside it')
         return modes
 
 
 class Recipe(Settings):
-    """A whole run."""
+    """All settings of a run."""
 
     name: Name
     """Name of the run and title of its report."""
@@ -314,7 +318,7 @@ class Recipe(Settings):
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return shipped_names("recipe")
 
 
@@ -331,7 +335,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
 
 
 def recipe_settings(recipe: str | Path) -> dict[str, Any]:
-    """Settings of a recipe over those of the shipped one it `extends`, table by table; not checked yet.
+    """Return the settings of a recipe, merged over those of the shipped recipe that it `extends`; not checked yet.
 
     Raises:
         RecipeError: no such recipe, or not TOML.
@@ -346,7 +350,11 @@ def recipe_settings(recipe: str | Path) -> dict[str, Any]:
 
 
 def parse_recipe(settings: dict[str, Any], source: str) -> Recipe:
-    """Check settings against the recipe's bounds.
+    """Check the settings of a recipe.
+
+    Args:
+        settings: Its tables.
+        source: File or name that they are from, for errors.
 
     Raises:
         RecipeError: a key that is unknown, missing or out of bounds; all of them are named.

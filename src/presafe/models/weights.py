@@ -204,10 +204,9 @@ def _install(weights: EmbeddedWeights, folder: Path) -> Path:
 
 
 def _cache_error(folder: Path, error: OSError) -> RunError:
-    """Return `disk_error` with the environment variable that moves this cache in its hint."""
-    return RunError(
-        disk_error(folder, error).problem,
-        "Free some space or set PRESAFE_CACHE to another folder, then run the same command again.",
+    """Return the error of a cache that cannot be written; `out` does not move it."""
+    return disk_error(
+        folder, error, "Free some space or set PRESAFE_CACHE to another folder, then run the same command."
     )
 
 

@@ -49,7 +49,7 @@ def built_in(name: str, split: str) -> tuple[Prompt, ...]:
         raise PromptError(f"no built-in prompt set {name!r}.", f"There are: {', '.join(BUILT_IN)}.")
     folder = resources.files("presafe.prompts") / "data"
     with resources.as_file(folder / f"{name}.jsonl") as path:
-        prompts = tuple(prompt for prompt in read_jsonl(path, Prompt) if prompt.split == split)
+        prompts = tuple(prompt for prompt in read_jsonl(path, Prompt, error=PromptError) if prompt.split == split)
     if not prompts:
         raise PromptError(f"prompt set {name!r} has no split {split!r}.", "There are: build, align, held_out.")
     return prompts

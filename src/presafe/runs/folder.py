@@ -3,8 +3,8 @@
     runs/<name>/ recipe.json manifest.json timings.json
       responses/   signals/   alignment/<system>/   evaluation/   report/
 
-A finished stage leaves a mark in `stages/`; running again starts at the first stage without one. A folder belongs
-to one recipe: results of two never meet in it.
+A finished stage leaves a mark in `stages/`; the next session starts at the first stage without one. A folder belongs
+to one recipe: results of two recipes are never mixed.
 """
 
 from __future__ import annotations
@@ -23,66 +23,74 @@ from presafe.errors import RunError
 from presafe.records import Record
 from presafe.runs.io import disk_error, read_json, read_jsonl, set_aside, write_json
 from presafe.runs.manifest import RESTORE, Origins, build_manifest, read_manifest, with_this_session
-from presafe.runs.ownership import check_ownership
+from presafe.runs.ownership import CHOOSE, check_ownership
 from presafe.runtime.progress import console
 
 R = TypeVar("R", bound=Record)
 
 
 def read_timings(folder: Path) -> dict[str, float]:
-    """Return the seconds by what they were spent on, as `timed` adds them up; a damaged file is set aside."""
+    """Return the seconds that `timed` added up, by work; a damaged file is set aside.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
     path = folder / "timings.json"
     if not os.path.lexists(path):
         return {}
     try:
         timings = read_json(path)
-        for what, seconds in timings.items():
+        for work, seconds in timings.items():
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
-                raise RunError(f"{path} holds no seconds of {what!r}.")
+                raise RunError(f"{path} holds no seconds of {work!r}.")
     except RunError as error:
         set_aside_damaged(path, error.problem, "Times before now are not counted.")
         return {}
     return timings
 
 
-def set_aside_damaged(path: Path, reason: str, then: str) -> None:
-    """Set a damaged file aside and say so in a line.
+def set_aside_damaged(path: Path, reason: str, consequence: str) -> None:
+    """Set a damaged file aside and print a line about it.
 
     Args:
         path: The file.
         reason: What is wrong with it, a sentence.
-        then: What that means, a sentence.
+        consequence: What that means, a sentence.
 
     Raises:
         RunError: the folder cannot be written.
     """
     aside = set_aside(path)
-    console.print(f"  {reason} It is now {aside.name}. {then}", markup=False, soft_wrap=True)
+    console.print(f"  {reason} It is now {aside.name}. {consequence}", markup=False, soft_wrap=True)
 
 
 def read_records(path: Path, kind: type[R], hint: str) -> list[R]:
     """Read records that presafe wrote into a folder.
 
     Args:
-        path: A file with one JSON object a line.
+        path: A file with one JSON object per line.
         kind: The kind of record.
-        hint: What to do where the file is damaged.
+        hint: What to do if the file is damaged.
 
     Raises:
         RunError: the file cannot be read, or a line does not fit the record.
     """
-    return read_jsonl(path, kind, error=RunError, hint=hint)
+    return read_jsonl(path, kind, hint=hint)
 
 
 @contextmanager
-def timed(folder: Path, what: str) -> Iterator[None]:
-    """Add the block's seconds to the folder's timings, also when it fails."""
+def timed(folder: Path, work: str) -> Iterator[None]:
+    """Add the block's seconds to the folder's timings, also when it fails.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
     start = time.monotonic()
     try:
         yield
     finally:
         timings = read_timings(folder)
-        timings[what] = round(timings.get(what, 0.0) + max(0.0, time.monotonic() - start), 1)
+        timings[work] = round(timings.get(work, 0.0) + max(0.0, time.monotonic() - start), 1)
         write_json(folder / "timings.json", timings)
 
 
@@ -98,7 +106,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunError(f"another process is working in {folder}.", "Wait for it, or choose another --out.") from error
+        raise RunError(f"another process is working in {folder}.", f"Wait for it. {CHOOSE}") from error
     except OSError as error:
         raise disk_error(folder, error) from error
     try:
@@ -114,7 +122,17 @@ def create_folder(
     prompts_sha256: str,
     origins: Origins | None = None,
 ) -> dict[str, Any]:
-    """Write the manifest of a new folder, then its settings; returns the manifest.
+    """Write the manifest of a new folder, then its settings.
+
+    Args:
+        folder: The folder, new or empty.
+        settings_file: Where its settings are written.
+        settings: The settings, as JSON.
+        prompts_sha256: Hash of all prompts (`sha256_of_prompts`).
+        origins: Where the suites come from, by name.
+
+    Returns:
+        The manifest.
 
     Raises:
         RunError: as `check_ownership`; or the folder cannot be written.
@@ -127,65 +145,96 @@ def create_folder(
 
 
 def resume_folder(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
-    """The manifest of a folder that `create_folder` made, with this session in it.
+    """Check that a folder from `create_folder` has these settings and prompts, and add this session to its manifest.
+
+    Args:
+        folder: The folder.
+        settings_file: Where its settings were written.
+        settings: The settings of today, as JSON.
+        prompts_sha256: Hash of all prompts of today.
+
+    Returns:
+        The manifest.
 
     Raises:
         RunError: the folder was made with other settings or prompts, or its settings were changed since.
     """
-    before = read_json(settings_file)
-    check_same(folder, before, settings)
-    manifest = read_manifest(folder, before)
-    if manifest.get("settings", before) != before:
+    stored = read_json(settings_file)
+    check_same(folder, stored, settings)
+    manifest = read_manifest(folder, stored)
+    if manifest.get("settings", stored) != stored:
         raise RunError(f"{settings_file} was changed after it was made.", RESTORE)
     return add_session(folder, prompts_sha256)
 
 
 def add_session(folder: Path, prompts_sha256: str) -> dict[str, Any]:
+    """Add this session to a folder's manifest, if its code or machine differs from the last one's.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RunError: the folder was made with other prompts, or cannot be written.
+    """
     manifest = read_manifest(folder)
     if manifest["prompts_sha256"] != prompts_sha256:
         raise RunError(
-            f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.",
-            "Choose another folder with --out.",
+            f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.", CHOOSE
         )
     manifest = with_this_session(manifest)
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
-    """Keep results of two recipes apart. The stored one was read by today's presafe, so that a setting that is new
-    since then has its default on both sides.
+def check_same_recipe(folder: Path, stored: Recipe, recipe: Recipe) -> None:
+    """Check that a folder's recipe is the one of today.
+
+    The stored recipe was read by today's presafe, so a newer setting has its default on both sides.
 
     Raises:
         RunError: as `check_same`.
     """
-    check_same(folder, before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    check_same(folder, stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
 
 
-def check_same(folder: Path, before: dict[str, Any], settings: dict[str, Any], option: str = "--out") -> None:
-    """Keep results of two settings apart. None is "not set": a folder from before there was such a setting goes on.
+def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any], option: str = "`out`") -> None:
+    """Check that a folder's settings are the ones of today.
+
+    None means "not set", so a folder that is older than a setting can be resumed.
+
+    Args:
+        folder: The folder.
+        stored: The settings that it was made with.
+        settings: The settings of today.
+        option: Name of the setting that chooses another folder, for the hint.
 
     Raises:
         RunError: the folder was made with other settings; all that differ are named.
     """
-    if changed := describe_changes(before, settings):
-        raise RunError(f"{folder} was made with other settings ({changed}).", f"Choose another folder with {option}.")
+    if changes := describe_changes(stored, settings):
+        raise RunError(f"{folder} was made with other settings ({changes}).", f"Choose another folder ({option}).")
 
 
-def describe_changes(before: dict[str, Any], after: dict[str, Any]) -> str:
+def describe_changes(before: Any, after: Any) -> str:
+    """Return the keys whose values differ, each with both values, on one line; "" if none does."""
     return ", ".join(_differences(before, after))
 
 
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:
-    """Keys whose values differ, each with both values."""
-    pairs: list[tuple[Any, Any, Any]] | None = None
+    """Return the keys whose values differ, each with both values."""
     if isinstance(before, dict) and isinstance(after, dict):
-        pairs = [(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]
+        names = sorted(before.keys() | after.keys())
+        triples = [(name, before.get(name), after.get(name)) for name in names]
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = [(place, *pair) for place, pair in enumerate(zip(before, after, strict=True))]
-    if pairs is not None:
-        return [
-            found for name, one, other in pairs for found in _differences(one, other, f"{key}.{name}".removeprefix("."))
-        ]
-    one, other = ("not set" if each is None else f"{each!r:.40}" for each in (before, after))
-    return [] if before == after else [f"{key}: {one} → {other}"]
+        triples = [(str(place), *pair) for place, pair in enumerate(zip(before, after, strict=True))]
+    else:
+        return [] if before == after else [f"{key}: {_shown(before)} → {_shown(after)}"]
+    return [
+        difference
+        for name, old, new in triples
+        for difference in _differences(old, new, f"{key}.{name}".removeprefix("."))
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else f"{value!r:.40}"

@@ -11,18 +11,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from presafe.errors import PreSafeError, PromptError, RunError
+from presafe.errors import PreSafeError, RunError
+from presafe.runtime.reading import is_deeper, read_bytes, reason_of
 
 R = TypeVar("R", bound=BaseModel)
 
-_MOST_BYTES = 2**28
-"""Size of a file that is still read; the largest that presafe writes is some megabytes."""
-_MOST_DEPTH = 100
-"""Depth of JSON that is still read; the deepest that presafe writes is below 10."""
+_MAX_BYTES = 2**28
+"""Most bytes of a file; the largest that presafe writes has some megabytes."""
+_MAX_DEPTH = 100
+"""Most levels of JSON; the deepest that presafe writes has fewer than 10."""
+_CHOOSE_ANOTHER = "Free some space or choose another folder (`out`), then run the same command: finished work is kept."
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a kill half-way leaves the old one. Through a link, what it points to.
+    """Write a file whole or not at all: after a kill half-way the old file is intact. A link is followed.
 
     Raises:
         RunError: the folder cannot be written, for example because the disk is full; or UTF-8 cannot hold the text.
@@ -43,18 +45,39 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-def disk_error(path: Path, error: OSError) -> RunError:
-    """Return the error of a write that failed, with what to do."""
-    return RunError(
-        f"cannot write {path}: {error.strerror or error}.",
-        "Free some space or choose another folder with --out, then run the same command: finished work is kept.",
-    )
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    """Write records, one JSON object per line, whole or not at all.
+
+    Raises:
+        RunError: as `write_text`.
+    """
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        RunError: as `write_text`.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def disk_error(path: Path, error: OSError, hint: str = _CHOOSE_ANOTHER) -> RunError:
+    """Return the error of a write that failed: the disk is full, read-only, or not the user's.
+
+    Args:
+        path: File or folder that could not be written.
+        error: Error of the system.
+        hint: What to do about it.
+    """
+    return RunError(f"cannot write {path}: {reason_of(error)}.", hint)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `NAME.damaged`, or `NAME.damaged2` and so forth where that exists.
+    """Rename a damaged file to `NAME.damaged`, or to `NAME.damaged2` and so forth if that exists.
 
-    A link is renamed itself; what it points to is left alone.
+    If the file is a link, the link is renamed and its target is not touched.
 
     Returns:
         The new path.
@@ -72,28 +95,20 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
-    """Write records, one JSON object a line, whole or not at all."""
-    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
-
-
-def read_jsonl(path: Path, kind: type[R], *, error: type[PreSafeError] = PromptError, hint: str = "") -> list[R]:
+def read_jsonl(path: Path, kind: type[R], *, error: type[PreSafeError] = RunError, hint: str = "") -> list[R]:
     """Read records of one kind.
 
     Args:
-        path: A file with one JSON object a line.
+        path: A file with one JSON object per line.
         kind: The kind of record.
-        error: What is raised; `PromptError` is for a file of prompts, `RunError` for one that presafe wrote.
-        hint: What to do where the file cannot be read.
+        error: Class of the error to raise.
+        hint: What to do if the file is damaged.
 
     Raises:
-        PreSafeError: of the class `error`: the file is missing, not UTF-8, or a line does not fit the record.
+        PreSafeError: of the class `error`: the file cannot be read, or a line does not fit the record.
     """
-    try:
-        # Not `splitlines`: it also breaks at separators such as U+2028, which may stand in a JSON text.
-        lines = read_whole(path).split("\n")
-    except (OSError, ValueError) as problem:
-        raise error(f"cannot read {path}: {problem}.", hint) from problem
+    # Not `splitlines`: it also breaks at separators such as U+2028, which may stand in a JSON text.
+    lines = _read(path, error, hint).split("\n")
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -109,55 +124,50 @@ def read_record(path: Path, kind: type[R], *, hint: str = "") -> R:
     """Read one record, which is a JSON file of its own.
 
     Raises:
-        RunError: the file is missing, not UTF-8, or does not fit the record.
+        RunError: the file cannot be read, or does not fit the record.
     """
     try:
-        return kind.model_validate_json(read_whole(path))
+        return kind.model_validate_json(_read(path, RunError, hint))
     except ValidationError as problem:
         raise RunError(f"cannot read {path}: {_first_problem(problem, 'file')}.", hint) from problem
-    except (OSError, ValueError) as problem:
-        raise RunError(f"cannot read {path}: {problem}.", hint) from problem
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object: a dict of finite numbers, not deeper than presafe writes it.
+    """Read a JSON object: a dict of finite numbers, not nested deeper than presafe writes it.
 
     Raises:
         RunError: the file cannot be read, or holds something else.
     """
+    text = _read(path, RunError)
     try:
-        value = json.loads(read_whole(path), parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise RunError(f"cannot read {path}: its JSON is nested too deeply.") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise RunError(f"cannot read {path}: {error}.") from error
     if not isinstance(value, dict):
         raise RunError(f"cannot read {path}: it holds {_KINDS.get(type(value), 'a number')}, not a JSON object.")
-    if _is_deep(value):
+    if is_deeper(value, _MAX_DEPTH):
         raise RunError(f"cannot read {path}: its JSON is nested too deeply.")
     return value
-
-
-def read_whole(path: Path) -> str:
-    """Return the text of a regular file.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no regular file, larger than anything that presafe writes, or not UTF-8.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would be waited for
-        if not path.is_file():
-            raise ValueError("it is not a file")
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-    return data.decode("utf-8")
 
 
 _KINDS = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
 
 
-def _no_number(name: str) -> float:
+def _read(path: Path, error: type[PreSafeError], hint: str = "") -> str:
+    """Return the text of a file that presafe wrote.
+
+    Raises:
+        PreSafeError: of the class `error`: it is missing, not a regular file, too large, or not UTF-8.
+    """
+    try:
+        return read_bytes(path, _MAX_BYTES).decode()
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read {path}: {reason_of(problem)}.", hint) from problem
+
+
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
@@ -168,31 +178,8 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether JSON is nested more deeply than presafe writes it; without recursion of its own."""
-    level = [value]
-    for _ in range(_MOST_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _first_problem(error: ValidationError, whole: str) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or whole
-    return f"{where}: {first['msg']}"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def _first_problem(error: ValidationError, no_key: str) -> str:
+    """Return the first problem with its key; `no_key` stands for the file or line itself."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"]) or no_key
+    return f"{key}: {problem['msg']}"

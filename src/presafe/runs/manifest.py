@@ -1,4 +1,4 @@
-"""What made a run: settings, prompts, code, versions, machine; and each later session with other code or versions."""
+"""Record what made a run: settings, prompts, code, versions, machine, and later sessions with other ones."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "da
 
 
 def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origins | None = None) -> dict[str, Any]:
-    """The manifest of a run that starts now.
+    """Return the manifest of a run that starts now.
 
     Args:
         settings: The resolved recipe, as JSON.
         prompts_sha256: `sha256_of_prompts` of all that the run asks.
-        origins: Where its suites come from (`origin_of`), of those that presafe knows.
+        origins: Where its published suites come from (`origin_of`), by name.
 
     Returns:
-        The settings, sampling and answers a prompt among them; hashes of them, of the prompts and of each local file
-        that they name; where suites come from; time of day (UTC); commit (None outside a checkout), package versions,
-        machine.
+        The settings; hashes of them, of the prompts and of each local file that the settings name; where suites come
+        from; date and time (UTC); commit (None outside a checkout), package versions, machine.
     """
-    named = {name: dict(origin) for name, origin in (origins or {}).items()}
-    files = {origin["file"]: origin["sha256"] for origin in named.values() if origin["file"]}
+    suites = {name: dict(origin) for name, origin in (origins or {}).items()}
+    suite_files = {origin["file"]: origin["sha256"] for origin in suites.values() if origin["file"]}
+    inputs = {name: sha256_of_file(file) for name, file in sorted(_files(settings).items()) if file.is_file()}
     return {
         "schema": 1,
         "settings": settings,
         "recipe_sha256": sha256_of(settings),
         "prompts_sha256": prompts_sha256,
-        "inputs": {name: sha256_of_file(file) for name, file in sorted(_files(settings).items()) if file.is_file()}
-        | files,
-        "origins": named,
+        "inputs": inputs | suite_files,
+        "origins": suites,
         "created_utc": _now(),
         **_software(),
         "later_sessions": [],
@@ -56,7 +55,7 @@ def read_manifest(folder: Path, settings: Any = None) -> dict[str, Any]:
     """Read the manifest of a folder.
 
     Args:
-        folder: One that `create_folder` (`runs/folder.py`) made.
+        folder: A folder that `create_folder` (`runs/folder.py`) made.
         settings: As `check_manifest`.
 
     Raises:
@@ -67,12 +66,13 @@ def read_manifest(folder: Path, settings: Any = None) -> dict[str, Any]:
 
 
 def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -> dict[str, Any]:
-    """Check that a manifest is one that `build_manifest` wrote, and that the settings are as they were then.
+    """Check that `build_manifest` wrote a manifest, and that the settings are unchanged since.
 
     Args:
-        manifest: What was read.
-        path: The file that it was read from.
-        settings: Those beside it, for the manifest of an older presafe, which holds none; None checks none.
+        manifest: Content of the file.
+        path: The file.
+        settings: The settings stored beside it, for the manifest of an older presafe, which holds none; None checks
+            none.
 
     Returns:
         The manifest.
@@ -80,21 +80,20 @@ def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -
     Raises:
         RunError: a part is missing or of another kind, or the settings are not those of the hash.
     """
-    sessions = manifest.get("later_sessions")
-    wrong = _wrong(manifest, _KINDS | _OF_A_SESSION)
-    if not wrong and any(_wrong(session, _OF_A_SESSION) for session in sessions or []):
-        wrong = ["later_sessions"]
-    if wrong:
-        raise RunError(f"{path} is no manifest that presafe wrote: see its {wrong[0]}.", RESTORE)
+    wrong_keys = _wrong_keys(manifest, _KINDS | _SESSION_KINDS)
+    if not wrong_keys and any(_wrong_keys(session, _SESSION_KINDS) for session in manifest["later_sessions"]):
+        wrong_keys = ["later_sessions"]
+    if wrong_keys:
+        raise RunError(f"{path} is no manifest that presafe wrote: see its {wrong_keys[0]}.", RESTORE)
     settings = manifest.get("settings", settings)
     if settings is not None and sha256_of(settings) != manifest["recipe_sha256"]:
         raise RunError(f"{path} and its settings do not fit: one of them was changed after it was made.", RESTORE)
     return manifest
 
 
-RESTORE = "Restore it from a copy, or choose another folder with --out."
+RESTORE = "Restore it from a copy, or choose another folder (`out`)."
 _KINDS: dict[str, Any] = {"recipe_sha256": str, "prompts_sha256": str, "later_sessions": list}
-_OF_A_SESSION: dict[str, Any] = {
+_SESSION_KINDS: dict[str, Any] = {
     "created_utc": str,
     "commit": str | None,
     "python": str,
@@ -103,15 +102,15 @@ _OF_A_SESSION: dict[str, Any] = {
 }
 
 
-def _wrong(found: Any, kinds: Mapping[str, Any]) -> list[str]:
+def _wrong_keys(table: Any, kinds: Mapping[str, Any]) -> list[str]:
     """Return the keys that are missing or whose values are of another kind."""
-    if not isinstance(found, dict):
+    if not isinstance(table, dict):
         return list(kinds)
-    return [key for key, kind in kinds.items() if key not in found or not isinstance(found[key], kind)]
+    return [key for key, kind in kinds.items() if key not in table or not isinstance(table[key], kind)]
 
 
 def with_this_session(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that goes on now; a session with other code or versions is added to it."""
+    """Return the manifest with this session added, if its code, versions or machine differ from the last one's."""
     software = _software()
     last = (manifest["later_sessions"] or [manifest])[-1]
     if all(last[key] == value for key, value in software.items()):
@@ -121,24 +120,28 @@ def with_this_session(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_by(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What of a manifest the result of a study's run keeps: commit, versions and machine, of every session."""
+    """Return the part of a manifest that the result of a study's run keeps: commit, versions, machine, sessions."""
     return {key: manifest[key] for key in ("created_utc", "commit", "python", "packages", "machine", "later_sessions")}
 
 
 def sha256_of(value: Any) -> str:
-    """The sha256 of what JSON can hold, whatever the order of its keys."""
+    """Return the sha256 of a value that JSON can hold; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
-    """The sha256 of what is asked: ids, texts, what is expected and reference answers, group by group."""
+    """Return the sha256 of prompts: ids, texts, expected behavior and reference answers, group by group."""
     return sha256_of(
         [[(prompt.id, prompt.text, prompt.expect, prompt.target) for prompt in prompts] for prompts in groups]
     )
 
 
 def sha256_of_file(path: Path) -> str:
-    """The sha256 of a file's bytes."""
+    """Return the sha256 of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -157,16 +160,16 @@ def _software() -> dict[str, Any]:
 
 
 def _files(settings: Any) -> dict[str, Path]:
-    """Every value under a key `file`, wherever it stands, and where that file is read."""
+    """Return the paths of all files in settings, by the value of their key `file`."""
     inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
-    found = {name: path for value in inner for name, path in _files(value).items()}
+    files = {name: path for value in inner for name, path in _files(value).items()}
     if isinstance(settings, dict) and isinstance(name := settings.get("file"), str):
-        found[name] = data_file(Path(name))
-    return found
+        files[name] = data_file(Path(name))
+    return files
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with "+changes" where the package in it is not clean."""
+    """Return the commit of this code's checkout, with "+changes" if the package has uncommitted changes; else None."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

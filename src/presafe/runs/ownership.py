@@ -1,4 +1,4 @@
-"""Whether a folder may be written: presafe replaces no file but its own."""
+"""Check that a folder may be written: presafe replaces only its own files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SWEEP = "sweep.json"
 COMPARISON = "comparison.json"
 """Settings of a comparison (`workflows/compare.py`)."""
 LABELS = "labels.json"
-"""What judged labels belong to (`judges/labelled_run.py`)."""
+"""Settings of judged labels (`judges/labelled_run.py`)."""
 TRAINED_BY = "trained_by.json"
-"""In a system's folder: which run of a study made the training that was copied (`study/sharing.py`)."""
+"""File in a system's folder that names the run of a study whose training was copied (`study/sharing.py`)."""
 _HOLDS = {
     "recipe.json": "a run",
     MEASUREMENT: "a measurement",
@@ -26,9 +26,11 @@ _HOLDS = {
     LABELS: "judged labels",
     "study.json": "a study",
 }
-"""Files of settings by which a folder of ours is known, and what such a folder holds."""
-_NOTHING = {".lock", ".DS_Store"}
-"""Files that may lie in a folder that is still empty."""
+"""Contents of our folders, by the file of settings that lies in them."""
+_IGNORED = {".lock", ".DS_Store"}
+"""Files that do not count: with only these, a folder is empty."""
+CHOOSE = "Choose another folder (`out`)."
+"""Hint where a folder cannot be used."""
 
 
 def check_ownership(folder: Path, settings_name: str) -> None:
@@ -36,38 +38,37 @@ def check_ownership(folder: Path, settings_name: str) -> None:
 
     Args:
         folder: The folder.
-        settings_name: Name of the file of settings that will lie in it.
+        settings_name: Name of the file of settings that presafe writes into it.
 
     Raises:
-        RunError: the folder is a file, holds files of the user, or something else of presafe's.
+        RunError: the folder is a file, holds files of the user, or another kind of results.
     """
-    choose = "Choose another folder with --out."
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a folder.", choose)
-    for name, what in _HOLDS.items():
+        raise RunError(f"{folder} is not a folder.", CHOOSE)
+    for name, contents in _HOLDS.items():
         if name != settings_name and (folder / name).exists():
-            raise RunError(f"{folder} holds {what}, not {_HOLDS[settings_name]}.", choose)
+            raise RunError(f"{folder} holds {contents}, not {_HOLDS[settings_name]}.", CHOOSE)
     if (folder / settings_name).exists():
         read_manifest(folder)
         return
-    nothing = _NOTHING | {".manifest.json.part", f".{settings_name}.part"}
+    ignored = _IGNORED | {".manifest.json.part", f".{settings_name}.part"}
     try:
-        entries = sorted(entry for entry in folder.iterdir() if entry.name not in nothing and not _is_empty(entry))
+        entries = sorted(entry for entry in folder.iterdir() if entry.name not in ignored and not _is_empty(entry))
     except OSError as error:
-        raise RunError(f"cannot read {folder}: {error.strerror or error}.", choose) from error
-    if entries and not _was_begun(folder) and not all(map(_is_of_study, entries)):
-        raise RunError(f"{folder} holds files that are not presafe's (such as {entries[0].name}).", choose)
+        raise RunError(f"cannot read {folder}: {error.strerror or error}.", CHOOSE) from error
+    if entries and not _has_manifest(folder) and not all(map(_is_of_study, entries)):
+        raise RunError(f"{folder} holds files that are not presafe's (such as {entries[0].name}).", CHOOSE)
 
 
 def _is_empty(entry: Path) -> bool:
-    """Return whether this is a folder without a file in or below it."""
+    """Return whether this is a folder with no file in or below it."""
     return entry.is_dir() and not entry.is_symlink() and all(_is_empty(inner) for inner in entry.iterdir())
 
 
-def _was_begun(folder: Path) -> bool:
-    """Return whether a kill came after the manifest and before the settings."""
+def _has_manifest(folder: Path) -> bool:
+    """Return whether presafe was killed between writing the manifest and the settings."""
     try:
         return bool(read_manifest(folder))
     except PreSafeError:
@@ -75,7 +76,7 @@ def _was_begun(folder: Path) -> bool:
 
 
 def _is_of_study(entry: Path) -> bool:
-    """Return whether a study put this into a run folder before the run: links into its store, or a training."""
+    """Return whether a study put this entry there before the run: links into its store, or a copied training."""
     if entry.name not in ("responses", "signals", "alignment", "evaluation", "stages"):
         return False
     if entry.is_symlink():

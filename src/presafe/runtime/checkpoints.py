@@ -1,4 +1,4 @@
-"""What every training here shares: where to resume, and a progress bar with time left."""
+"""Resume a training from its last checkpoint, and show its progress."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from presafe.runtime.progress import Bar
 
 _WRITTEN_LAST = "trainer_state.json"
-"""The file transformers writes last; a checkpoint without it was cut by a kill."""
+"""File that transformers writes last; a checkpoint without it is incomplete."""
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest whole checkpoint in a folder; ones cut by a kill are deleted."""
+    """Return the newest complete checkpoint in a folder, or None; incomplete ones after it are deleted."""
     numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     for checkpoint in sorted(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
-        if _is_whole(checkpoint / _WRITTEN_LAST):
+        if _is_complete(checkpoint / _WRITTEN_LAST):
             return str(checkpoint)
         shutil.rmtree(checkpoint)
     return None
 
 
-def _is_whole(file: Path) -> bool:
+def _is_complete(file: Path) -> bool:
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -35,7 +35,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def bar_callback(bar: Bar) -> TrainerCallback:
-    """A trainer callback that moves a progress bar on, from the step that training resumes at."""
+    """Return a trainer callback that advances a progress bar, from the step at which training resumes."""
     from transformers import TrainerCallback
 
     class Advance(TrainerCallback):

@@ -1,7 +1,7 @@
-"""The processes that a launcher started together, as its environment variables tell.
+"""Read from a launcher's environment variables which processes it started together.
 
-`accelerate launch` and `torchrun` start one process a device and number them. They train together; whatever else a
-run does, the first one does alone. Loads neither torch nor accelerate until there is a device to claim.
+`accelerate launch` and `torchrun` start one process per device and number them. They train together; everything else in
+a run is done by the first process only. Importing this module loads neither torch nor accelerate.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PREFIXES = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "GROUP_", "ROLE_")
 _KEPT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE")
-"""What a launcher sets, and what of it says where to compute rather than with whom."""
+"""Variables that a launcher sets; those in `_KEPT` choose the device, the others the group of processes."""
 
 
 def num_processes() -> int:
-    """How many processes the launcher started; 1 without one."""
+    """Return the number of processes that the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def launched() -> bool:
-    """Did a launcher start this process, be it alone?"""
+    """Return whether a launcher started this process."""
     return "WORLD_SIZE" in os.environ
 
 
 def is_main_process() -> bool:
-    """Is this the first process, or the only one?"""
+    """Return whether this is the first process, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def weights_are_sharded() -> bool:
-    """Will FSDP or ZeRO cut the weights into shards, so that no device ever holds them whole?"""
+    """Return whether FSDP or ZeRO shards the weights, so that no device holds all of them."""
     return any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 @contextmanager
 def launcher_hidden() -> Iterator[None]:
-    """Hide the launcher, so that what is trained inside is trained by this process only."""
+    """Hide the launcher, so that only this process trains in the block."""
     hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)
-        if name in _NUMBERS or (name.startswith(_PREFIXES) and name not in _KEPT)
+        if name in _VARIABLES or (name.startswith(_PREFIXES) and name not in _KEPT)
     }
     try:
         yield
@@ -51,7 +51,7 @@ def launcher_hidden() -> Iterator[None]:
 
 
 def claim_device() -> None:
-    """Make the GPU of this process's number the one that "cuda" means."""
+    """Make "cuda" mean the GPU with this process's number."""
     import torch
 
     if num_processes() > 1 and torch.cuda.is_available():
@@ -59,7 +59,7 @@ def claim_device() -> None:
 
 
 def leave_process_group() -> None:
-    """End the processes' connection, once they have nothing more to do together."""
+    """End the connection between the processes, after their last common work."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""Run work that brings an event loop of its own where one runs already, as in Jupyter."""
+"""Run work with its own event loop, also where a loop runs already, as in Jupyter."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def run_outside_loop(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
-    """Run work here, or in a thread where this thread runs an event loop, and wait for its end.
+    """Run work in this thread, or in a new one if this thread runs an event loop, and wait for its end.
 
     Args:
-        work: What to do; it may start an event loop.
+        work: A function that may start an event loop.
         stop: Called on Ctrl-C while a thread works, so that the work ends soon.
 
     Returns:
-        What the work returns; what it raises is raised.
+        The value that the work returns. Its errors are raised here.
     """
     try:
         asyncio.get_running_loop()

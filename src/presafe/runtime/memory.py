@@ -1,4 +1,4 @@
-"""Memory given back between two pieces of work, so that a run's peak is that of its largest piece; and what is free."""
+"""Free memory between two pieces of work, so that the largest piece sets a run's peak; and measure free memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import psutil
 
 _CONTAINER = Path("/sys/fs/cgroup")
-"""Where Linux tells a container its own limits (cgroup v2)."""
+"""Folder in which Linux states a container's limits (cgroup v2)."""
 
 
 def free_memory() -> None:
-    """Collect what nothing refers to any more, and hand the freed pages back to the system.
+    """Collect unused objects, and return the freed pages to the system.
 
-    A trainer and its model refer to each other, so they outlive the last name for them until they are collected. And
-    glibc keeps what was freed in blocks below 32 MiB, scattered over an arena a thread: after responding, training and
-    decoding in one process that was 3 GB on SmolThink.
+    A trainer and its model refer to each other, so they stay in memory until they are collected. And glibc keeps freed
+    blocks below 32 MiB, in one arena per thread: 3 GB on SmolThink, after responding, training and decoding in one
+    process.
     """
     gc.collect()
     if sys.platform == "linux":
@@ -28,11 +28,13 @@ def free_memory() -> None:
 
 
 def free_bytes() -> int:
-    """Memory that can be taken without swapping: the machine's, or what a container's limit leaves of it."""
+    """Return the bytes of memory that can be used without swapping, within the limit of a container."""
     machine: int = psutil.virtual_memory().available
     try:
         limit, used = ((_CONTAINER / f"memory.{name}").read_text() for name in ("max", "current"))
         stat = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
-        return max(0, min(machine, int(limit) - int(used) + int(stat["inactive_file"])))  # files are let go of first
+        return max(
+            0, min(machine, int(limit) - int(used) + int(stat["inactive_file"]))
+        )  # cached files are dropped first
     except (OSError, ValueError, KeyError):  # no limit: its file is not there, or says "max"
         return machine

@@ -1,7 +1,7 @@
-"""Progress on the terminal: what is being done, how far, and the time left. It goes to stderr.
+"""Show progress on stderr: the work, how much is done, and the time left.
 
-Names, prompts and what servers say may hold Rich markup, or codes that move the cursor. They are printed as they are
-written.
+Names, prompts and messages of servers may hold Rich markup, or codes that move the cursor. They are printed as plain
+text.
 """
 
 from __future__ import annotations
@@ -31,50 +31,58 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def render_str(self, text: str, **settings: Any) -> Text:
+        """Return a text for printing, its control characters escaped."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **settings)
 
 
 console = PlainConsole(stderr=True)
 
 
-def heading(step: str, rest: str = "") -> None:
-    """Print that a step begins: its name in bold, then the rest."""
-    console.print(Text.assemble((printable(step), "bold"), printable(rest)))
+def heading(step: str, details: str = "") -> None:
+    """Print the name of a step that begins, in bold, and its details."""
+    console.print(Text.assemble((printable(step), "bold"), printable(details)))
 
 
 class Bar:
-    """One bar; `advance` it from any thread."""
+    """Progress bar of one piece of work; `advance` may be called from any thread."""
 
-    def __init__(self, progress: Progress, what: str, total: int) -> None:
-        self._progress, self._what, self._total, self._done, self._said = progress, what, total, 0, 0
-        self._task = progress.add_task(printable(what), total=total)
+    def __init__(self, progress: Progress, label: str, total: int) -> None:
+        self._progress, self._label, self._total = progress, label, total
+        self._done = 0
+        self._printed_tenths = 0
+        self._task = progress.add_task(printable(label), total=total)
 
     def advance(self, count: int = 1) -> None:
-        """Move on by `count`. Where stderr is no terminal, a line is written at every tenth."""
+        """Add `count` to what is done. If stderr is not a terminal, a line is printed at each tenth."""
         if not count:
             return
         self._done += count
         self._progress.advance(self._task, count)
-        tenth = 10 * self._done // max(self._total, 1)
-        if not console.is_terminal and tenth > self._said:
-            self._said = tenth
-            left = self._progress.tasks[self._task].time_remaining
-            wait = f", about {left:.0f} s left" if left else ""
-            console.print(f"  {self._what}: {self._done}/{self._total}{wait}")
+        tenths = 10 * self._done // max(self._total, 1)
+        if not console.is_terminal and tenths > self._printed_tenths:
+            self._printed_tenths = tenths
+            seconds = self._progress.tasks[self._task].time_remaining
+            time_left = f", about {seconds:.0f} s left" if seconds else ""
+            console.print(f"  {self._label}: {self._done}/{self._total}{time_left}")
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Bar]:
-    """A bar with time left while the block runs."""
-    columns = (
-        TextColumn("  {task.description}", markup=False),
-        *(BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
-    )
+def progress_bar(label: str, total: int) -> Iterator[Bar]:
+    """Show a bar with the time left while the block runs.
+
+    Args:
+        label: Name of the work.
+        total: Number of its items.
+    """
     with Progress(
-        *columns,
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=3600,  # a step or a batch of a real model takes minutes
     ) as progress:
-        yield Bar(progress, what, total)
+        yield Bar(progress, label, total)

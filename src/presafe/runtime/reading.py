@@ -1,7 +1,7 @@
-"""Read a file that a user hands in: its kind, size, name and encoding are checked before anything is parsed.
+"""Read files that may be anything: kind, size, name and encoding are checked before anything is parsed.
 
-A pipe may never end, a device has no end, and a name may hold what no log can write. So every file of a user is read
-here: prompts, traces, labels, recipes, studies and families.
+A pipe may never end, a device has no end, and a name may hold characters that no log can write. `read_text` reads the
+files of a user: prompts, traces, labels, recipes, studies and families.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MAX_BYTES = 1_000_000_000
 """Most bytes of a file, before and after unzipping. The largest published set of prompts that we know has 0.7 · 10^9
 (WildJailbreak's training set); text and rows of such a file take about ten times as much memory."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories of what breaks a line, moves the cursor, or is no character at all."""
+"""Unicode categories of line breaks, control characters and surrogates."""
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""What turns the direction of the text that follows."""
+"""Characters that turn the direction of the text after them."""
 
 
 def read_text(path: Path, error: type[PreSafeError], kind: str = "", max_bytes: int = MAX_BYTES) -> str:
-    """Return the text of a regular UTF-8 file, with or without a byte order mark, unzipped where its name ends in .gz.
+    """Return the text of a user's file: regular, UTF-8, with or without a byte order mark; a .gz file is unzipped.
 
     Args:
         path: The file.
@@ -36,22 +36,41 @@ def read_text(path: Path, error: type[PreSafeError], kind: str = "", max_bytes: 
         max_bytes: Most bytes of the file, before and after unzipping.
 
     Returns:
-        The text; its lines end in "\\n".
+        The text; its lines end in a line feed.
 
     Raises:
         PreSafeError: of the class `error`: no such file, not a regular one, too large, or not UTF-8 text.
     """
     try:
-        return _text(path, max_bytes)
+        if not is_printable(str(path)):
+            raise ValueError("its name holds a control character, or is not UTF-8; rename it")
+        return _decode(_unzip(path, read_bytes(path, max_bytes), max_bytes))
     except MemoryError:
         reason = "it does not fit into the memory"
-    except UnicodeDecodeError:
-        reason = "it is not UTF-8 text"
-    except OSError as problem:  # those of gzip are of this class, too
-        reason = problem.strerror or str(problem)
-    except (ValueError, EOFError, zlib.error) as problem:
-        reason = str(problem)
+    except (OSError, ValueError, EOFError, zlib.error) as problem:  # those of gzip are among them
+        reason = reason_of(problem)
     raise error(f"cannot read {kind}{' ' if kind else ''}{printable(path)}: {reason}.")
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+        ValueError: it is not a regular file, or has more bytes.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is a pipe or a device, not a regular file")
+        return _read_at_most(max_bytes, file, status.st_size)
+
+
+def reason_of(problem: Exception) -> str:
+    """Return why a file cannot be read, without the file's name."""
+    if isinstance(problem, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
 
 
 def is_printable(text: str) -> bool:
@@ -69,45 +88,48 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(value: object) -> str:
-    """Return a value as text on one line; characters that are not printable are escaped, as "\\x1b"."""
+    """Return a value as text on one line; characters that are not printable are escaped."""
     return "".join(letter if is_printable(letter) else ascii(letter)[1:-1] for letter in str(value))
 
 
-def is_deeper(value: dict[str, Any] | list[Any], most: int) -> bool:
-    """Return whether tables and lists are nested in more than `most` levels."""
+def is_deeper(value: dict[str, Any] | list[Any], max_depth: int) -> bool:
+    """Return whether tables and lists are nested in more than `max_depth` levels; does not recurse."""
     level: list[Any] = [value]
-    for _ in range(most):
-        parts = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
-        level = [part for part in parts if isinstance(part, dict | list)]
+    for _ in range(max_depth):
+        values = (value for parent in level for value in (parent.values() if isinstance(parent, dict) else parent))
+        level = [value for value in values if isinstance(value, dict | list)]
         if not level:
             return False
     return True
 
 
-def _text(path: Path, max_bytes: int) -> str:
-    if not is_printable(str(path)):
-        raise ValueError("its name holds a control character, or is not UTF-8; rename it")
-    with open(path, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is a pipe or a device, not a regular file")
-        content = _at_most(max_bytes, file, status.st_size)
-    if path.suffix.lower() == ".gz":
-        with gzip.open(io.BytesIO(content)) as unzipped:
-            content = _at_most(max_bytes, unzipped)
+def _unzip(path: Path, content: bytes, max_bytes: int) -> bytes:
+    """Return the content, unzipped if the file's name ends in .gz."""
+    if path.suffix.lower() != ".gz":
+        return content
+    with gzip.open(io.BytesIO(content)) as unzipped:
+        return _read_at_most(max_bytes, unzipped)
+
+
+def _decode(content: bytes) -> str:
+    """Return UTF-8 text without a byte order mark; its lines end in a line feed.
+
+    Raises:
+        ValueError: it is not UTF-8 text.
+    """
     if b"\0" in content:
         raise ValueError("it is not UTF-8 text: it holds NUL bytes")
     text = content.decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe without a writer, too, which would wait."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, or a pipe without a writer, which would otherwise block."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _at_most(max_bytes: int, file: io.BufferedReader | gzip.GzipFile, size: int = 0) -> bytes:
-    """Read a whole file, whatever size it says it has: those of /proc say 0."""
+def _read_at_most(max_bytes: int, file: io.BufferedReader | gzip.GzipFile, size: int = 0) -> bytes:
+    """Read a whole file; `size` is the one that the system reports, which is 0 for files of /proc."""
     content = b"" if size > max_bytes else file.read(max_bytes + 1)
     if max(size, len(content)) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes, the most that presafe reads of such a file")

@@ -1,7 +1,7 @@
-"""Pieces of work side by side, each in a process with its share of this machine's cores.
+"""Do pieces of work in parallel, each in a process with its share of this machine's cores.
 
-Much of a training step of a small model is too small to be shared by cores: on two of them, two trainings of one thread
-each take three quarters of the time that they take one after the other with both.
+Most operations in a training step of a small model are too small for several cores: on two cores, two trainings in
+parallel with one thread each take three quarters of the time of two trainings in sequence with both cores.
 """
 
 from __future__ import annotations
@@ -23,55 +23,61 @@ from presafe.errors import RunError
 
 
 class ForEach(Protocol):
-    """Does a piece of work for every item; returns when all of it is done."""
+    """A function that does work for every item, and returns when all is done."""
 
-    def __call__(self, work: Callable[[Any], None], items: Sequence[Any]) -> None: ...
+    def __call__(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
+        """Do the work for every item."""
 
 
 @contextmanager
-def worker_pool(at_once: int) -> Iterator[ForEach]:
-    """Processes that live as long as the block, or none: one item at a time is worked on here.
+def worker_pool(num_workers: int) -> Iterator[ForEach]:
+    """Start worker processes for the block; with fewer than 2 workers, this process does the work.
 
-    The first error ends all of them and is raised here. Work and items are pickled, so both are of modules that can be
-    imported. They end with this process, too, however it ends. On a terminal they write lines, where this process
-    would draw a bar.
+    The first error of a worker ends all workers and is raised here. Work and items are pickled, so both must come from
+    modules that can be imported. The workers end when this process ends, however it ends. On a terminal they print
+    lines instead of bars.
 
     Args:
-        at_once: How many items are worked on at a time, at most the number of torch's threads.
+        num_workers: Number of items in work at the same time, at most the number of torch's threads.
+
+    Yields:
+        A function that does work for every item.
 
     Raises:
-        RunError: a process ended without a word, as one does that is killed.
+        RunError: a worker died, for example because it was killed.
     """
-    if at_once < 2:
-        yield _one_after_another
+    if num_workers < 2:
+        yield _do_in_sequence
         return
     import torch
 
-    begin, others = (torch.get_num_threads() // at_once,), set(multiprocessing.active_children())
-    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _begin, begin) as pool:
+    threads_per_worker = torch.get_num_threads() // num_workers
+    other_children = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, context, _set_up_worker, (threads_per_worker,)) as pool:
 
         def for_each(work: Callable[[Any], None], items: Sequence[Any]) -> None:
             with _main_hidden():
-                begun = [pool.submit(work, item) for item in items]
-            for future in wait(begun, return_when=FIRST_EXCEPTION).done:
+                futures = [pool.submit(work, item) for item in items]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
 
         try:
             yield for_each
         except BrokenProcessPool as error:
             raise RunError(
-                "one of the processes that work side by side ended without a word.",
-                "Where memory is short, OMP_NUM_THREADS=1 does one after the other. What is done is kept.",
+                "a worker process died unexpectedly (for example, it was killed).",
+                "If memory is short, set OMP_NUM_THREADS=1: then the work is done in sequence. Finished work is kept.",
             ) from error
         except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
+            for process in set(multiprocessing.active_children()) - other_children:
                 process.terminate()
             raise
 
 
 @contextmanager
 def _main_hidden() -> Iterator[None]:
-    """Processes that begin here do not run the user's script once more, which may have no guard against it."""
+    """Keep new processes from running the user's script again, which may have no guard against that."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -80,26 +86,28 @@ def _main_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _one_after_another(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+def _do_in_sequence(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     for item in items:
         work(item)
 
 
-def _begin(num_threads: int) -> None:
+def _set_up_worker(num_threads: int) -> None:
+    """Set the threads, output and signals of a worker process."""
     import torch
     from tqdm import tqdm
 
     torch.set_num_threads(num_threads)
-    tqdm.set_lock(threading.RLock())  # its own is shared with other processes, and left behind by one that is ended
+    tqdm.set_lock(
+        threading.RLock()
+    )  # the default lock is shared by processes, and one that is killed never releases it
     warnings.filterwarnings("ignore")  # as the command line does
     os.environ["TTY_COMPATIBLE"] = "0"  # two live bars would draw over each other
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A training that went on alone would write where the next run resumes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _exit_with_parent() -> None:
+    """Wait for the main process to end, then exit: a worker alone would write into the folder that is resumed."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

@@ -12,6 +12,7 @@ from typing import Any
 from faults.cases import Case, Fault
 from faults.mutate import damage
 from faults.oracles import need, need_finite_numbers, need_same
+from presafe.config.files import shipped_names
 from presafe.config.recipe import Recipe, load_recipe, parse_recipe
 from presafe.models.family import families, find_family
 from presafe.study.spec import load_study, study_runs

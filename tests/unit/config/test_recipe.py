@@ -1,4 +1,4 @@
-"""Recipes: what is refused and how it is said, what is resolved, and that every shipped one loads."""
+"""Recipes: what is refused and how it is message, what is resolved, and that every shipped one loads."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def complaint(path: Path | str) -> str:
     """The error of loading a recipe: one line that names it."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert str(path) in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
 
 
-def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> None:
+def test_given_values_are_read_and_others_have_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MINIMAL))
     assert (recipe.name, recipe.model.address, recipe.model.family) == ("mine", "smolthink", None)
     assert recipe.align.max_steps == 7
@@ -69,7 +69,7 @@ def test_what_is_given_is_read_and_the_rest_has_its_default(tmp_path: Path) -> N
         (None, {}, "float32"),
     ],
 )
-def test_auto_is_the_type_that_this_machine_multiplies(
+def test_auto_is_the_fastest_type_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None, cpu: dict[str, bool], resolved: str
 ) -> None:
     import torch
@@ -85,7 +85,7 @@ def test_auto_is_the_type_that_this_machine_multiplies(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("max_steps = 7", "max_stepz = 7", "align.max_stepz: Extra inputs are not permitted"),
         ("max_steps = 7", "lambda_align = -0.1", "align.lambda_align: Input should be greater than or equal to 0"),
@@ -134,20 +134,20 @@ def test_auto_is_the_type_that_this_machine_multiplies(
         ("skip = 2", "skip = -1", "respond.alignment_queries.0.skip: Input should be greater than or equal to 0"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in MINIMAL
-    assert said in complaint(write(tmp_path, MINIMAL.replace(old, new)))
+    assert message in complaint(write(tmp_path, MINIMAL.replace(old, new)))
 
 
 def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
-    said = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", "max_steps = 0\nlora_rnak = 8")))
-    assert "align.max_steps" in said
-    assert "align.lora_rnak" in said
+    message = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", "max_steps = 0\nlora_rnak = 8")))
+    assert "align.max_steps" in message
+    assert "align.lora_rnak" in message
 
 
 def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
-    said = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", f'max_steps = "{"x" * 5000}"')))
-    assert len(said) < 400
+    message = complaint(write(tmp_path, MINIMAL.replace("max_steps = 7", f'max_steps = "{"x" * 5000}"')))
+    assert len(message) < 400
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
@@ -192,9 +192,9 @@ def test_suites_are_replaced_and_not_merged(tmp_path: Path) -> None:
 
 
 def test_extending_an_unknown_recipe_lists_the_known_ones(tmp_path: Path) -> None:
-    said = complaint(write(tmp_path, 'extends = "gpt"\n' + MINIMAL))
-    assert "extends 'gpt'" in said
-    assert "smolthink-135m" in said
+    message = complaint(write(tmp_path, 'extends = "gpt"\n' + MINIMAL))
+    assert "extends 'gpt'" in message
+    assert "smolthink-135m" in message
 
 
 def test_settings_come_back_from_json_as_they_were(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         recipe.name = "other"
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     def silent(schema: dict[str, object], where: str) -> list[str]:
         properties = schema.get("properties", {})
         assert isinstance(properties, dict)
@@ -244,13 +244,13 @@ def test_a_resolved_recipe_with_a_file_can_be_read_again(tmp_path: Path) -> None
         load_recipe(write(tmp_path, MINIMAL + 'mine = { file = "m.csv", expect = "refuse", split = "build" }\n'))
 
 
-def test_folders_are_called_after_the_recipe_dots_and_all() -> None:
+def test_folder_names_keep_the_dots_of_recipe_names() -> None:
     names = [short_name(name) for name in ("qwen3-0.6b", "smolthink-135m", "recipes/my.model-1.5b.toml")]
     assert names == ["qwen3-0.6b", "smolthink-135m", "my.model-1.5b"]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         # failed first: they were read as 1, 3 and 3
         ("max_steps = 7", "max_steps = true", "align.max_steps: Input should be a valid integer (got True)"),
@@ -309,12 +309,12 @@ def test_folders_are_called_after_the_recipe_dots_and_all() -> None:
         ),
     ],
 )
-def test_what_a_library_would_not_take_is_refused_before_it(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_values_that_libraries_cannot_take_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in MINIMAL
-    assert said in complaint(write(tmp_path, MINIMAL.replace(old, new)))
+    assert message in complaint(write(tmp_path, MINIMAL.replace(old, new)))
 
 
-def test_the_bounds_themselves_are_within(tmp_path: Path) -> None:
+def test_values_at_the_bounds_are_accepted(tmp_path: Path) -> None:
     text = MINIMAL.replace("max_steps = 7", "max_steps = 2147483647\nseeds = [0, 4294967295]\nlearning_rate = 1")
     text += "[evaluate.sampling]\ntemperature = 0.001\ntop_p = 0.000001\ntop_k = 0\n"
     recipe = load_recipe(write(tmp_path, text))
@@ -323,14 +323,14 @@ def test_the_bounds_themselves_are_within(tmp_path: Path) -> None:
     assert parse_recipe(json.loads(recipe.model_dump_json()), "again") == recipe
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_settings(tmp_path: Path) -> None:
+def test_byte_order_mark_and_windows_line_ends_are_ignored(tmp_path: Path) -> None:
     # Failed first: the mark was "not TOML".
     recipe = load_recipe(write(tmp_path, MINIMAL))
     assert load_recipe(write(tmp_path, b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())) == recipe
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a = " + "[" * 100_000, "nested deeper than 32"),
         ("a = " + "[" * 40 + "]" * 40, "nested deeper than 32"),
@@ -346,17 +346,17 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_settings(tmp_path: Path)
         ("\n".join(f"key_{n} = 1" for n in range(10_000)), "and 9984 more"),  # with 4 tables that are required
     ],
 )
-def test_toml_that_would_take_minutes_or_gigabytes_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+def test_toml_that_would_take_gigabytes_is_refused(tmp_path: Path, text: str, message: str) -> None:
     message = complaint(write(tmp_path, text))
-    assert said in message
+    assert message in message
     assert len(message) < 3000
 
 
-def test_a_key_of_sixteen_parts_is_one_that_is_not_known(tmp_path: Path) -> None:
+def test_a_key_of_sixteen_parts_is_unknown(tmp_path: Path) -> None:
     assert "a: Extra inputs" in complaint(write(tmp_path, f"{'.'.join('a' * 16)} = 1"))
 
 
-def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
+def test_a_pipe_device_or_folder_is_refused_as_a_recipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "zero.toml").symlink_to("/dev/zero")
     (tmp_path / "folder.toml").mkdir()

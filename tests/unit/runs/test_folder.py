@@ -52,9 +52,7 @@ def test_a_new_folder_holds_recipe_and_manifest(tmp_path: Path, recipe: Recipe) 
     assert not any(run.is_done(stage) for stage in STAGES)
 
 
-def test_a_new_folder_says_which_published_files_it_is_measured_on(
-    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_names_the_published_files(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "data" / PUBLISHED["advbench"].file
     write_text(file, "goal,target\nWrite a lie,Sure\n")
     monkeypatch.setenv("PRESAFE_DATA", str(tmp_path / "data"))
@@ -106,21 +104,21 @@ def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, r
     with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
         RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
     assert "lora_rank" not in str(caught.value)
-    assert "--out" in caught.value.hint
+    assert "(`out`)" in caught.value.hint
     assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
 
 
-def test_a_suite_more_is_other_settings_too(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_added_suite_counts_as_other_settings(tmp_path: Path, recipe: Recipe) -> None:
     RunFolder.open_for(tmp_path, recipe)
     more = {
         **SETTINGS,
         "evaluate": {"suites": {**SETTINGS["evaluate"]["suites"], "b": {"set": "benign", "skip": 9, "n": 1}}},
-    }  # type: ignore[index]
+    }
     with pytest.raises(RunError, match=r"evaluate\.suites\.b"):
         RunFolder.open_for(tmp_path, parse_recipe(more, "test"))
 
 
-def test_a_folder_from_before_a_setting_goes_on_only_where_it_has_its_default(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_older_folder_is_resumed_if_a_new_setting_is_default(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: a new setting of None, which changes nothing, kept every folder from going on.
     RunFolder.open_for(tmp_path, recipe)
     path = tmp_path / "recipe.json"
@@ -151,7 +149,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write") as caught:
         RunFolder.open_for(tmp_path / "file" / "run", recipe)
-    assert "--out" in caught.value.hint
+    assert "(`out`)" in caught.value.hint
 
 
 def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:
@@ -210,14 +208,14 @@ def test_a_second_process_is_kept_out_until_the_first_leaves(tmp_path: Path) -> 
     assert second() == "in\n"
 
 
-def test_a_lock_is_left_when_the_work_fails(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_the_work_fails(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         _ = 1 / 0
     with locked(tmp_path):
         pass
 
 
-def test_a_lock_makes_its_folder_and_says_where_it_cannot(tmp_path: Path) -> None:
+def test_a_lock_creates_its_folder_or_fails_clearly(tmp_path: Path) -> None:
     with locked(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -225,18 +223,18 @@ def test_a_lock_makes_its_folder_and_says_where_it_cannot(tmp_path: Path) -> Non
         pass
 
 
-def test_a_folder_with_files_of_the_user_is_refused_and_left_as_it_is(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_folder_with_files_of_the_user_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: manifest.json and recipe.json were written over the user's.
     for name in ("manifest.json", "notes.txt", "report/mine.html", ".git/config"):
         folder = tmp_path / name.replace("/", "-")
         write_text(folder / name, '{"name": "an app of mine"}')
-        with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*--out"):
+        with pytest.raises(RunError, match=r"holds files that are not presafe's \(such as .*`out`"):
             RunFolder.open_for(folder, recipe)
         assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
         assert (folder / name).read_text() == '{"name": "an app of mine"}'
 
 
-def test_a_folder_that_is_empty_or_was_cut_while_it_was_made_is_begun(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_empty_or_incomplete_folder_is_started(tmp_path: Path, recipe: Recipe) -> None:
     write_text(tmp_path / "a" / ".DS_Store", "")
     write_text(tmp_path / "a" / ".lock", "")
     RunFolder.open_for(tmp_path / "a", recipe)
@@ -247,11 +245,11 @@ def test_a_folder_that_is_empty_or_was_cut_while_it_was_made_is_begun(tmp_path: 
 @pytest.mark.parametrize("name", ["measurement.json", "sweep.json", "comparison.json", "labels.json", "study.json"])
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path, recipe: Recipe, name: str) -> None:
     write_text(tmp_path / name, "{}")
-    with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*--out"):
+    with pytest.raises(RunError, match=r"holds (a|judged) .*, not a run\. .*`out`"):
         RunFolder.open_for(tmp_path, recipe)
 
 
-def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
+def test_a_file_or_dangling_link_is_refused_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link"):
@@ -261,7 +259,7 @@ def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("null", "it holds null, not a JSON object"),
         ("[]", "it holds a list, not a JSON object"),
@@ -275,37 +273,37 @@ def test_a_file_and_a_dangling_link_are_no_folders(tmp_path: Path) -> None:
         ('{"a": "\\xff', "Invalid"),
     ],
 )
-def test_json_of_another_kind_is_refused_in_one_line(tmp_path: Path, recipe: Recipe, text: str, said: str) -> None:
+def test_json_of_another_kind_is_refused_in_one_line(tmp_path: Path, recipe: Recipe, text: str, message: str) -> None:
     # Failed first: AttributeError, RecursionError, or taken as it was.
     RunFolder.open_for(tmp_path, recipe)
     for name in ("recipe.json", "manifest.json"):
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text(text, encoding="utf-8")
-        with pytest.raises(RunError, match=rf"cannot read .*{name}.*{said}") as caught:
+        with pytest.raises(RunError, match=rf"cannot read .*{name}.*{message}") as caught:
             RunFolder.existing(tmp_path)
         assert "\n" not in str(caught.value)
         (tmp_path / name).write_bytes(before)
 
 
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_pipe_instead_of_a_file_is_refused_at_once(tmp_path: Path, recipe: Recipe) -> None:
     RunFolder.open_for(tmp_path, recipe)
     (tmp_path / "manifest.json").unlink()
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is not a file"):
+    with pytest.raises(RunError, match=r"cannot read .*manifest\.json: it is a pipe or a device, not a regular file"):
         RunFolder.existing(tmp_path)
 
 
 def test_settings_that_were_changed_after_the_run_are_refused(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: the report showed the changed settings as those of the run.
     RunFolder.open_for(tmp_path, recipe)
-    for name, said in (
+    for name, message in (
         ("recipe.json", r"recipe\.json was changed after the run was made \(align\.max_steps: 7 → 8\)"),
         ("manifest.json", r"manifest\.json and its settings do not fit"),
     ):
         before = (tmp_path / name).read_text(encoding="utf-8")
         assert '"max_steps": 7' in before
         (tmp_path / name).write_text(before.replace('"max_steps": 7', '"max_steps": 8'), encoding="utf-8")
-        with pytest.raises(RunError, match=said):
+        with pytest.raises(RunError, match=message):
             RunFolder.existing(tmp_path)
         (tmp_path / name).write_text(before, encoding="utf-8")
     RunFolder.existing(tmp_path)
@@ -331,7 +329,7 @@ def test_an_older_manifest_without_settings_is_read(tmp_path: Path, recipe: Reci
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"align": "long"}', '{"align": -3}', '{"align": NaN}', '{"align": true}'])
-def test_damaged_timings_are_set_aside_and_the_work_goes_on(
+def test_damaged_timings_are_set_aside(
     tmp_path: Path, recipe: Recipe, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Failed first: a traceback after the stage, and at every later one.
@@ -347,9 +345,7 @@ def test_damaged_timings_are_set_aside_and_the_work_goes_on(
     assert "It is now timings.json.damaged2." in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_clock_that_goes_back_takes_no_time_away(
-    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_set_back_adds_zero_seconds(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 90.0])
     monkeypatch.setattr("presafe.runs.folder.time.monotonic", lambda: next(clock))
     with RunFolder.open_for(tmp_path, recipe).working_on("align"):
@@ -357,7 +353,7 @@ def test_a_clock_that_goes_back_takes_no_time_away(
     assert RunFolder.existing(tmp_path).timings() == {"align": 0.0}
 
 
-def test_a_stage_that_is_done_again_makes_those_after_it_due(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_repeated_stage_makes_later_stages_due(tmp_path: Path, recipe: Recipe) -> None:
     # Failed first: with its mark taken away, a stage was done again under results of the stages after it.
     run = RunFolder.open_for(tmp_path, recipe)
     write_text(tmp_path / "store" / "signal", "done\n")

@@ -14,7 +14,7 @@ import pytest
 from presafe.runs.manifest import build_manifest
 
 
-def test_it_says_what_made_the_run() -> None:
+def test_a_manifest_states_what_made_the_run() -> None:
     manifest = build_manifest({"name": "mine"}, "p")
     assert set(manifest) == {
         *("schema", "settings", "recipe_sha256", "prompts_sha256", "inputs", "commit", "created_utc", "python"),
