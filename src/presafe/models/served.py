@@ -140,7 +140,7 @@ class ServedEngine:
         body = request_body(dialect, self.served.name, request, renderer)
         self._check_context(request.max_tokens, num_sent(body, renderer))
         if request.sampling.top_k and dialect is Dialect.LENIENT:
-            self._tell(f"{self.served.url} ignores settings that it does not know, and may not use top-k.")
+            self._tell(f"whether {self.served.url} uses top-k is not known: it ignores unknown settings.")
         if self._client is None:
             self._client = open_client(self.served.url, self.batch_size)
         try:
