@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +24,7 @@ from presafe.prompts.sets import from_file
 from presafe.runs.io import read_jsonl, write_text
 from presafe.stages.run_folder import RunFolder
 
-_MOST = 300
+_MOST = 150
 """Inputs after which a planted fault has not been caught."""
 _KEY = "sk-a-key-that-no-line-may-hold"
 
@@ -194,6 +194,7 @@ def planted_faults(kinds: Sequence[Kind], workspace: Path, seed: int) -> Iterato
             continue
         made = cases or tuple(kind.make(random.Random(f"{seed}:{plant}:{number}")) for number in range(_MOST))
         known = {case.signature for case in corpus_cases(name) if case.xfail}
-        with patch(place, replacement):
-            failed = (o.signature for o in run_cases(kind, made, workspace) if o.verdict == "failed")
-            yield plant, next((signature for signature in failed if signature not in known), "")
+        with patch(place, replacement), closing(run_cases(kind, made, workspace)) as outcomes:
+            failed = (outcome.signature for outcome in outcomes if outcome.verdict == "failed")
+            caught = next((signature for signature in failed if signature not in known), "")
+        yield plant, caught
