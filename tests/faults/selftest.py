@@ -138,7 +138,10 @@ _PLANTS: tuple[tuple[str, str, str, Any, tuple[Case, ...]], ...] = (
 class _Misbehaving:
     """A kind whose product has no end, takes all memory, or fails in a way of its own."""
 
-    name, clock_s = "misbehaving", 1.0
+    name = "misbehaving"
+
+    def __init__(self, clock_s: float) -> None:
+        self.clock_s = clock_s
 
     def prepare(self, workspace: Path) -> None:
         """Need nothing."""
@@ -184,8 +187,8 @@ _MISBEHAVIOR = {
 
 def planted_faults(kinds: Sequence[Kind], workspace: Path, seed: int) -> Iterator[tuple[str, str]]:
     """Yield each planted fault with the signature that it was caught by; an empty one where it was not."""
-    odd = _Misbehaving()
     for target, words in _MISBEHAVIOR.items():
+        odd = _Misbehaving(1.0 if target == "hang" else 30.0)
         (outcome,) = run_cases(odd, [Case(odd.name, target, b"")], workspace)
         yield target, outcome.signature if words in outcome.signature else ""
     named = {kind.name: kind for kind in kinds}
