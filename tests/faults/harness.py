@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -129,8 +130,9 @@ def shrunk(kind: Kind, case: Case, outcome: Outcome, workspace: Path) -> tuple[C
             case._replace(data=case.data[:place] + case.data[place + size :])
             for place in range(0, len(case.data), size)
         ]
-        tried = zip(smaller, run_cases(kind, smaller, workspace, end), strict=False)
-        better = next((pair for pair in tried if pair[1].signature == outcome.signature), None)
+        with closing(run_cases(kind, smaller, workspace, end)) as outcomes:
+            tried = zip(smaller, outcomes, strict=False)
+            better = next((pair for pair in tried if pair[1].signature == outcome.signature), None)
         if better:
             case, outcome = better
         elif size == 1:

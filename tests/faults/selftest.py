@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +25,7 @@ from presafe.prompts.sets import from_file
 from presafe.runs.io import read_jsonl, write_text
 from presafe.stages.run_folder import RunFolder
 
-_MOST = 300
+_MOST = 150
 """Inputs after which a planted fault has not been caught."""
 _KEY = "sk-a-key-that-no-line-may-hold"
 
@@ -139,7 +139,10 @@ _PLANTS: tuple[tuple[str, str, str, Any, tuple[Case, ...]], ...] = (
 class _Misbehaving:
     """A kind whose product has no end, takes all memory, or fails in a way of its own."""
 
-    name, clock_s = "misbehaving", 1.0
+    name = "misbehaving"
+
+    def __init__(self, clock_s: float) -> None:
+        self.clock_s = clock_s
 
     def prepare(self, workspace: Path) -> None:
         """Need nothing."""
@@ -185,8 +188,8 @@ _MISBEHAVIOR = {
 
 def planted_faults(kinds: Sequence[Kind], workspace: Path, seed: int) -> Iterator[tuple[str, str]]:
     """Yield each planted fault with the signature that it was caught by; an empty one where it was not."""
-    odd = _Misbehaving()
     for target, words in _MISBEHAVIOR.items():
+        odd = _Misbehaving(1.0 if target == "hang" else 30.0)
         (outcome,) = run_cases(odd, [Case(odd.name, target, b"")], workspace)
         yield target, outcome.signature if words in outcome.signature else ""
     named = {kind.name: kind for kind in kinds}
@@ -195,6 +198,7 @@ def planted_faults(kinds: Sequence[Kind], workspace: Path, seed: int) -> Iterato
             continue
         made = cases or tuple(kind.make(random.Random(f"{seed}:{plant}:{number}")) for number in range(_MOST))
         known = {case.signature for case in corpus_cases(name) if case.xfail}
-        with patch(place, replacement):
-            failed = (o.signature for o in run_cases(kind, made, workspace) if o.verdict == "failed")
-            yield plant, next((signature for signature in failed if signature not in known), "")
+        with patch(place, replacement), closing(run_cases(kind, made, workspace)) as outcomes:
+            failed = (outcome.signature for outcome in outcomes if outcome.verdict == "failed")
+            caught = next((signature for signature in failed if signature not in known), "")
+        yield plant, caught

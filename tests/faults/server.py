@@ -17,8 +17,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +57,10 @@ def import_all() -> None:
     gc.freeze()
 
 
-def run_cases(kind: Kind, cases: Sequence[Case], workspace: Path, deadline: float = float("inf")) -> Iterator[Outcome]:
-    """Yield what comes of cases, in order, until the deadline.
+def run_cases(
+    kind: Kind, cases: Sequence[Case], workspace: Path, deadline: float = float("inf")
+) -> Generator[Outcome, None, None]:
+    """Yield what comes of cases, in order, until the deadline; closed early, it ends the child.
 
     Args:
         kind: Checks them.
@@ -69,15 +71,16 @@ def run_cases(kind: Kind, cases: Sequence[Case], workspace: Path, deadline: floa
     first = 0
     while first < len(cases) and time.monotonic() < deadline:
         done = 0
-        for outcome in _one_child(kind, cases[first:], workspace, deadline):
-            done += 1
-            yield outcome
+        with closing(_one_child(kind, cases[first:], workspace, deadline)) as outcomes:
+            for outcome in outcomes:
+                done += 1
+                yield outcome
         if not done:
             return
         first += done
 
 
-def _one_child(kind: Kind, cases: Sequence[Case], workspace: Path, deadline: float) -> Iterator[Outcome]:
+def _one_child(kind: Kind, cases: Sequence[Case], workspace: Path, deadline: float) -> Generator[Outcome, None, None]:
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -143,7 +143,7 @@ class FolderFiles:
             return
         with zipfile.ZipFile(io.BytesIO(case.data)) as entries:
             samples = [json.loads(entries.read(name)) for name in self._samples]
-        named = {(str(sample["id"]), sample["epoch"]): sample for sample in samples}
+        named = {(_name_of(sample["id"]), sample["epoch"]): sample for sample in samples}
         need(len(named) == len(answers), "another number of answers than in the log", len(answers))
         for answer in answers:
             sample = named[answer.prompt_id, answer.sample]
@@ -153,6 +153,11 @@ class FolderFiles:
             need_same(text, answer.answer, "an answer is another than in its log")
             verdict = next(score["value"] for name, score in sample["scores"].items() if name != "thought")
             need_same(verdict, answer.verdict, "a verdict is another than in its log")
+
+
+def _name_of(sample_id: Any) -> str:
+    """Return an id as a log's reader has it: 1.0 and true are 1."""
+    return str(int(sample_id) if isinstance(sample_id, bool | float) else sample_id)
 
 
 def _answers(path: Path) -> list[Response]:
