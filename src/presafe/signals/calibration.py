@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from presafe.errors import SignalError
-from presafe.records import Record
+from presafe.records import Rate, Record
 from presafe.stats.intervals import Interval, wilson
 
 NUM_BINS = 10
@@ -30,7 +30,7 @@ class ClassifierCard(Record):
     num_train: int
     held_out: Interval
     """Accuracy on held-out queries."""
-    ece: float
+    ece: Rate
     """Expected calibration error on held-out queries, in [0, 1]."""
     traces: Interval
     """Accuracy on held-out queries followed by the model's thought with CoT on."""
