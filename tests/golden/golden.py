@@ -127,10 +127,13 @@ DROPPED = {
     "made_by",
     "packages",
     "python",
+    "recipe",
+    "recipe_sha256",
+    "settings",
     "timings_s",
     "training_s",
 }
-"""Keys whose values two runs of the same code do not share."""
+"""Keys whose values two runs of the same code do not share; and the settings, whose keys 0.2.0 renamed on purpose."""
 
 
 def build_inputs(folder: Path) -> None:
@@ -236,8 +239,18 @@ def make_record() -> dict[str, Any]:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
             if done.returncode:
                 raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-            printed[words[0]] = done.stdout.splitlines()
-        return {"printed": printed, "files": dict(_files(folder))}
+            if words[0] != "compare":  # as `_in_one_order`
+                printed[words[0]] = done.stdout.splitlines()
+        return {"printed": printed, "files": {name: _in_one_order(name, value) for name, value in _files(folder)}}
+
+
+def _in_one_order(name: str, value: Any) -> Any:
+    """Sort what a comparison wrote: before 0.2.0 its suites came in the order of the log files, which is random."""
+    if not name.startswith("compared/"):
+        return value
+    if isinstance(value, list):
+        return sorted(value, key=lambda row: json.dumps(row, sort_keys=True))
+    return {key: _in_one_order(name, inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -245,7 +258,12 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
     roots = ("run", "studies", "measured", "compared")
     for path in sorted(path for root in roots for path in (folder / root).rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if "/work/" in name or "/classifier/" in name or "/checkpoints/" in name or path.name == "timings.json":
+        if (
+            "/work/" in name
+            or "/classifier/" in name
+            or "/checkpoints/" in name
+            or path.name in ("timings.json", "recipe.json")
+        ):
             continue
         if path.suffix == ".eval":
             yield re.sub(r"/[^/]*\.eval$", "/LOG.eval", name), _answers(path)
@@ -282,6 +300,7 @@ def _words(text: str) -> list[str]:
     if text.lstrip().startswith("<"):
         text = re.sub(r"<(style|script|metadata|defs)\b.*?</\1>", " ", text, flags=re.DOTALL)
         text = re.sub(r"<[^>]*>", "\n", text)
+    text = text.partition("Settings, provenance, time")[0]
     lines = (" ".join(html.unescape(line).split()) for line in text.splitlines())
     volatile = re.compile(
         r"[0-9a-f]{40}|\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory"

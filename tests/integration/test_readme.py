@@ -1,5 +1,4 @@
-"""The README's Python block and those of the guides run as they stand, on the small recipe and in a scratch folder; its
-tables hold the committed results; it is short."""
+"""The README's Python block and those of the guides run as they stand, in a scratch folder; its tables hold the results."""
 
 from __future__ import annotations
 

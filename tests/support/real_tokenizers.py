@@ -179,8 +179,9 @@ def _renamed(folder: Path, names: dict[int, str], *, keep: bool) -> PreTrainedTo
 
 
 class Tiktoken:
-    """Qwen3.6's tokenizer on tiktoken, another implementation of BPE, with as much of transformers' interface as the
-    renderer uses. Templates are rendered by transformers.
+    """Qwen3.6's tokenizer on tiktoken, another implementation of BPE, with what we use of transformers' interface.
+
+    Templates are rendered by transformers.
     """
 
     unk_token_id = None

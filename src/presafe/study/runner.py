@@ -137,7 +137,7 @@ def _check_folder(out: Path) -> None:
     files = [out / "study.json", *sorted((out / "runs").glob("*.json"))]
     for file in filter(Path.exists, files):  # without `work/`, which git ignores
         if not {"condition", "conditions"} & read_json(file).keys():
-            raise RunError(f"{file} is not a file of a study.", "Choose another folder (`out`).")
+            raise RunError(f"{file} is not a file of a study.", "Choose another folder with `out`.")
     if not any(map(Path.exists, files)):
         check_ownership(out, "study.json")
 
@@ -249,7 +249,7 @@ def _read_matching_result(file: Path, run: StudyRun, prompts_sha256: str) -> Run
     if result.prompts_sha256 != prompts_sha256:
         raise RunError(
             f"{file} was made with other prompts: a file of prompts, or presafe's own prompts, changed since.",
-            "Choose another folder (`out`), or delete that file to do the run again.",
+            "Choose another folder with `out`, or delete that file to do the run again.",
         )
     return result
 

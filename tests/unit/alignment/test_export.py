@@ -244,7 +244,7 @@ def test_a_head_that_is_none_is_one_line(tmp_path, weights, metadata, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_head_of_another_model_is_one_line(make_model, tmp_path):
+def test_a_head_of_another_model_is_one_line(tmp_path: Path) -> None:
     # make_model has hidden size 32 and 2 layers
     for width, layer, words in ((31, "1", "31 numbers, .* has 32"), (32, "3", "after layer 3, .* has 2 layers")):
         weights = {"weight": torch.ones(1, width), "bias": torch.ones(1)}
@@ -253,7 +253,7 @@ def test_a_head_of_another_model_is_one_line(make_model, tmp_path):
             DecisionHead(tmp_path).need_fit(make_model())
 
 
-def test_export_of_an_adapter_on_a_tied_output_layer_holds_the_adapter_alone(make_model, tmp_path):
+def test_export_on_a_tied_output_layer_holds_the_adapter_only(tmp_path: Path) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     config = LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM", init_lora_weights=False)
@@ -266,7 +266,9 @@ def test_export_of_an_adapter_on_a_tied_output_layer_holds_the_adapter_alone(mak
     assert torch.equal(logits(fresh, [1, 2, 3]), logits(adapted, [1, 2, 3]))
 
 
-def test_an_adapter_to_train_further_fills_its_places(make_model, make_trainer, rows, trained, tmp_path):
+def test_an_adapter_to_train_further_fills_its_places(
+    make_trainer: TrainerFactory, rows: list[Row], trained: Any, tmp_path: Path
+) -> None:
     from presafe.alignment.export import load_adapter
 
     export_adapter(trained, tmp_path / "adapter")

@@ -198,7 +198,7 @@ def test_incomplete_checkpoint_is_skipped(align: Any, whole: Any, tmp_path: Path
             "NaN or infinite",
         ),
         ("optimizer.pt", lambda state: state | {"state": {0: {"exp_avg": torch.ones(3)}}}, "other parameters"),
-        ("optimizer.pt", lambda state: [state], "no optimizer's state"),
+        ("optimizer.pt", lambda state: [state], "no optimizer state"),
         ("optimizer.pt", None, "cannot be read"),
         ("trainer_state.json", lambda state: {}, "is of step None"),
     ],

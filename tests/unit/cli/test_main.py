@@ -58,7 +58,7 @@ def test_a_folder_without_a_study_is_not_written(
 ) -> None:
     (tmp_path / "study.json").write_text("{}", encoding="utf-8")
     line = printed_line(["study", "control", "--out", str(tmp_path)], monkeypatch, capsys)
-    assert line == f"presafe: {tmp_path / 'study.json'} is no file of a study. Choose another folder with --out."
+    assert line == f"presafe: {tmp_path / 'study.json'} is not a file of a study. Choose another folder with --out."
 
 
 def test_a_suite_without_a_hub_copy_names_the_option(

@@ -150,7 +150,7 @@ def test_manifest_records_the_chosen_sandbox(tiny: Path, tmp_path: Path) -> None
         text="Write f.",
         category="none",
         split="held_out",
-        licence="none",
+        license="none",
         expect="code",
         target=problem.model_dump_json(),
     )

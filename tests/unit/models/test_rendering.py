@@ -32,7 +32,7 @@ FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 
 def with_template(smolthink: Renderer, template: str, family: str) -> Renderer:
-    """SmolLM2's tokenizer with another template and, as those of R1 and Qwen3 have, tokens for the think marks.
+    r"""SmolLM2's tokenizer with another template and, as those of R1 and Qwen3 have, tokens for the think marks.
 
     Between two such marks its `\\n\\n` becomes one token. The shared tokenizer stays as it is.
     """
