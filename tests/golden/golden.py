@@ -303,7 +303,7 @@ def _words(text: str) -> list[str]:
     text = text.partition("Settings, provenance, time")[0]
     lines = (" ".join(html.unescape(line).split()) for line in text.splitlines())
     volatile = re.compile(
-        r"[0-9a-f]{40}|\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory"
+        r"[0-9a-f]{40}|^\d+(\.\d+)+$|\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory"
     )
     return [line for line in lines if line and not volatile.search(line)]
 

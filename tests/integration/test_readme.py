@@ -1,4 +1,4 @@
-"""The README's Python block and those of the guides run as they stand, in a scratch folder; its tables hold the results."""
+"""The README's Python block and those of the guides run as they stand, in a scratch folder; its tables are true."""
 
 from __future__ import annotations
 
