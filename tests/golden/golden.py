@@ -303,7 +303,8 @@ def _words(text: str) -> list[str]:
     text = text.partition("Settings, provenance, time")[0]
     lines = (" ".join(html.unescape(line).split()) for line in text.splitlines())
     volatile = re.compile(
-        r"[0-9a-f]{40}|^\d+(\.\d+)+$|\d{4}-\d\d-\d\d|commit|torch|cores?\b|CPU|\d (s|min|seconds?|minutes?)\b|presafe \d|memory"
+        r"[0-9a-f]{40}|^\d+(\.\d+)+$|\d{4}-\d\d-\d\d|presafe \d|\d (s|min|seconds?|minutes?)\b"
+        r"|commit|torch|cores?\b|CPU|memory"
     )
     return [line for line in lines if line and not volatile.search(line)]
 
