@@ -53,6 +53,6 @@ def test_a_flipped_bit_in_an_answer_is_damage(tmp_path: Path) -> None:
             continue
         if sample.output.completion != ANSWER:
             num_changed += 1
-            with pytest.raises(DamagedLogError, match="is damaged.*checksum"):
+            with pytest.raises(DamagedLogError, match=r"is damaged.*checksum"):
                 read_log(copy, lambda sample: None)
     assert num_changed > 0
