@@ -20,7 +20,7 @@ from faults.tiny import built_run
 from presafe.models.logs import DamagedLogError, check_sample, read_log, response_of
 from presafe.records import Difference, HistoryPoint, PositionScore, Response, Score, Signal
 from presafe.runs.folder import read_records, read_timings
-from presafe.runs.io import read_object, read_record
+from presafe.runs.io import read_json, read_record
 from presafe.runs.manifest import read_manifest
 from presafe.signals.calibration import ClassifierCard
 
@@ -128,7 +128,7 @@ class FolderFiles:
             else:
                 need(timings == {} and (folder / f"{path.name}.damaged").exists(), "a damaged file was not kept")
             return
-        value = read_manifest(folder) if case.target == "manifest" else read_object(path)
+        value = read_manifest(folder) if case.target == "manifest" else read_json(path)
         need_same(second_json(case.data.decode()), value, "an object is another than in its file", is_exact=True)
         need_finite_numbers(value, "an object holds no finite number")
         json.dumps(value, allow_nan=False)
