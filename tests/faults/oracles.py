@@ -40,6 +40,8 @@ def second_json(text: str, *, allows_nan: bool = False, names: frozenset[str] | 
         value = from_json(text, allow_inf_nan=allows_nan)
     except ValueError as error:
         is_surrogate = "\\ud" in text.lower() and names is not None  # half of a pair, in a part that nobody reads
+        if "hex escape" in str(error) and not is_surrogate:
+            raise Fault("half of a surrogate pair was accepted", f"{error}: {text[:200]}") from None
         if not is_surrogate and "number out of range" not in str(error):
             raise Fault("what is not JSON was accepted", f"{error}: {text[:200]}") from None
         value = python_json(text)

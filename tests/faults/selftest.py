@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from presafe.judges.replies import Ruling, read_reply
-
 from faults.cases import Case, Kind, corpus_cases
 from faults.server import GROWTH, run_cases
 from presafe.config.recipe import load_recipe
 from presafe.errors import ModelError, PreSafeError
+from presafe.judges.parsing import Ruling, read_reply
 from presafe.models.answers import completion_of
 from presafe.models.exchange import Completion
 from presafe.models.http import Refused, TryAgain

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from faults.cases import Fault
 from faults.server import import_seen, run_command
 
 RECIPE = """
@@ -64,10 +65,17 @@ def built_run(workspace: Path) -> Path:
 
 
 def results_of(folder: Path) -> Any:
-    """Return the rows of a finished run's results, and the paired differences."""
-    rows = json.loads((folder / "run" / "report" / "results.json").read_text(encoding="utf-8"))["rows"]
-    differences = (folder / "run" / "evaluation" / "differences.jsonl").read_text(encoding="utf-8").splitlines()
-    return {"rows": rows, "differences": [json.loads(line) for line in differences]}
+    """Return the rows of a finished run's results, and the paired differences.
+
+    Raises:
+        Fault: the files are missing or damaged, though the command that should have left them ended well.
+    """
+    try:
+        rows = json.loads((folder / "run" / "report" / "results.json").read_text(encoding="utf-8"))["rows"]
+        lines = (folder / "run" / "evaluation" / "differences.jsonl").read_text(encoding="utf-8").splitlines()
+        return {"rows": rows, "differences": [json.loads(line) for line in lines]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Fault("exit 0 without results that can be read", error) from None
 
 
 def compared_of(folder: Path) -> Any:

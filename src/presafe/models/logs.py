@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
+from zipfile import ZipFile
 
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import ContentReasoning
@@ -50,6 +51,8 @@ def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
     try:
+        if path.suffix == ".eval":
+            _check_checksums(path)
         log = read_eval_log(str(path))
         for sample in log.samples or []:
             if log.status == "success" or sample.scores:
@@ -60,6 +63,17 @@ def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DamagedLogError(f"{path} is damaged ({reason:.100}).", hint) from error
     return log
+
+
+def _check_checksums(path: Path) -> None:
+    """Check the parts of a log against their checksums, which Inspect's reader does not do.
+
+    Raises:
+        Exception: a part differs from its checksum, or cannot be read.
+    """
+    with ZipFile(path) as archive:
+        if name := archive.testzip():
+            raise ValueError(f"{name} differs from its checksum")
 
 
 def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> list[EvalLog]:

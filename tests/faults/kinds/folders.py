@@ -6,6 +6,8 @@ import io
 import json
 import random
 import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from faults.cases import Case
 from faults.mutate import change_json, damage, json_bytes
 from faults.oracles import need, need_finite_numbers, need_same, second_json
 from faults.tiny import built_run
-from presafe.models.logs import check_sample, read_log, response_of
+from presafe.models.logs import DamagedLogError, check_sample, read_log, response_of
 from presafe.records import Difference, HistoryPoint, PositionScore, Response, Score, Signal
 from presafe.runs.folder import read_records, read_timings
-from presafe.runs.io import read_object, read_record
+from presafe.runs.io import read_json, read_record
 from presafe.runs.manifest import read_manifest
 from presafe.signals.calibration import ClassifierCard
 
@@ -87,7 +89,12 @@ class FolderFiles:
 
     def check(self, case: Case, folder: Path) -> None:
         """Read the file, and read it again with other code."""
-        if case.target in ("eval", "eval_json"):
+        if case.target == "eval_scan":
+            for place in self._places(json.loads(case.data)["step"]):
+                data = self._bytes[:place] + bytes([self._bytes[place] ^ 1]) + self._bytes[place + 1 :]
+                with suppress(DamagedLogError):
+                    self._check_log(case._replace(target="eval", data=data), folder)
+        elif case.target in ("eval", "eval_json"):
             self._check_log(case, folder)
         elif case.target in _LINES or case.target == "responses":
             kind = Response if case.target == "responses" else _LINES[case.target][1]
@@ -121,10 +128,18 @@ class FolderFiles:
             else:
                 need(timings == {} and (folder / f"{path.name}.damaged").exists(), "a damaged file was not kept")
             return
-        value = read_manifest(folder) if case.target == "manifest" else read_object(path)
+        value = read_manifest(folder) if case.target == "manifest" else read_json(path)
         need_same(second_json(case.data.decode()), value, "an object is another than in its file", is_exact=True)
         need_finite_numbers(value, "an object holds no finite number")
         json.dumps(value, allow_nan=False)
+
+    def _places(self, step: int) -> Iterator[int]:
+        """Yield every `step`-th place in the samples of the log."""
+        with zipfile.ZipFile(self._log) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename in self._samples]
+        for entry in entries:
+            start = entry.header_offset + 30 + len(entry.filename)
+            yield from range(start, start + entry.compress_size, step)
 
     def _check_log(self, case: Case, folder: Path) -> None:
         path = folder / self._log.name

@@ -91,7 +91,9 @@ class ModelFolders:
         need(bool(torch.equal(logits, again)), "two loads compute different logits", _distance(logits, again))
         if case.target == "adapter":
             least = 0.0 if _is_zero(copy) else 1e-6
-            need(_distance(logits, self._vanilla) > least, "an adapter that changes nothing was accepted", change)
+            scale = json.loads((copy / "adapter_config.json").read_text(encoding="utf-8"))["lora_alpha"]
+            rule = f"an adapter that changes nothing was accepted{'' if scale else ', of alpha 0'}"
+            need(_distance(logits, self._vanilla) > least, rule, change)
         if change.get("tensor") == "order":
             expected = self._vanilla if case.target == "model" else self._adapted
             need(bool(torch.equal(logits, expected)), "the same tensors compute other logits", change)
@@ -122,6 +124,9 @@ def _apply(change: dict[str, Any], folder: Path, target: str) -> None:
     elif "bytes" in change:
         file = folder / change["bytes"]
         file.write_bytes(damage(file.read_bytes(), rng))
+    elif "set" in change:
+        file = folder / _CHANGE[target]
+        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | change["set"]), encoding="utf-8")
     elif "config" in change:
         file = folder / change["config"]
         value = change_json(json.loads(file.read_text(encoding="utf-8")), rng)

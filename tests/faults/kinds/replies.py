@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from presafe.judges.replies import read_reply
 
 from faults.cases import Case
 from faults.mutate import HOSTILE_TEXTS, HOSTILE_VALUES, change_json, damage, json_bytes
 from faults.oracles import need, need_same, second_json
 from presafe.errors import JudgeError, ModelError
 from presafe.judges.description import Description, descriptions
+from presafe.judges.parsing import read_reply
 from presafe.models.answers import completion_of, num_read, read_offers
 from presafe.models.http import Refused, TryAgain, message, retry_after, shown
 

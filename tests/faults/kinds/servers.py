@@ -27,6 +27,17 @@ _TRY_S = 0.6
 """Seconds that a try, and all tries of one request, may take."""
 _LIMIT_S = 12.0
 """Seconds after which an engine must have given up: some tries of a greeting in each dialect, on a busy machine."""
+_HEADERS: tuple[tuple[str, ...], ...] = (
+    ("Content-Encoding: gzip",),
+    ("Content-Encoding: zstd",),
+    ("Retry-After: 99999999999999999999",),
+    ("Retry-After: \u00b2",),
+    ("Transfer-Encoding: chunked",),
+    (f"X-Echo: {_KEY}",),
+    ("Content-Length: 5",),
+    ("Content-Length: -1",),
+    ("Location: http://127.0.0.1:9/",),
+)
 _PLACES = ("models", "greeting", "completion")
 
 
@@ -47,28 +58,16 @@ class Servers:
     def make(self, rng: random.Random) -> Case:
         """Return a damaged answer, as JSON: where it is sent, its bytes, and how it is sent."""
         body = json.loads(self._raw.body_of("7", 5))
+        if rng.random() < 0.7:
+            del body["usage"]["prompt_tokens"]  # a wrong number of them is refused, whatever else is sent
         for _ in range(rng.choice((0, 1, 2))):
             body = change_json(body, rng)
         content = json.dumps(body).encode()
         if rng.random() < 0.3:
             content = damage(content, rng)
-        status = rng.choice(
-            ("200 OK", "200 OK", "200 OK", "400 Bad", "401 No", "429 Slow", "500 Error", "503 Busy", "999 x")
-        )
-        headers = rng.choice(
-            (
-                (),
-                ("Content-Encoding: gzip",),
-                ("Content-Encoding: zstd",),
-                ("Retry-After: 99999999999999999999",),
-                ("Retry-After: \u00b2",),
-                ("Transfer-Encoding: chunked",),
-                (f"X-Echo: {_KEY}",),
-                ("Content-Length: 5",),
-                ("Content-Length: -1",),
-                ("Location: http://127.0.0.1:9/",),
-            )
-        )
+        statuses = ("400 Bad", "401 No", "429 Slow", "500 Error", "503 Busy", "999 x")
+        status = "200 OK" if rng.random() < 0.7 else rng.choice(statuses)
+        headers = rng.choice(_HEADERS) if rng.random() < 0.4 else ()
         answer = self._raw.whole(content, status, *(header.encode().decode("latin-1") for header in headers))
         if rng.random() < 0.3:
             answer = damage(answer, rng)
@@ -91,6 +90,8 @@ class Servers:
             finally:
                 need(time.monotonic() - begun < _LIMIT_S, "a server holds the engine", time.monotonic() - begun)
         need(isinstance(completion.text, str) and _KEY not in completion.text, "a completion shows the key")
+        if value["at"] == "completion":
+            _check_text(value["answer"], completion)
         need(0 <= completion.num_tokens <= 40, "a number of tokens that cannot be", completion.num_tokens)
 
     def _ask(self, address: str) -> Completion:
@@ -105,6 +106,21 @@ class Servers:
                 await engine.close()
 
         return asyncio.run(ask())
+
+
+def _check_text(answer: str, completion: Completion) -> None:
+    """Check that a completion says what stands in the body of the answer.
+
+    Raises:
+        Fault: it does not.
+    """
+    body = answer.encode("latin-1").partition(b"\r\n\r\n")[2].decode(errors="replace").lstrip("\ufeff \r\n\t")
+    try:
+        sent, _ = json.JSONDecoder().raw_decode(body)
+    except ValueError:
+        sent = None
+    need(sent is not None, "a completion without JSON", body[:300])
+    need(sent["choices"][0]["text"] == completion.text, "a completion is another text than was sent", completion.text)
 
 
 def _stream(answer: bytes, how: str) -> Iterator[bytes]:

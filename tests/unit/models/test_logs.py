@@ -1,0 +1,58 @@
+"""Logs whose bytes changed on a disk or in a copy: a changed answer is never read."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.log import read_eval_log
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from presafe.models.logs import DamagedLogError, read_log
+
+ANSWER = "A spoon is a tool with a small bowl and a handle."
+
+
+@solver
+def fixed_answer() -> Solver:
+    """Answer every prompt alike."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        state.output.completion = ANSWER
+        return state
+
+    return solve
+
+
+def flipped_copies(log: Path, copy: Path) -> Iterator[Path]:
+    """Yield the log with the lowest bit of one byte of its sample changed, for each byte."""
+    data = log.read_bytes()
+    with zipfile.ZipFile(log) as archive:
+        entry = next(entry for entry in archive.infolist() if entry.filename.startswith("samples/"))
+    start = entry.header_offset + 30 + len(entry.filename)
+    for place in range(start, start + entry.compress_size):
+        copy.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        yield copy
+
+
+def test_a_flipped_bit_in_an_answer_is_damage(tmp_path: Path) -> None:
+    # Failed first: Inspect's reader does not compare checksums, so "A spnon is a tool ..." was read as the answer.
+    task = Task(dataset=[Sample(id="1", input="What is a spoon?")], solver=fixed_answer(), name="spoon")
+    eval(task, model="mockllm/model", log_dir=str(tmp_path), display="none")
+    (log,) = tmp_path.glob("*.eval")
+    assert read_log(log, lambda sample: None).status == "success"
+    num_changed = 0
+    for copy in flipped_copies(log, tmp_path / "copy.eval"):
+        try:
+            (sample,) = read_eval_log(str(copy)).samples or []
+        except Exception:  # Inspect sees most flipped bits itself
+            continue
+        if sample.output.completion != ANSWER:
+            num_changed += 1
+            with pytest.raises(DamagedLogError, match=r"is damaged.*checksum"):
+                read_log(copy, lambda sample: None)
+    assert num_changed > 0
