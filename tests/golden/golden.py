@@ -253,6 +253,10 @@ def _in_one_order(name: str, value: Any) -> Any:
     return {key: _in_one_order(name, inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
+_UNORDERED = ("compared/report.html", "compared/manifest.json")
+"""Files of a comparison that the random order of suites before 0.2.0 reaches."""
+
+
 def _files(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield each result, log and report by its path in the folder, without what two runs do not share."""
     roots = ("run", "studies", "measured", "compared")

@@ -162,7 +162,7 @@ def test_adapters_and_heads_that_do_not_fit(whole_run: Path, tmp_path: Path) -> 
     (broken / "adapter_config.json").write_text(json.dumps(declared | {"r": declared["r"] + 1}), encoding="utf-8")
     (broken / "adapter_model.safetensors").write_bytes((trained / "adapter_model.safetensors").read_bytes())
     refused(finish(*words, "--adapter", str(broken)), "does not fit smolthink", "size mismatch")
-    refused(finish("score", "smolthink", "Hello", "--head", str(trained.parent)), "holds no presafe_head", "λ > 0")
+    refused(finish("score", "smolthink", "Hello", "--head", str(trained.parent)), "has no presafe_head", "λ > 0")
     (tmp_path / "presafe_head.safetensors").write_bytes(b"cut")
     refused(finish("score", "smolthink", "Hello", "--head", str(tmp_path)), "the head in", "cannot be read")
 

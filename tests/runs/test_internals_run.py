@@ -22,6 +22,7 @@ from presafe.internals.views import views_of
 from presafe.models.loading import LoadedModel, release_model
 from presafe.models.rendering import Renderer
 from presafe.records import Signal, Thinking
+from presafe.runs.io import write_text
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.evaluate import evaluate
 from presafe.stages.run_folder import RunFolder
@@ -154,6 +155,8 @@ def test_look_fails_for_missing_layer_or_kind(run: RunFolder) -> None:
 def test_look_command_adds_internals_to_the_report(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match="is not evaluated yet"):
         command(run.path, limit=3)
+    for stage in ("respond", "signal", "align"):  # the fixture did their work by hand
+        write_text(run.path / "stages" / stage, "done\n")
     with run.working_on("evaluate"):
         evaluate(run)
     none = wilson(1, 2)

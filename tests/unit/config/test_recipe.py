@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from presafe.cli.options import short_name
@@ -376,6 +377,7 @@ VALUES = st.recursive(
 )
 
 
+@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw imports much
 @given(settings=st.dictionaries(KEYS, VALUES))
 def test_settings_of_any_kind_are_a_recipe_or_one_line(settings: dict[str, object]) -> None:
     with pytest.raises(RecipeError) as caught:  # none can be whole by chance

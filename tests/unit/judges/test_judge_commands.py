@@ -15,6 +15,7 @@ from judge_server import KEY, JudgeServer
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings, load_recipe
 from presafe.errors import JudgeError, RunError
 from presafe.judges.description import descriptions
@@ -157,7 +158,8 @@ def test_manifest_records_the_chosen_sandbox(tiny: Path, tmp_path: Path) -> None
 
     def recorded_sandbox(sandbox: str, folder: Path) -> str:
         model = ModelSettings(address=str(tiny))
-        measure(model, {"mine": [prompt]}, folder, thinking=("off",), max_tokens=4, sandbox=sandbox)
+        settings = MeasureSettings(thinking=("off",), max_tokens=4, sandbox=sandbox)
+        measure(model, {"mine": [prompt]}, folder, settings)
         recorded: str = json.loads((folder / MEASUREMENT).read_text(encoding="utf-8"))["sandbox"]
         return recorded
 

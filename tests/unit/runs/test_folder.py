@@ -104,7 +104,7 @@ def test_other_settings_are_refused_and_named_with_both_values(tmp_path: Path, r
     with pytest.raises(RunError, match=r"align\.lambda_align: 1\.0 → 0\.5, align\.max_steps: 7 → 8") as caught:
         RunFolder.open_for(tmp_path, changed(max_steps=8, lambda_align=0.5))
     assert "lora_rank" not in str(caught.value)
-    assert "(`out`)" in caught.value.hint
+    assert "with `out`" in caught.value.hint
     assert RunFolder.existing(tmp_path).recipe == recipe  # nothing was overwritten
 
 
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, recipe: Recipe
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunError, match="cannot write") as caught:
         RunFolder.open_for(tmp_path / "file" / "run", recipe)
-    assert "(`out`)" in caught.value.hint
+    assert "with `out`" in caught.value.hint
 
 
 def test_a_finished_stage_is_marked_and_the_others_are_not(tmp_path: Path, recipe: Recipe) -> None:

@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RunError, match=r"cannot write .*signals\.jsonl: No space left on device") as caught:
         write_jsonl(path, [TWO])
-    assert "(`out`)" in caught.value.hint
+    assert "with `out`" in caught.value.hint
     assert read_jsonl(path, Signal) == [ONE]
 
 
