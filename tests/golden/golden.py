@@ -267,6 +267,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
             or "/classifier/" in name
             or "/checkpoints/" in name
             or path.name in ("timings.json", "recipe.json")
+            or name in _UNORDERED
         ):
             continue
         if path.suffix == ".eval":
