@@ -212,7 +212,7 @@ def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any], o
         RunError: the folder was made with other settings; all that differ are named.
     """
     if changes := describe_changes(stored, settings):
-        raise RunError(f"{folder} was made with other settings ({changes}).", f"Choose another folder ({option}).")
+        raise RunError(f"{folder} was made with other settings ({changes}).", f"Choose another folder with {option}.")
 
 
 def describe_changes(before: Any, after: Any) -> str:
