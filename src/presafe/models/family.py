@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from presafe.config.bounds import Count, Positive, Temperature, TopP
 from presafe.config.files import MAX_TOML_BYTES, parse_toml
@@ -58,7 +58,7 @@ class Family(BaseModel):
     """Strings that the template must not contain: those of a later template of the same makers."""
     model_types: tuple[str, ...] = ()
     """`model_type` of its models' configs; a config of another type is not of this family. Empty allows all."""
-    needs_config: bool = False
+    needs_config: StrictBool = False
     """Whether other models share its template; then the family is recognized only if the config is known."""
     on_prefill: str
     """Text after the rendered prompt with CoT on."""
