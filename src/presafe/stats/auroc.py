@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -25,6 +31,24 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
         start = end
     m, n = len(positive), len(negative)
     return (rank_sum - m * (m + 1) / 2) / (m * n)
+
+
+def placements(
+    positive: Sequence[float], negative: Sequence[float]
+) -> tuple[Float[np.ndarray, " positives"], Float[np.ndarray, " negatives"]]:
+    """Return each positive's share of negatives below it, and each negative's share of positives above it.
+
+    Equal scores count half. The mean of either is the area under the ROC curve.
+
+    Args:
+        positive: Scores of the class that should score higher; at least one.
+        negative: Scores of the other class; at least one.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988.
+    """
+    ups, downs = np.asarray(positive, float)[:, None], np.asarray(negative, float)[None, :]
+    wins = (ups > downs) + 0.5 * (ups == downs)
+    return wins.mean(axis=1), wins.mean(axis=0)
 
 
 def tpr_at_fpr_10(positive: Sequence[float], negative: Sequence[float]) -> float:

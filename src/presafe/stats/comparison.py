@@ -12,18 +12,16 @@ One seed and one answer per side, so that each d_i is −1, 0 or 1:
 
 One seed per side and several answers per prompt, so that d_i lies between them:
 
-    interval    difference ± t · se with se = σ/√n and n − 1 degrees of freedom, p from t = difference / se,
-                detectable (t₀.₉₇₅ + t₀.₈) · se: the prompts are the sample, and answers to one are not independent
+    interval    Student's t over prompts, with n − 1 degrees of freedom (`stats.crossed` with one seed): the prompts are
+                the sample, and answers to one are not independent
 
 Several seeds, on one side or both (a seed is a training):
 
-    se²         = s²/k of the seeds' means, of each side with several seeds, + σ²/n of the prompts; if a seed is one
-                training on both sides (the same rows in the same order), s²/k is of the seeds' differences
-    interval    difference ± t · se, p from t = difference / se, detectable (t₀.₉₇₅ + t₀.₈) · se, all with the smaller
-                k − 1 degrees of freedom: wide with few seeds, because little is then known about another seed
+    interval, p, detectable     over seeds and prompts (`stats.crossed`); if a seed is one training on both sides (the
+                                same rows in the same order), the variance over seeds is that of the seeds' differences
 
 Sources: McNemar 1947; Agresti and Min 2005 for the half prompts; Holm 1979; Miller 2024 (arXiv 2411.00640) for pairing
-the means of several answers, prompt by prompt. The sum over seeds and prompts is ours.
+the means of several answers, prompt by prompt.
 """
 
 from __future__ import annotations
@@ -35,10 +33,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from presafe.stats.bootstrap import difference_bounds
+from presafe.stats.crossed import Estimate, crossed_estimate, fill_gaps
 from presafe.stats.intervals import Z95
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
+
+    from presafe.stats.crossed import Group
 
 Outcomes = Mapping[str, Sequence[float | None]]
 """Share of each prompt's judged answers that count, one entry per seed, by prompt id; None if none could be judged."""
@@ -65,15 +66,6 @@ class Comparison(NamedTuple):
     detectable: float | None
 
 
-class _Estimate(NamedTuple):
-    """Bounds of a difference, its p-value and the difference that could have been detected."""
-
-    low: float
-    high: float
-    p: float
-    detectable: float
-
-
 def compare(left: Outcomes, right: Outcomes, *, seed: int = 0, paired_seeds: bool = False) -> Comparison | None:
     """Return the paired difference of two systems on one suite.
 
@@ -91,30 +83,30 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0, paired_seeds: boo
     """
     if left.keys() != right.keys():
         raise ValueError("paired systems must have answered the same prompts")
-    left_side, right_side = _Side.of(left), _Side.of(right)
-    both = ~np.isnan(left_side.shares) & ~np.isnan(right_side.shares)
+    left_table, right_table = _table(left), _table(right)
+    if paired_seeds and left_table.shape != right_table.shape:
+        raise ValueError("paired systems must have the same seeds")
+    both = ~np.isnan(left_table).all(axis=1) & ~np.isnan(right_table).all(axis=1)
     n = int(both.sum())
     if n == 0:
         return None
-    differences = right_side.shares[both] - left_side.shares[both]
-    mean = float(differences.mean())
+    left_shares, right_shares = _shares(left_table[both], right_table[both], paired_seeds)
+    differences = right_shares.mean(axis=1) - left_shares.mean(axis=1)
     only_left, only_right = int((differences < 0).sum()), int((differences > 0).sum())
-    sigma = _spread(differences)
-    sides = [_Side.of_differences(left, right)] if paired_seeds else [left_side, right_side]
-    if trainings := [side for side in sides if side.num_seeds > 1]:
-        error = sqrt(sum(side.variance_of_mean(both) for side in trainings) + sigma**2 / n)
-        estimate = _student(mean, error, min(side.num_seeds for side in trainings) - 1)
-    elif set(np.abs(differences)) <= {0.0, 1.0}:
+    if left_shares.shape[1] == right_shares.shape[1] == 1 and set(np.abs(differences)) <= {0.0, 1.0}:
         low, high = difference_bounds(only_left, only_right, n, seed=seed)
-        estimate = _Estimate(low, high, mcnemar(only_left, only_right), _POWER_Z * sigma / sqrt(n))
+        mean, p = float(differences.mean()), mcnemar(only_left, only_right)
+        estimate = Estimate(mean, low, high, p, _POWER_Z * _spread(differences) / sqrt(n))
+    elif n == 1:
+        return None
     else:
-        estimate = _student(mean, sigma / sqrt(n), max(1, n - 1))
+        estimate = difference_estimate([left_shares], [right_shares], paired_seeds=paired_seeds)
     return Comparison(
-        left=float(left_side.shares[both].mean()),
-        right=float(right_side.shares[both].mean()),
-        difference=mean,
-        low=estimate.low,
-        high=estimate.high,
+        left=float(left_shares.mean()),
+        right=float(right_shares.mean()),
+        difference=estimate.value,
+        low=max(-1.0, estimate.low),
+        high=min(1.0, estimate.high),
         p=estimate.p,
         only_left=only_left,
         only_right=only_right,
@@ -122,6 +114,30 @@ def compare(left: Outcomes, right: Outcomes, *, seed: int = 0, paired_seeds: boo
         num_left_out=len(left) - n,
         detectable=estimate.detectable if estimate.detectable <= 1 else None,
     )
+
+
+def difference_estimate(
+    left: Sequence[Group], right: Sequence[Group], *, paired_seeds: bool, are_shares: bool = True
+) -> Estimate:
+    """Return right minus left of a statistic that is a sum of means over groups of prompts.
+
+    Args:
+        left: Groups of the system compared against, prompts × seeds.
+        right: Groups of the system of interest, the same prompts.
+        paired_seeds: Whether the k-th seeds of both sides belong together.
+        are_shares: Whether values are shares of answers in [−1, 1]. If so, the variance is at least what half a
+            prompt each way would give alone, so that no interval collapses to a point.
+
+    Raises:
+        ValueError: as `crossed_estimate`, or paired sides have different numbers of seeds.
+    """
+    least = sum(1 / (len(group) * (len(group) + 2)) for group in left) if are_shares else 0.0
+    if not paired_seeds:
+        return crossed_estimate([-group for group in left], right, least_variance=least)
+    if any(ours.shape != theirs.shape for ours, theirs in zip(left, right, strict=True)):
+        raise ValueError("paired systems must have the same prompts and seeds")
+    differences = [theirs - ours for ours, theirs in zip(left, right, strict=True)]
+    return crossed_estimate(differences, least_variance=least)
 
 
 def mcnemar(only_left: int, only_right: int) -> float:
@@ -157,52 +173,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-class _Side(NamedTuple):
-    """Prompts × seeds: the share of answers that count, or a difference of two; NaN if none could be judged."""
-
-    answers: Float[np.ndarray, "prompts seeds"]
-
-    @classmethod
-    def of(cls, outcomes: Outcomes) -> _Side:
-        """Build a side from one system's outcomes."""
-        return cls(_drop_unjudged_seeds(_table(outcomes)))
-
-    @classmethod
-    def of_differences(cls, left: Outcomes, right: Outcomes) -> _Side:
-        """Build a side from right minus left, seed by seed."""
-        left_table, right_table = _table(left), _table(right)
-        if left_table.shape != right_table.shape:
-            raise ValueError("paired systems must have the same seeds")
-        return cls(_drop_unjudged_seeds(right_table - left_table))
-
-    @property
-    def num_seeds(self) -> int:
-        """Return the number of seeds with a judged answer."""
-        return int(self.answers.shape[1])
-
-    @property
-    def shares(self) -> Float[np.ndarray, " prompts"]:
-        """Return the mean of each prompt over its judged seeds; NaN if there is none."""
-        judged = ~np.isnan(self.answers)
-        hits = np.where(judged, self.answers, 0).sum(axis=1)
-        return np.where(judged.any(axis=1), hits / np.maximum(judged.sum(axis=1), 1), np.nan)
-
-    def variance_of_mean(self, prompts: Bool[np.ndarray, " prompts"]) -> float:
-        """Return s²/k of the seeds' means over the selected prompts; 0 for one seed."""
-        means = np.nanmean(self.answers[prompts], axis=0)
-        means = means[~np.isnan(means)]
-        return float(means.var(ddof=1)) / len(means) if len(means) > 1 else 0.0
-
-
-def _table(outcomes: Outcomes) -> Float[np.ndarray, "prompts seeds"]:
+def _table(outcomes: Outcomes) -> Group:
     """Return outcomes as an array; NaN if an outcome is None."""
     return np.array([[np.nan if share is None else float(share) for share in seeds] for seeds in outcomes.values()])
 
 
-def _drop_unjudged_seeds(answers: Float[np.ndarray, "prompts seeds"]) -> Float[np.ndarray, "prompts seeds"]:
-    """Drop seeds with no judged answer."""
-    kept: Float[np.ndarray, "prompts seeds"] = answers[:, ~np.isnan(answers).all(axis=0)]
-    return kept
+def _shares(left: Group, right: Group, paired_seeds: bool) -> tuple[Group, Group]:
+    """Return both tables without seeds that have no judged answer, their other gaps filled."""
+    judged = [~np.isnan(table).all(axis=0) for table in (left, right)]
+    if paired_seeds:
+        judged = [judged[0] & judged[1]] * 2
+    return fill_gaps(left[:, judged[0]]), fill_gaps(right[:, judged[1]])
 
 
 def _spread(differences: Float[np.ndarray, " prompts"]) -> float:
@@ -213,16 +194,3 @@ def _spread(differences: Float[np.ndarray, " prompts"]) -> float:
     n = len(differences)
     mean_square = (float((differences**2).sum()) + 1) / (n + 2)
     return sqrt(max(0.0, mean_square - (float(differences.sum()) / (n + 2)) ** 2))
-
-
-def _student(difference: float, error: float, freedom: int) -> _Estimate:
-    """Estimate by Student's t, from a standard error and its degrees of freedom."""
-    from scipy.stats import t
-
-    margin = float(t.ppf(0.975, freedom)) * error
-    return _Estimate(
-        low=max(-1.0, difference - margin),
-        high=min(1.0, difference + margin),
-        p=float(2 * t.sf(abs(difference) / error, freedom)),
-        detectable=margin + float(t.ppf(0.8, freedom)) * error,
-    )
