@@ -12,7 +12,7 @@ interval from v is too narrow. The generalized confidence interval replaces ever
 
     V = max(v₀, v_seeds · a/χ²_a + v_prompts · b/χ²_b − v_residual · c/χ²_c)     a = k − 1, b = n − 1, c = a b
 
-with independent χ² and a least variance v₀ (`least_variance`), and Z · √V in place of the t distribution (Z is standard normal):
+with independent χ² and a least variance v₀ (`least_variance`). Z is standard normal:
 
     p         = P(|Z| √V ≥ |mean|)
     interval  = mean ± h, with P(|Z| √V ≥ h) = .05
@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     Group = Float[np.ndarray, "prompts seeds"]
     """Values of one group of prompts. The statistic is the sum of the groups' means."""
 
-SEED_NODES, PROMPT_NODES, RESIDUAL_NODES = 64, 16, 12
-"""Quadrature nodes of the three densities. From 30 prompts on, a p-value above 1e-5 is right to a thousandth of itself;
-with five prompts, an interval is right to a hundredth of its width."""
+MANY = 20
+"""Degrees of freedom from which a density is narrow enough for few nodes."""
+
+FEW_NODES, MANY_NODES = 16, 64
+"""Quadrature nodes of a density. A p-value above 1e-5 is right to a thousandth of itself."""
 
 _TAIL = 1e-9
 """Probability that the quadrature leaves out at either end of a density."""
@@ -200,9 +202,9 @@ class _Pivot(NamedTuple):
 
         if distance == 0:
             return 1.0
-        seeds, seed_weights = _pivoted(self.seeds, SEED_NODES)
-        prompts, prompt_weights = _pivoted(self.prompts, PROMPT_NODES)
-        residual, residual_weights = _pivoted(self.residual, RESIDUAL_NODES)
+        seeds, seed_weights = _pivoted(self.seeds)
+        prompts, prompt_weights = _pivoted(self.prompts)
+        residual, residual_weights = _pivoted(self.residual)
         variances = np.maximum(seeds[:, None, None] + prompts[None, :, None] - residual, self.least_variance)
         with np.errstate(divide="ignore"):
             tails = 2 * ndtr(-distance / np.sqrt(variances))
@@ -224,23 +226,21 @@ class _Pivot(NamedTuple):
         return scale * exp(float(brentq(excess, _SMALLEST, _LARGEST, xtol=1e-6)))
 
 
-def _pivoted(part: Part, num_nodes: int) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+def _pivoted(part: Part) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Return values of variance · f/χ²_f, f degrees of freedom, and their weights, which sum to one."""
     if not part.variance:
         return np.zeros(1), np.ones(1)
-    factors, weights = _inverse_chi_square(part.freedom, num_nodes)
+    factors, weights = _inverse_chi_square(part.freedom)
     return part.variance * factors, weights
 
 
 @lru_cache(maxsize=1024)
-def _inverse_chi_square(
-    freedom: float, num_nodes: int
-) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+def _inverse_chi_square(freedom: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Return nodes of f/χ²_f and their weights, by Gauss-Legendre quadrature over log χ²."""
     from scipy.stats import chi2
 
     low, high = np.log(chi2.ppf(_TAIL, freedom)), np.log(chi2.isf(_TAIL, freedom))
-    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    nodes, weights = np.polynomial.legendre.leggauss(FEW_NODES if freedom >= MANY else MANY_NODES)
     logs = (low + high) / 2 + (high - low) / 2 * nodes
     masses = weights * np.exp(chi2.logpdf(np.exp(logs), freedom) + logs)
     return freedom / np.exp(logs), masses / masses.sum()
