@@ -133,7 +133,7 @@ class Difference(Record):
     """Difference between the rates of two systems on the same prompts of a suite, paired by prompt.
 
     Rates are over the `n` prompts with a judged answer of both systems; `num_left_out` prompts had none. `num_seeds` is
-    the larger number of seeds of the two. `p_holm` is `p` corrected for all comparisons made together. `detectable` is
+    the larger number of seeds of the two. `p_holm` is `p` corrected for all comparisons made together; `detectable` is
     the true difference that a single test at 5 % finds four times in five; None if no difference is large enough.
     """
 

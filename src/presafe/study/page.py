@@ -23,7 +23,7 @@ from presafe.report.lookup import MODES, Column, matched_columns, metrics_of, su
 from presafe.runs.io import write_text
 from presafe.study.records import StudyScore, StudySummary, TrainingCost
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of study.json. A change that would break a reader increases it."""
 
 FEW = 0.9
@@ -61,6 +61,7 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
     sections = [f"# {plain(summary.name)}", _progress(summary)]
     if summary.scores:
         sections += [
+            *_endpoints_section(summary),
             *_conditions_section(summary, figures),
             *_operating_points_section(summary),
             *_matched_section(summary, figures),
@@ -77,15 +78,51 @@ def _progress(summary: StudySummary) -> str:
     return f"Recipe `{summary.recipe}`, baseline `{summary.baseline}`. {done} of {done + missing} runs are done{names}"
 
 
+def _endpoints_section(summary: StudySummary) -> Iterator[str]:
+    """Yield the section on what the study set out to show."""
+    yield "## Endpoints"
+    if not summary.endpoints:
+        yield (
+            "No endpoint was declared before the runs. In the tables of differences, p is corrected over all leading "
+            "rates (Holm); read them as a search, not as a test."
+        )
+        return
+    yield (
+        "Declared before the runs, the primary endpoint first; p is corrected over these lines (Holm). Shown: the "
+        "whole interval exceeds the bound, and p < .05. Refuted: the whole interval is below it. All other lines of "
+        "this page are a search."
+    )
+    yield _endpoints_table(summary)
+
+
+def _endpoints_table(summary: StudySummary) -> str:
+    """Return a table with a line per endpoint and condition."""
+    lines = [
+        [
+            _name(row.endpoint.suite, row.endpoint.metric),
+            row.condition,
+            row.endpoint.thinking,
+            f"{row.difference:+z.3f} [{row.low:+z.3f}, {row.high:+z.3f}]",
+            f"{row.endpoint.better} by more than {row.endpoint.bound:g}",
+            format_p(row.p_holm),
+            str(row.num_seeds),
+            row.verdict,
+        ]
+        for row in summary.endpoints
+    ]
+    return _table(["metric", "condition", "CoT", "difference", "bound", "p", "seeds", "verdict"], lines)
+
+
 def _conditions_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:
     """Yield the section with the leading rates of every condition."""
     scores = summary.scores
     columns = [(suite, metric) for suite in suites_in(scores) for metric in summary_metrics(scores, suite)]
     yield "## Conditions"
     yield (
-        "Mean over seeds [95 % interval over seeds, Student's t]. n is the smallest number of judged prompts of a "
+        "Mean over seeds [95 % interval over seeds and prompts]. n is the smallest number of judged prompts of a "
         "seed; it is marked with † if it is below nine tenths of the largest n in its column: the other answers have "
-        "no verdict. With one seed, and for the model as it came, the interval is over prompts."
+        "no verdict. With one seed, and for the model as it came, the interval is over prompts. ‡ marks an interval "
+        "over seeds alone, which says nothing of other prompts."
     )
     yield _scores_table(summary, {_name(*column): column for column in columns}, with_cost=True)
     if "conditions" in figures:
@@ -128,10 +165,13 @@ def _differences_sections(summary: StudySummary) -> Iterator[str]:
             "lines (Holm)."
         )
         yield _differences_table(summary)
-    if summary.seed_differences:
-        yield f"## Against {summary.baseline}, every number, paired by seed"
-        yield "Difference [95 % interval over seeds, Student's t], not corrected for the number of lines."
-        yield _seed_differences_table(summary)
+    if summary.metric_differences:
+        yield f"## Against {summary.baseline}, every number"
+        yield (
+            "Difference [95 % interval], not corrected for the number of lines. An interval over seeds alone says "
+            "nothing of other prompts; one over prompts, nothing of other trainings."
+        )
+        yield _metric_differences_table(summary)
 
 
 def _every_number_section(summary: StudySummary) -> Iterator[str]:
@@ -179,7 +219,8 @@ def _cell(score: StudyScore | None, largest_n: int) -> str:
     """Format a score with its n, which is marked if it is far below the column's largest."""
     if score is None or score.value is None:
         return DASH
-    return f"{_number(score)}, n = {score.n}" + (" †" if score.n < FEW * largest_n else "")
+    over_seeds = " ‡" if score.over == "seeds" and score.num_seeds > 1 else ""
+    return f"{_number(score)}{over_seeds}, n = {score.n}" + (" †" if score.n < FEW * largest_n else "")
 
 
 def _operating_points_table(summary: StudySummary) -> str:
@@ -233,14 +274,16 @@ def _differences_table(summary: StudySummary) -> str:
     return _table(heads, lines)
 
 
-def _seed_differences_table(summary: StudySummary) -> str:
-    """Return a table with a line per difference paired by seed."""
+def _metric_differences_table(summary: StudySummary) -> str:
+    """Return a table with a line per metric and condition."""
     lines = []
-    for row in summary.seed_differences:
+    for row in summary.metric_differences:
         interval = "" if row.low is None or row.high is None else f" [{row.low:+z.3f}, {row.high:+z.3f}]"
         difference = f"{row.difference:+z.3f}{interval}"
-        lines.append([_name(row.suite, row.metric), row.condition, row.thinking, difference, str(row.num_seeds)])
-    return _table(["suite", "condition", "CoT", "difference", "seeds"], lines)
+        lines.append(
+            [_name(row.suite, row.metric), row.condition, row.thinking, difference, row.over, str(row.num_seeds)]
+        )
+    return _table(["suite", "condition", "CoT", "difference", "interval over", "seeds"], lines)
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

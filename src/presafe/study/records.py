@@ -7,7 +7,19 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from presafe.config.recipe import Recipe
-from presafe.records import Count, Difference, OperatingPoint, Record, Score, Seconds, SuiteShares, Thinking
+from presafe.records import (
+    Count,
+    Difference,
+    OperatingPoint,
+    PositionScore,
+    Rate,
+    Record,
+    Score,
+    Seconds,
+    SuiteShares,
+    Thinking,
+)
+from presafe.study.spec import Endpoint
 
 
 def settings_without_defaults(recipe: Recipe) -> dict[str, Any]:
@@ -59,20 +71,28 @@ class RunResult(Record):
     scores: tuple[Score, ...]
     """Scores of the condition's system and of the model as it came."""
     answered: tuple[SuiteShares, ...]
+    positions: tuple[PositionScore, ...] = ()
+    """The decision with CoT on of every prompt to refuse or to comply with; older files have none."""
     operating_point: OperatingPoint | None = None
     """None if the adapter was never rescaled."""
     trained_by: TrainedBy | None = None
     """The run from which the training was copied; None if the run trained its own adapter."""
 
 
-class StudyScore(Score):
-    """A condition's mean over seeds. `n` is the least number of prompts that a seed had judged answers to.
+Over = Literal["seeds and prompts", "seeds", "prompts"]
+"""What an interval spans. Over seeds alone it says nothing of other prompts; over prompts, nothing of other seeds."""
 
-    The interval is over the `num_seeds` seeds with a value; with one seed, and for the model as it came (0 seeds),
-    over prompts.
-    """
+
+Verdict = Literal["shown", "refuted", "not shown", "one seed"]
+"""What the data says of an endpoint."""
+
+
+class StudyScore(Score):
+    """A condition's mean over seeds. `n` is the least number of prompts that a seed had judged answers to."""
 
     num_seeds: int
+    """Seeds with a value; 0 for the model as it came."""
+    over: Over
 
 
 class StudyOperatingPoint(OperatingPoint):
@@ -82,8 +102,8 @@ class StudyOperatingPoint(OperatingPoint):
     seed: int
 
 
-class SeedDifference(Record):
-    """The difference between a condition and the baseline, paired by seed: mean and 95 % interval over seeds."""
+class MetricDifference(Record):
+    """Difference between a condition and the baseline in any metric, paired by seed and, if it can be, by prompt."""
 
     condition: str
     thinking: Thinking
@@ -92,7 +112,27 @@ class SeedDifference(Record):
     difference: float
     low: float | None
     high: float | None
+    p: Rate | None
+    """Not corrected for the number of lines; None if one seed without values of prompts is all there is."""
     num_seeds: int
+    over: Over
+
+
+class EndpointResult(Record):
+    """What a study found on one line of an endpoint, declared before its runs."""
+
+    endpoint: Endpoint
+    condition: str
+    difference: float
+    low: float
+    high: float
+    p_holm: Rate
+    """p corrected for all lines of all endpoints."""
+    num_seeds: int
+    over: Over
+    verdict: Verdict
+    """Shown: the whole interval exceeds the endpoint's bound, and p_holm < .05. Refuted: the whole interval is below
+    the bound. One seed says nothing about training, so it has no verdict."""
 
 
 class TrainingCost(Record):
@@ -114,7 +154,9 @@ class StudySummary(Record):
     done: tuple[str, ...]
     missing: tuple[str, ...]
     scores: tuple[StudyScore, ...]
+    endpoints: tuple[EndpointResult, ...] = ()
+    """In the order of the study's declaration, the primary one first; none if it declared none."""
     differences: tuple[Difference, ...]
-    seed_differences: tuple[SeedDifference, ...]
+    metric_differences: tuple[MetricDifference, ...]
     costs: tuple[TrainingCost, ...]
     operating_points: tuple[StudyOperatingPoint, ...] = ()

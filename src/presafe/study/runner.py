@@ -28,7 +28,7 @@ from presafe.runs.io import read_json, read_record, write_text
 from presafe.runs.manifest import made_by
 from presafe.runs.ownership import check_ownership
 from presafe.runtime.progress import heading
-from presafe.stages.evaluate import responses_by_suite, scores_of_run
+from presafe.stages.evaluate import positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, evaluated_systems, history_of, system_folder
@@ -39,9 +39,10 @@ from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
     condition_scores,
+    endpoint_results,
+    metric_differences,
     operating_points,
     paired_differences,
-    seed_differences,
     training_costs,
 )
 from presafe.workflows.run import run_stages
@@ -94,6 +95,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
     with locked(out / "work"):  # which git ignores
         statuses = study_status(study, out)
         write_text(out / "work" / ".gitignore", "*\n")
+        runs = [status.run for status in statuses]
         results = [status.result for status in statuses if status.result is not None]
         for number, status in enumerate(statuses, start=1):
             run, file = status.run, _result_file(out, status.run)
@@ -105,14 +107,14 @@ def run_study(study: Study, out: Path) -> StudySummary:
                 result = _do_run(status, out)
                 _write_result(file, result)
                 results.append(result)
-                write_study(summary_of(study, statuses, results), out)
+                write_study(summary_of(study, runs, results), out)
             else:
                 heading(title, f": {run.name}, done before")
                 if status.result is None:
                     results.append(result)
                 if not file.exists():  # a neighbor's result
                     _write_result(file, result)
-        summary = summary_of(study, statuses, results)
+        summary = summary_of(study, runs, results)
         write_study(summary, out)
     return summary
 
@@ -170,6 +172,9 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         training_s=(maker.training_s if maker else timings.get("align")) if steps else None,
         trained_tokens=sum(point.num_tokens or 0 for point in steps) if steps else None,
         scores=tuple(scores_of_run(folder)),
+        positions=tuple(
+            position for mode in systems if mode.thinking == "on" for position in positions_of(folder, mode)
+        ),
         answered=tuple(shares for mode in systems for shares in _shares(folder, mode)),
         operating_point=operating_point(folder, system),
         trained_by=maker,
@@ -193,18 +198,18 @@ def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
     ]
 
 
-def summary_of(study: Study, statuses: Sequence[RunStatus], results: Sequence[RunResult]) -> StudySummary:
+def summary_of(study: Study, runs: Sequence[StudyRun], results: Sequence[RunResult]) -> StudySummary:
     """Return the summary of the results, in the order of the study's conditions.
 
     Args:
         study: The study.
-        statuses: All of its runs.
+        runs: All of its runs.
         results: Results of the runs that are done.
     """
     names = [condition.name for condition in study.condition]
     done = {(result.condition, result.seed) for result in results}
     ordered = sorted(results, key=lambda result: (names.index(result.condition), result.seed))
-    runs = [status.run for status in statuses]
+    differences = tuple(metric_differences(ordered, study.baseline))
     return StudySummary(
         name=study.name,
         recipe=study.recipe,
@@ -213,8 +218,9 @@ def summary_of(study: Study, statuses: Sequence[RunStatus], results: Sequence[Ru
         done=tuple(run.name for run in runs if (run.condition.name, run.seed) in done),
         missing=tuple(run.name for run in runs if (run.condition.name, run.seed) not in done),
         scores=tuple(condition_scores(ordered)) if ordered else (),
+        endpoints=tuple(endpoint_results(study.endpoint, differences)),
         differences=tuple(paired_differences(ordered, study.baseline)),
-        seed_differences=tuple(seed_differences(ordered, study.baseline)),
+        metric_differences=differences,
         costs=tuple(training_costs(ordered)),
         operating_points=tuple(operating_points(ordered)),
     )

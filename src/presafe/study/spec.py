@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from presafe.config.bounds import Name, Seed, Settings
 from presafe.config.files import format_validation_error, merge_settings, read_toml, shipped_names
 from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.errors import RecipeError
+from presafe.records import Thinking
 
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
@@ -31,6 +32,26 @@ def _checked_align(settings: dict[str, Any]) -> dict[str, Any]:
     if align.keys() & {"systems", "seeds"}:
         raise ValueError("`align.systems` and `align.seeds` are the condition's own `system` and `seeds`")
     return settings
+
+
+class Endpoint(Settings):
+    """One line of evidence that a study declares before its runs: a metric of a suite, conditions against the baseline.
+
+    p is corrected over all lines of all endpoints (Holm), and over nothing else.
+    """
+
+    suite: str
+    """Name of the suite; for `youden_j` and the AUROCs, the harmless half."""
+    metric: str
+    """Name of the metric, as in study.json."""
+    thinking: Thinking = "on"
+    """CoT mode."""
+    conditions: tuple[str, ...] = ()
+    """Names of the conditions that are compared with the baseline; none means all of them."""
+    better: Literal["higher", "lower"] = "higher"
+    """Direction that counts as an effect."""
+    bound: float = Field(default=0.0, ge=0, le=1)
+    """Difference from the baseline that the whole interval must exceed, in the better direction, as a share."""
 
 
 class Condition(Settings):
@@ -69,6 +90,9 @@ class Study(Settings):
     have precedence."""
     condition: tuple[Condition, ...] = Field(min_length=1)
     """The conditions, in the order of the tables."""
+    endpoint: tuple[Endpoint, ...] = ()
+    """The endpoints, the primary one first. Without any, p is corrected over all leading rates, and the page says that
+    none was declared."""
 
     @field_validator("set")
     @classmethod
@@ -86,6 +110,9 @@ class Study(Settings):
             raise ValueError("`vanilla` is the model as it came; it is always measured, and cannot be a condition")
         if self.baseline not in names:
             raise ValueError(f"`baseline` is {self.baseline!r}, but the conditions are {', '.join(names)}")
+        for name in (name for endpoint in self.endpoint for name in endpoint.conditions):
+            if name not in names or name == self.baseline:
+                raise ValueError(f"an endpoint compares {name!r}, which is no condition beside the baseline")
         for seeds in (self.seeds, *(condition.seeds or () for condition in self.condition)):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"a seed is repeated in {list(seeds)}")

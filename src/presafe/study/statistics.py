@@ -1,8 +1,12 @@
 """Statistics of a study: means over seeds, and every condition compared with the baseline.
 
-    scores             mean and Student's interval over the k seeds of a condition (`student_interval`), of every metric
-    differences        leading rates, paired by prompt and by seed (`paired_differences`), p corrected over all of them
-    seed_differences   every metric, paired by seed only: mean and Student's interval of the k differences
+    scores               mean over the k seeds of a condition, of every metric
+    differences          leading rates, paired by prompt and seed (`paired_differences`), p corrected over all of them
+    metric_differences   every metric, paired by seed and, where its values of prompts are known, by prompt
+    endpoints            what the study declared before its runs, p corrected over these lines alone
+
+Intervals are over seeds and prompts (`stats.crossed`). A metric that has only a value per seed gets Student's interval
+over seeds, and its row says so (`over`).
 
 Pure functions of the runs' records. Only seeds that both conditions have are paired. A condition that trains nothing is
 the same for every seed, so its one run is paired with every run of the other condition.
@@ -10,24 +14,34 @@ the same for every seed, so its one run is paired with every run of the other co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from presafe.evaluation.differences import Kind, SystemOutcomes
 from presafe.evaluation.differences import paired_differences as compare_pairs
 from presafe.records import Difference, Score, Thinking
-from presafe.stats.comparison import Outcomes
+from presafe.stats.comparison import Outcomes, difference_estimate, holm
+from presafe.stats.crossed import crossed_estimate
 from presafe.stats.intervals import student_interval
-from presafe.study.records import RunResult, SeedDifference, StudyOperatingPoint, StudyScore, TrainingCost
+from presafe.study.records import (
+    EndpointResult,
+    MetricDifference,
+    Over,
+    RunResult,
+    StudyOperatingPoint,
+    StudyScore,
+    TrainingCost,
+    Verdict,
+)
+from presafe.study.spec import Endpoint
+from presafe.study.values import Cell, Values, prompt_values, stacked
 
+if TYPE_CHECKING:
+    from presafe.stats.crossed import Group
 
-class Cell(NamedTuple):
-    """CoT mode, suite and metric of a value."""
-
-    thinking: Thinking
-    suite: str
-    metric: str
+RANGES = {"youden_j": (-1.0, 1.0)}
+"""Bounds of metrics that are not between 0 and 1."""
 
 
 def condition_scores(results: Sequence[RunResult]) -> list[StudyScore]:
@@ -37,31 +51,55 @@ def condition_scores(results: Sequence[RunResult]) -> list[StudyScore]:
         results: The finished runs of a study, at least one.
     """
     vanilla = [
-        StudyScore(**score.model_dump(), num_seeds=0) for score in results[0].scores if score.system == "vanilla"
+        StudyScore(**score.model_dump(), num_seeds=0, over="prompts")
+        for score in results[0].scores
+        if score.system == "vanilla"
     ]
-    means = [
-        _mean_row(condition, rows)
-        for condition, runs in _by_condition(results).items()
-        for rows in _rows_by_cell(runs).values()
-    ]
+    means = []
+    for condition, runs in _by_condition(results).items():
+        values = [prompt_values(run) for run in runs]
+        means += [_mean_row(condition, rows, _stacked_cell(cell, values)) for cell, rows in _rows_by_cell(runs).items()]
     return [*vanilla, *means]
 
 
-def _mean_row(condition: str, rows: Sequence[Score]) -> StudyScore:
-    """Return the mean of one cell over seeds; a single seed keeps its interval over prompts."""
+def _mean_row(condition: str, rows: Sequence[Score], sides: list[list[Group]] | None) -> StudyScore:
+    """Return the mean of one cell over seeds; a single seed keeps its interval over prompts.
+
+    Args:
+        condition: Name of the condition.
+        rows: One per seed.
+        sides: The cell's values of prompts, if they are known.
+    """
     valued = [row for row in rows if row.value is not None]
-    over_seeds = student_interval([row.value for row in valued if row.value is not None])
-    low, high = (valued[0].low, valued[0].high) if len(valued) == 1 else (over_seeds.low, over_seeds.high)
+    over: Over
+    if len(valued) == 1:
+        (value, low, high), over = (valued[0].value, valued[0].low, valued[0].high), "prompts"
+    elif sides is not None:
+        estimate = crossed_estimate(sides[0])
+        lowest, highest = RANGES.get(rows[0].metric, (0.0, 1.0))
+        value, over = estimate.value, "seeds and prompts"
+        low, high = max(lowest, estimate.low), min(highest, estimate.high)
+    else:
+        (value, low, high, _), over = student_interval([row.value for row in valued if row.value is not None]), "seeds"
     return StudyScore(
         **rows[0].model_dump(exclude={"system", "value", "low", "high", "n", "seed"}),
         system=condition,
-        value=over_seeds.value,
+        value=value,
         low=low,
         high=high,
         n=min(row.n for row in rows),
         seed=None,
-        num_seeds=over_seeds.n,
+        num_seeds=len(valued),
+        over=over,
     )
+
+
+def _stacked_cell(cell: Cell, *sides: Sequence[Mapping[Cell, tuple[Values, ...]]]) -> list[list[Group]] | None:
+    """Return a cell's values of prompts, prompts × seeds, on every side; None if a run has none."""
+    groups = [[values.get(cell) for values in side] for side in sides]
+    if any(seed is None for side in groups for seed in side):
+        return None
+    return stacked(*([seed for seed in side if seed is not None] for side in groups))
 
 
 def paired_differences(results: Sequence[RunResult], baseline: str) -> list[Difference]:
@@ -99,35 +137,107 @@ def _outcomes(condition: str, runs: Sequence[RunResult], thinking: Thinking) -> 
     return SystemOutcomes(condition, thinking, suites)
 
 
-def seed_differences(results: Sequence[RunResult], baseline: str) -> list[SeedDifference]:
-    """Compare every metric of every other condition with the baseline's, paired by seed.
+def metric_differences(results: Sequence[RunResult], baseline: str) -> list[MetricDifference]:
+    """Compare every metric of every other condition with the baseline's, over the seeds that both have.
 
     Args:
         results: The finished runs of a study.
         baseline: Name of the condition to compare with.
+
+    Raises:
+        ValueError: two runs of a suite were asked different prompts.
     """
     differences = []
     for condition, runs, baseline_runs in _against(results, baseline):
-        values, baseline_values = _values(runs), _values(baseline_runs)
-        for cell in (cell for cell in values if cell in baseline_values):
-            by_seed, baseline_by_seed = values[cell], baseline_values[cell]
-            over_seeds = student_interval(
-                [by_seed[seed] - baseline_by_seed[seed] for seed in by_seed if seed in baseline_by_seed]
-            )
-            if over_seeds.value is not None:
-                differences.append(
-                    SeedDifference(
-                        condition=condition,
-                        thinking=cell.thinking,
-                        suite=cell.suite,
-                        metric=cell.metric,
-                        difference=over_seeds.value,
-                        low=over_seeds.low,
-                        high=over_seeds.high,
-                        num_seeds=over_seeds.n,
-                    )
-                )
+        rows, baseline_rows = _values(runs), _values(baseline_runs)
+        values = [prompt_values(run) for run in runs]
+        baseline_values = [prompt_values(run) for run in baseline_runs]
+        for cell in (cell for cell in rows if cell in baseline_rows):
+            by_seed = [
+                value - baseline_rows[cell][seed] for seed, value in rows[cell].items() if seed in baseline_rows[cell]
+            ]
+            sides = _stacked_cell(cell, baseline_values, values)
+            if by_seed:
+                differences.append(_metric_difference(condition, cell, by_seed, sides))
     return differences
+
+
+def _metric_difference(
+    condition: str, cell: Cell, by_seed: Sequence[float], sides: list[list[Group]] | None
+) -> MetricDifference:
+    """Return one line: from values of prompts if they are known, else from one difference per seed.
+
+    Args:
+        condition: Name of the condition.
+        cell: The metric.
+        by_seed: Differences of the metric's values, one per seed.
+        sides: Groups of the baseline and of the condition.
+    """
+    low: float | None
+    high: float | None
+    p: float | None
+    over: Over
+    if sides is None:
+        (difference, low, high, _), p, over = student_interval(by_seed), None, "seeds"
+    else:
+        is_share = not cell.metric.endswith("auroc")
+        estimate = difference_estimate(*sides, paired_seeds=True, are_shares=is_share)
+        lowest, highest = RANGES.get(cell.metric, (0.0, 1.0))
+        widest = highest - lowest
+        difference, low, high = estimate.value, max(-widest, estimate.low), min(widest, estimate.high)
+        p, over = estimate.p, "seeds and prompts" if len(by_seed) > 1 else "prompts"
+    assert difference is not None  # by_seed is not empty
+    return MetricDifference(
+        condition=condition,
+        thinking=cell.thinking,
+        suite=cell.suite,
+        metric=cell.metric,
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        num_seeds=len(by_seed),
+        over=over,
+    )
+
+
+def endpoint_results(endpoints: Sequence[Endpoint], differences: Sequence[MetricDifference]) -> list[EndpointResult]:
+    """Return what the lines of the declared endpoints show, p corrected over all of them (Holm).
+
+    Args:
+        endpoints: As the study declares them.
+        differences: All lines of the study. A line without p, which is over seeds alone, cannot be an endpoint.
+    """
+    lines = [
+        (endpoint, line, line.p)
+        for endpoint in endpoints
+        for line in differences
+        if line.p is not None
+        and (line.thinking, line.suite, line.metric) == (endpoint.thinking, endpoint.suite, endpoint.metric)
+        and line.condition in (endpoint.conditions or {line.condition})
+    ]
+    corrected = holm([p for *_, p in lines])
+    return [_endpoint_result(endpoint, line, p) for (endpoint, line, _), p in zip(lines, corrected, strict=True)]
+
+
+def _endpoint_result(endpoint: Endpoint, line: MetricDifference, p_holm: float) -> EndpointResult:
+    """Return what one line says of an endpoint."""
+    result = EndpointResult(
+        endpoint=endpoint,
+        p_holm=p_holm,
+        verdict="one seed",
+        **line.model_dump(include={"condition", "difference", "low", "high", "num_seeds", "over"}),
+    )
+    return result if line.num_seeds < 2 else result.model_copy(update={"verdict": _verdict(result)})
+
+
+def _verdict(result: EndpointResult) -> Verdict:
+    """Return what an interval over seeds and prompts says of an endpoint."""
+    low, high, bound = result.low, result.high, result.endpoint.bound
+    nearest, farthest = (low, high) if result.endpoint.better == "higher" else (-high, -low)
+    if nearest > bound and result.p_holm < 0.05:
+        return "shown"
+    return "refuted" if farthest < bound else "not shown"
 
 
 def training_costs(results: Sequence[RunResult]) -> list[TrainingCost]:
