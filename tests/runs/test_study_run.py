@@ -175,7 +175,7 @@ def test_study_summary_matches_its_runs(resumed_study: tuple[Path, dict[Path, in
         assert row["high"] - row["value"] == pytest.approx(T1 * abs(first - second) / 2)
         assert row["num_seeds"] == 2
     apart = [strong - sft for strong, sft in zip(seeds["strong"], seeds["sft"], strict=True)]
-    row = only(summary["seed_differences"], condition="strong", metric="refusal_start_auroc", suite="blue")
+    row = only(summary["metric_differences"], condition="strong", metric="refusal_start_auroc", suite="blue")
     assert row["difference"] == pytest.approx(mean(apart))
     assert row["high"] - row["difference"] == pytest.approx(T1 * abs(apart[0] - apart[1]) / 2)
     # no untrained model of this size can add

@@ -167,7 +167,7 @@ def differences(name: str, mode: str, *options: str) -> str:
     lines = {(row["system"], row["thinking"], row["suite"]): row for row in study(name)["differences"]}
     by_seed = {
         (row["condition"], row["thinking"], row["suite"]): row
-        for row in study(name)["seed_differences"]
+        for row in study(name)["metric_differences"]
         if row["metric"] == "youden_j"
     }
     suites = (*HARMFUL, *HARMLESS, "arithmetic")
