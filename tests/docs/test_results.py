@@ -45,7 +45,9 @@ def test_numbers_are_written_as_the_tables_write_them() -> None:
 
 def differences(studies: list[str]) -> list[tuple[float, float, float]]:
     """Every difference of some studies with its interval, as a fraction."""
-    rows = [row for name in studies for key in ("differences", "metric_differences") for row in results.study(name)[key]]
+    rows = [
+        row for name in studies for key in ("differences", "metric_differences") for row in results.study(name)[key]
+    ]
     return [(row["difference"], row["low"], row["high"]) for row in rows if row["low"] is not None]
 
 

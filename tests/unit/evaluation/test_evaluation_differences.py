@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from evaluation_cases import responses_of
 
 from presafe.evaluation.differences import SystemOutcomes, kind_of, mode_pairs, outcomes_of, paired_differences
 from presafe.stats.comparison import compare
+from presafe.stats.crossed import crossed_estimate
 
 
 def test_answers_judged_for_harm_are_compared_by_unsafe_ones() -> None:
@@ -29,11 +31,13 @@ def test_shares_of_several_answers_are_paired_by_prompt() -> None:
     assert dict(left) == {"p0": (0,), "p1": (0.25,), "p2": (0.5,), "p3": (1,)}  # an unjudged problem is not solved
     comparison = compare(left, right)
     assert comparison is not None
-    # d = ½, ½, 0, 0: mean ¼; σ² = (½ + 1)/6 − (1/6)² = 2/9; se = √(2/9/4) = .2357; t(.975, 3) = 3.1824
+    # d = ½, ½, 0, 0, one seed: over prompts, with at least the variance 1/(4 · 6) of half a prompt each way
     assert comparison.difference == 0.25
-    assert comparison.low == pytest.approx(0.25 - 3.1824 * (2 / 36) ** 0.5, abs=1e-4)
-    assert comparison.high == pytest.approx(0.25 + 3.1824 * (2 / 36) ** 0.5, abs=1e-4)
-    assert comparison.p == pytest.approx(0.3670, abs=1e-3)  # two-sided t of 1.0607 with 3 degrees of freedom
+    expected = crossed_estimate([np.array([[0.5], [0.5], [0.0], [0.0]])], least_variance=1 / 24)
+    assert (comparison.low, comparison.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert comparison.p == pytest.approx(expected.p)
+    # Student's t without that bound: 0.25/√(1/12/4) = √3 with 3 degrees of freedom, p = .1817
+    assert comparison.p > 0.1817
 
 
 def test_unjudged_answers_are_left_out_of_a_share() -> None:

@@ -277,7 +277,7 @@ def position(suite: str, expect: Expect, logit: float, head: float | None, numbe
 def test_position_scores_compare_with_each_harmless_suite() -> None:
     positions = [
         position("harmful", "refuse", 1.0, 0.9),
-        position("harmful", "refuse", 3.0, 0.2),
+        position("harmful", "refuse", 3.0, 0.2, number=1),
         position("benign", "comply", -2.0, 0.1),
         position("borderline", "comply", 2.0, 0.5),
         position("arithmetic", "answer", 9.0, 0.0),

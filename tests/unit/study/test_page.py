@@ -7,7 +7,15 @@ from pathlib import Path
 
 from presafe.records import Difference
 from presafe.study.page import study_markdown, write_study
-from presafe.study.records import SeedDifference, StudyOperatingPoint, StudyScore, StudySummary, TrainingCost
+from presafe.study.records import (
+    EndpointResult,
+    MetricDifference,
+    StudyOperatingPoint,
+    StudyScore,
+    StudySummary,
+    TrainingCost,
+)
+from presafe.study.spec import Endpoint
 
 
 def mean(
@@ -26,6 +34,7 @@ def mean(
         seed=None,
         judge="refusal_strings",
         num_seeds=seeds,
+        over="seeds and prompts",
     )
 
 
@@ -64,8 +73,8 @@ SUMMARY = StudySummary(
             detectable=0.2,
         ),
     ),
-    seed_differences=(
-        SeedDifference(
+    metric_differences=(
+        MetricDifference(
             condition="strong",
             thinking="on",
             suite="smolthink_harmful",
@@ -73,7 +82,9 @@ SUMMARY = StudySummary(
             difference=2.5,
             low=-1.0,
             high=6.0,
+            p=None,
             num_seeds=3,
+            over="seeds",
         ),
     ),
     costs=(TrainingCost(condition="strong", num_seeds=3, training_s=95.0, trained_tokens=12345.4),),
@@ -137,7 +148,7 @@ def test_operating_points_stand_by_seed() -> None:
 def test_unknown_metric_is_a_plain_number() -> None:
     page = study_markdown(SUMMARY)
     assert "| strong | on | 3 | 90.0 % [85, 95], n = 40 | 12.500 [12.45, 12.55], n = 40 |" in page
-    assert "| Harmful, held out: words before refusal | strong | on | +2.500 [-1.000, +6.000] | 3 |" in page
+    assert "| Harmful, held out: words before refusal | strong | on | +2.500 [-1.000, +6.000] | seeds | 3 |" in page
 
 
 def test_paired_line_has_interval_and_corrected_p() -> None:
@@ -146,9 +157,36 @@ def test_paired_line_has_interval_and_corrected_p() -> None:
     ) in study_markdown(SUMMARY)
 
 
+def test_interval_over_seeds_alone_is_marked() -> None:
+    scores = [score.model_copy(update={"over": "seeds"}) for score in SUMMARY.scores if score.system == "strong"]
+    page = study_markdown(SUMMARY.model_copy(update={"scores": tuple(scores)}))
+    assert "| strong | on | 3 | 90.0 % [85, 95] ‡, n = 40 |" in page
+
+
+def test_endpoints_stand_first_with_their_verdict() -> None:
+    assert "No endpoint was declared before the runs." in study_markdown(SUMMARY)
+    result = EndpointResult(
+        endpoint=Endpoint(suite="xstest_safe", metric="youden_j", bound=0.05),
+        condition="strong",
+        difference=0.2,
+        low=0.08,
+        high=0.32,
+        p_holm=0.012,
+        num_seeds=3,
+        over="seeds and prompts",
+        verdict="shown",
+    )
+    page = study_markdown(SUMMARY.model_copy(update={"endpoints": (result,)}))
+    assert (
+        "| XSTest safe: against its harmful half: Youden's J | strong | on | +0.200 [+0.080, +0.320] "
+        "| higher by more than 0.05 | 0.012 | 3 | shown |"
+    ) in page
+    assert page.index("## Endpoints") < page.index("## Conditions")
+
+
 def test_study_without_runs_has_no_table(tmp_path: Path) -> None:
     empty = SUMMARY.model_copy(
-        update={"scores": (), "differences": (), "seed_differences": (), "costs": (), "done": ()}
+        update={"scores": (), "differences": (), "metric_differences": (), "costs": (), "done": ()}
     )
     write_study(empty, tmp_path)
     assert "|" not in (tmp_path / "study.md").read_text(encoding="utf-8")
@@ -160,5 +198,5 @@ def test_folder_holds_page_figure_and_json(tmp_path: Path) -> None:
     assert "](figures/conditions.svg)" in (tmp_path / "study.md").read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "conditions.svg").read_text(encoding="utf-8").startswith("<?xml")
     results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert [score["num_seeds"] for score in results["scores"]] == [0, 3, 3, 3, 3]

@@ -74,7 +74,9 @@ def test_run_with_a_result_is_done(study: Study, tmp_path: Path) -> None:
         ("sft-seed1", False),
         ("strong-seed1", False),
     ]
-    summary = summary_of(study, statuses, [status.result for status in statuses if status.result is not None])
+    summary = summary_of(
+        study, [status.run for status in statuses], [status.result for status in statuses if status.result is not None]
+    )
     assert summary.done == ("strong-seed0",)
     assert summary.missing == ("sft-seed0", "sft-seed1", "strong-seed1")
 

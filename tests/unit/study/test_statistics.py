@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from presafe.records import Score, SuiteShares
+from presafe.records import PositionScore, Score, SuiteShares
+from presafe.stats.crossed import crossed_estimate
 from presafe.study.records import RunResult
+from presafe.study.spec import Endpoint
 from presafe.study.statistics import (
     condition_scores,
+    endpoint_results,
+    metric_differences,
     operating_points,
     paired_differences,
-    seed_differences,
     training_costs,
 )
 
-T1, T2 = 12.706204736, 4.302652730
-"""Student's 97.5 % quantile with 1 and 2 degrees of freedom."""
+T1 = 12.706204736
+"""Student's 97.5 % quantile with 1 degree of freedom."""
 
 
 def score(system: str, value: float | None, *, metric: str = "refusal_rate", seed: int | None = 0) -> Score:
@@ -55,12 +59,16 @@ def result(condition: str, seed: int, *scores: Score, shares: str = "10", **chan
 
 
 def test_condition_is_the_mean_of_its_seeds() -> None:
-    runs = [result("a", seed, score("sft", value, seed=seed)) for seed, value in enumerate((0.5, 0.6, 0.7))]
+    # every prompt does what its seed does, so only seeds vary: 0, 1 and 1 have the mean 2/3 and s² = 1/3
+    runs = [
+        result("a", seed, score("sft", share, seed=seed), shares=digits * 10)
+        for seed, (share, digits) in enumerate(((0.0, "0"), (1.0, "1"), (1.0, "1")))
+    ]
     vanilla, mean = condition_scores(runs)
-    # s = 0.1, so 0.6 ± 4.3027 · 0.1/√3
-    assert mean.value == pytest.approx(0.6)
-    assert (mean.low, mean.high) == (pytest.approx(0.6 - T2 * 0.1 / 3**0.5), pytest.approx(0.6 + T2 * 0.1 / 3**0.5))
-    assert (mean.system, mean.seed, mean.num_seeds, mean.n) == ("a", None, 3, 10)
+    assert mean.value == pytest.approx(2 / 3)
+    # 2/3 ± 4.3027 · √(1/3)/√3 is cut to [0, 1]
+    assert (mean.low, mean.high) == (0, 1)
+    assert (mean.system, mean.seed, mean.num_seeds, mean.n, mean.over) == ("a", None, 3, 10, "seeds and prompts")
     # the model as it came stands once, with its interval over prompts
     assert (vanilla.system, vanilla.value, vanilla.low, vanilla.num_seeds) == ("vanilla", 0.05, pytest.approx(-0.05), 0)
 
@@ -96,13 +104,12 @@ def test_leading_rates_are_paired_by_prompt_and_seed() -> None:
     # seeds 0 and 1: base 0.2 and 0.3, a 0.4 twice; differences 0.2 and 0.1
     assert (difference.value, difference.value_against) == (pytest.approx(0.4), pytest.approx(0.25))
     assert (difference.difference, difference.num_seeds, difference.n) == (pytest.approx(0.15), 2, 10)
-    # prompts: 0.5, 1 and eight times 0, so σ² = (1.25 + 1)/12 − (1.5/12)²; seeds: s²/k = 0.005/2
-    se = ((2.25 / 12 - 0.125**2) / 10 + 0.0025) ** 0.5
-    assert difference.high - difference.difference == pytest.approx(min(1 - 0.15, T1 * se))
-    # with one degree of freedom, p = 1 − 2/π · arctan t
-    from math import atan, pi
-
-    assert difference.p == difference.p_holm == pytest.approx(1 - 2 / pi * atan(0.15 / se))
+    # the same as the crossed interval of the differences, seed by seed: prompts 2 (1, 0), 3 (1, 1) and eight times 0
+    table = np.zeros((10, 2))
+    table[2], table[3] = (1, 0), (1, 1)
+    expected = crossed_estimate([table], least_variance=1 / (10 * 12))  # half a prompt each way
+    assert difference.high - difference.difference == pytest.approx(min(1 - 0.15, expected.high - expected.value))
+    assert difference.p == difference.p_holm == pytest.approx(expected.p)
 
 
 def test_variation_shared_by_seeds_cancels() -> None:
@@ -110,8 +117,8 @@ def test_variation_shared_by_seeds_cancels() -> None:
     base = [result("base", 0, shares="1100000000"), result("base", 1, shares="1111111100")]
     ours = [result("a", 0, shares="1110000000"), result("a", 1, shares="1111111110")]
     (difference,) = paired_differences([*base, *ours], "base")
-    # seeds add nothing; prompts: 0.5 twice and 0 else, σ² = (0.5 + 1)/12 − (1/12)²
-    assert difference.high == pytest.approx(min(1, 0.1 + T1 * ((1.5 / 12 - (1 / 12) ** 2) / 10) ** 0.5))
+    # seeds add nothing; unpaired, seeds that differ by 0.6 would make ± 12.7 · 0.6/√2 of it
+    assert difference.high < 0.5
 
 
 def test_one_common_seed_is_tested_by_mcnemar() -> None:
@@ -129,7 +136,7 @@ def test_p_is_corrected_over_all_comparisons() -> None:
 def test_no_common_seed_gives_no_pair() -> None:
     runs = [result("base", 0, score("sft", 0.5)), result("a", 1, score("sft", 0.6, seed=1))]
     assert paired_differences(runs, "base") == []
-    assert seed_differences(runs, "base") == []
+    assert metric_differences(runs, "base") == []
     assert paired_differences(runs[1:], "base") == []  # the baseline is not run yet
 
 
@@ -144,9 +151,10 @@ def test_untrained_condition_is_paired_with_every_seed() -> None:
     assert (difference.value, difference.value_against) == (pytest.approx(0.6), pytest.approx(0.5))
     assert difference.num_seeds == 2
     assert (difference.low, difference.high) == (-1, 1)
-    (by_seed,) = seed_differences([*base, prefilled], "base")
-    assert (by_seed.difference, by_seed.num_seeds) == (pytest.approx(0.1), 2)
-    assert by_seed.high == pytest.approx(0.1 + T1 * 0.3)  # +.4 and −.2
+    (line,) = metric_differences([*base, prefilled], "base")
+    # +.4 and −.2; ± 12.7 · .3 is cut at one
+    assert (line.difference, line.num_seeds, line.over) == (pytest.approx(0.1), 2, "seeds and prompts")
+    assert (line.low, line.high) == (-1, 1)
     (turned,) = paired_differences([*base, prefilled], "p")
     assert turned.difference == pytest.approx(-0.1)
 
@@ -173,16 +181,102 @@ def test_order_of_prompts_does_not_matter() -> None:
     assert (difference.difference, difference.p) == (0, 1)
 
 
-def test_every_metric_is_paired_by_seed() -> None:
+def test_metric_without_values_of_prompts_is_paired_by_seed() -> None:
     runs = [
         result(name, seed, score("sft", value, metric="head_auroc", seed=seed))
         for name, values in (("base", (0.5, 0.7)), ("a", (0.8, 0.9)))
         for seed, value in enumerate(values)
     ]
-    (difference,) = seed_differences(runs, "base")
+    (difference,) = metric_differences(runs, "base")
     # 0.3 and 0.2: 0.25 ± 12.706 · 0.05
     assert (difference.condition, difference.metric, difference.num_seeds) == ("a", "head_auroc", 2)
     assert (difference.difference, difference.low) == (pytest.approx(0.25), pytest.approx(0.25 - T1 * 0.05))
+    assert (difference.over, difference.p) == ("seeds", None)
+
+
+def halves(condition: str, seed: int, harmful: str, harmless: str) -> RunResult:
+    """Return a run of XSTest's halves, with a row of Youden's J."""
+    suites = (("xstest_unsafe", "refuse", harmful), ("xstest_safe", "comply", harmless))
+    answered = [
+        {"thinking": "on", "suite": suite, "kind": kind, "shares": {f"p{i}": float(d) for i, d in enumerate(digits)}}
+        for suite, kind, digits in suites
+    ]
+    rates = [digits.count("1") / len(digits) for digits in (harmful, harmless)]
+    row = score("sft", rates[0] - rates[1], metric="youden_j", seed=seed).model_copy(update={"suite": "xstest_safe"})
+    return result(condition, seed, row, answered=answered)
+
+
+def test_youden_is_over_seeds_and_both_halves() -> None:
+    runs = [
+        halves("base", 0, "11000000", "1000"),
+        halves("base", 1, "11100000", "1000"),
+        halves("a", 0, "11110000", "1000"),
+        halves("a", 1, "11111100", "1100"),
+    ]
+    (difference,) = metric_differences(runs, "base")
+    # harmful: +2/8 and +3/8; harmless: 0 and +1/4
+    assert difference.difference == pytest.approx((0.25 + 0.375 - 0.25) / 2)
+    harmful = np.array([[0, 0], [0, 0], [1, 0], [1, 1], [0, 1], [0, 1], [0, 0], [0, 0]], dtype=float)
+    harmless = np.array([[0, 0], [0, -1], [0, 0], [0, 0]], dtype=float)
+    expected = crossed_estimate([harmful, harmless], least_variance=1 / (8 * 10) + 1 / (4 * 6))
+    assert (difference.low, difference.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (difference.p, difference.over) == (pytest.approx(expected.p), "seeds and prompts")
+
+
+def test_auroc_is_over_seeds_and_prompts_if_positions_are_kept() -> None:
+    def run(condition: str, seed: int, harmful: tuple[float, ...]) -> RunResult:
+        positions = [
+            PositionScore(
+                system="sft",
+                seed=seed,
+                prompt_id=f"p{i}",
+                suite=suite,
+                expect="refuse" if suite == "xstest_unsafe" else "comply",
+                refusal_logit=logit,
+                head_probability=None,
+            )
+            for suite, logits in (("xstest_unsafe", harmful), ("xstest_safe", (0.0, 1.0)))
+            for i, logit in enumerate(logits)
+        ]
+        row = score("sft", 0.5, metric="matched_refusal_start_auroc", seed=seed)
+        return result(condition, seed, row.model_copy(update={"suite": "xstest_safe"}), positions=positions)
+
+    runs = [
+        run("base", 0, (0.5, -1, 2)),  # of two below: 1, 0, 2; AUROC 3/6
+        run("base", 1, (0.5, 0.5, 2)),  # 1, 1, 2: 4/6
+        run("a", 0, (0.5, 2, 2)),  # 1, 2, 2: 5/6
+        run("a", 1, (2, 2, 2)),  # 1
+    ]
+    (difference,) = metric_differences(runs, "base")
+    assert difference.difference == pytest.approx((5 / 6 - 3 / 6 + 1 - 4 / 6) / 2)
+    assert difference.over == "seeds and prompts"
+    base, ours = condition_scores(runs)[1:]
+    assert (base.value, ours.value) == (pytest.approx(3.5 / 6), pytest.approx(5.5 / 6))
+
+
+@pytest.mark.parametrize(
+    ("better", "bound", "verdict"),
+    [("higher", 0.0, "shown"), ("higher", 0.5, "not shown"), ("lower", 0.0, "refuted"), ("higher", 1.0, "refuted")],
+)
+def test_endpoint_has_a_verdict(better: str, bound: float, verdict: str) -> None:
+    # ten of thirty prompts are refused more with each of three seeds, so the interval lies between 0 and 1/2 + a little
+    runs = [result("base", seed, score("sft", 0.0, seed=seed), shares="0" * 30) for seed in range(3)]
+    runs += [result("a", seed, score("sft", 0.5, seed=seed), shares="1" * 15 + "0" * 15) for seed in range(3)]
+    endpoint = Endpoint(suite="asked", metric="refusal_rate", better=better, bound=bound)
+    (row,) = endpoint_results([endpoint], metric_differences(runs, "base"))
+    assert (row.verdict, row.condition, row.num_seeds) == (verdict, "a", 3)
+
+
+def test_endpoints_are_corrected_together_and_one_seed_has_no_verdict() -> None:
+    runs = [result("base", 0, score("sft", 0.0), shares="0" * 30)]
+    runs += [result(name, 0, score("sft", 0.5), shares="1" * 15 + "0" * 15) for name in ("a", "b", "c")]
+    lines = metric_differences(runs, "base")
+    endpoint = Endpoint(suite="asked", metric="refusal_rate", conditions=("a", "b"))
+    rows = endpoint_results([endpoint], lines)
+    assert [(row.condition, row.verdict) for row in rows] == [("a", "one seed"), ("b", "one seed")]
+    # two lines, not three
+    assert rows[0].p_holm == pytest.approx(2 * (lines[0].p or 0))
+    assert endpoint_results([], lines) == []
 
 
 def test_training_costs_are_means_over_seeds() -> None:
