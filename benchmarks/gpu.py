@@ -215,7 +215,7 @@ def time_steps(
         # useful operations only: what checkpointing does again is no use
         "model_flop_utilisation": useful / seconds / (peak.tflops * 1e12) if peak else None,
         "planned": {
-            "seconds_a_step": done / (peak.tflops * 1e12 * assumptions().training_utilisation) if peak else None,
+            "seconds_a_step": done / (peak.tflops * 1e12 * assumptions().training_utilization) if peak else None,
             "peak_memory_gib": planned.total() / GIB,
         },
     }

@@ -179,7 +179,7 @@ class OperatingPoint(Record):
 
 
 class HistoryPoint(Record):
-    """One optimiser step of an alignment: L_SFT in nats per token, L_align and L_start in nats per row."""
+    """One optimizer step of an alignment: L_SFT in nats per token, L_align and L_start in nats per row."""
 
     model_config = ConfigDict(allow_inf_nan=True)  # a training may diverge
 

@@ -25,13 +25,13 @@ _STARTS = (["presafe"], ["python", "-m", "presafe.cli.main"], ["-m", "presafe.cl
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The code blocks of one language on a page."""
+    """Return the code blocks of one language on a page."""
     found = _BLOCK.finditer(page.read_text(encoding="utf-8"))
     return [match["code"] for match in found if match["language"] == language]
 
 
 def words_of(line: str) -> list[str] | None:
-    """The words after `presafe` of a shell line; None where the line runs another program."""
+    """Return the words after `presafe` of a shell line; None where the line runs another program."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
@@ -55,7 +55,7 @@ def inline_commands(page: Path) -> list[list[str]]:
 
 
 def problem_of(words: list[str], *, is_whole: bool) -> str | None:
-    """What is wrong with a command line, without running it; a name within a sentence may leave arguments out."""
+    """Return what is wrong with a command line, without running it; a name in a sentence may leave arguments out."""
     name, *rest = words
     if name.startswith("--"):
         return None if name in {option for parameter in GROUP.params for option in parameter.opts} else name

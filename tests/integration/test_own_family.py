@@ -32,7 +32,7 @@ FAMILY = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
-    """The folder of a model that presafe does not know, with marks that are special tokens, and the family's file."""
+    """Return the folder of an unknown model, whose marks are special tokens, and the file of its family."""
     folder = tmp_path_factory.mktemp("mine")
     tokenizer = load_renderer("smolthink").tokenizer  # of its own: load_renderer shares none
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "[INST]", "[/INST]", "</s>"]})

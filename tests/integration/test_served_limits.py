@@ -54,7 +54,7 @@ def ask(address: str, renderer: Renderer) -> Completion:
 
 
 def dripped(head: bytes, piece: bytes) -> Stream:
-    """Some bytes, and then a piece every tenth of a second: no read waits long."""
+    """Yield some bytes, and then a piece every tenth of a second: no read waits long."""
 
     def stream() -> Iterator[bytes]:
         yield head

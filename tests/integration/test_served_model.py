@@ -62,7 +62,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def cli(*words: str) -> str:
-    """The command line in this process: it imports nothing anew."""
+    """Return the command line in this process: it imports nothing anew."""
     done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout

@@ -64,7 +64,7 @@ def ask(fake: FakeServer, renderer: Renderer, sampling: Sampling = Sampling(), b
 
 
 def only_text(body: dict[str, Any], _: int) -> Reply:
-    """A server that takes text only and ignores what it does not know."""
+    """Return a server that takes text only and ignores what it does not know."""
     return ANSWER if isinstance(body["prompt"], str) else error(400, "prompt must be a string")
 
 

@@ -32,7 +32,7 @@ def tokenizer_folder(folder: Path, template: Any = TEMPLATE) -> Path:
 
 
 def model_folder(folder: Path, *, tied: bool = True, template: Any = TEMPLATE, seed: int = 0) -> Path:
-    """The tokenizer's folder with a random Llama of width 32."""
+    """Return the tokenizer's folder with a random Llama of width 32."""
     tokenizer_folder(folder, template)
     torch.manual_seed(seed)
     config = LlamaConfig(

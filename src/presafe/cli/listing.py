@@ -52,7 +52,7 @@ def _modes(family: Family) -> str:
 
 
 def _suites() -> list[tuple[str, str]]:
-    """Return the suites, each with its size, source and licence."""
+    """Return the suites, each with its size, source and license."""
     from presafe.evaluation.suites import OWN, PUBLISHED, load_suite, origin_of, suite_names
     from presafe.report.formatting import EXPECTS
 

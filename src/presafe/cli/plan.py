@@ -110,7 +110,7 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
     training = memory["training"]
     lines = [
         "memory per GPU  GiB",
-        f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimiser "
+        f"  training      {training['total']:>7.1f}  weights {training['weights']}, adapter with its optimizer "
         f"{training['adapter']}, activations {training['activations']}, reserve{_fit_warning(training)}",
     ]
     for name in ("sampling", "teacher"):

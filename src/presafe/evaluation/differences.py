@@ -25,7 +25,7 @@ LEADING: dict[Kind, tuple[str, Verdict]] = {
 
 
 class SystemOutcomes(NamedTuple):
-    """What is compared of one system in one CoT mode: by suite the kind of its prompts, and the outcomes."""
+    """Outcomes of one system in one CoT mode: by suite, the kind of its prompts and the share of each prompt."""
 
     system: str
     thinking: Thinking
@@ -35,8 +35,8 @@ class SystemOutcomes(NamedTuple):
 class _SuiteComparison(NamedTuple):
     """Two systems on one suite."""
 
-    left: SystemOutcomes
-    right: SystemOutcomes
+    against: SystemOutcomes
+    system: SystemOutcomes
     suite: str
     comparison: Comparison
 
@@ -84,26 +84,26 @@ def paired_differences(
         ValueError: as `compare`, within a pair.
     """
     compared: list[_SuiteComparison] = []
-    for left, right in pairs:
-        paired = paired_seeds or (left.system == right.system and left.thinking != right.thinking)
-        for suite in (name for name in left.suites if name in right.suites):
-            comparison = compare(left.suites[suite][1], right.suites[suite][1], paired_seeds=paired)
+    for against, system in pairs:
+        paired = paired_seeds or (against.system == system.system and against.thinking != system.thinking)
+        for suite in (name for name in against.suites if name in system.suites):
+            comparison = compare(against.suites[suite][1], system.suites[suite][1], paired_seeds=paired)
             if comparison:
-                compared.append(_SuiteComparison(left, right, suite, comparison))
+                compared.append(_SuiteComparison(against, system, suite, comparison))
     corrected = holm([pair.comparison.p for pair in compared])
     return [_difference(pair, p_holm) for pair, p_holm in zip(compared, corrected, strict=True)]
 
 
 def _difference(pair: _SuiteComparison, p_holm: float) -> Difference:
     """Return a comparison as a record."""
-    left, right, suite, comparison = pair
+    against, system, suite, comparison = pair
     return Difference(
-        system=right.system,
-        thinking=right.thinking,
-        against=left.system,
-        against_thinking=left.thinking,
+        system=system.system,
+        thinking=system.thinking,
+        against=against.system,
+        against_thinking=against.thinking,
         suite=suite,
-        metric=LEADING[right.suites[suite][0]][0],
+        metric=LEADING[system.suites[suite][0]][0],
         value=comparison.right,
         value_against=comparison.left,
         difference=comparison.difference,
@@ -113,9 +113,15 @@ def _difference(pair: _SuiteComparison, p_holm: float) -> Difference:
         p_holm=p_holm,
         n=comparison.n,
         num_left_out=comparison.num_left_out,
-        num_seeds=max(len(next(iter(side.suites[suite][1].values()))) for side in (left, right)),
+        num_seeds=max(_num_seeds(against, suite), _num_seeds(system, suite)),
         detectable=comparison.detectable,
     )
+
+
+def _num_seeds(outcomes: SystemOutcomes, suite: str) -> int:
+    """Return the number of seeds that answered a suite."""
+    _, shares = outcomes.suites[suite]
+    return len(next(iter(shares.values())))
 
 
 def mode_pairs(systems: Sequence[SystemOutcomes]) -> list[tuple[SystemOutcomes, SystemOutcomes]]:

@@ -27,7 +27,7 @@ class Device(Settings):
 class Assumptions(Settings):
     """Assumptions of a plan, besides its formulas."""
 
-    training_utilisation: float = Field(gt=0, le=1)
+    training_utilization: float = Field(gt=0, le=1)
     """Share of the device's operations per second that a training step reaches."""
     decoding_efficiency: float = Field(gt=0, le=1)
     """Share of the bound set by bandwidth or operations that decoding reaches."""

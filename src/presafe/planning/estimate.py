@@ -237,5 +237,5 @@ def _training_cost(
         num_rows=num_rows,
         num_tokens=num_rows * sum(share * row.num_tokens for share, row in shares),
         flops=flops,
-        gpu_hours=flops / (device.tflops * 1e12 * assumed.training_utilisation) / 3600,
+        gpu_hours=flops / (device.tflops * 1e12 * assumed.training_utilization) / 3600,
     )

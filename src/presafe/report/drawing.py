@@ -26,8 +26,8 @@ INK, MUTED, RULE = "#22262b", "#6b7280", "#d7dade"
 ORANGE, BLUE, TEAL = "#d1603d", "#3f6c9b", "#17807a"
 """Orange and blue are distinct for color-blind readers."""
 
-_SYSTEMS = {"vanilla": "#8b929b", "sft": "#d9a441", "presafe": TEAL, "random_labels": "#a184b5"}
-_OTHERS = (BLUE, ORANGE, "#6d8f3c", "#b0577d")
+_SYSTEM_COLORS = {"vanilla": "#8b929b", "sft": "#d9a441", "presafe": TEAL, "random_labels": "#a184b5"}
+_SPARE_COLORS = (BLUE, ORANGE, "#6d8f3c", "#b0577d")
 
 _WIDTH_IN = 9.2
 """Width of the page's column, so that text in a figure is about as large as the text of the page."""
@@ -80,8 +80,8 @@ def system_color(name: str, names: Sequence[str]) -> str:
         name: The system.
         names: All systems in the figure.
     """
-    others = [other for other in names if other not in _SYSTEMS]
-    return _SYSTEMS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)]
+    others = [other for other in names if other not in _SYSTEM_COLORS]
+    return _SYSTEM_COLORS.get(name) or _SPARE_COLORS[others.index(name) % len(_SPARE_COLORS)]
 
 
 def pale_color(color: str) -> str:

@@ -21,6 +21,15 @@ from presafe.runs.io import read_json
 Origins = Mapping[str, Mapping[str, Any]]
 """Where suites come from, by name."""
 PACKAGES = ("presafe", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "inspect-ai")
+RESTORE = "Restore it from a copy, or choose another folder with `out`."
+_KINDS: dict[str, Any] = {"recipe_sha256": str, "prompts_sha256": str, "later_sessions": list}
+_SESSION_KINDS: dict[str, Any] = {
+    "created_utc": str,
+    "commit": str | None,
+    "python": str,
+    "packages": dict,
+    "machine": dict,
+}
 
 
 def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origins | None = None) -> dict[str, Any]:
@@ -91,17 +100,6 @@ def check_manifest(manifest: dict[str, Any], path: Path, settings: Any = None) -
     return manifest
 
 
-RESTORE = "Restore it from a copy, or choose another folder with `out`."
-_KINDS: dict[str, Any] = {"recipe_sha256": str, "prompts_sha256": str, "later_sessions": list}
-_SESSION_KINDS: dict[str, Any] = {
-    "created_utc": str,
-    "commit": str | None,
-    "python": str,
-    "packages": dict,
-    "machine": dict,
-}
-
-
 def _wrong_keys(table: Any, kinds: Mapping[str, Any]) -> list[str]:
     """Return the keys that are missing or whose values are of another kind."""
     if not isinstance(table, dict):
@@ -161,8 +159,13 @@ def _software() -> dict[str, Any]:
 
 def _files(settings: Any) -> dict[str, Path]:
     """Return the paths of all files in settings, by the value of their key `file`."""
-    inner = settings.values() if isinstance(settings, dict) else settings if isinstance(settings, list) else ()
-    files = {name: path for value in inner for name, path in _files(value).items()}
+    if isinstance(settings, dict):
+        values = list(settings.values())
+    elif isinstance(settings, list):
+        values = settings
+    else:
+        return {}
+    files = {name: path for value in values for name, path in _files(value).items()}
     if isinstance(settings, dict) and isinstance(name := settings.get("file"), str):
         files[name] = data_file(Path(name))
     return files

@@ -182,7 +182,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
 
 
 def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
-    """Return the verdict on every prompt, for each suite, in one CoT mode."""
+    """Return each prompt's share of answers that count, by suite, in one CoT mode."""
     settings = folder.recipe.evaluate
     responses = responses_by_suite(folder, system)
     answers = collect_answers(folder.workload.suites, responses, settings.judge, settings.judge_thought)

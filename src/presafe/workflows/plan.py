@@ -43,8 +43,8 @@ def sampling_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
     harmful, harmless = _alignment_counts(recipe, assumed)
     teacher = Answerer(shape_of(respond.teacher.address), respond.teacher.dtype) if respond.teacher else None
 
-    def task(what: str, num_prompts: int, max_tokens: int, answerer: Answerer | None = None) -> SamplingTask:
-        return SamplingTask(what, num_prompts, max_tokens, respond.batch_size, respond.batch_tokens, answerer=answerer)
+    def task(name: str, num_prompts: int, max_tokens: int, answerer: Answerer | None = None) -> SamplingTask:
+        return SamplingTask(name, num_prompts, max_tokens, respond.batch_size, respond.batch_tokens, answerer=answerer)
 
     tasks = [
         task("teacher, CoT off", queries, respond.teacher_max_tokens, teacher),
@@ -88,12 +88,14 @@ def _refused_share(recipe: Recipe, assumed: Assumptions) -> float:
 
 
 def _expect(source: QuerySource) -> str:
+    """Return what is expected of the prompts of a source."""
     if isinstance(source, SetSource):
         return "refuse" if source.set == "harmful" else "comply"
     return source.expect
 
 
 def _count(source: Source, assumed: Assumptions, suite: str | None = None) -> int:
+    """Return the number of prompts of a source, assumed if only the hub or a file can tell."""
     known = _known_count(source, suite)
     return assumed.suite_prompts if known is None else known
 

@@ -41,7 +41,7 @@ def write(tmp_path: Path, text: str | bytes) -> Path:
 
 
 def complaint(path: Path | str) -> str:
-    """The error of loading a recipe: one line that names it."""
+    """Return the error of loading a recipe: one line that names it."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     message = str(caught.value)

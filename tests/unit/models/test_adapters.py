@@ -46,7 +46,7 @@ def lora(**settings: Any) -> LoraConfig:
 
 @pytest.fixture(scope="module")
 def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA on q_proj and v_proj of both layers: 2 × 2 × (A, B) = 8 weights."""
+    """Return a LoRA on q_proj and v_proj of both layers: 2 × 2 × (A, B) = 8 weights."""
     folder = tmp_path_factory.mktemp("adapter")
     train(base, folder, lora())
     return folder

@@ -48,7 +48,7 @@ def test_only_like_settings_go_together_and_ties_do_not_show_who_came_first() ->
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    """A random Llama whose tokenizer spells ids as numbers."""
+    """Return a random Llama whose tokenizer spells ids as numbers."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,

@@ -53,7 +53,7 @@ def decode(
 
 
 def reference(model: PreTrainedModel, prompt: list[int], stop: int | None = None) -> list[int]:
-    """What transformers' own loop writes after one prompt."""
+    """Return what transformers' own loop writes after one prompt."""
     ids = torch.tensor([prompt])
     out = model.generate(
         ids,
@@ -73,7 +73,7 @@ def greedy(model: LlamaForCausalLM) -> list[list[int]]:
 
 
 def a_stop_token(rows: list[list[int]]) -> int:
-    """A token that ends some rows early, at different steps, and leaves others to their budget."""
+    """Return a token that ends some rows early, at different steps, and leaves others to their budget."""
     for token in range(64):
         where = {row.index(token) for row in rows if token in row}
         if len(where) >= 2 and min(where) < BUDGET - 2 and any(token not in row for row in rows):

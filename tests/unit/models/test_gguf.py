@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_gguf(folder: Path, change: Callable[[dict[str, np.ndarray]], None] = lambda tensors: None) -> Path:
-    """A random Llama of one layer over single bytes and SmolThink's control tokens, its tensors changed."""
+    """Return a random Llama of one layer over single bytes and SmolThink's control tokens, its tensors changed."""
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokens = [*control, *sorted(ByteLevel.alphabet()), "Ġa"]
     writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")

@@ -42,7 +42,7 @@ LLAMA = LlamaConfig(
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    """A random Llama whose tokenizer spells ids as numbers."""
+    """Return a random Llama whose tokenizer spells ids as numbers."""
     torch.manual_seed(0)
     renderer = Mock()
     renderer.stop_ids.return_value = [STOP]

@@ -30,7 +30,7 @@ def test_these_are_the_methods_that_prefill() -> None:
 def asked_and_said(
     method: str | None, renderer: Renderer, text: str, *, stopped: bool = True, budget: int | None = None
 ) -> tuple[Request, ModelOutput]:
-    """What the provider samples from, and what it makes of a model that goes on with `text`."""
+    """Return what the provider samples from, and what it makes of a model that goes on with `text`."""
     asked: list[Request] = []
 
     class Engine:

@@ -18,7 +18,7 @@ from presafe.models.sampling import Sampler
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model with code of its own; what transformers copies of it stays in the test's folder."""
+    """Return a model with code of its own; what transformers copies of it stays in the test's folder."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     return model_folder(tmp_path / "own")
 

@@ -37,7 +37,7 @@ WARM = SamplingSettings(temperature=1.0)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with SmolThink's tokenizer and template."""
+    """Return a random Llama with SmolThink's tokenizer and template."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = load_renderer("smolthink").tokenizer
     tokenizer.save_pretrained(folder)
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the model was asked, one entry a call."""
+    """Return what the model was asked, one entry a call."""
     asked: list[str] = []
     generate = PreSafeAPI.generate
 

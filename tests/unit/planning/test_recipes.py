@@ -75,7 +75,7 @@ def test_training_hours_by_hand() -> None:
     cost = plan_recipe(recipe, "h100-80gb", 1, "ddp").training
     assert cost.num_rows == 48_000
     assert cost.flops == pytest.approx(flops)
-    assert cost.gpu_hours == pytest.approx(flops / (989e12 * assumed.training_utilisation) / 3600)
+    assert cost.gpu_hours == pytest.approx(flops / (989e12 * assumed.training_utilization) / 3600)
 
 
 def test_plan_uses_the_teachers_shape() -> None:
@@ -172,7 +172,7 @@ def test_plan_command_prints_launch_commands() -> None:
     assert serve[serve.index("--max-lora-rank") + 1] == "32"
     text = CliRunner().invoke(app, ["plan", "qwen3-0.6b", "--device", "rtx-3090"]).output
     assert "596,049,920" in text
-    assert "training_utilisation" in text
+    assert "training_utilization" in text
 
 
 def test_max_lora_rank_holds_the_adapter() -> None:

@@ -21,7 +21,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def complaint(path: Path, **settings: str | tuple[str, str]) -> str:
-    """The error of reading a file: one line that names the file."""
+    """Return the error of reading a file: one line that names the file."""
     with pytest.raises(PromptError) as caught:
         from_file(path, expect="refuse", **settings)  # type: ignore[arg-type]
     said = str(caught.value)

@@ -50,7 +50,7 @@ class Reading(HTMLParser):
 
 
 def cells_of(page: str, name: str) -> list[str]:
-    """The cells of the first line of the first table that starts with a name."""
+    """Return the cells of the first line of the first table that starts with a name."""
     line = page[page.index(f'<th scope="row">{name}</th>') :].split("</tr>")[0]
     return [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in re.findall(r"<td.*?>(.*?)</td>", line, re.S)]
 
