@@ -11,6 +11,7 @@ from typing import Any
 
 from presafe.errors import ModelError
 from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
+from presafe.models.patterns import need_quick_patterns
 from presafe.runtime.launcher import weights_are_sharded
 
 _OTHER_MODEL = "Name the model that it was trained on, or export it again."
@@ -102,12 +103,15 @@ def with_adapter(model: Any, folder: Path, address: str) -> Any:
         The PEFT model, in eval mode.
 
     Raises:
-        ModelError: as `need_adapter`; or a weight has no place in the model, is missing, or has another shape.
+        ModelError: as `need_adapter` and `need_quick_patterns`; or a weight has no place in the model, is missing, or
+            has another shape.
     """
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     need_adapter(folder)
+    modules = [name for name, _ in model.named_modules()]
+    need_quick_patterns(folder, read_object(folder / "adapter_config.json"), modules)
 
     def load() -> tuple[Any, Any]:
         config = PeftConfig.from_pretrained(str(folder))

@@ -185,7 +185,7 @@ def test_other_types_that_can_be_merged_are(base: Path, tmp_path: Path, config: 
         ({"r": 0}, "does not fit"),
         ({"target_modules": 7}, "does not fit"),
         ({"target_modules": ["nothing"]}, "does not fit"),
-        ({"target_modules": "("}, "does not fit"),
+        ({"target_modules": "("}, "is no regular expression"),
     ],
     ids=["type", "no_type", "list_type", "task", "rank", "text_rank", "no_rank", "target", "no_target", "regex"],
 )
@@ -228,3 +228,28 @@ def test_it_loads_as_peft_does_to_the_bit(base: Path, whole: Path) -> None:
     }
     assert torch.equal(logits(ours), logits(theirs))
     assert not any(parameter.requires_grad for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_modules": r"(.*)*(.*)*(.*)*x_proj"}, "take more than 1 s"),
+        ({"rank_pattern": {r"(.*)*(.*)*(.*)*x_proj": 4}}, "take more than 1 s"),
+        ({"target_modules": r"(q_proj"}, "is no regular expression"),
+        ({"exclude_modules": r"*"}, "is no regular expression"),
+    ],
+)
+def test_patterns_are_tried_under_a_limit(
+    base: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("presafe.models.patterns._PATTERN_LIMIT_S", 1)
+    folder = shutil.copytree(whole, tmp_path / "adapter")
+    edit(folder / "adapter_config.json", **settings)
+    with pytest.raises(ModelError, match=message):
+        with_adapter(AutoModelForCausalLM.from_pretrained(base), folder, "base")
+
+
+def test_honest_pattern_is_taken(base: Path, tmp_path: Path) -> None:
+    trained = train(base, tmp_path, lora(target_modules=r".*\.(q|v)_proj", rank_pattern={"v_proj": 2}))
+    adapted = with_adapter(AutoModelForCausalLM.from_pretrained(base), tmp_path, "base")
+    assert torch.allclose(logits(adapted), trained, atol=1e-5)
