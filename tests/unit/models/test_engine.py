@@ -63,7 +63,8 @@ def reference(model: PreTrainedModel, prompt: list[int], stop: int | None = None
         eos_token_id=stop,
         pad_token_id=0,
     )
-    return out[0, len(prompt) :].tolist()
+    ids_after: list[int] = out[0, len(prompt) :].tolist()
+    return ids_after
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,8 @@ def first_tokens(model: LlamaForCausalLM, sampling: Sampling, n: int) -> list[in
 
 def probabilities(model: LlamaForCausalLM, temperature: float) -> torch.Tensor:
     with torch.inference_mode():
-        return (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
+        logits: torch.Tensor = model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    return (logits / temperature).softmax(-1)
 
 
 def test_tokens_are_drawn_as_often_as_their_probability_says(model: LlamaForCausalLM) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -52,9 +53,10 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture
 def never_stops(loaded: LoadedModel) -> Iterator[None]:
-    loaded.renderer.stop_ids.return_value = [NEVER]
+    renderer: Any = loaded.renderer
+    renderer.stop_ids.return_value = [NEVER]
     yield
-    loaded.renderer.stop_ids.return_value = [STOP]
+    renderer.stop_ids.return_value = [STOP]
 
 
 @pytest.fixture
@@ -158,11 +160,12 @@ def test_one_that_is_cancelled_leaves_the_others_as_they_were(
 ) -> None:
     requests = requests_of(WARM, max_tokens=200)[:3]
     told: list[str] = []
-    monkeypatch.setattr(
-        ContinuousBatchingManager,
-        "cancel_request",
-        lambda self, name: (told.append(name), self.cancel_queue.put(name)),
-    )
+
+    def noted(self: Any, name: str) -> None:
+        told.append(name)
+        self.cancel_queue.put(name)
+
+    monkeypatch.setattr(ContinuousBatchingManager, "cancel_request", noted)
 
     async def without_the_second() -> list[Completion | BaseException]:
         engine = LocalEngine(lambda: loaded, 8, 8 * PAGE)

@@ -105,8 +105,13 @@ def test_in_pages_as_on_a_gpu_greedy_answers_are_the_same_and_draws_do_not_depen
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_the_loop = sample(tiny, tmp_path / "loop")
-    asked = []
-    monkeypatch.setattr(cache, "can_page", lambda _, num_tokens, __: asked.append(num_tokens) or True)
+    asked: list[int] = []
+
+    def always(model: object, num_tokens: int, num_rows: object) -> bool:
+        asked.append(num_tokens)
+        return True
+
+    monkeypatch.setattr(cache, "can_page", always)
     assert sample(tiny, tmp_path / "pages") == by_the_loop
     assert len(asked) == 3
     many = sample(tiny, tmp_path / "many", n=6, samples=3, sampling=WARM)
