@@ -33,9 +33,7 @@ def word_lengths(text: str) -> list[int]:
         ({"rope_type": "yarn", "factor": 1.1, "original_max_position_embeddings": 32_768}, 40_960),
     ],
 )
-def test_the_context_is_the_configs_and_stretched_where_positions_are(
-    rope: dict[str, object] | None, length: int
-) -> None:
+def test_context_is_the_configs_stretched_as_its_positions(rope: dict[str, object] | None, length: int) -> None:
     config = Qwen3Config(max_position_embeddings=40_960)
     if rope is not None:
         config.rope_parameters = {"rope_theta": 1e6, **rope}
@@ -47,7 +45,7 @@ def test_a_model_without_positions_has_no_bound() -> None:
     assert context_length(LlamaConfig(max_position_embeddings=2048)) == 2048
 
 
-def test_prompt_and_budget_may_fill_the_context_to_the_last_token() -> None:
+def test_prompt_and_budget_may_fill_the_context() -> None:
     prompts = {"one": "a b", "two": "a", "three": "a b c"}  # 2, 1 and 3 tokens
     check_context(prompts, word_lengths, 7, 10)
     check_context(prompts, word_lengths, 10**9, None)

@@ -72,9 +72,9 @@ def source(folder: Path) -> SourceFactory:
 
 def test_rows_are_kept_once_and_by_value(source: SourceFactory) -> None:
     # 4 of 7: row 2 repeats row 1, row 3 is empty, row 4 has another label
-    found = {prompt.id: prompt for prompt in hub_prompts(source(), seed=0)}
-    assert sorted(found) == [f"small-asked-train-{row:06d}" for row in (0, 1, 5, 6)]
-    assert found["small-asked-train-000006"].model_dump() == {
+    prompts = {prompt.id: prompt for prompt in hub_prompts(source(), seed=0)}
+    assert sorted(prompts) == [f"small-asked-train-{row:06d}" for row in (0, 1, 5, 6)]
+    assert prompts["small-asked-train-000006"].model_dump() == {
         "id": "small-asked-train-000006",
         "text": "Write a haiku about rain on a tin roof.",
         "category": "poems",
@@ -99,8 +99,8 @@ def test_what_stands_in_a_suite_is_passed_over_exactly_or_nearly(source: SourceF
     # "What is the tallest tree in the new park?": 8 words shared of 10, 0.8. The haiku is the same but for its case.
     suites = ["What is the tallest tree in the new park?", "write a HAIKU about rain on a tin roof"]
     for seed in range(3):
-        found = hub_prompts(source(n=2), seed, suites)
-        assert {prompt.text for prompt in found} == {ROWS[0]["ask"], ROWS[1]["ask"]}
+        prompts = hub_prompts(source(n=2), seed, suites)
+        assert {prompt.text for prompt in prompts} == {ROWS[0]["ask"], ROWS[1]["ask"]}
     with pytest.raises(PromptError, match="has 2 different prompts that are in no evaluation suite, too few"):
         load_source(source(n=3), 0, suites)
 
@@ -120,18 +120,18 @@ def test_a_recipe_draws_its_queries_away_from_its_suites(source: SourceFactory, 
 
 
 def test_a_reference_answer_is_read_as_text(source: SourceFactory) -> None:
-    found = hub_prompts(source(expect="answer", target_column="answer"), 0)
-    assert {prompt.target for prompt in found} == {"1", "2", "6", "7"}
+    prompts = hub_prompts(source(expect="answer", target_column="answer"), 0)
+    assert {prompt.target for prompt in prompts} == {"1", "2", "6", "7"}
 
 
 def test_offline_it_says_what_to_do(source: SourceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PromptError) as caught:
         load_source(source(hub="presafe-tests/not-there", license="ODC-BY, gated"), 0)
-    said = str(caught.value)
-    assert "cannot fetch the data set presafe-tests/not-there (ODC-BY, gated)" in said
-    assert "hf download --repo-type dataset presafe-tests/not-there" in said
-    assert 'hub = "DIR"' in said
+    message = str(caught.value)
+    assert "cannot fetch the data set presafe-tests/not-there (ODC-BY, gated)" in message
+    assert "hf download --repo-type dataset presafe-tests/not-there" in message
+    assert 'hub = "DIR"' in message
 
 
 def test_a_split_or_column_that_is_not_there_is_named(source: SourceFactory) -> None:
@@ -197,7 +197,7 @@ def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "words"),
     [
         # failed first: each became Python text, or 2 became "2.0"
         ("train.jsonl", '{"ask": ["Name a tree."]}\n', "row 1 holds a list in 'ask'"),
@@ -212,10 +212,10 @@ def test_no_query_of_a_large_recipe_is_drawn_twice() -> None:
         ("train.jsonl", '{"ask": ' + "[" * 100_000, "cannot read split 'train'"),
     ],
 )
-def test_a_cell_of_a_hub_set_is_a_text_or_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_cell_of_a_hub_set_is_a_text_or_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     source = HubSource(hub=str(tmp_path), split="train", column="ask", license="x", expect="comply")
-    with pytest.raises(PromptError, match=re.escape(said)):
+    with pytest.raises(PromptError, match=re.escape(words)):
         hub_prompts(source, seed=0)
 
 
