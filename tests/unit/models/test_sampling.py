@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import start
 from inspect_ai.model import ModelOutput
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -156,14 +155,7 @@ def test_sampling_out_of_bounds_names_its_option(tmp_path: Path) -> None:
 def test_killed_evaluate_samples_only_what_is_missing(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
     words = ["evaluate", str(tiny), "--suite", "smolthink_benign", "--limit", "8", "--thinking", "off"]
     words += ["--samples", "3", "--temperature", "1", "--max-tokens", "40", "--batch-size", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "presafe.cli.main", *words, "--out", str(tmp_path / "out")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    assert process.stderr is not None
+    process = start(*words, "--out", str(tmp_path / "out"))
     for line in process.stderr:
         if (progress := re.search(r" (\d+)/24", line)) and 8 <= int(progress[1]) < 20:
             process.send_signal(signal.SIGKILL)
