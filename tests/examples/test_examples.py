@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_server import Forked
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -47,7 +48,9 @@ def test_trainer_only(tmp_path: Path) -> None:
 def test_align_own_model(tmp_path: Path) -> None:
     for name in ("recipe.toml", "my_prompts.csv"):
         (tmp_path / name).write_bytes((EXAMPLES / "align_own_model" / name).read_bytes())
-    run(tmp_path, "-m", "presafe.cli.main", "run", "recipe.toml", "--out", "runs/mine")
+    command = Forked(["run", "recipe.toml", "--out", "runs/mine"], tmp_path, {})
+    _, errors = command.communicate()
+    assert command.returncode == 0, errors[-3000:]
     results = json.loads((tmp_path / "runs/mine/report/results.json").read_text(encoding="utf-8"))
     measured = {(row["system"], row["suite"]) for row in results["rows"]}
     assert {("sft", "mine"), ("presafe", "mine"), ("presafe", "smolthink_harmful")} <= measured

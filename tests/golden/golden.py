@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -213,9 +213,9 @@ def _teach(model: Any, tokenizer: Any) -> None:
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     labels = torch.full_like(ids, -100)
-    for row, (prompt, answer) in enumerate(rows):
-        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+    for row, (before, after) in enumerate(rows):
+        ids[row, : len(before) + len(after)] = torch.tensor(before + after)
+        labels[row, len(before) : len(before) + len(after)] = torch.tensor(after)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(600):
         loss = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long(), labels=labels).loss
@@ -227,22 +227,28 @@ def _teach(model: Any, tokenizer: Any) -> None:
     raise SystemExit(f"the student did not learn its answers: loss {loss.item():.3f}")
 
 
-def make_record() -> dict[str, Any]:
-    """Run the commands in an empty folder and return what they left."""
+def run_command(words: list[str], folder: Path, variables: dict[str, str]) -> tuple[int, str, str]:
+    """Run the command line in a folder, and return its exit code, output and errors."""
+    command = [sys.executable, "-m", "presafe.cli.main", *words]
+    environment = os.environ | variables
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout, done.stderr
+
+
+def make_record(run: Callable[[list[str], Path, dict[str, str]], tuple[int, str, str]] = run_command) -> dict[str, Any]:
+    """Run the commands in an empty folder with `run` and return what they left."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build_inputs(folder)
         source = str(Path(str(import_module("presafe").__file__)).parents[1])  # not relative, as a PYTHONPATH may be
         own = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        environment = os.environ | own
         printed = {}
         for words in COMMANDS:
-            command = [sys.executable, "-m", "presafe.cli.main", *words]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-            if done.returncode:
-                raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+            code, output, errors = run(words, folder, own)
+            if code:
+                raise SystemExit(f"{' '.join(words)} ended with {code}:\n{errors[-3000:]}")
             if words[0] != "compare":  # as `_in_one_order`
-                printed[words[0]] = done.stdout.splitlines()
+                printed[words[0]] = output.splitlines()
         return {"printed": printed, "files": {name: _in_one_order(name, value) for name, value in _files(folder)}}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from command_line import SMALL, finish
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +20,11 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_run(small_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the small recipe without interruption, and return its folder."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = finish("run", str(small_recipe), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    return out
+    """Run the small recipe without interruption, once for all workers, and return this worker's copy of its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    shared = (folder.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else folder) / "whole_run"
+    with FileLock(shared.with_suffix(".lock")):
+        if not (shared / "stages" / "report").exists():
+            done = finish("run", str(small_recipe), "--out", str(shared))
+            assert done.returncode == 0, done.stderr
+    return Path(shutil.copytree(shared, folder / "run"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -200,7 +201,12 @@ def test_no_network_and_no_cached_weights(tmp_path: Path) -> None:
         "PIP_FIND_LINKS": str(tmp_path),
         "PIP_RETRIES": "0",
     }
-    refused(finish("probe", "smolthink", "--out", str(tmp_path / "run"), **offline), "PRESAFE_SMOLLM2")
+    command = [sys.executable, "-m", "presafe.cli.main", "probe", "smolthink", "--out", str(tmp_path / "run")]
+    # a Python of its own: the hub's client reads HF_HOME when it is imported
+    refused(
+        subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, check=False),
+        "PRESAFE_SMOLLM2",
+    )
 
 
 def test_a_full_disk_keeps_finished_work(small_recipe: Path, tmp_path: Path) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
+from command_line import start
 from tiny_run import RECIPE
 
 from presafe.alignment.fit import HISTORY
@@ -70,16 +68,6 @@ sums = {{ file = "{folder}/sums.jsonl", expect = "answer", target_column = "answ
     file = folder / "study.toml"
     file.write_text(STUDY.format(recipe=measured))
     return file
-
-
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "presafe.cli.main", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
 
 
 def written(*folders: Path) -> dict[Path, int]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-from functools import partial
+from pathlib import Path
+
+from fork_server import Forked
 
 SMALL = """
 name = "small"
@@ -33,7 +32,7 @@ save_steps = 2
 max_steps = 4
 batch_size = 2
 [evaluate]
-max_tokens = 64
+max_tokens = 24
 batch_size = 16
 [evaluate.suites]
 smolthink_harmful = { set = "harmful", n = 6 }
@@ -42,21 +41,13 @@ arithmetic = { set = "arithmetic", n = 4 }
 """
 
 
-def start(*words: str, **variables: str) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, as a user runs it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "presafe.cli.main", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | variables,
-        # so that Ctrl-C reaches it even if the tests run in the background, with SIGINT ignored
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )
+def start(*words: str, **variables: str) -> Forked:
+    """Start the command line in a process of its own, as a user runs it, with variables of its environment."""
+    return Forked(list(words), Path.cwd(), variables)
 
 
 def finish(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     process = start(*words, **variables)
     out, err = process.communicate(timeout=600)
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
+    return subprocess.CompletedProcess(words, process.wait(), out, err)

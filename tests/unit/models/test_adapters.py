@@ -134,7 +134,7 @@ def test_merged_it_is_what_was_trained(tmp_path: Path, settings: dict[str, Any],
     assert float((vanilla - trained).abs().max()) > 0.3  # the adapter does act
 
 
-def test_a_merged_model_with_weights_of_its_own_stays_untied_where_it_is_saved(tmp_path: Path) -> None:
+def test_merged_model_with_own_head_is_saved_untied(tmp_path: Path) -> None:
     base = model_folder(tmp_path / "base")
     trained = train(base, tmp_path / "adapter", lora(target_modules=["lm_head"]))
     load_model(str(base), adapter=tmp_path / "adapter").model.save_pretrained(tmp_path / "merged")

@@ -38,7 +38,7 @@ def test_what_is_no_server(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "complaint"),
     [
         ("http://127.0.0.1:8000", "does not name a model"),
         ("http://127.0.0.1:8000#", "does not name a model"),
@@ -48,10 +48,10 @@ def test_what_is_no_server(address: str) -> None:
         ("http://host/v1?key=sk-secret#m", "PRESAFE_API_KEY"),
     ],
 )
-def test_a_malformed_server_says_how_and_repeats_no_key(address: str, said: str) -> None:
+def test_a_malformed_server_says_how_and_repeats_no_key(address: str, complaint: str) -> None:
     with pytest.raises(ModelError) as caught:
         served_model(address)
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
     assert "sk-secret" not in str(caught.value)
 
 

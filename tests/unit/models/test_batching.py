@@ -37,7 +37,7 @@ def test_a_prompt_over_the_budget_is_decoded_alone() -> None:
     assert choose_batch([request(5), request(500)], max_rows=64, max_tokens=100) == [1]
 
 
-def test_only_like_settings_go_together_and_ties_do_not_show_who_came_first() -> None:
+def test_only_equal_settings_share_a_batch_whatever_the_order() -> None:
     waiting = [request(5, seed=3), request(9, sampling=WARM), request(5, seed=4), request(9, max_tokens=11)]
     assert choose_batch(waiting, 64, 10**6) == [1]
     tied = [waiting[0], waiting[2]]
@@ -68,7 +68,7 @@ def loaded() -> LoadedModel:
 def complete(loaded: LoadedModel, requests: list[Request], batch_size: int, batch_tokens: int) -> list[Completion]:
     async def together() -> list[Completion]:
         engine = LocalEngine(lambda: loaded, batch_size, batch_tokens)
-        return await asyncio.gather(*(engine.complete(each) for each in requests))
+        return await asyncio.gather(*(engine.complete(request) for request in requests))
 
     return asyncio.run(together())
 
@@ -81,7 +81,7 @@ def test_what_is_sampled_does_not_depend_on_the_batches(loaded: LoadedModel) -> 
     assert complete(loaded, requests, batch_size=64, batch_tokens=22) == together
     assert complete(loaded, requests, batch_size=1, batch_tokens=1) == together
     assert complete(loaded, requests[::-1], batch_size=4, batch_tokens=10**6) == together[::-1]
-    assert len({each.text for each in together}) == 9
+    assert len({completion.text for completion in together}) == 9
 
 
 def test_a_failure_reaches_every_request_of_the_batch(loaded: LoadedModel) -> None:

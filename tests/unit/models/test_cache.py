@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicLayer
 from presafe.models.cache import GrowingLayer, growing_cache
 
 
-def test_it_equals_the_concatenating_layer_through_growth_and_selection() -> None:
+def test_cache_equals_the_concatenating_layer() -> None:
     torch.manual_seed(0)
     ours, theirs = GrowingLayer(), DynamicLayer()
     rows = 5

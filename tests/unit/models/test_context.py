@@ -18,6 +18,11 @@ def prompt(text: str, number: int = 1) -> Prompt:
     return Prompt(id=f"mine-{number}", text=text, category="none", split="x", license="x", expect="comply")
 
 
+def word_lengths(text: str) -> list[int]:
+    """Return one token id per word."""
+    return [len(word) for word in text.split()]
+
+
 @pytest.mark.parametrize(
     ("rope", "length"),
     [
@@ -28,9 +33,7 @@ def prompt(text: str, number: int = 1) -> Prompt:
         ({"rope_type": "yarn", "factor": 1.1, "original_max_position_embeddings": 32_768}, 40_960),
     ],
 )
-def test_the_context_is_the_configs_and_stretched_where_positions_are(
-    rope: dict[str, object] | None, length: int
-) -> None:
+def test_context_is_the_configs_stretched_as_its_positions(rope: dict[str, object] | None, length: int) -> None:
     config = Qwen3Config(max_position_embeddings=40_960)
     if rope is not None:
         config.rope_parameters = {"rope_theta": 1e6, **rope}
@@ -42,16 +45,16 @@ def test_a_model_without_positions_has_no_bound() -> None:
     assert context_length(LlamaConfig(max_position_embeddings=2048)) == 2048
 
 
-def test_prompt_and_budget_may_fill_the_context_to_the_last_token() -> None:
+def test_prompt_and_budget_may_fill_the_context() -> None:
     prompts = {"one": "a b", "two": "a", "three": "a b c"}  # 2, 1 and 3 tokens
-    check_context(prompts, str.split, 7, 10)
-    check_context(prompts, str.split, 10**9, None)
+    check_context(prompts, word_lengths, 7, 10)
+    check_context(prompts, word_lengths, 10**9, None)
     with pytest.raises(PromptError, match=r"1 of 3 .* context of 10 tokens: the longest, three, has 3, and"):
-        check_context(prompts, str.split, 8, 10)
+        check_context(prompts, word_lengths, 8, 10)
     with pytest.raises(PromptError, match="Lower `max_tokens` to at most 7"):
-        check_context(prompts, str.split, 8, 10)
+        check_context(prompts, word_lengths, 8, 10)
     with pytest.raises(PromptError, match=r"3 of 3 .*Leave out the prompts"):
-        check_context(prompts, str.split, 8, 2)
+        check_context(prompts, word_lengths, 8, 2)
 
 
 def test_nothing_is_sampled_where_a_prompt_does_not_fit(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def reference(model: PreTrainedModel, prompt: list[int], stop: int | None = None
         eos_token_id=stop,
         pad_token_id=0,
     )
-    return out[0, len(prompt) :].tolist()
+    ids_after: list[int] = out[0, len(prompt) :].tolist()
+    return ids_after
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +92,7 @@ def test_each_prompt_alone_is_decoded_as_transformers_does(model: LlamaForCausal
         assert decode(model, [prompt]) == [Generation(expected, stopped=False)]
 
 
-def test_a_batch_of_different_lengths_is_decoded_as_each_prompt_alone(
-    model: LlamaForCausalLM, greedy: list[list[int]]
-) -> None:
+def test_batch_of_different_lengths_decodes_as_prompts_alone(model: LlamaForCausalLM, greedy: list[list[int]]) -> None:
     assert decode(model, PROMPTS) == [Generation(row, stopped=False) for row in greedy]
 
 
@@ -109,8 +108,8 @@ def test_a_row_that_stops_leaves_the_others_as_they_were(model: LlamaForCausalLM
 
 def test_stopping_is_as_in_transformers(model: LlamaForCausalLM, greedy: list[list[int]]) -> None:
     stop = a_stop_token(greedy)
-    for prompt, found in zip(PROMPTS, decode(model, PROMPTS, stop=stop), strict=True):
-        assert found.ids == reference(model, prompt, stop)
+    for prompt, generation in zip(PROMPTS, decode(model, PROMPTS, stop=stop), strict=True):
+        assert generation.ids == reference(model, prompt, stop)
 
 
 def test_rows_leave_layers_of_linear_attention_too() -> None:
@@ -133,8 +132,8 @@ def test_rows_leave_layers_of_linear_attention_too() -> None:
     assert set(config.layer_types) == {"linear_attention", "full_attention"}
     hybrid = Qwen3_5ForCausalLM(config).float().eval()
     stop = a_stop_token([reference(hybrid, prompt) for prompt in PROMPTS])
-    for prompt, found in zip(PROMPTS, decode(hybrid, PROMPTS, stop=stop), strict=True):
-        assert found.ids == reference(hybrid, prompt, stop)
+    for prompt, generation in zip(PROMPTS, decode(hybrid, PROMPTS, stop=stop), strict=True):
+        assert generation.ids == reference(hybrid, prompt, stop)
 
 
 def test_finished_rows_that_stay_in_the_cache_write_nothing(model: LlamaForCausalLM, greedy: list[list[int]]) -> None:
@@ -142,13 +141,13 @@ def test_finished_rows_that_stay_in_the_cache_write_nothing(model: LlamaForCausa
     stop = a_stop_token(greedy)
     stopping = next(prompt for prompt, row in zip(PROMPTS, greedy, strict=True) if stop in row)
     (running, row) = next((p, r) for p, r in zip(PROMPTS, greedy, strict=True) if stop not in r)
-    found = decode(model, [stopping] + [running] * 23, stop=stop)
-    assert found[0].ids == reference(model, stopping, stop)
-    assert found[0].stopped
-    assert found[1:] == [Generation(row, stopped=False)] * 23
+    generations = decode(model, [stopping] + [running] * 23, stop=stop)
+    assert generations[0].ids == reference(model, stopping, stop)
+    assert generations[0].stopped
+    assert generations[1:] == [Generation(row, stopped=False)] * 23
 
 
-def test_a_stop_token_as_the_last_of_the_budget_counts_as_stopped(
+def test_stop_token_at_the_end_of_the_budget_counts_as_stopped(
     model: LlamaForCausalLM, greedy: list[list[int]]
 ) -> None:
     stop = a_stop_token(greedy)
@@ -162,7 +161,7 @@ def test_a_stop_token_as_the_last_of_the_budget_counts_as_stopped(
 def test_every_row_is_reported_finished_once(model: LlamaForCausalLM, greedy: list[list[int]]) -> None:
     stop = a_stop_token(greedy)
     counts: list[int] = []
-    found = generate_batch(
+    generations = generate_batch(
         model,
         PROMPTS,
         max_new_tokens=BUDGET,
@@ -173,7 +172,7 @@ def test_every_row_is_reported_finished_once(model: LlamaForCausalLM, greedy: li
     )
     assert sum(counts) == len(PROMPTS)
     # The last call reports those that the budget cut off; all before it are stops.
-    cut = [row for row in found if not row.stopped]
+    cut = [row for row in generations if not row.stopped]
     assert len(cut) == sum(stop not in row for row in greedy) > 0
     assert counts[-1] == len(cut)
 
@@ -215,8 +214,8 @@ def test_another_seed_draws_another_text(model: LlamaForCausalLM) -> None:
     ids=["top_k", "least_top_p", "top_p", "tiny_top_p", "tiny_temperature", "small_temperature"],
 )
 def test_the_narrowest_sampling_is_greedy(model: LlamaForCausalLM, greedy: list[list[int]], narrow: Sampling) -> None:
-    found = decode(model, PROMPTS, sampling=narrow, seeds=list(range(len(PROMPTS))))
-    assert [row.ids for row in found] == greedy
+    rows = decode(model, PROMPTS, sampling=narrow, seeds=list(range(len(PROMPTS))))
+    assert [row.ids for row in rows] == greedy
 
 
 def first_tokens(model: LlamaForCausalLM, sampling: Sampling, n: int) -> list[int]:
@@ -226,7 +225,8 @@ def first_tokens(model: LlamaForCausalLM, sampling: Sampling, n: int) -> list[in
 
 def probabilities(model: LlamaForCausalLM, temperature: float) -> torch.Tensor:
     with torch.inference_mode():
-        return (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
+        logits: torch.Tensor = model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    return (logits / temperature).softmax(-1)
 
 
 def test_tokens_are_drawn_as_often_as_their_probability_says(model: LlamaForCausalLM) -> None:

@@ -84,7 +84,7 @@ def test_a_template_is_detected_beside_its_config(template: str, model_type: str
 
 
 @pytest.mark.parametrize("file", ["qwen3_instruct_2507.jinja", "qwen2_5.jinja"])
-def test_plain_chatml_is_instruct_2507_only_beside_a_config_of_qwen3(file: str) -> None:
+def test_plain_chatml_is_instruct_2507_only_with_qwen3s_config(file: str) -> None:
     with pytest.raises(ModelError, match="of no known family"):
         detect_family(template(file), "some/model", "qwen2")
 
@@ -144,7 +144,7 @@ def test_a_family_is_read_with_its_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("name = ", "mine.toml is not TOML"),
         (GOOD + 'prefil = "x"', "prefil"),
@@ -174,15 +174,15 @@ def test_a_family_is_read_with_its_defaults() -> None:
         *("cold", "hot", "tiny_mass", "true_top_k", "real_top_k", "large_budget", "long_key", "control"),
     ],
 )
-def test_a_malformed_family_names_file_and_field(text: str, said: str) -> None:
+def test_a_malformed_family_names_file_and_field(text: str, complaint: str) -> None:
     with pytest.raises(ModelError) as caught:
         parse_family(text, "mine.toml")
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_malformed_family_that_an_option_names_is_named_by_its_file(tmp_path: Path) -> None:
+def test_malformed_family_of_an_option_is_named_by_its_file(tmp_path: Path) -> None:
     # Failed first: settings keep the file's text, and what was wrong was that of a "family of your own".
     mine = tmp_path / "mine.toml"
     mine.write_text(GOOD.replace('stop = ["</s>"]', ""), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM
 
 from presafe.errors import ModelError
-from presafe.models.loading import LoadedModel, load_model, smolthink_adapter
+from presafe.models.loading import load_model, smolthink_adapter
 
 _WIDTH, _INNER, _HEADS = 32, 64, 2
 
@@ -67,9 +68,10 @@ def write_gguf(folder: Path, change: Callable[[dict[str, np.ndarray]], None] = l
     return folder
 
 
-def logits(model: LoadedModel | torch.nn.Module, ids: list[int]) -> torch.Tensor:
+def logits(model: Any, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
-        return model(torch.tensor([ids])).logits
+        values: torch.Tensor = model(torch.tensor([ids])).logits
+    return values
 
 
 def test_a_folder_with_one_gguf_file_is_a_model(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -52,9 +53,10 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture
 def never_stops(loaded: LoadedModel) -> Iterator[None]:
-    loaded.renderer.stop_ids.return_value = [NEVER]
+    renderer: Any = loaded.renderer
+    renderer.stop_ids.return_value = [NEVER]
     yield
-    loaded.renderer.stop_ids.return_value = [STOP]
+    renderer.stop_ids.return_value = [STOP]
 
 
 @pytest.fixture
@@ -84,9 +86,9 @@ def complete(
         engine = LocalEngine(lambda: loaded, batch_size, num_pages * PAGE)
         finished: list[int] = []
         engine.on_finished = finished.append
-        found = await asyncio.gather(*(engine.complete(each) for each in requests))
+        completions = await asyncio.gather(*(engine.complete(request) for request in requests))
         assert sum(finished) == len(requests)
-        return found
+        return completions
 
     return asyncio.run(together())
 
@@ -101,25 +103,23 @@ def test_greedy_answers_are_those_of_the_loop(
 ) -> None:
     # Two rows at a time: each of the other six takes the place of one that has ended.
     assert complete(loaded, requests_of(GREEDY), batch_size=2) == by_the_loop
-    assert {each.stopped for each in by_the_loop} == {True, False}
+    assert {completion.stopped for completion in by_the_loop} == {True, False}
     assert sorted(pages) == sorted(map(str, PROMPTS))
 
 
 def test_a_sampled_answer_does_not_depend_on_its_company(loaded: LoadedModel, pages: list[str]) -> None:
     requests = requests_of(WARM)
     together = complete(loaded, requests)
-    assert len({each.text for each in together}) == len(PROMPTS)
+    assert len({completion.text for completion in together}) == len(PROMPTS)
     assert complete(loaded, requests[::-1])[::-1] == together
     assert complete(loaded, requests, batch_size=2) == together
-    assert [complete(loaded, [each])[0] for each in requests] == together
-    other = [each._replace(seed=each.seed + 100) for each in requests]
+    assert [complete(loaded, [request])[0] for request in requests] == together
+    other = [request._replace(seed=request.seed + 100) for request in requests]
     assert all(one != two for one, two in zip(complete(loaded, other), together, strict=True))
 
 
 @pytest.mark.usefixtures("never_stops", "pages")
-def test_a_row_that_is_put_off_and_read_in_again_draws_what_it_would_have(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_put_off_and_read_again_draws_the_same_tokens(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     put_off = []
     again = RequestState.create_equivalent_initial_request
 
@@ -145,11 +145,11 @@ def test_two_ways_of_sampling_take_turns(loaded: LoadedModel, by_the_loop: list[
 
 @pytest.mark.usefixtures("pages")
 def test_budgets_may_differ(loaded: LoadedModel, by_the_loop: list[Completion]) -> None:
-    requests = [each._replace(max_tokens=1 + i) for i, each in enumerate(requests_of(GREEDY))]
-    for i, (found, whole) in enumerate(zip(complete(loaded, requests), by_the_loop, strict=True)):
-        assert found.num_tokens == min(1 + i, whole.num_tokens)
-        assert whole.text.startswith(found.text)
-        assert found.stopped == (whole.stopped and found.num_tokens == whole.num_tokens)
+    requests = [request._replace(max_tokens=1 + i) for i, request in enumerate(requests_of(GREEDY))]
+    for i, (completion, whole) in enumerate(zip(complete(loaded, requests), by_the_loop, strict=True)):
+        assert completion.num_tokens == min(1 + i, whole.num_tokens)
+        assert whole.text.startswith(completion.text)
+        assert completion.stopped == (whole.stopped and completion.num_tokens == whole.num_tokens)
 
 
 @pytest.mark.usefixtures("pages", "never_stops")
@@ -158,15 +158,16 @@ def test_one_that_is_cancelled_leaves_the_others_as_they_were(
 ) -> None:
     requests = requests_of(WARM, max_tokens=200)[:3]
     told: list[str] = []
-    monkeypatch.setattr(
-        ContinuousBatchingManager,
-        "cancel_request",
-        lambda self, name: (told.append(name), self.cancel_queue.put(name)),
-    )
+
+    def noted(self: Any, name: str) -> None:
+        told.append(name)
+        self.cancel_queue.put(name)
+
+    monkeypatch.setattr(ContinuousBatchingManager, "cancel_request", noted)
 
     async def without_the_second() -> list[Completion | BaseException]:
         engine = LocalEngine(lambda: loaded, 8, 8 * PAGE)
-        tasks = [asyncio.create_task(engine.complete(each)) for each in requests]
+        tasks = [asyncio.create_task(engine.complete(request)) for request in requests]
         await asyncio.sleep(0.1)
         tasks[1].cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -178,7 +179,7 @@ def test_one_that_is_cancelled_leaves_the_others_as_they_were(
 
 
 @pytest.mark.usefixtures("pages")
-def test_a_failure_reaches_every_prompt_and_the_next_ones_are_decoded(
+def test_failure_reaches_every_prompt_and_the_next_are_decoded(
     loaded: LoadedModel, by_the_loop: list[Completion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -200,9 +201,7 @@ def test_a_failure_reaches_every_prompt_and_the_next_ones_are_decoded(
 
 
 @pytest.mark.usefixtures("pages")
-def test_a_prompt_that_comes_just_after_the_end_does_not_wait_for_ever(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompt_just_after_the_end_does_not_wait_forever(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_late(self: ContinuousBatchingManager, *_: object, request_id: str, **__: object) -> str:
         self.background_thread_status.request_stop(BackgroundThreadStatus.HARD_STOP, 0)
         return request_id  # and the queue was emptied before

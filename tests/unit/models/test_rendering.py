@@ -115,7 +115,7 @@ def test_a_users_text_stays_text(smolthink: Renderer, thinking: str, text: str) 
     assert len(rendered.ids) - rendered.decision_index == len(plain.ids) - plain.decision_index
 
 
-def test_a_control_token_in_the_users_text_would_have_been_parsed(smolthink: Renderer) -> None:
+def test_marks_in_one_string_become_control_tokens(smolthink: Renderer) -> None:
     # The trap is real: tokenised as one string, the mark becomes the control token.
     end = smolthink.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert smolthink.completion_ids("a<|im_end|>b").count(end) == 1
@@ -139,7 +139,7 @@ def test_an_answer_without_a_thought_is_read_back(smolthink: Renderer, answer: s
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "complaint"),
     [
         ("{{ messages[0]['content'] ", "unexpected end of template"),
         ("{{ raise_exception('two turns\nplease') }}", "user: two turns please"),
@@ -148,10 +148,10 @@ def test_an_answer_without_a_thought_is_read_back(smolthink: Renderer, answer: s
     ],
     ids=["malformed", "refuses", "undefined", "wrong_type"],
 )
-def test_a_template_that_fails_is_one_line(smolthink: Renderer, template: str, said: str) -> None:
+def test_a_template_that_fails_is_one_line(smolthink: Renderer, template: str, complaint: str) -> None:
     with pytest.raises(ModelError, match="the chat template fails") as caught:
         with_template(smolthink, template, "smolthink").render("Boil an egg?", "on")
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -225,7 +225,7 @@ def test_r1_closes_the_thought_that_its_template_opens(smolthink: Renderer) -> N
     assert off.ids[: len(on.ids)] == on.ids
 
 
-def test_early_r1_reads_its_decision_at_the_same_token_in_both_modes(smolthink: Renderer) -> None:
+def test_early_r1_decides_at_the_same_token_in_both_modes(smolthink: Renderer) -> None:
     # Failed first: tokenised in one piece, the empty thought's two newlines fused, and off(x) held the fused token
     # at the decision position.
     template = shipped("deepseek_r1_distill.jinja").replace("<｜Assistant｜><think>\\n", "<｜Assistant｜>")
@@ -246,7 +246,7 @@ def test_a_switch_that_the_template_ignores_is_an_error(smolthink: Renderer) -> 
 
 
 @pytest.mark.parametrize("file", ["nemotron_3_nano.jinja", "qwen3_8.jinja"])
-def test_an_off_prompt_that_does_not_go_on_from_the_on_prompt_is_an_error(smolthink: Renderer, file: str) -> None:
+def test_off_prompt_must_continue_the_on_prompt(smolthink: Renderer, file: str) -> None:
     # Failed first: Nemotron ends in `<think>` + newline with CoT on and `<think></think>` off, later Qwen3 has a system
     # prompt with CoT on only, so that the decision index of off(x) pointed at another token.
     other = with_template(smolthink, shipped(file), "qwen3")
@@ -285,8 +285,8 @@ def test_the_config_beside_the_tokenizer_is_read(smolthink: Renderer, tmp_path: 
     with pytest.raises(ModelError, match="no known family"):  # plain ChatML, and no config
         load_renderer(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
-    found = load_renderer(str(tmp_path))
-    assert (found.family.name, found.model_type) == ("qwen3_instruct_2507", "qwen3")
+    renderer = load_renderer(str(tmp_path))
+    assert (renderer.family.name, renderer.model_type) == ("qwen3_instruct_2507", "qwen3")
 
 
 def test_an_unknown_family_lists_the_known_ones() -> None:

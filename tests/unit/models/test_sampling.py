@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import start
 from inspect_ai.model import ModelOutput
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -80,39 +79,44 @@ def test_every_answer_has_a_seed_of_its_own() -> None:
     assert all(0 <= epoch_seed(seed, 9) < 2**31 for seed in range(50))
 
 
-def test_several_answers_stand_together_and_differ_and_one_more_leaves_them_as_they_were(
-    tiny: Path, tmp_path: Path, calls: list[str]
-) -> None:
+def test_several_answers_differ_and_one_more_changes_none(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
     three = sample(tiny, tmp_path / "three", samples=3, sampling=WARM)
-    assert [(each.prompt_id, each.sample) for each in three] == [(f"p{i}", k) for i in range(3) for k in (1, 2, 3)]
-    assert len({each.answer for each in three}) == 9
+    assert [(response.prompt_id, response.sample) for response in three] == [
+        (f"p{i}", k) for i in range(3) for k in (1, 2, 3)
+    ]
+    assert len({response.answer for response in three}) == 9
     assert len(calls) == 9
     # Another batch, other company: batches of four, but other prompts and samples in them.
     four = sample(tiny, tmp_path / "four", n=2, samples=4, sampling=WARM)
-    said = {(each.prompt_id, each.sample): each.answer for each in three}
-    assert {key: each.answer for each in four if (key := (each.prompt_id, each.sample)) in said} == {
-        key: answer for key, answer in said.items() if key[0] != "p2"
+    answers = {(response.prompt_id, response.sample): response.answer for response in three}
+    assert {key: response.answer for response in four if (key := (response.prompt_id, response.sample)) in answers} == {
+        key: answer for key, answer in answers.items() if key[0] != "p2"
     }
-    assert [each.answer for each in sample(tiny, tmp_path / "one", sampling=WARM)] == [
-        said[f"p{i}", 1] for i in range(3)
+    assert [response.answer for response in sample(tiny, tmp_path / "one", sampling=WARM)] == [
+        answers[f"p{i}", 1] for i in range(3)
     ]
     calls.clear()
     assert sample(tiny, tmp_path / "three", samples=3, sampling=WARM) == three
     assert calls == []  # finished: no call
 
 
-def test_in_pages_as_on_a_gpu_greedy_answers_are_the_same_and_draws_do_not_depend_on_company(
+def test_pages_change_no_answer_and_draws_ignore_the_company(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_the_loop = sample(tiny, tmp_path / "loop")
-    asked = []
-    monkeypatch.setattr(cache, "can_page", lambda _, num_tokens, __: asked.append(num_tokens) or True)
+    asked: list[int] = []
+
+    def always(model: object, num_tokens: int, num_rows: object) -> bool:
+        asked.append(num_tokens)
+        return True
+
+    monkeypatch.setattr(cache, "can_page", always)
     assert sample(tiny, tmp_path / "pages") == by_the_loop
     assert len(asked) == 3
     many = sample(tiny, tmp_path / "many", n=6, samples=3, sampling=WARM)
-    assert len({each.answer for each in many}) == 18
+    assert len({response.answer for response in many}) == 18
     few = sample(tiny, tmp_path / "few", n=2, samples=2, sampling=WARM)
-    assert few == [each for each in many if each.prompt_id in ("p0", "p1") and each.sample <= 2]
+    assert few == [response for response in many if response.prompt_id in ("p0", "p1") and response.sample <= 2]
 
 
 def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None:
@@ -148,21 +152,12 @@ def test_sampling_out_of_bounds_names_its_option(tmp_path: Path) -> None:
         evaluate("nowhere", suite=["smolthink_benign"], top_p=1.5, out=tmp_path)
 
 
-def test_an_evaluate_killed_and_run_again_samples_only_what_is_missing(
-    tiny: Path, tmp_path: Path, calls: list[str]
-) -> None:
+def test_killed_evaluate_samples_only_what_is_missing(tiny: Path, tmp_path: Path, calls: list[str]) -> None:
     words = ["evaluate", str(tiny), "--suite", "smolthink_benign", "--limit", "8", "--thinking", "off"]
     words += ["--samples", "3", "--temperature", "1", "--max-tokens", "40", "--batch-size", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "presafe.cli.main", *words, "--out", str(tmp_path / "out")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    assert process.stderr is not None
+    process = start(*words, "--out", str(tmp_path / "out"))
     for line in process.stderr:
-        if (found := re.search(r" (\d+)/24", line)) and 8 <= int(found[1]) < 20:
+        if (progress := re.search(r" (\d+)/24", line)) and 8 <= int(progress[1]) < 20:
             process.send_signal(signal.SIGKILL)
             break
     process.wait()
@@ -248,7 +243,7 @@ DAMAGES = ["half", "empty", "bytes", "foreign zip", "foreign JSON", "text", "fol
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_log_is_set_aside_and_what_it_held_is_sampled_again(
+def test_damaged_log_is_set_aside_and_sampled_again(
     tiny: Path, tmp_path: Path, calls: list[str], how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Failed first: ZstdError, ValueError, BadZipFile or KeyError at every rerun.

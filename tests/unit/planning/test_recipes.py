@@ -90,8 +90,8 @@ def test_plan_uses_the_teachers_shape() -> None:
     assert (with_teacher.decoding[1:], with_teacher.memory.sampling) == (alone.decoding[1:], alone.memory.sampling)
     rows = recipe.respond.batch_size * (assumptions().prompt_tokens + recipe.respond.teacher_max_tokens)
     cache = min(rows, recipe.respond.batch_tokens) * cache_bytes(*teacher)
-    assert with_teacher.memory.teacher == (2 * 14_770_033_664, cache)
     assert alone.memory.teacher is None
+    assert with_teacher.memory.teacher == (2 * 14_770_033_664, cache)
 
 
 def test_plan_command_shows_the_teacher(tmp_path: Path) -> None:

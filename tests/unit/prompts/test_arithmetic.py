@@ -38,9 +38,9 @@ def solve(text: str) -> tuple[str, int]:
             total = {"+": total + int(number), "-": total - int(number), "*": total * int(number)}[sign]
         return "plain " + "".join(rest[::2]), total
     for pattern, rule in (*WORDED, *STORIES):
-        found = re.search(pattern, text)
-        if found:
-            return pattern, rule(*map(int, found.groups()))
+        match = re.search(pattern, text)
+        if match:
+            return pattern, rule(*map(int, match.groups()))
     raise AssertionError(f"no reading of {text!r}")
 
 
@@ -62,7 +62,7 @@ def test_every_target_follows_from_the_text(split: str) -> None:
     assert len(readings) == 4 + len(WORDED) + len(STORIES)
 
 
-def test_every_step_of_a_working_is_true_and_the_last_one_gives_the_result() -> None:
+def test_steps_of_a_working_are_true_and_end_at_the_result() -> None:
     for problem in generate_problems("build", N, seed=4):
         steps = re.findall(r"(\d+) ([-+*]) (\d+) = (-?\d+)\.", problem.working)
         assert " ".join("{} {} {} = {}.".format(*step) for step in steps) == problem.working
@@ -76,7 +76,7 @@ def test_results_are_positive() -> None:
     assert min(problem.result for problem in generate_problems("align", N, seed=5)) > 0
 
 
-def test_the_same_seed_gives_the_same_problems_and_another_seed_others() -> None:
+def test_same_seed_gives_the_same_problems_another_seed_others() -> None:
     again = generate_problems("align", 40, seed=7)
     assert generate_problems("align", 40, seed=7) == again
     assert generate_problems("align", 40, seed=8) != again
@@ -88,13 +88,13 @@ def test_a_longer_draw_starts_with_the_shorter_one() -> None:
 
 
 def test_no_problem_stands_in_two_splits_whatever_the_seeds() -> None:
-    found = {
+    problems = {
         split: {(p.kind, p.numbers) for seed in range(3) for p in generate_problems(split, 400, seed)}
         for split in SPLITS
     }
-    assert found["build"].isdisjoint(found["align"])
-    assert found["build"].isdisjoint(found["held_out"])
-    assert found["align"].isdisjoint(found["held_out"])
+    assert problems["build"].isdisjoint(problems["align"])
+    assert problems["build"].isdisjoint(problems["held_out"])
+    assert problems["align"].isdisjoint(problems["held_out"])
 
 
 def test_a_problem_in_other_words_or_swapped_stays_in_its_split() -> None:
@@ -124,7 +124,7 @@ def test_prompts_carry_what_a_suite_needs() -> None:
     assert first.expect == "answer"
 
 
-def test_asking_for_more_than_there_are_is_an_error_with_both_numbers() -> None:
+def test_asking_for_too_many_is_an_error_with_both_numbers() -> None:
     # Every eighth problem is a product, of which there are 8 · 88 = 704 in all and about 140 held out.
     with pytest.raises(PromptError, match=r"only 1\d\d\d different problems of split 'held_out', not 9000") as caught:
         generate_problems("held_out", 9000, seed=0)

@@ -59,7 +59,7 @@ def test_splits_share_no_prompt_exactly_or_nearly(one: str, other: str) -> None:
     assert [(left[i].id, right[j].id) for i, j in shared] == []
 
 
-def test_an_unknown_set_or_split_is_an_error_that_lists_the_known_ones() -> None:
+def test_unknown_set_or_split_lists_the_known_ones() -> None:
     with pytest.raises(PromptError, match=r"'toxic'.*harmful, benign, borderline"):
         built_in("toxic", "build")
     with pytest.raises(PromptError, match=r"'harmful' has no split 'test'.*build, align, held_out"):

@@ -24,10 +24,10 @@ def complaint(path: Path, **settings: str | tuple[str, str]) -> str:
     """Return the error of reading a file: one line that names the file."""
     with pytest.raises(PromptError) as caught:
         from_file(path, expect="refuse", **settings)  # type: ignore[arg-type]
-    said = str(caught.value)
-    assert "\n" not in said
-    assert str(path) in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
 
 
 ROWS = [{"ask": "Boil an egg", "reply": "8 minutes"}, {"ask": 'Say "hi", twice', "reply": "hi hi"}]
@@ -110,7 +110,7 @@ def test_the_suffix_may_be_written_large(tmp_path: Path) -> None:
     assert from_file(path, expect="comply")[0].text == "Boil an egg"
 
 
-def test_text_around_a_prompt_is_trimmed_and_numbers_are_read_as_text(tmp_path: Path) -> None:
+def test_prompts_are_trimmed_and_numbers_are_read_as_text(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '[{"prompt": "  17 + 4 ", "answer": 21}]')
     prompt = from_file(path, expect="answer", target_column="answer")[0]
     assert (prompt.text, prompt.target) == ("17 + 4", "21")
@@ -124,9 +124,9 @@ def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
 
 def test_no_known_column_says_how_to_name_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "ask,reply\nBoil an egg,8\n")
-    said = complaint(path)
-    assert "it has: ask, reply" in said
-    assert "`column`" in said
+    message = complaint(path)
+    assert "it has: ask, reply" in message
+    assert "`column`" in message
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.csv", ""), ("a.csv", "prompt\n"), ("a.json", "[]"), ("a.jsonl", "\n")])
@@ -166,7 +166,7 @@ def test_an_empty_reference_is_an_error(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "words"),
     [
         ("a.json", "{", "is not JSON: "),
         (
@@ -179,8 +179,8 @@ def test_an_empty_reference_is_an_error(tmp_path: Path, target: str) -> None:
         ("a.csv", 'prompt\n"Boil an egg\n', "is not CSV: "),
     ],
 )
-def test_what_cannot_be_parsed_says_so(tmp_path: Path, name: str, text: str, said: str) -> None:
-    assert said in complaint(write(tmp_path / name, text))
+def test_what_cannot_be_parsed_says_so(tmp_path: Path, name: str, text: str, words: str) -> None:
+    assert words in complaint(write(tmp_path / name, text))
 
 
 def test_a_source_skips_and_counts() -> None:
@@ -209,7 +209,7 @@ def test_too_few_prompts_is_an_error_with_the_numbers(tmp_path: Path) -> None:
     assert len(load_source(FileSource(file=path, expect="comply", skip=1, n=1), seed=0)) == 1
 
 
-def test_sources_that_meet_are_an_error_and_ones_that_do_not_are_joined() -> None:
+def test_overlapping_sources_are_an_error_others_are_joined() -> None:
     apart = [SetSource(set="benign", n=3), SetSource(set="benign", skip=3, n=2)]
     assert load_sources(apart, seed=0) == list(built_in("benign", "held_out")[:5])
     shared = built_in("benign", "held_out")[2].id

@@ -26,11 +26,11 @@ def test_jaccard_is_shared_over_all() -> None:
     assert jaccard(frozenset(), frozenset()) == 1.0
 
 
-def test_the_same_text_is_found_whatever_its_case_and_punctuation() -> None:
+def test_same_text_overlaps_whatever_its_case_and_punctuation() -> None:
     assert overlaps(["Boil an egg.", "Fry a fish"], ["Grill a leek", "boil AN egg!"]) == [(0, 1)]
 
 
-def test_ten_words_that_differ_in_one_are_near_and_in_two_are_not() -> None:
+def test_ten_words_with_one_other_are_near_with_two_are_not() -> None:
     # One differs: 9 shared of 11, 0.818. Two differ: 8 shared of 12, 0.667.
     one = TEN.replace("ten", "eleven")
     two = one.replace("nine", "twelve")

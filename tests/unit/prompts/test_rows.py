@@ -35,11 +35,11 @@ def write(path: Path, text: str | bytes) -> Path:
 def complaint(path: Path) -> str:
     with pytest.raises(PromptError) as caught:
         from_file(path, expect="comply")
-    said = str(caught.value)
-    assert "\n" not in said
-    assert len(said) < 600
-    said.encode()  # a log can hold it
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    message.encode()  # a log can hold it
+    return message
 
 
 # -- CSV and TSV: no cell is cut
@@ -65,7 +65,7 @@ def test_a_cell_is_read_whole(tmp_path: Path, name: str, text: str, read: str) -
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "words"),
     [
         (
             "a.csv",
@@ -91,9 +91,9 @@ def test_a_cell_is_read_whole(tmp_path: Path, name: str, text: str, read: str) -
     ],
 )
 def test_a_table_that_cannot_be_read_exactly_is_refused(
-    tmp_path: Path, name: str, text: str | bytes, said: str
+    tmp_path: Path, name: str, text: str | bytes, words: str
 ) -> None:
-    assert said in complaint(write(tmp_path / name, text))
+    assert words in complaint(write(tmp_path / name, text))
 
 
 @pytest.mark.parametrize("quote", ['"', ""])
@@ -109,8 +109,8 @@ def test_a_cell_above_131072_letters_is_read_whole(tmp_path: Path, quote: str) -
 def test_a_prompt_of_50_megabytes_is_one_line(tmp_path: Path, name: str) -> None:
     cell = "one two " * 6_500_000
     text = f'prompt\n"{cell}"\n' if name == "a.csv" else json.dumps({"prompt": cell})
-    said = complaint(write(tmp_path / name, text))
-    assert f"row 1 has 51,999,999 letters in 'prompt', and presafe reads {MAX_LETTERS:,}" in said
+    message = complaint(write(tmp_path / name, text))
+    assert f"row 1 has 51,999,999 letters in 'prompt', and presafe reads {MAX_LETTERS:,}" in message
 
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).filter(str.strip)
@@ -185,7 +185,7 @@ TURNS = chat(("user", "Name a tree."), ("assistant", "Oak."), ("user", "Another?
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "words"),
     [
         (json.dumps(SYSTEM), "a conversation (system, user) in 'prompt'"),
         (json.dumps(TURNS), "a conversation (user, assistant, user) in 'prompt'"),
@@ -211,16 +211,16 @@ TURNS = chat(("user", "Name a tree."), ("assistant", "Oak."), ("user", "Another?
         ("[" * 200 + "]" * 200, "nested deeper"),
     ],
 )
-def test_what_is_no_text_is_refused_with_its_row(tmp_path: Path, name: str, prompt: str, said: str) -> None:
+def test_what_is_no_text_is_refused_with_its_row(tmp_path: Path, name: str, prompt: str, words: str) -> None:
     rows = ['{"prompt": "Name a river."}', f'{{"prompt": {prompt}}}']
     text = f"[{', '.join(rows)}]" if name == "a.json" else "\n".join(rows)
     message = complaint(write(tmp_path / name, text))
     assert "row 2 " in message
-    assert said in message
+    assert words in message
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "words"),
     [
         ("a.json", "[" * 100_000, "is not JSON: it is nested deeper than 100"),
         ("a.jsonl", '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 1 of the file: it is nested deeper"),
@@ -233,8 +233,8 @@ def test_what_is_no_text_is_refused_with_its_row(tmp_path: Path, name: str, prom
         ("a.json", '[{"\\u001b[31mred": 1}]', "it has: \\x1b[31mred"),
     ],
 )
-def test_json_that_cannot_be_read_exactly_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
-    assert said in complaint(write(tmp_path / name, text))
+def test_json_that_cannot_be_read_exactly_is_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    assert words in complaint(write(tmp_path / name, text))
 
 
 JSON = st.recursive(

@@ -45,9 +45,7 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     assert (trace.prompt.text, trace.response.thought, trace.response.answer) == ("A?", "Why a.", "No.")
 
 
-def test_a_file_is_looked_for_in_the_folder_of_the_published_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_looked_for_in_the_published_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, rows in ((here, STAR[:1]), (there, STAR)):
         folder.mkdir()
@@ -63,7 +61,7 @@ def test_a_file_is_looked_for_in_the_folder_of_the_published_ones(
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "complaint"),
     [
         ({"question": "A?", "answer": "No."}, "no text in column 'response'; it has: question, answer"),
         ({"question": "A?", "response": "No."}, "row 1 has no thought"),
@@ -71,8 +69,8 @@ def test_a_file_is_looked_for_in_the_folder_of_the_published_ones(
         ({"question": "A?", "response": None}, "no text in column 'response'"),
     ],
 )
-def test_a_row_without_its_parts_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
-    with pytest.raises(PromptError, match=said):
+def test_a_row_without_its_parts_is_named(tmp_path: Path, row: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(PromptError, match=complaint):
         load_traces(SafetyData(file=write(tmp_path, [row])))
 
 

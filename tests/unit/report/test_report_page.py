@@ -329,7 +329,7 @@ def test_odd_names_break_no_figure_and_no_page(data: ReportData, tmp_path: Path,
     assert plain(odd) in shown.getvalue().split("\n")[0]
 
 
-def test_what_may_stand_in_a_text_is_left_alone():
+def test_what_may_stand_in_a_text_is_left_alone() -> None:
     text = "Größe\t1\nשלום 👩‍🔬 \u200f a\u00a0b"
     assert plain(text) == text
     assert plain("a\x00\u202e\ud800b") == "a\ufffd\ufffd\ufffdb"
