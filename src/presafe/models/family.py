@@ -36,6 +36,10 @@ _COLDEST = 1e-6
 
 _SHIPPED = (
     *("smolthink", "deepseek_r1", "deepseek_r1_early", "qwen3", "qwen3_5", "qwen_thinking", "qwen3_instruct_2507"),
+    *("qwen3_8", "gpt_oss", "gemma4", "glm4_moe", "nemotron_3", "nemotron_3_super", "nemotron_3_ultra"),
+    *("nemotron_nano_v2", "llama_nemotron", "llama_nemotron_v1", "lfm2_5", "muse_glimmer", "deepseek_v3_1"),
+    *("smollm3", "magistral", "granite_3_3", "exaone4", "phi4_reasoning", "olmo3_think", "kimi_k2_thinking"),
+    "minimax_m2",
 )
 """Files in `families/`."""
 
