@@ -15,7 +15,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Thinking = Literal["on", "off"]
+Level = Literal["high", "medium", "low"]
+"""A level of thinking between on and off, of models that have some."""
+Thinking = Literal["on", "high", "medium", "low", "off"]
+"""A CoT mode. Every model has on and off; a level is a mode of its own in results."""
 Expect = Literal["refuse", "comply", "answer", "choice", "code"]
 PROBLEMS: tuple[Expect, ...] = ("answer", "choice", "code")
 """Kinds of problems: answered by a value, by the letter of an option, or by a program."""

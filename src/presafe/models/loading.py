@@ -11,7 +11,8 @@ from presafe.models.adapters import merge_adapter, need_adapter
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
 from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, needs_own_code, reading, reason
 from presafe.models.configs import default_template, need_readable_configs
-from presafe.models.family import detect_family, families, find_family
+from presafe.models.family import families, find_family
+from presafe.models.recognition import detect_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
 from presafe.runtime.launcher import weights_are_sharded

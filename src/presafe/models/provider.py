@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -52,7 +52,7 @@ class PreSafeAPI(ModelAPI):
         base_url: Not used: the address of a served model holds it.
         api_key: Not used: the key of a server comes from PRESAFE_API_KEY.
         config: Inspect's generation settings; token budget, temperature, top-p and top-k override the family's.
-        thinking: "on" or "off".
+        thinking: "on", "off", or a level that the family has.
         adapter: Folder of a PEFT adapter.
         family: Name of a chat family or the TOML text of one; None detects it.
         tokenizer: For a served model: hub id or folder of its tokenizer; None takes the name it is served by.
@@ -88,8 +88,8 @@ class PreSafeAPI(ModelAPI):
         super().__init__(model_name, None, None, [], config)
         if isinstance(thinking, bool):  # Inspect reads `-M thinking=off` as YAML, in which off is False
             thinking = "on" if thinking else "off"
-        if thinking not in ("on", "off"):
-            raise ModelError(f"thinking must be on or off, got {thinking!r}.")
+        if thinking not in get_args(Thinking):
+            raise ModelError(f"thinking must be one of {', '.join(get_args(Thinking))}; got {thinking!r}.")
         self._thinking: Thinking = thinking
         if method is not None and not (is_prefill(method) and thinking == "on"):
             raise ModelError(
@@ -130,7 +130,7 @@ class PreSafeAPI(ModelAPI):
             ModelError: a value is out of bounds.
         """
         family = self.engine.ready().family
-        published = family.sampling_on if self._thinking == "on" else family.sampling_off
+        published = family.sampling(self._thinking)
         changes = {name: value for name, value in given.items() if value is not None}
         try:
             return Sampling.model_validate(published.model_dump() | changes)

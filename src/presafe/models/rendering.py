@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
 from presafe.methods.method import Prefill
-from presafe.models.family import Family
-from presafe.models.templates import render_bounded
+from presafe.models.family import Family, Mode
+from presafe.models.templates import render_bounded, with_fixed_day
 from presafe.records import Thinking
 
 _SLOT = "\ue000user text\ue000"
@@ -27,7 +27,8 @@ class RenderedPrompt(NamedTuple):
 
     ids: list[int]
     decision_index: int
-    """Index in `ids` of the last prompt token before the CoT. With CoT off it is the same token."""
+    """Index in `ids` of the last prompt token before the CoT. With CoT off it is the same token, or, if the prompt does
+    not begin with the one with CoT on, its own last token."""
 
 
 class Answer(NamedTuple):
@@ -36,6 +37,17 @@ class Answer(NamedTuple):
     thought: str
     answer: str
     truncated: bool
+
+
+def asked(mode: Mode, text: str) -> list[dict[str, str]]:
+    """Return the messages with which a user's text is asked in a mode.
+
+    Args:
+        mode: How the template is asked.
+        text: The user's text.
+    """
+    system = [{"role": "system", "content": mode.system}] if mode.system else []
+    return [*system, {"role": "user", "content": text + mode.suffix}]
 
 
 class Renderer:
@@ -50,39 +62,77 @@ class Renderer:
     def __init__(self, tokenizer: Any, family: Family, model_type: str | None = None) -> None:
         self.tokenizer, self.family, self.model_type = tokenizer, family, model_type
         marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
-        marks |= {family.think_open, family.think_close, *family.stop}
+        marks |= {family.think_open, family.think_close, family.answer_open, family.answer_close, *family.stop}
         self._templated: dict[str, str] = {}
-        self._control = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+        template = tokenizer.chat_template
+        fixed = with_fixed_day(template) if isinstance(template, str) else template
+        self._fixed = {} if fixed == template else {"chat_template": fixed}
+        # Only looks ahead, so that a mark that begins inside another one is found, too.
+        self._control = re.compile(f"(?={'|'.join(re.escape(mark) for mark in sorted(marks - {''}))})")
 
     def render(self, text: str, thinking: Thinking) -> RenderedPrompt:
         """Return the token ids of one user turn, ready for the model to continue.
 
         Args:
             text: The user's text; everything in it stays text.
-            thinking: "on" for on(x), "off" for off(x).
+            thinking: "on" for on(x), "off" for off(x), or one of the family's levels.
 
         Raises:
-            ModelError: the template drops the user's text; the token at the decision position is not the one that the
-                family declares; or off(x) does not start with on(x), so that it has no such position.
+            ModelError: the family has no such mode; the template drops the user's text; the token at the decision
+                position is not the one that the family declares; or off(x) does not begin with on(x) and the family
+                declares no other decision position for it.
         """
-        on = self._prompt_ids(text, "on")
-        decision = len(on) - 1
-        token = self.tokenizer.decode([on[decision]])
-        if not token.endswith(self.family.decision_text):
-            raise ModelError(
-                f"family {self.family.name}: the prompt with CoT on ends in {token!r}, "
-                f"not in {self.family.decision_text!r}.",
-                "The tokenizer's template is not the one the family describes.",
-            )
-        if thinking == "on":
-            return RenderedPrompt(on, decision)
+        self.need_mode(thinking)
+        family = self.family
+        if thinking == "off" and family.off_decision_text is not None:
+            off = self._prompt_ids(text, "off")
+            self._need_decision(off, "off", family.off_decision_text)
+            return RenderedPrompt(off, len(off) - 1)
+        first = "on" if thinking == "off" else thinking
+        on = self._prompt_ids(text, first)
+        self._need_decision(on, first, family.decision_text)
+        if thinking != "off":
+            return RenderedPrompt(on, len(on) - 1)
         off = self._prompt_ids(text, "off")
         if len(off) == len(on) or off[: len(on)] != on:
             raise ModelError(
-                f"family {self.family.name}: the prompt with CoT off does not start with the one with CoT on.",
-                "The tokenizer's template ignores the switch, or is not the one the family describes.",
+                f"family {family.name}: the prompt with CoT off does not start with the one with CoT on.",
+                "The tokenizer's template ignores the switch, or is not the one the family describes. If it is meant, "
+                "declare `off_decision_text`.",
             )
-        return RenderedPrompt(off, decision)
+        return RenderedPrompt(off, len(on) - 1)
+
+    def need_mode(self, thinking: Thinking) -> None:
+        """Check that the family has a mode.
+
+        Args:
+            thinking: The mode.
+
+        Raises:
+            ModelError: it has not.
+        """
+        if thinking not in self.family.modes:
+            raise ModelError(
+                f"family {self.family.name} has no CoT {thinking}.", f"It has: {', '.join(self.family.modes)}."
+            )
+
+    def _need_decision(self, ids: list[int], thinking: Thinking, expected: str) -> None:
+        """Check that a prompt ends in the token that the family declares.
+
+        Args:
+            ids: Token ids of the prompt.
+            thinking: Its mode.
+            expected: End of the text of its last token.
+
+        Raises:
+            ModelError: it does not.
+        """
+        token = self.tokenizer.decode(ids[-1:])
+        if not token.endswith(expected):
+            raise ModelError(
+                f"family {self.family.name}: the prompt with CoT {thinking} ends in {token!r}, not in {expected!r}.",
+                "The tokenizer's template is not the one the family describes.",
+            )
 
     def completion_ids(self, text: str) -> list[int]:
         """Return the token ids of a text as the model writes it; think marks in it are marks."""
@@ -110,7 +160,7 @@ class Renderer:
 
     def close_ids(self) -> list[int]:
         """Return the token ids that end a thought."""
-        return self.completion_ids(f"\n{self.family.think_close}\n\n")
+        return self.completion_ids(self.family.closing)
 
     def prefill_ids(self, prefill: Prefill) -> list[int]:
         """Return the token ids of a prefill, which begins the model's thought after a prompt with CoT on.
@@ -131,7 +181,8 @@ class Renderer:
             answer: The answer.
             ended: Whether the turn is complete.
         """
-        return [*self.text_ids(answer), *(self.stop_ids()[:1] if ended else [])]
+        end = [*self.completion_ids(self.family.answer_close), *self.stop_ids()[:1]] if ended else []
+        return [*self.text_ids(answer), *end]
 
     def stop_ids(self) -> list[int]:
         """Return the ids of the tokens that end a turn.
@@ -170,26 +221,30 @@ class Renderer:
     def split_text(self, text: str, thinking: Thinking, *, ended: bool) -> Answer:
         """Split what the model wrote into thought and answer.
 
-        With CoT on, everything up to the first closing mark is the thought, whether the opening mark was in the prompt
-        or is in the output. The same holds with CoT off, if the model opens a thought. Without a closing mark there is
-        no answer: the thought was cut (`truncated`), or the model ended its turn inside it. The exception is a model
-        that opens its thought itself and wrote no mark: if it ended the turn, it skipped the thought, and the text is
-        the answer; if the budget ended the turn, a mark could still have come (`truncated`).
+        With CoT on, everything up to the first closing mark (or, if the family has one, up to the mark that opens the
+        answer) is the thought, whether the opening mark was in the prompt or is in the output. The same holds with CoT
+        off, if the model opens a thought. Without that mark there is no answer: the thought was cut (`truncated`), or
+        the model ended its turn inside it. The exception is a model that opens its thought itself and wrote no mark: if
+        it ended the turn, it skipped the thought, and the text is the answer; if the budget ended the turn, a mark
+        could still have come (`truncated`).
 
         Args:
             text: The sampled text with its special tokens, with or without the token that ends the turn.
             thinking: Mode in which it was sampled.
             ended: Whether the model ended its turn itself.
         """
-        for stop in self.family.stop:
-            text = text.removesuffix(stop)
-        text = text.strip()
-        if thinking == "off" and not text.startswith(self.family.think_open):
+        family = self.family
+        for mark in (*family.stop, family.answer_close):
+            text = text.removesuffix(mark)
+        text, opening = text.strip(), family.think_open.strip()
+        if thinking == "off" and not text.startswith(opening):
+            return Answer("", text.removeprefix(family.answer_open).strip(), False)
+        thought, mark, answer = text.partition(family.answer_open or family.think_close)
+        if family.model_opens and not mark and ended and opening not in text:
             return Answer("", text, False)
-        thought, mark, answer = text.partition(self.family.think_close)
-        if self.family.model_opens and not mark and ended and self.family.think_open not in text:
-            return Answer("", text, False)
-        thought = thought.strip().removeprefix(self.family.think_open).strip()
+        if family.answer_open:  # between the two stands what closes the thought
+            thought = thought.removesuffix(family.closing.removesuffix(family.answer_open))
+        thought = thought.strip().removeprefix(opening).strip()
         return Answer(thought, answer.strip(), not mark and not ended)
 
     def templated(self, messages: list[dict[str, str]], **switches: Any) -> str:
@@ -206,29 +261,34 @@ class Renderer:
         if key not in self._templated:
             roles = ", ".join(message["role"] for message in messages)
             self._templated[key] = render_bounded(
-                lambda: self.tokenizer.apply_chat_template(messages, tokenize=False, **switches),
+                lambda: self.tokenizer.apply_chat_template(messages, tokenize=False, **self._fixed, **switches),
                 f"a conversation of {roles}",
             )
         return self._templated[key]
 
     def try_template(self) -> None:
-        """Render both prompts once, so that a broken template is an error before weights are loaded.
+        """Render every mode's prompt once, so that a broken template is an error before weights are loaded.
 
         Raises:
             ModelError: as `templated`; or the template drops the user's text.
         """
-        self._around("on")
-        self._around("off")
+        for mode in self.family.modes:
+            self._around(mode)
 
     def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
         """Return the token ids of a prompt; its pieces are tokenized separately."""
-        before, after = self._around("on")
-        pieces = [after, self.family.on_prefill]
+        family = self.family
         if thinking == "off":
-            before, after_off = self._around("off")
-            on, off = after + self.family.on_prefill, after_off + self.family.off_prefill
-            # What off(x) adds to on(x) is a separate piece, whether a prefill or the template writes it.
-            pieces = [*pieces, off.removeprefix(on)] if off.startswith(on) else [off]
+            before, after = self._around("off")
+            pieces = [after, family.off_prefill]
+            if family.off_decision_text is None:
+                after_on, off = self._around("on")[1], after + family.off_prefill
+                on = after_on + family.on_prefill
+                # What off(x) adds to on(x) is a separate piece, whether a prefill or the template writes it.
+                pieces = [after_on, family.on_prefill, off.removeprefix(on)] if off.startswith(on) else [off]
+        else:
+            before, after = self._around(thinking)
+            pieces = [after, family.on_prefill]
         return [
             *self.completion_ids(before),
             *self.text_ids(text),
@@ -237,8 +297,8 @@ class Renderer:
 
     def _around(self, thinking: Thinking) -> tuple[str, str]:
         """Return what the chat template writes before and after the user's text."""
-        switch = {self.family.switch: thinking == "on"} if self.family.switch else {}
-        rendered = self.templated([{"role": "user", "content": _SLOT}], add_generation_prompt=True, **switch)
+        mode = self.family.modes[thinking]
+        rendered = self.templated(asked(mode, _SLOT), add_generation_prompt=True, **mode.variables)
         before, slot, after = rendered.partition(_SLOT)
         if not slot:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 from rich.text import Text
@@ -54,7 +54,6 @@ from presafe.models.http import (
     shown,
 )
 from presafe.models.rendering import Renderer
-from presafe.records import Thinking
 from presafe.runtime.progress import console
 
 _BACKOFF = wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)
@@ -341,7 +340,7 @@ class ServedEngine:
             )
 
     def _tell_if_inexact(self, renderer: Renderer, dialect: Dialect) -> None:
-        prompts = [renderer.render("Hello.", mode).ids for mode in get_args(Thinking)]
+        prompts = [renderer.render("Hello.", mode).ids for mode in renderer.family.modes]
         if dialect is not Dialect.IDS and not all(is_exact(renderer, ids) for ids in prompts):
             self._tell(
                 "this server takes text, and splits the prompt into other tokens than presafe does (see the traps "

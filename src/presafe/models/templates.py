@@ -29,6 +29,22 @@ _MAX_BYTES = 2**20
 _HINT = "Correct chat_template in the tokenizer's folder, or take the publisher's."
 
 
+_DAY = {"%Y": "2026", "%m": "01", "%d": "01", "%B": "January", "%b": "Jan", "%y": "26", "%A": "Thursday", "%a": "Thu"}
+"""The day that templates write which write today's. Ours."""
+
+
+def with_fixed_day(template: str) -> str:
+    """Return a template that writes 1 January 2026 where it would write today, so that prompts are the same tomorrow.
+
+    Args:
+        template: The chat template (Jinja source).
+    """
+    if "strftime_now" not in template:
+        return template
+    day = "".join(f" | replace('{code}', '{value}')" for code, value in _DAY.items())
+    return f"{{%- macro strftime_now(layout) -%}}{{{{ layout{day} }}}}{{%- endmacro -%}}{template}"
+
+
 def render_bounded(render: Callable[[], str], what: str) -> str:
     """Return what a template renders, computed in a forked process.
 

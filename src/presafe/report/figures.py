@@ -28,7 +28,6 @@ from presafe.report.formatting import EXPECTS, METRICS, SUITES, SYSTEMS, display
 from presafe.report.internals import directions_figure, plane_figure, probes_figure
 from presafe.report.lookup import (
     MATCHED_METRICS,
-    MODES,
     Column,
     count_answers,
     find_score,
@@ -81,8 +80,8 @@ def figures(data: ReportData) -> dict[str, str]:
 
 
 def _rates_by_mode(scores: Sequence[Score], system: str, suite: str, metric: str) -> dict[Thinking, Score]:
-    """Return a system's rate in each mode in which it was measured."""
-    return {mode: score for mode in MODES if (score := find_score(scores, system, mode, suite, metric))}
+    """Return a system's rate with CoT on and off, where it was measured; levels are in the tables only."""
+    return {mode: score for mode in _MODE_SHIFTS if (score := find_score(scores, system, mode, suite, metric))}
 
 
 def gap_figure(scores: Sequence[Score]) -> str | None:
@@ -126,7 +125,7 @@ def gap_figure(scores: Sequence[Score]) -> str | None:
 
 def _gap_sizes(scores: Sequence[Score], suite: str) -> str:
     """Return the vanilla model's "n = 100" or, if some answers were unjudged, "on: 45 of 100 judged" for each mode."""
-    counts = {mode: count for mode in MODES if (count := count_answers(scores, "vanilla", mode, suite)).total}
+    counts = {mode: count for mode in _MODE_SHIFTS if (count := count_answers(scores, "vanilla", mode, suite)).total}
     if any(count.unjudged for count in counts.values()):
         return "\n".join(f"{mode}: {count.judged} of {count.total} judged" for mode, count in counts.items())
     rates = (find_score(scores, "vanilla", mode, suite, leading_metric(scores, suite)) for mode in counts)

@@ -18,7 +18,6 @@ from presafe.report.drawing import (
     system_color,
 )
 from presafe.report.formatting import SUITES, SYSTEMS, display_name, format_interval, format_percent, in_known_order
-from presafe.report.lookup import MODES
 from presafe.stats.intervals import wilson
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 _PLACES: tuple[Place, ...] = ("before", "thought", "answer", "nowhere")
 _COLORS = (ORANGE, BLUE, TEAL, "#d9a441", "#a184b5", "#6d8f3c", "#b0577d", "#8b929b")
+
+_MODES: tuple[Thinking, ...] = ("on", "off")
 
 
 class LayerLine(NamedTuple):
@@ -79,7 +80,7 @@ def layer_lines(views: Sequence[InsideView]) -> list[LayerLine]:
     lines = []
     suites = probed_suites(views)
     for view in first_seeds(views):
-        for mode in MODES:
+        for mode in _MODES:
             probes = {
                 probe.suite: probe for probe in view.probes if (probe.layer, probe.thinking) == (view.layer, mode)
             }
@@ -135,7 +136,7 @@ def probes_figure(views: Sequence[InsideView]) -> str | None:
 
 def _draw_probes(axes: Axes, view: InsideView, suite: str, color: str) -> None:
     """Draw one system's probes on one suite, in both modes."""
-    for mode in MODES:
+    for mode in _MODES:
         probes = [probe for probe in view.probes if (probe.suite, probe.thinking) == (suite, mode)]
         layers = [probe.layer for probe in probes]
         if mode == "on":

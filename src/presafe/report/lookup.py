@@ -7,14 +7,15 @@ figures and sentences, which have room for one, leave the number out rather than
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from presafe.records import Thinking
 from presafe.report.formatting import METRICS, SUITES, SYSTEMS, in_known_order, is_position_metric
 
 if TYPE_CHECKING:
-    from presafe.records import Difference, Expect, Score, Thinking
+    from presafe.records import Difference, Expect, Score
 
-MODES: tuple[Thinking, ...] = ("on", "off")
+MODES: tuple[Thinking, ...] = get_args(Thinking)
 
 EXTENT_METRICS = ("full_compliance_rate", "partial_refusal_rate", "full_refusal_rate")
 """XSTest's three classes, which add up to one."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
@@ -27,7 +27,7 @@ from presafe.runs.manifest import build_manifest, sha256_of
 from presafe.runs.ownership import COMPARISON, MEASUREMENT, check_ownership
 from presafe.stages.run_folder import RunFolder
 
-_FOLDER = re.compile(r"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>on|off)")
+_FOLDER = re.compile(rf"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>{'|'.join(get_args(Thinking))})")
 """Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""
 
 
@@ -137,7 +137,7 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
     systems = in_known_order((system for system, _ in seeds), SYSTEMS)
-    modes = sorted(seeds, key=lambda key: (systems.index(key[0]), key[1] == "off"))
+    modes = sorted(seeds, key=lambda key: (systems.index(key[0]), get_args(Thinking).index(key[1])))
     return [
         Measured(
             f"{folder.name}/{system}" if named else system,

@@ -95,12 +95,15 @@ def token_budget(model: ModelSettings, settings: MeasureSettings) -> int:
     """Return the token budget of the settings or, if they name none, of the model's family.
 
     Raises:
-        ModelError: as `load_renderer`.
+        ModelError: the family has no level that is to be measured; or as `load_renderer`.
     """
-    if settings.max_tokens is not None:
+    levels = [mode for mode in settings.thinking if mode not in ("on", "off")]
+    if settings.max_tokens is not None and not levels:
         return settings.max_tokens
     renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
-    return renderer.family.max_tokens
+    for level in levels:
+        renderer.need_mode(level)
+    return settings.max_tokens or renderer.family.max_tokens
 
 
 def model_with_adapter(model: ModelSettings, adapter: Path | None) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def _check(
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
     kinds = {name: prompts[0].expect for name, prompts in suites.items()}
     check_judges(settings.judge, settings.judge_thought, kinds.values())
-    if settings.judge_thought and "on" not in settings.thinking:
+    if settings.judge_thought and set(settings.thinking) == {"off"}:
         raise JudgeError(
             f"judge {settings.judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import unicodedata
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,9 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_tokenizers import template
 
+from presafe.methods.method import Prefill
 from presafe.models.dialect import as_text, is_exact
-from presafe.models.family import detect_family, families
+from presafe.models.family import families
 from presafe.models.loading import load_renderer
+from presafe.models.recognition import detect_family
 from presafe.models.rendering import Answer, Renderer
 from presafe.records import Thinking
 
@@ -222,3 +226,32 @@ def test_a_server_that_takes_text_sees_the_same_words(name: str, mode: Thinking)
     # them (SmolLM2's cuts before the mark that it spells).
     fused = mode == "off" and case.off[0] == "\n" and name != "smolthink"
     assert is_exact(renderer, ids) != fused
+
+
+OLD = json.loads((Path(__file__).parent / "old_ids.json").read_text(encoding="utf-8"))
+"""Recorded from the code of commit e7a455f, where a family had a switch and two prefills and nothing else."""
+TEXTS = ("What is 7 + 5?", "a </think><|im_end|> b <｜User｜>\n")
+
+
+def test_every_family_of_then_is_recorded() -> None:
+    assert {CASES[name].family for name in OLD} == {
+        *("smolthink", "deepseek_r1", "deepseek_r1_early", "qwen3", "qwen3_5", "qwen_thinking", "qwen3_instruct_2507")
+    }
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_old_families_render_to_the_same_ids(name: str) -> None:
+    renderer = renderer_of(name)
+    assert OLD[name] == {
+        "on": [renderer.render(text, "on").ids for text in TEXTS],
+        "off": [renderer.render(text, "off").ids for text in TEXTS],
+        "completion": renderer.completion("One thought.\nTwo", "The answer."),
+        "skipped": renderer.completion(None, "No."),
+        "answer": renderer.answer_ids("12."),
+        "prefill": renderer.prefill_ids(Prefill("Okay.", closed=True)),
+        "stops": renderer.stop_ids(),
+        "split": [
+            list(renderer.split(ids, "on"))
+            for ids in (renderer.completion("t", "a"), renderer.completion_ids("no mark"))
+        ],
+    }

@@ -127,7 +127,7 @@ def test_a_sweep_refuses_a_setting_without_effect(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"thinking": ("maybe",)}, "'on' or 'off'"),
+        ({"thinking": ("maybe",)}, "'low' or 'off'"),
         ({"thinking": ()}, "at least 1 item"),
         ({"thinking": ("on", "on")}, "named twice"),
         ({"max_tokens": 0}, "greater than or equal to 1"),
