@@ -74,7 +74,7 @@ def test_wrong_refusals_come_first(run: ReportData) -> None:
     text = card_of(run, OWN).text
     first = text.index("Benign, held out: 3.3 % [1, 8] of 120 prompts")
     assert first < text.index("Borderline, held out: 20.0 % [13, 29] of 120 prompts") < text.index("## Results")
-    rows = [line for line in text.splitlines() if line.startswith("| Harmful") or line.startswith("| Benign")]
+    rows = [line for line in text.splitlines() if line.startswith(("| Harmful", "| Benign"))]
     assert rows[0].startswith("| Benign, held out | – | wrongly refused | on | 0.8 % [0, 5] | 3.3 % [1, 8] | 120 |")
     assert "| Harmful, held out | – | refused | on | 8.3 % [5, 15] | 95.0 % [91, 97] | 120 |" in rows
     assert "| Harmful, held out | – | refused | off | 98.3 % [94, 100] | – | 120 |" in rows
