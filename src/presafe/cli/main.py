@@ -24,6 +24,7 @@ from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
+from presafe.cli.export_data import export_data
 from presafe.cli.listing import list_names
 from presafe.cli.look import look
 from presafe.cli.plan import plan
@@ -51,7 +52,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor):
+for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, export_data, doctor):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -108,7 +108,7 @@ def test_default_folders_keep_their_names(
         CliRunner().invoke(app, line.split(), catch_exceptions=False)
 
 
-@pytest.mark.parametrize("verb", ["run", "study", "demo", "look", "score", "doctor", "agree", "compare"])
+@pytest.mark.parametrize("verb", ["run", "study", "demo", "look", "score", "doctor", "agree", "compare", "export-data"])
 def test_every_verb_explains_itself(verb: str) -> None:
     group: Any = typer.main.get_command(app)
     assert group.commands[verb].help.strip().endswith(".")
