@@ -42,5 +42,7 @@ def print_report(data: ReportData, page: Path, *tables: Table, as_json: bool) ->
         differences = [row.model_dump(mode="json") for row in data.differences]
         print_json({"title": data.title, "rows": rows, "differences": differences, "report": str(page)})
         return
+    from presafe.runtime.reading import printable
+
     print_tables(*tables)
-    print(f"report: {page}")
+    print(f"report: {printable(page)}")
