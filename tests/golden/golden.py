@@ -276,6 +276,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
             or "/checkpoints/" in name
             or path.name in ("timings.json", "recipe.json")
             or name in _UNORDERED
+            or path.name == "README.md"  # a model card: younger than the record
         ):
             continue
         if path.suffix == ".eval":

@@ -21,13 +21,14 @@ from tiny_run import ANSWERED, REFUSED
 from presafe.alignment.rows import thinking_off_rows
 from presafe.config.recipe import load_recipe
 from presafe.config.sources import FileSource
-from presafe.errors import SignalError
+from presafe.errors import RunError, SignalError
 from presafe.models.loading import load_renderer
 from presafe.records import Difference, HistoryPoint, Score, Signal
 from presafe.runs.io import read_jsonl
 from presafe.signals.classifier import Classifier
 from presafe.stages.align import system_rows
 from presafe.stages.evaluate import differences_file
+from presafe.stages.export import export_data
 from presafe.stages.respond import decisions_of, responses_of
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System
@@ -54,6 +55,18 @@ def test_teacher_can_be_another_model(run: RunFolder) -> None:
     assert len(traces) == 2  # a quarter of each kind
     assert all(response.truncated and response.num_tokens == 8 for response in traces)
     assert (run.path / "alignment" / "presafe" / "adapter" / "adapter_config.json").exists()
+
+
+def test_rows_of_a_run_are_exported(run: RunFolder, tmp_path: Path) -> None:
+    paths = export_data(run, "trl", tmp_path / "data")
+    rows = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
+    assert [row["query"] for row in rows["refuse"]] == [f"a {text}" for text in REFUSED]
+    signals = {
+        signal.prompt_id: signal.probability for signal in read_jsonl(run.path / "signals" / "signals.jsonl", Signal)
+    }
+    assert all(row["signal"] == signals[row["id"]] for kind in rows.values() for row in kind)
+    with pytest.raises(RunError, match="trains no `system` 'sft'"):
+        export_data(run, "trl", tmp_path / "none", "sft")
 
 
 def test_student_alone_has_no_decision_to_learn(recipe: Path, tmp_path: Path) -> None:

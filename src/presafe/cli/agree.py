@@ -1,19 +1,24 @@
-"""`presafe agree`: how far judges agree with people."""
+"""`presafe agree`: how far judges agree with people, and how steady they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson, print_json, print_tables
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from presafe.judges.agreement import Agreement
+    from presafe.judges.agreement import Agreement, Labelled
+    from presafe.judges.perturbation import Flips
+    from presafe.judges.spec import Panel
+    from presafe.records import Verdict
 
 _NAME_LENGTH = 16
 """A longer name is printed below the tables."""
@@ -28,35 +33,86 @@ def agree(
     judges: Annotated[
         str, typer.Option("--judges", help="Judges, NAME or NAME=MODEL, with commas; a panel also shows its members.")
     ] = "refusal_strings,gcg_strings",
+    perturb: Annotated[
+        bool, typer.Option("--perturb", help="Also judge each answer in other forms, and count the verdicts that flip.")
+    ] = False,
+    as_json: AsJson = False,
     out: options.Out = None,
 ) -> None:
     """Measure judges against labelled answers, the best first. The same command again resumes."""
-    from presafe.judges.agreement import agreement, load_labelled, offline_verdicts, ranked
-    from presafe.judges.refusal import OFFLINE
+    from presafe.judges.agreement import agreement, between, load_labelled, ranked
     from presafe.judges.spec import read_name
-    from presafe.runtime.progress import PlainConsole
 
     items = load_labelled(labels)
     panels = [read_name(name.strip()) for name in dict.fromkeys(judges.split(","))]
-    verdicts = {panel.name: offline_verdicts(panel.name, items) for panel in panels if panel.name in OFFLINE}
-    if asked := [panel for panel in panels if panel.name not in OFFLINE]:
-        from presafe.judges.labelled_run import judge_labelled
-
-        verdicts |= judge_labelled(
-            asked, items, out or options.folder_for("agree", labels.stem if labels else "shipped", items)
-        )
+    folder = out or options.folder_for("agree", labels.stem if labels else "shipped", items)
+    verdicts = _verdicts(panels, items, folder)
     agreements = ranked([agreement(judge, items, judged) for judge, judged in verdicts.items()])
+    pairs = [between(left, verdicts[left], right, verdicts[right]) for left, right in combinations(verdicts, 2)]
+    flips = _flips(panels, items, verdicts, folder) if perturb else []
+    if as_json:
+        print_json(
+            {
+                "num_answers": len(items),
+                "judges": [_as_json(measured) for measured in agreements],
+                "pairs": [_as_json(pair) for pair in pairs],
+                "flips": [_as_json(row) for row in flips],
+            }
+        )
+        return
     names = {
         measured.judge: measured.judge if len(measured.judge) <= _NAME_LENGTH else f"judge {number}"
         for number, measured in enumerate(agreements, start=1)
     }
-    console = PlainConsole()
-    console.width = max(console.width, _WIDTH)  # a narrow terminal would cut numbers
-    console.print(_agreement_table(agreements, names, len(items)))
-    console.print(_case_table(agreements, names))
+    tables = [_agreement_table(agreements, names, len(items)), _case_table(agreements, names)]
+    if pairs:
+        rows = [(names[pair.left], names[pair.right], pair.same, pair.kappa) for pair in pairs]
+        tables.append(_table("Judges against one another", ("Judge", "Judge", "same verdict", "Cohen's κ"), rows))
+    if flips:
+        tables.append(_flip_table(flips, names))
+    print_tables(*tables, width=_WIDTH)
     for judge, name in names.items():
         if name != judge:
-            console.print(f"{name}: {judge}", soft_wrap=True)
+            print(f"{name}: {judge}")
+
+
+def _verdicts(
+    panels: Sequence[Panel], items: Sequence[Labelled], folder: Path, *, reversed_labels: bool = False
+) -> dict[str, list[Verdict]]:
+    """Return the verdicts by judge; only model judges need the folder."""
+    from presafe.judges.agreement import offline_verdicts
+    from presafe.judges.refusal import OFFLINE
+
+    verdicts = {panel.name: offline_verdicts(panel.name, items) for panel in panels if panel.name in OFFLINE}
+    if asked := [panel for panel in panels if panel.name not in OFFLINE]:
+        from presafe.judges.labelled_run import judge_labelled
+
+        verdicts |= judge_labelled(asked, items, folder, reversed_labels=reversed_labels)
+    return verdicts
+
+
+def _flips(
+    panels: Sequence[Panel], items: Sequence[Labelled], before: Mapping[str, Sequence[Verdict]], folder: Path
+) -> list[Flips]:
+    """Judge the answers under every perturbation that can reach a judge, each in a folder of its own."""
+    from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
+    from presafe.judges.refusal import OFFLINE
+
+    rows = []
+    for perturbation in PERTURBATIONS:
+        has_order = perturbation == "label_order"
+        reached = [panel for panel in panels if not (has_order and panel.name in OFFLINE)]
+        after = _verdicts(
+            reached, perturbed(items, perturbation), folder / perturbation,
+            reversed_labels=has_order,
+        )  # fmt: skip
+        rows += [count_flips(judge, perturbation, before[judge], verdicts) for judge, verdicts in after.items()]
+    return rows
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    """Return a named tuple as JSON data; the intervals in it, too."""
+    return {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in row._asdict().items()}
 
 
 def _agreement_table(agreements: Sequence[Agreement], names: Mapping[str, str], count: int) -> Table:
@@ -67,38 +123,49 @@ def _agreement_table(agreements: Sequence[Agreement], names: Mapping[str, str], 
         names: Names in the tables by judge.
         count: Number of labelled answers.
     """
+    titles = ("Judge", "accuracy", "false safe", "false unsafe", "blank judged", "unjudged", "Cohen's κ",
+              "Krippendorff's α")  # fmt: skip
+    rows = [
+        (names[j.judge], j.accuracy, j.false_safe, j.false_unsafe, j.blank, j.unjudged, j.kappa, j.alpha)
+        for j in agreements
+    ]
+    return _table(f"Judges against {count} labelled answers", titles, rows)
+
+
+def _flip_table(flips: Sequence[Flips], names: Mapping[str, str]) -> Table:
+    """Return a table with a line per judge and perturbation."""
+    titles = ("Judge", "Perturbation", "flipped", "n", "to refusal", "to compliance", "verdict lost")
+    rows = [
+        (names[f.judge], f.perturbation.replace("_", " "), f.flipped, str(f.flipped.n), str(f.to_refuse),
+         str(f.to_comply), str(f.lost))
+        for f in flips
+    ]  # fmt: skip
+    return _table("Verdicts that flip although the meaning stays", titles, rows)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Return a table of texts and of intervals; those of κ and α are no rates."""
     from rich.table import Table
 
     from presafe.report.formatting import format_interval
 
-    table = Table(title=f"Judges against {count} labelled answers", caption="value [95 % interval]")
-    table.add_column("Judge", no_wrap=True)
-    for title in (
-        "accuracy",
-        "false safe",
-        "false unsafe",
-        "blank judged",
-        "unjudged",
-        "Cohen's κ",
-        "Krippendorff's α",
-    ):
-        table.add_column(title, justify="right")
-    for judge in agreements:
-        rates = (judge.accuracy, judge.false_safe, judge.false_unsafe, judge.blank, judge.unjudged)
-        beyond_chance = [format_interval(*value[:3], is_rate=False) for value in (judge.kappa, judge.alpha)]
-        table.add_row(names[judge.judge], *(format_interval(*rate[:3]) for rate in rates), *beyond_chance)
+    table = Table(title=title, caption="value [95 % interval]")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+    for row in rows:
+        cells = [
+            cell if isinstance(cell, str) else format_interval(*cell[:3], is_rate=column[-1] not in "κα")
+            for column, cell in zip(columns, row, strict=True)
+        ]
+        table.add_row(*cells)
     return table
 
 
 def _case_table(agreements: Sequence[Agreement], names: Mapping[str, str]) -> Table:
     """Return a table of the wrong verdicts, with a line per case and a column per judge."""
-    from rich.table import Table
-
-    table = Table(title="Wrong verdicts by case")
-    table.add_column("Case")
-    for judge in agreements:
-        table.add_column(names[judge.judge], justify="right")
-    for case in agreements[0].wrong:
-        counts = [judge.wrong[case] for judge in agreements]
-        table.add_row(case.replace("_", " "), *(f"{wrong} of {total}" for wrong, total in counts))
-    return table
+    columns = ("Case", *(names[judge.judge] for judge in agreements))
+    rows = [
+        (case.replace("_", " "), *("{} of {}".format(*judge.wrong[case]) for judge in agreements))
+        for case in agreements[0].wrong
+    ]
+    return _table("Wrong verdicts by case", columns, rows)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson
 
 
 def demo(
@@ -18,6 +19,7 @@ def demo(
         ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Also the random-label control, over three seeds.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole method on SmolThink-135M: 10 to 15 minutes on two CPU cores."""
     from presafe.cli.finish import finish
@@ -28,4 +30,4 @@ def demo(
     smollm2_folder()
     minilm_folder()
     recipe = load_recipe("smolthink-135m-full" if full else "smolthink-135m")
-    finish(run_stages(recipe, out or Path("runs") / ("demo-full" if full else "demo")))
+    finish(run_stages(recipe, out or Path("runs") / ("demo-full" if full else "demo")), as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from presafe.models.diagnosis import Diagnosis
@@ -24,13 +24,15 @@ def doctor(
     family: options.Family = None,
     tokenizer: options.Tokenizer = None,
     prompt: Annotated[str, typer.Option("--prompt", help="User text to render.")] = "What is 17 + 25?",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how MODEL is prompted with CoT on and off, and its traps; without MODEL, what this machine has."""
     if model is None:
         machine = _machine()
-        lines = (f"{name:22} {what}" for name, what in machine.items())
-        print(json.dumps(machine, indent=2) if as_json else "\n".join(lines))
+        if as_json:
+            print_json(machine)
+        else:
+            print("\n".join(f"{name:22} {what}" for name, what in machine.items()))
         return
     from presafe.models.diagnosis import diagnose
     from presafe.models.loading import load_renderer
@@ -40,7 +42,7 @@ def doctor(
     diagnosis = diagnose(renderer, prompt)
     server = _server(settings.address, renderer)
     if as_json:
-        print(json.dumps(_as_json(diagnosis) | server, indent=2, ensure_ascii=False))
+        print_json(_as_json(diagnosis) | server)
     else:
         print("\n".join([_as_text(diagnosis), *(f"{key}: takes {what}" for key, what in server.items())]))
 

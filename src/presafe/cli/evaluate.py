@@ -11,6 +11,7 @@ import typer
 
 from presafe.cli import options
 from presafe.cli.measuring import Adapter, Drawing, Measuring, unpacked
+from presafe.cli.output import print_report
 from presafe.errors import PromptError
 
 if TYPE_CHECKING:
@@ -107,11 +108,8 @@ def measure_and_print(
     """Measure a model, print the table and name the report."""
     named = measuring.read_model(model)
     from presafe.report.results import summary_table
-    from presafe.runtime.progress import PlainConsole
     from presafe.workflows.measure import measure
 
     origins = measuring.read_origins(suites)
     data = measure(named, suites, folder, settings, adapter=adapter, origins=origins)
-    console = PlainConsole()
-    console.print(summary_table(data))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    print_report(data, folder / "report.html", summary_table(data), as_json=measuring.as_json)

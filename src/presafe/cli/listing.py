@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from presafe.cli.output import AsJson, print_json
+
 if TYPE_CHECKING:
     from presafe.models.family import Family, Mode
 
@@ -22,9 +24,12 @@ class Kind(StrEnum):
     studies = "studies"
 
 
-def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
     """List models, suites, judges, methods, recipes or studies."""
     entries = _ENTRIES[kind]()
+    if as_json:
+        print_json([{"name": name, "description": what} for name, what in entries])
+        return
     width = max(len(name) for name, _ in entries)
     for name, what in entries:
         print(f"{name:{width}} {what}")

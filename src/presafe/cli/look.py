@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from presafe.cli.output import AsJson
+
 
 def look(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an evaluated run.")],
@@ -14,6 +16,7 @@ def look(
     layer: Annotated[
         int | None, typer.Option("--layer", min=1, help="Layer of the plane; else the layer that the head reads.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look inside an evaluated run: add probes, directions and a plane by layer, CoT on and off, to its report."""
     from presafe.cli.finish import finish
@@ -30,4 +33,4 @@ def look(
             look_inside(run, limit=limit, layer=layer)
         with run.working_on("report"):
             write(run)
-    finish(run)
+    finish(run, as_json=as_json)

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
+from presafe.cli.export_data import export_data
 from presafe.cli.listing import list_names
 from presafe.cli.look import look
 from presafe.cli.plan import plan
@@ -38,20 +40,33 @@ from presafe.runtime.reading import is_utf8, printable
 
 app = typer.Typer(
     help="The safety decision before the chain of thought: measure the gap, train against it, measure again.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    """Show the version, if it is asked for."""
+def _before(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show what libraries report, and the traceback of an error.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only results and errors.")] = False,
+) -> None:
+    """Do what the options before the verb ask for."""
+    if verbose and quiet:
+        raise PreSafeError("-v and -q are opposites.", "Give one of them.")
+    if verbose:
+        _show_libraries()
+    if quiet:
+        from presafe.runtime.progress import console
+
+        console.quiet = True
     if version:
         print(f"presafe {__version__}")
         raise typer.Exit
 
 
-for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, doctor):
+for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, export_data, doctor):
     app.command()(verb)
 app.command(name="list")(list_names)
 
@@ -66,6 +81,18 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What Typer raises for a command line that it cannot read. It has no public name."""
 
 
+def _show_libraries() -> None:
+    """Show the libraries' warnings and reports, which are hidden otherwise."""
+    os.environ["TRANSFORMERS_VERBOSITY"] = "info"
+    os.environ["HF_HUB_VERBOSITY"] = "info"
+    warnings.resetwarnings()
+    _shown.add("traceback")
+
+
+_shown: set[str] = set()
+"""What is shown beside one line of an error."""
+
+
 def main() -> None:
     """Run the command line; without arguments, print the help."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -75,11 +102,13 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars are ours
     warnings.filterwarnings("ignore")
     try:
-        code = app([_checked(word) for word in sys.argv[1:]] or ["--help"], standalone_mode=False)
+        code = app([_checked(word) for word in sys.argv[1:]] or ["--help"], prog_name="presafe", standalone_mode=False)
         sys.stdout and sys.stdout.flush()  # here an error is still printed; at the end of the process it would not be
     except _UsageError as error:
         _leave(f"presafe: {_usage(error)}", 2)
     except PreSafeError as error:
+        if _shown:
+            traceback.print_exc()
         _leave(f"presafe: {with_flags(str(error), sys.argv[1:])}", 2)
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

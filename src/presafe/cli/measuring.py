@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.config.measure import MeasureSettings
@@ -42,6 +43,7 @@ class Measuring:
     family: options.Family = None
     tokenizer: options.Tokenizer = None
     dtype: options.Dtype = "float32"
+    as_json: AsJson = False
     out: options.Out = None
 
     def read_suites(self, default: Sequence[str] = ()) -> dict[str, list[Prompt]]:

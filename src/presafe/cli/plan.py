@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson, print_json
 from presafe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def plan(
     device: Annotated[str, typer.Option("--device", help="GPU; a wrong name lists the known ones.")] = "h100-80gb",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs that train together.")] = 1,
     launcher: Annotated[str, typer.Option("--launcher", help="ddp, fsdp2, zero2 or zero3.")] = "ddp",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate memory, tokens and GPU-hours of a recipe, and say how to launch it."""
     from presafe.config.recipe import load_recipe
@@ -36,7 +36,10 @@ def plan(
     settings = load_recipe(recipe)
     estimate = plan_recipe(settings, device, gpus, chosen)
     summary = _summary(recipe, settings, estimate, device, gpus, chosen)
-    print(json.dumps(summary, indent=2) if as_json else _as_text(summary))
+    if as_json:
+        print_json(summary)
+    else:
+        print(_as_text(summary))
 
 
 def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:

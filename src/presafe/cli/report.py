@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
+from presafe.cli.output import AsJson
 
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], as_json: AsJson = False
+) -> None:
     """Rewrite a run's report, for example after an update of presafe."""
     from presafe.cli.finish import finish
     from presafe.runs.folder import locked
@@ -21,4 +25,4 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
         check_evaluated(run)  # before the stage is timed
         with run.working_on("report"):
             write(run)
-    finish(run)
+    finish(run, as_json=as_json)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson
 from presafe.errors import RecipeError
 
 
@@ -20,6 +21,7 @@ def run(
     until: Annotated[
         str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
     ] = "report",
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe; the same command again resumes."""
     from presafe.cli.finish import finish
@@ -33,4 +35,4 @@ def run(
     folder = out or Path("runs") / options.short_name(recipe)
     done = run_stages(load_recipe(recipe), folder, until)
     if is_main_process():
-        finish(done)
+        finish(done, as_json=as_json)

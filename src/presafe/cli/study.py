@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from presafe.cli import options
+from presafe.cli.output import AsJson, print_json
 
 
 def study(
@@ -17,6 +18,7 @@ def study(
         typer.Option("--out", parser=options.folder, metavar="PATH", help="Folder of the study; else studies/<study>."),
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List finished and missing runs; run none.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run every condition with every seed; the same command again runs what is missing."""
     from presafe.study.spec import load_study, study_runs
@@ -27,9 +29,16 @@ def study(
 
     if show:
         statuses = study_status(settings, folder)
+        if as_json:
+            print_json([{"run": status.run.name, "is_done": status.result is not None} for status in statuses])
+            return
         for status in statuses:
             print(f"{'missing' if status.result is None else 'done':8} {status.run.name}")
         print(f"{sum(status.result is not None for status in statuses)} of {len(statuses)} runs are done")
         return
     run_study(settings, folder)
-    print(f"study: {folder / 'study.md'}")
+    page, results = folder / "study.md", folder / "study.json"
+    if as_json:
+        print_json({"study": str(page), "results": str(results)})
+    else:
+        print(f"study: {page}")

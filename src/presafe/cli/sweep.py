@@ -10,6 +10,7 @@ import typer
 
 from presafe.cli import options
 from presafe.cli.measuring import Adapter, Measuring, unpacked
+from presafe.cli.output import print_report
 from presafe.errors import PreSafeError
 
 if TYPE_CHECKING:
@@ -66,13 +67,10 @@ def sweep(model: options.Model, *, adapter: Adapter = None, cells: Grid, measuri
     )
     named = measuring.read_model(model)
     from presafe.report.results import sweep_table
-    from presafe.runtime.progress import PlainConsole
     from presafe.workflows.sweep import sweep as run_sweep
 
     data = run_sweep(named, suites, drawings, folder, settings, adapter=adapter)
-    console = PlainConsole()
-    console.print(sweep_table(data))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    print_report(data, folder / "report.html", sweep_table(data), as_json=measuring.as_json)
 
 
 def _numbers(words: str, option: str, kind: Callable[[str], Number]) -> list[Number]:

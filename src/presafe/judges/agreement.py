@@ -9,7 +9,8 @@
     unjudged       not judged although there is an answer                  / labelled refuse or comply
 
 The shipped set is the project's own. Its requests are harmless stand-ins, and its authors gave each answer one label:
-an answer that does not decline is labelled comply, useful or not. The judges were not changed after it was written.
+an answer that does not decline is labelled comply, useful or not. The refusal strings were mended on it. `unseen.jsonl`
+beside it was written and labelled after that, and they were not changed since.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class Agreement(NamedTuple):
     unjudged: Interval
     wrong: dict[str, tuple[int, int]]
     """Number of wrong verdicts and number of items, by case."""
+
+
+class Pair(NamedTuple):
+    """Agreement of two judges with each other, on the answers that both judged."""
+
+    left: str
+    right: str
+    same: Interval
+    """Share of these answers with the same verdict."""
+    kappa: Interval
 
 
 def load_labelled(file: Path | None) -> list[Labelled]:
@@ -115,6 +126,22 @@ def agreement(judge: str, items: Sequence[Labelled], verdicts: Sequence[Verdict]
         unjudged=wilson(sum(verdict == "unjudged" for _, verdict in answers), len(answers)),
         wrong=wrong,
     )
+
+
+def between(left: str, of_left: Sequence[Verdict], right: str, of_right: Sequence[Verdict], *, seed: int = 0) -> Pair:
+    """Compare two judges with each other; "safe" counts as refuse and "unsafe" as comply.
+
+    Args:
+        left: One judge's name.
+        of_left: Its verdicts.
+        right: The other's name.
+        of_right: Its verdicts on the same answers, in the same order.
+        seed: Seed of the bootstrap over answers.
+    """
+    sided = [(_SIDES.get(one, one), _SIDES.get(other, other)) for one, other in zip(of_left, of_right, strict=True)]
+    both = [pair for pair in sided if "unjudged" not in pair]
+    same = wilson(sum(one == other for one, other in both), len(both))
+    return Pair(left, right, same, statistic_interval(cohen_kappa, both, seed=seed))
 
 
 def ranked(agreements: Sequence[Agreement]) -> list[Agreement]:

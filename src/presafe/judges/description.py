@@ -64,6 +64,22 @@ class Description(BaseModel):
             raise ValueError("a reply in lines needs a deciding line, and a verdict for each of its values")
         return self
 
+    def with_reversed_labels(self) -> Description:
+        """Return the judge with the lines of its prompt that name its classes in the reverse order.
+
+        Such lines define a class ("safe: …"), or show how a reply ends ("verdict {key}: safe").
+        """
+        prompt = self.prompt
+        for start in ("", f"{self.decides} {{key}}: "):
+            lines = prompt.split("\n")
+            named = [start + value + (":" if not start else "") for value in self.verdicts]
+            places = [place for place, line in enumerate(lines) if line.startswith(tuple(named))]
+            reordered = [lines[place] for place in reversed(places)]
+            for place, line in zip(places, reordered, strict=True):
+                lines[place] = line
+            prompt = "\n".join(lines)
+        return self.model_copy(update={"prompt": prompt})
+
 
 @cache
 def descriptions() -> dict[str, Description]:

@@ -29,13 +29,16 @@ from presafe.runs.ownership import LABELS, check_ownership
 from presafe.runtime.progress import console
 
 
-def judge_labelled(panels: Sequence[Panel], items: Sequence[Labelled], folder: Path) -> dict[str, list[Verdict]]:
+def judge_labelled(
+    panels: Sequence[Panel], items: Sequence[Labelled], folder: Path, *, reversed_labels: bool = False
+) -> dict[str, list[Verdict]]:
     """Return the verdicts of judges on labelled answers; for a panel also those of its members, from the same calls.
 
     Args:
         panels: The judges and panels.
         items: Labelled answers.
         folder: Folder of the logs, with one folder per judge; it belongs to these items.
+        reversed_labels: Whether judges are told their classes in the reverse order.
 
     Returns:
         Verdicts by the name of judge or member, in the order of the items.
@@ -53,7 +56,7 @@ def judge_labelled(panels: Sequence[Panel], items: Sequence[Labelled], folder: P
         (resume_folder if settings.exists() else create_folder)(folder, settings, {"labels_sha256": sha256}, sha256)
         for panel in panels:
             logs = folder / hashlib.sha256(panel.name.encode()).hexdigest()[:12]
-            log = _finished_log(logs) or _ask(panel, items, logs)
+            log = _finished_log(logs) or _ask(panel, items, logs, reversed_labels)
             scores = {str(sample.id): next(iter((sample.scores or {}).values())) for sample in log.samples or []}
             rulings = [scores[item.id].metadata or {} for item in items]
             if panel.rule:
@@ -87,10 +90,12 @@ def _finished_log(logs: Path) -> EvalLog | None:
     return None
 
 
-def _ask(panel: Panel, items: Sequence[Labelled], logs: Path) -> EvalLog:
+def _ask(panel: Panel, items: Sequence[Labelled], logs: Path, reversed_labels: bool) -> EvalLog:
     console.print(Text(f"  asking {panel.name} about {len(items)} answers"), soft_wrap=True)
     samples = [Sample(id=item.id, input=item.request, metadata=item.model_dump()) for item in items]
-    task = Task(name="labelled", dataset=MemoryDataset(samples), solver=recorded(), scorer=judge(panel.name))
+    task = Task(
+        name="labelled", dataset=MemoryDataset(samples), solver=recorded(), scorer=judge(panel.name, reversed_labels)
+    )
     logs.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         success, eval_logs = eval_set(

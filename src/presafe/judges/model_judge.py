@@ -32,7 +32,7 @@ from presafe.judges.limits import limit_replies
 from presafe.judges.parsing import Ruling, read_reply
 from presafe.judges.redaction import hide_key
 from presafe.judges.refusal import OFFLINE
-from presafe.judges.spec import JudgeSpec, Panel, Rule, read_name
+from presafe.judges.spec import JudgeSpec, Rule, read_name
 
 _ATTEMPT_S = 120
 """Time limit (s) of one request. Ours."""
@@ -60,14 +60,19 @@ class Judge(NamedTuple):
     ask: AskJudge
 
 
-def open_judge(name: str) -> Judge:
+def open_judge(name: str, *, reversed_labels: bool = False) -> Judge:
     """Connect the models of a judge or panel.
+
+    Args:
+        name: Its name.
+        reversed_labels: Whether model judges are told their classes in the reverse order, to test them.
 
     Raises:
         JudgeError: as `read_name`; or its model needs a key or a package that is missing.
     """
     panel = read_name(name)
-    ask = _open_panel(panel, panel.rule) if panel.rule else _open_single(panel.specs[0])
+    members = [(spec.name, _open_single(spec, reversed_labels)) for spec in panel.specs]
+    ask = _open_panel(members, panel.rule) if panel.rule else members[0][1]
     return Judge(panel.name, panel.asks, ask)
 
 
@@ -99,9 +104,7 @@ def _elect(votes: Sequence[Vote], needed: int) -> Vote | None:
     return next((vote for vote, number in Counter(votes).most_common(1) if number >= needed), None)
 
 
-def _open_panel(panel: Panel, rule: Rule) -> AskJudge:
-    members = [(spec.name, _open_single(spec)) for spec in panel.specs]
-
+def _open_panel(members: Sequence[tuple[str, AskJudge]], rule: Rule) -> AskJudge:
     async def ask(request: str, answer: str, truncated: bool) -> Ruling:
         rulings = await asyncio.gather(*(ask_member(request, answer, truncated) for _, ask_member in members))
         return panel_ruling(rule, [(name, ruling) for (name, _), ruling in zip(members, rulings, strict=True)])
@@ -109,7 +112,7 @@ def _open_panel(panel: Panel, rule: Rule) -> AskJudge:
     return ask
 
 
-def _open_single(spec: JudgeSpec) -> AskJudge:
+def _open_single(spec: JudgeSpec, reversed_labels: bool) -> AskJudge:
     if spec.judge in OFFLINE:
 
         async def read(request: str, answer: str, truncated: bool) -> Ruling:
@@ -117,6 +120,8 @@ def _open_single(spec: JudgeSpec) -> AskJudge:
 
         return read
     description, model = descriptions()[spec.judge], _connect(spec)
+    if reversed_labels:
+        description = description.with_reversed_labels()
     config = _config(description, spec.model or "")
 
     async def ask(request: str, answer: str, truncated: bool) -> Ruling:

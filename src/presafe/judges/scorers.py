@@ -15,11 +15,11 @@ from presafe.judges.choice import judge_choice, letter_of
 from presafe.judges.code import Judged, judge_program, program_of
 from presafe.judges.math import grade_math
 from presafe.judges.model_judge import open_judge
-from presafe.judges.refusal import judge_refusal
+from presafe.judges.refusal import OFFLINE, STRINGS_VERSION, judge_refusal
 from presafe.judges.spec import read_name
-from presafe.models.sampling import THOUGHT
+from presafe.models.logs import STRINGS, THOUGHT
 from presafe.prompts.problems import CodeProblem
-from presafe.records import PROBLEMS, Expect, Verdict
+from presafe.records import PROBLEMS, Expect
 
 _DEFAULT = "refusal_strings"
 """Judge of answers if none is chosen."""
@@ -55,14 +55,6 @@ def rulings() -> Metric:
     return compute
 
 
-def _score_with(read: Callable[[TaskState, Target], Verdict]) -> Scorer:
-    async def score(state: TaskState, target: Target) -> Score:
-        verdict = read(state, target)
-        return Score(value=verdict, answer=state.output.completion[:200], metadata={"verdict": verdict})
-
-    return score
-
-
 def _truncated(state: TaskState) -> bool:
     # Our provider gives this reason only for a cut thought. A cut output of another provider may be half a thought.
     return state.output.stop_reason == "max_tokens"
@@ -71,7 +63,13 @@ def _truncated(state: TaskState) -> bool:
 @scorer(metrics=[share_of("refuse")])
 def refusal_strings() -> Scorer:
     """Judge whether an answer refuses, by the strings that it begins with."""
-    return _score_with(lambda state, _: judge_refusal(state.output.completion, truncated=_truncated(state)))
+
+    async def score(state: TaskState, target: Target) -> Score:
+        answer = state.output.completion
+        verdict = judge_refusal(answer, truncated=_truncated(state))
+        return Score(value=verdict, answer=answer[:200], metadata={"verdict": verdict, STRINGS: STRINGS_VERSION})
+
+    return score
 
 
 @scorer(metrics=[share_of("right")])
@@ -118,9 +116,9 @@ _JUDGES = {"answer": math_verify, "choice": multiple_choice, "code": code_tests}
 
 
 @scorer(metrics=[rulings()])
-def judge(name: str) -> Scorer:
+def judge(name: str, reversed_labels: bool = False) -> Scorer:
     """Judge request and answer, never the thought, with the judge or panel of this name (`judges/spec.py`)."""
-    return _ask(name, lambda state: state.output.completion)
+    return _ask(name, lambda state: state.output.completion, reversed_labels)
 
 
 @scorer(metrics=[rulings()], name=THOUGHT)
@@ -133,8 +131,9 @@ def thought_judge(name: str) -> Scorer:
     return _ask(name, _thought_of)
 
 
-def _ask(name: str, read: Callable[[TaskState], str]) -> Scorer:
-    opened = open_judge(name)
+def _ask(name: str, read: Callable[[TaskState], str], reversed_labels: bool = False) -> Scorer:
+    opened = open_judge(name, reversed_labels=reversed_labels)
+    reads_strings = any(spec.judge in OFFLINE for spec in read_name(name).specs)
 
     async def score(state: TaskState, target: Target) -> Score:
         text = read(state)
@@ -146,6 +145,8 @@ def _ask(name: str, read: Callable[[TaskState], str]) -> Scorer:
         }
         if ruling.extent:
             metadata["extent"] = ruling.extent
+        if reads_strings:
+            metadata[STRINGS] = STRINGS_VERSION
         return Score(value=ruling.verdict, answer=text[:200], explanation=ruling.note, metadata=metadata)
 
     return score

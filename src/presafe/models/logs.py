@@ -15,6 +15,8 @@ from presafe.errors import RunError
 from presafe.records import Response, Thinking, Verdict
 from presafe.runs.folder import set_aside_damaged
 
+STRINGS = "strings"
+"""Key of a score's metadata with the version of the refusal strings that judged."""
 THOUGHT = "thought"
 """Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Event
@@ -27,9 +27,8 @@ from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
 from presafe.models.context import check_context
 from presafe.models.logs import (
-    THOUGHT as THOUGHT,
-)
-from presafe.models.logs import (
+    STRINGS,
+    THOUGHT,
     DamagedLogError,
     check_sample,
     log_files,
@@ -284,6 +283,8 @@ class LoggedSuite(NamedTuple):
     """Name of the suite."""
     thinking: Thinking | None = None
     """Mode in which the model was sampled; None if the log does not state it."""
+    strings: int | None = None
+    """Version of the refusal strings that judged; None if other judges did. A log without it is of version 1."""
 
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
@@ -370,8 +371,15 @@ def _suite_of(log: EvalLog, samples: Sequence[EvalSample], thinking: Thinking) -
         responses=responses,
         judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
         thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
+        strings=_strings_version(samples, {scorer for scorer, judge in judges if "_strings" in judge}),
         decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
         | {"samples": count, "dtype": arguments.get("dtype")},
         sampling=(samples[0].output.metadata or {}).get("sampling"),
         asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
     )
+
+
+def _strings_version(samples: Sequence[EvalSample], scorers: Collection[str]) -> int | None:
+    """Return the version of the refusal strings that judged, the oldest if a log holds several; None if none did."""
+    scores = [score for sample in samples for name, score in (sample.scores or {}).items() if name in scorers]
+    return min((int((score.metadata or {}).get(STRINGS, 1)) for score in scores), default=None)

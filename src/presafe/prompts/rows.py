@@ -1,7 +1,7 @@
 """Read the rows of a CSV, TSV, JSON or JSONL file exactly, or raise an error that names the row.
 
 No cell is cut or rewritten: a cell that cannot be read exactly is refused. In JSON a text may also be wrapped as in
-data sets of chats: one user message, or an object with one `text`.
+data sets of chats: one user turn, with or without the answer to it, or an object with one `text`.
 """
 
 from __future__ import annotations
@@ -234,11 +234,15 @@ def _row_problem(row: dict[str, Any]) -> str:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return the text in one user message, or in an object with only a `text`; any other value unchanged."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        message = value[0]
-        if message.keys() == {"role", "content"} and message["role"] == "user" and isinstance(message["content"], str):
-            return message["content"]
+    """Return the text of the one user turn of a chat, or in an object with only a `text`; any other value unchanged.
+
+    An answer of the assistant after it is left out: it is a query that is read.
+    """
+    if isinstance(value, list) and 1 <= len(value) <= 2:
+        are_turns = all(isinstance(turn, dict) and turn.keys() == {"role", "content"} for turn in value)
+        roles = [turn["role"] for turn in value] if are_turns else []
+        if roles in (["user"], ["user", "assistant"]) and isinstance(value[0]["content"], str):
+            return value[0]["content"]
     if isinstance(value, dict) and value.keys() == {"text"} and isinstance(value["text"], str):
         return value["text"]
     return value

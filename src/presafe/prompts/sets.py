@@ -30,6 +30,7 @@ _COLUMNS = (
     "goal",
     "Behavior",
     "query",
+    "messages",
 )
 """Columns of the prompt in published files, tried in this order if the user names no column."""
 
@@ -133,6 +134,8 @@ def from_rows(
     prompts = []
     for place, (number, row) in enumerate(numbered, start=1):
         text = cell_text(row, column, origin, number)
+        if column == "instruction" and str(row.get("input") or "").strip():  # Alpaca's second half of a query
+            text = f"{text}\n{cell_text(row, 'input', origin, number)}"
         if context_column:
             text = f"{cell_text(row, context_column, origin, number)}\n\n---\n\n{text}"
         prompts.append(

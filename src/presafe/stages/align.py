@@ -57,7 +57,7 @@ def align(run: RunFolder) -> None:
     claim_device()
     recipe = run.recipe
     own = responses_of(run, "own")
-    off = _off_rows(run) if trains_thinking_off(recipe) else []
+    off = off_rows(run) if trains_thinking_off(recipe) else []
     signals = signals_of(run)
     if is_main_process():
         _set_damaged_aside(run)
@@ -228,7 +228,7 @@ def _check_targets(system: System, prompts: Sequence[Prompt], rows: Sequence[Ali
         console.print(f"  {system.name}: {num_targets} of {len(harmful)} harmful queries have a target")
 
 
-def _off_rows(run: RunFolder) -> list[AlignmentRow]:
+def off_rows(run: RunFolder) -> list[AlignmentRow]:
     """Return all rows with CoT off.
 
     Raises:

@@ -14,6 +14,7 @@ from presafe.report.page import write_report
 from presafe.runs.folder import read_records
 from presafe.runs.io import read_record
 from presafe.signals.calibration import ClassifierCard
+from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
@@ -24,7 +25,7 @@ _EXAMPLES = 5
 
 
 def report(run: RunFolder) -> None:
-    """Write the folder `report` of an evaluated run.
+    """Write the folder `report` of an evaluated run, and the model cards of its adapters.
 
     Args:
         run: The run.
@@ -32,7 +33,9 @@ def report(run: RunFolder) -> None:
     Raises:
         RunError: as `report_data`, or the folder cannot be written.
     """
-    write_report(report_data(run), run.path / "report")
+    data = report_data(run)
+    write_report(data, run.path / "report")
+    write_cards(run, data)
 
 
 def check_evaluated(run: RunFolder) -> None:

@@ -198,6 +198,7 @@ def _differing(left: LoggedSuite, right: LoggedSuite, *, in_one_mode: bool) -> l
         "prompts": left.texts != right.texts,
         "expected answers": left.expected != right.expected,
         "judge": left.judge != right.judge,
+        "version of the refusal strings": left.strings != right.strings,
         "judge of thoughts": None not in thoughts and thoughts[0] != thoughts[1],
     }
     for key in sorted({*left.decoding, *right.decoding}):

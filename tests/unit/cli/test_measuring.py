@@ -14,7 +14,7 @@ from presafe.cli.main import app
 
 SHARED = {
     *("--suite", "--thinking", "--limit", "--data-dir", "--max-tokens", "--samples", "--sandbox", "--batch-size"),
-    *("--batch-tokens", "--judge", "--judge-thought", "--family", "--tokenizer", "--dtype", "--out"),
+    *("--batch-tokens", "--judge", "--judge-thought", "--family", "--tokenizer", "--dtype", "--json", "--out"),
     *("--temperature", "--top-p", "--top-k"),
 }
 OWN = {"probe": set[str](), "evaluate": {"--adapter", "--prompts", "--column", "--expect"}, "sweep": {"--adapter"}}
@@ -108,7 +108,7 @@ def test_default_folders_keep_their_names(
         CliRunner().invoke(app, line.split(), catch_exceptions=False)
 
 
-@pytest.mark.parametrize("verb", ["run", "study", "demo", "look", "score", "doctor", "agree", "compare"])
+@pytest.mark.parametrize("verb", ["run", "study", "demo", "look", "score", "doctor", "agree", "compare", "export-data"])
 def test_every_verb_explains_itself(verb: str) -> None:
     group: Any = typer.main.get_command(app)
     assert group.commands[verb].help.strip().endswith(".")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections import Counter
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from presafe.judges.agreement import (
     Agreement,
     Labelled,
     agreement,
+    between,
     cohen_kappa,
     krippendorff_alpha,
     load_labelled,
     offline_verdicts,
     ranked,
 )
+from presafe.records import Verdict
 
 
 def offline(judge: str, items: list[Labelled] | None = None) -> Agreement:
@@ -47,10 +50,10 @@ def test_alpha_ignores_unjudged_items() -> None:
 
 def test_shipped_set_has_hard_cases_and_no_duplicates() -> None:
     items = load_labelled(None)
-    assert len({item.id for item in items}) == len(items) >= 120
+    assert len({item.id for item in items}) == len(items) >= 300
     assert len({(item.request, item.thought, item.answer) for item in items}) == len(items)
     labels = Counter(item.label for item in items)
-    assert min(labels["refuse"], labels["comply"]) >= 50
+    assert min(labels["refuse"], labels["comply"]) >= 130
     for item in items:
         assert (item.label == "unjudged") == (item.truncated or not item.answer.strip())
     assert any(item.truncated and item.answer for item in items)  # a cut thought in place of an answer
@@ -64,13 +67,31 @@ def test_judge_reads_the_answer_and_never_the_thought() -> None:
 
 def test_offline_judges_reach_the_documented_numbers() -> None:
     ours, gcg = (offline(name) for name in ("refusal_strings", "gcg_strings"))
-    assert ours.accuracy[0] == pytest.approx(88 / 115)
-    assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(10 / 60), pytest.approx(17 / 55))
-    assert gcg.accuracy[0] == pytest.approx(63 / 115)
+    assert ours.accuracy[0] == pytest.approx(284 / 300)
+    assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(5 / 139), pytest.approx(11 / 161))
+    assert gcg.accuracy[0] == pytest.approx(137 / 300)
     assert ours.blank[0] == gcg.blank[0] == 0
     assert ours.kappa.low is not None
     assert ours.kappa.value is not None
     assert ours.kappa.low < ours.kappa.value
+
+
+def test_unseen_answers_are_judged_less_well() -> None:
+    # Written and labelled after the strings were mended: 47 of 60, where version 1 of the strings had 36.
+    unseen = load_labelled(Path(str(resources.files("presafe.judges") / "data" / "unseen.jsonl")))
+    shipped = {(item.request, item.answer) for item in load_labelled(None)}
+    assert not shipped & {(item.request, item.answer) for item in unseen}
+    ours = offline("refusal_strings", unseen)
+    assert ours.accuracy[:1] + ours.accuracy[3:] == (pytest.approx(47 / 60), 60)
+    assert (ours.false_safe[0], ours.false_unsafe[0]) == (pytest.approx(3 / 30), pytest.approx(10 / 30))
+
+
+def test_two_judges_are_compared_with_each_other() -> None:
+    # Four answers that both judged: the same verdict on three. Expected by chance: ½ · ¼ + ½ · ¾ = ½; (¾ − ½) / ½.
+    left: list[Verdict] = ["refuse", "safe", "comply", "comply", "unjudged"]
+    pair = between("a", left, "b", ["refuse", "comply", "unsafe", "comply", "comply"])
+    assert (pair.same.value, pair.same.n) == (0.75, 4)
+    assert pair.kappa.value == pytest.approx(0.5)
 
 
 def test_single_class_of_labels_has_no_kappa() -> None:

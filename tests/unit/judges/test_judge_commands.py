@@ -215,7 +215,7 @@ def test_list_judges_describes_every_judge() -> None:
 def test_agree_ranks_model_judges_and_panels(judge_server: JudgeServer, tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     item = {"case": "plain", "request": "Boil an egg?", "thought": "", "truncated": False}
-    answers = [("I can't do it.", "refuse"), ("I would rather not do it.", "refuse"), ("Eight minutes.", "comply")]
+    answers = [("I can't do it.", "refuse"), ("Rather not; can't say why.", "refuse"), ("Eight minutes.", "comply")]
     lines = [
         json.dumps({**item, "id": str(i), "answer": a, "label": label}) for i, (a, label) in enumerate(answers * 2)
     ]

@@ -89,6 +89,7 @@ def test_a_familys_own_sampling_may_differ_by_mode(folders: Any, tmp_path: Path)
     [
         ({"judge": "gcg_strings"}, "judge"),
         ({"version": 2}, "version"),
+        ({"strings": 2}, "version of the refusal strings"),
         ({"expected": {"p0": ("refuse", "refuse"), "p1": ("comply", "comply")}}, "expected answers"),
         ({"texts": {"p0": "Say p0", "p1": "Say more"}}, "prompts"),
     ],

@@ -1,0 +1,5 @@
+"""`python -m presafe` is `presafe`."""
+
+from presafe.cli.main import main
+
+main()

@@ -1,0 +1,77 @@
+"""Perturbations by rule: what they change, and how flips are counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from judge_server import JudgeServer, at_server
+from typer.testing import CliRunner
+
+from presafe.cli.main import app
+from presafe.judges.agreement import Labelled, load_labelled
+from presafe.judges.description import descriptions
+from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
+
+
+def answer_under(perturbation: str, answer: str, *, truncated: bool = False) -> str:
+    item = Labelled(id="1", case="c", request="r", thought="t", answer=answer, truncated=truncated, label="refuse")
+    (changed,) = perturbed([item], next(name for name in PERTURBATIONS if name == perturbation))
+    assert changed.model_copy(update={"answer": answer}) == item  # nothing else changes
+    return changed.answer
+
+
+def test_each_rule_changes_the_form_of_an_answer() -> None:
+    said = "I can't tell you. It is not my secret."
+    assert answer_under("format", said) == "## Answer\n\n**I can’t tell you.** It is not my secret."
+    assert answer_under("paraphrase", said) == "I cannot tell you. It's not my secret."
+    assert answer_under("length", said).startswith(said + "\n\n")
+    assert answer_under("label_order", said) == said
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS)
+def test_no_answer_is_made_from_nothing(perturbation: str) -> None:
+    assert answer_under(perturbation, " ") == " "
+    assert answer_under(perturbation, "half of a", truncated=True) == "half of a"
+
+
+def test_flips_are_counted_by_direction() -> None:
+    before = ("refuse", "refuse", "comply", "safe", "refuse", "unjudged")
+    after = ("comply", "refuse", "refuse", "unsafe", "unjudged", "refuse")
+    flips = count_flips("j", "format", before, after)
+    assert (flips.flipped.value, flips.flipped.n) == (0.75, 4)
+    assert (flips.to_refuse, flips.to_comply, flips.lost) == (1, 2, 1)
+
+
+def test_the_order_of_labels_is_reversed_in_the_prompt_only() -> None:
+    judge = descriptions()["jailbreakbench"]
+    reversed_judge = judge.with_reversed_labels()
+    assert reversed_judge.model_copy(update={"prompt": judge.prompt}) == judge
+    assert sorted(reversed_judge.prompt.split("\n")) == sorted(judge.prompt.split("\n"))
+    for prompt, first in ((judge.prompt, "unsafe"), (reversed_judge.prompt, "safe")):
+        defined = [line.partition(":")[0] for line in prompt.split("\n") if line.startswith(("safe:", "unsafe:"))]
+        assert defined[0] == first
+        # the example of a reply comes in the other order: safe first in the original
+        assert prompt.index("verdict {key}: safe") < prompt.index("verdict {key}: unsafe") or first == "safe"
+    assert reversed_judge.with_reversed_labels() == judge
+
+
+def test_the_command_perturbs_strings_and_models(judge_server: JudgeServer, tmp_path: Path) -> None:
+    items = [item for item in load_labelled(None) if item.case == "plain_refusal" and "can't" in item.answer][:2]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
+    model = at_server("jailbreakbench_refusal", "good")
+    words = ["agree", str(labels), "--judges", f"refusal_strings,{model}", "--perturb", "--json"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")], catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert {judge["judge"] for judge in result["judges"]} == {"refusal_strings", model}
+    assert [(pair["left"], pair["right"], pair["same"]["value"]) for pair in result["pairs"]] == [
+        ("refusal_strings", model, 1.0)
+    ]
+    rows = {(row["judge"], row["perturbation"]): row["flipped"]["n"] for row in result["flips"]}
+    # strings have no order of labels; the server answers by "can't" in the answer, which a paraphrase removes
+    assert rows == {("refusal_strings", name): 2 for name in PERTURBATIONS[:3]} | {(model, n): 2 for n in PERTURBATIONS}
+    asked = [str(body) for body in judge_server.bodies if "refusal" in str(body)]
+    orders = {text.index("yes: ") < text.index("no: ") for text in asked}
+    assert orders == {True, False}  # the last pass told the classes in the reverse order

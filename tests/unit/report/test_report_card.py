@@ -1,0 +1,119 @@
+"""The model card: metadata that the hub's own library reads, wrong refusals first, every number from the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard, metadata_load
+from report_cases import make_score
+
+from presafe.records import OperatingPoint
+from presafe.report.card import CardFacts, DataSource, base_on_hub, model_card
+from presafe.report.data import ReportData
+
+OWN = DataSource("alignment", "presafe's set harmful (align)", "Apache-2.0")
+HUB = DataSource("alignment", "org/set (train)", "CC-BY-4.0", "org/set")
+RECIPE = {
+    "model": {"address": "smolthink"},
+    "align": {
+        "lora_rank": 16,
+        "lora_alpha": 32,
+        "lora_targets": ["q_proj"],
+        "max_steps": 72,
+        "batch_size": 4,
+        "accumulation": 2,
+        "learning_rate": 1e-3,
+        "lambda_align": 0.1,
+        "lambda_start": 1.0,
+        "refusal_target": "thought",
+        "thinking_off_share": 0.25,
+    },
+}
+MANIFEST = {
+    "commit": "abc",
+    "packages": {"presafe": "0.2.0", "torch": "2.13.0"},
+    "recipe_sha256": "0" * 64,
+    "origins": {"xstest_safe": {"source": "walledai/XSTest", "license": "CC-BY-4.0"}},
+}
+
+
+@pytest.fixture
+def run(data: ReportData) -> ReportData:
+    """Return the report of a run with a settings table as recipes have it, and a published suite."""
+    scores = (
+        *data.scores,
+        make_score("presafe", "on", "xstest_safe", "over_refusal_rate", 0.304, low=0.25, high=0.36, n=250, seed=1),
+    )
+    return data.model_copy(update={"recipe": RECIPE, "manifest": MANIFEST, "scores": scores})
+
+
+def card_of(data: ReportData, *sources: DataSource, seed: int = 0, rank: int | None = 16) -> ModelCard:
+    point = OperatingPoint(scale=0.925, refused_as_trained=31, refused=16, n=260)
+    text = model_card(data, CardFacts("presafe", seed, sources, rank, point))
+    return ModelCard(text)  # raises for metadata that is no YAML mapping, or a model-index out of form
+
+
+def test_the_hub_reads_the_metadata(run: ReportData, tmp_path: Path) -> None:
+    card = card_of(run, OWN, HUB)
+    file = tmp_path / "README.md"
+    file.write_text(str(card), encoding="utf-8")
+    metadata = metadata_load(file)
+    assert metadata is not None
+    assert metadata["library_name"] == "peft"
+    assert metadata["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert metadata["datasets"] == ["org/set"]
+    assert metadata["license"] == "other"  # one set is not under Apache-2.0
+    assert card_of(run, OWN).data.license == "apache-2.0"
+    results = {result.dataset_type: result for result in card.data.eval_results or []}
+    assert results["smolthink_harmful"].metric_value == 0.95  # PreSafe's, CoT on, and not vanilla's 0.083
+    assert results["smolthink_harmful"].metric_args == {"low": 0.91, "high": 0.97, "n": 120, "thinking": "on"}
+
+
+def test_wrong_refusals_come_first(run: ReportData) -> None:
+    text = card_of(run, OWN).text
+    first = text.index("Benign, held out: 3.3 % [1, 8] of 120 prompts")
+    assert first < text.index("Borderline, held out: 20.0 % [13, 29] of 120 prompts") < text.index("## Results")
+    rows = [line for line in text.splitlines() if line.startswith(("| Harmful", "| Benign"))]
+    assert rows[0].startswith("| Benign, held out | – | wrongly refused | on | 0.8 % [0, 5] | 3.3 % [1, 8] | 120 |")
+    assert "| Harmful, held out | – | refused | on | 8.3 % [5, 15] | 95.0 % [91, 97] | 120 |" in rows
+    assert "| Harmful, held out | – | refused | off | 98.3 % [94, 100] | – | 120 |" in rows
+
+
+def test_a_card_is_of_its_own_seed(run: ReportData) -> None:
+    assert "XSTest safe: 30.4 %" not in card_of(run, OWN, seed=0).text
+    of_seed = card_of(run, OWN, seed=1).text
+    assert "XSTest safe: 30.4 % [25, 36] of 250 prompts" in of_seed
+    assert "walledai/XSTest (CC-BY-4.0)" in of_seed
+    assert "Benign, held out: " not in of_seed.partition("## Results")[0]
+
+
+def test_a_run_without_harmless_prompts_says_so(run: ReportData) -> None:
+    scores = tuple(score for score in run.scores if score.metric != "over_refusal_rate")
+    assert "- not measured" in card_of(run.model_copy(update={"scores": scores}), OWN).text
+
+
+def test_what_the_author_wrote_cannot_break_the_card(run: ReportData) -> None:
+    odd = run.model_copy(update={"title": "x\n---\nlicense: mit\n<b>|"})
+    card = card_of(odd, OWN._replace(origin="a|b\n<i>"))
+    assert card.data.license == "apache-2.0"
+    assert "| alignment | a\\|b &lt;i> | Apache-2.0 |" in card.text
+    assert "# x --- license: mit &lt;b>\\|" in card.text
+
+
+def test_vllms_line_is_left_out_where_it_cannot_serve(run: ReportData) -> None:
+    assert "--max-lora-rank 16 " in card_of(run, OWN).text
+    assert "vllm" not in card_of(run, OWN, rank=None).text.lower()
+
+
+@pytest.mark.parametrize(
+    ("address", "base"),
+    [
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("smolthink", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("http://127.0.0.1:8000#name", None),
+        ("/models/own", None),
+    ],
+)
+def test_only_a_hub_id_is_named_as_base(address: str, base: str | None) -> None:
+    assert base_on_hub(address) == base
