@@ -13,10 +13,9 @@ from paths import DOCS, STUDIES
 
 from presafe.config.recipe import Recipe, load_recipe, parse_recipe
 from presafe.methods.registry import methods
-from presafe.stages.workload import Workload
 from presafe.study.page import study_markdown
 from presafe.study.records import RunResult, settings_without_defaults
-from presafe.study.runner import RunStatus, study_status, summary_of
+from presafe.study.runner import study_status, summary_of
 from presafe.study.spec import StudyRun, load_study, shipped_studies, study_runs
 
 NAMES = sorted(file.parent.name for file in STUDIES.glob("*/study.json"))
@@ -118,11 +117,10 @@ def rounded(text: str) -> Any:
 def test_committed_summary_is_computed_from_its_runs(name: str) -> None:
     study = load_study(declaration(name))
     results = stored_results(name)
-    statuses = [RunStatus(run, results.get(run.name), Workload(run.recipe)) for run in study_runs(study)]
-    summary = summary_of(study, statuses, list(results.values()))
+    summary = summary_of(study, study_runs(study), list(results.values()))
     folder = STUDIES / name
     committed = rounded((folder / "study.json").read_text(encoding="utf-8"))
-    assert committed == {"schema": 1, **rounded(summary.model_dump_json())}
+    assert committed == {"schema": 2, **rounded(summary.model_dump_json())}
     figures = {file.stem for file in (folder / "figures").iterdir()}
     assert (folder / "study.md").read_text(encoding="utf-8") == study_markdown(summary, figures)
 

@@ -5,8 +5,9 @@ A table stands between two comments, and this program fills what is between them
     <!-- table: rates methods on -->
     <!-- /table -->
 
-The first word is the kind (`KINDS`), the second the study, the rest its options. `python tools/docs/results.py` writes
-every table again; tests/docs/test_results.py fails where a table differs from the committed results.
+The first word is the kind (`KINDS`), the second the study if the kind needs one, the rest its options. `python
+tools/docs/results.py` writes every table again; tests/docs/test_results.py fails where a table differs from the
+committed results.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import coverage_of_rules
+from p_values import p_value_lines, short_p
+from pairs import Pair, pair_difference
 from paths import STUDIES, pages
 
 Key = tuple[str, str, str, str]
@@ -117,6 +121,12 @@ def points(row: dict[str, Any], digits: int = 0) -> str:
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 
+def as_it_is(row: dict[str, Any]) -> str:
+    """Return a difference that is no rate with its interval: "+0.17 [+0.04, +0.31]"."""
+    numbers = [signed(row[end], 2) for end in ("difference", "low", "high")]
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
 def signed(number: float, digits: int) -> str:
     """Format a number with its sign; a rounded zero has a plus."""
     text = f"{number:+.{digits}f}"
@@ -165,7 +175,7 @@ def rates(name: str, mode: str, *options: str) -> str:
 def differences(name: str, mode: str, *options: str) -> str:
     """Return one line per system: its differences from the study's baseline, in points, and those of Youden's J."""
     lines = {(row["system"], row["thinking"], row["suite"]): row for row in study(name)["differences"]}
-    by_seed = {
+    youden = {
         (row["condition"], row["thinking"], row["suite"]): row
         for row in study(name)["metric_differences"]
         if row["metric"] == "youden_j"
@@ -182,9 +192,8 @@ def differences(name: str, mode: str, *options: str) -> str:
                 corrected = f", p = {probability(row['p_holm'])}" if "p" in options else ""
                 cells.append(points(row, 1 if "p" in options else 0) + star + corrected)
         for suite in HARMLESS:
-            if (row := by_seed.get((system, mode, suite))) is not None:
-                numbers = [signed(row[end], 2) for end in ("difference", "low", "high")]
-                cells.append(f"{numbers[0]} [{numbers[1]}, {numbers[2]}]")
+            if (row := youden.get((system, mode, suite))) is not None:
+                cells.append(as_it_is(row))
         if len(cells) == len(suites) + 2:
             seeds = lines[system, mode, "strong_reject"]["num_seeds"]
             rows.append([LABELS[system], str(seeds), *cells])
@@ -238,7 +247,55 @@ def demo(file: str, *options: str) -> str:
     return table(head, rows)
 
 
+def at_rates(name: str, *options: str) -> str:
+    """Return PreSafe minus SFT only with both at one operating point, and with PreSafe at a lower one."""
+    head = ["rates", *(f"{TITLES[suite]} refused" for suite in HARMFUL)]
+    head += ["wrongly refused: JailbreakBench benign", "XSTest safe", "sums right", "J, JailbreakBench", "J, XSTest"]
+    columns = [(suite, "refusal_rate") for suite in HARMFUL] + [(suite, "over_refusal_rate") for suite in HARMLESS]
+    columns += [("arithmetic", "accuracy"), *((suite, "youden_j") for suite in HARMLESS)]
+    sides = [
+        ("the teacher's, both", "presafe", "sft"),
+        (".05, both", "presafe-rate_5", "sft-rate_5"),
+        (".025, both", "presafe-rate_2.5", "sft-rate_2.5"),
+        ("PreSafe .05, SFT only the teacher's", "presafe-rate_5", "sft"),
+        ("PreSafe .025, SFT only the teacher's", "presafe-rate_2.5", "sft"),
+    ]
+    rows = []
+    for label, condition, against in sides:
+        cells = []
+        for suite, metric in columns:
+            pair = Pair(f"{name}/{condition}", f"{name}/{against}", suite, metric)
+            line = pair_difference(pair).model_dump()
+            cells.append(as_it_is(line) if metric == "youden_j" else points(line))
+        rows.append([label, *cells])
+    return table(head, rows)
+
+
+def coverage(*options: str) -> str:
+    """Return how often each rule's interval holds the true difference, in every simulated setting."""
+    return coverage_of_rules.table() if coverage_of_rules.FILE.exists() else "*Not measured yet.*"
+
+
+def p_changes(*options: str) -> str:
+    """Return the published lines whose verdict at 5 % after Holm changed with the rule."""
+    head = ["study", "line, against its baseline", "in points", "p before", "p", "p before, Holm", "p, Holm"]
+    rows = [
+        [
+            f"`{line.study}`",
+            f"{LABELS[line.condition]}, {TITLES[line.suite]}",
+            points(vars(line.new)),
+            *map(short_p, (line.old.p, line.new.p, line.old.p_holm, line.new.p_holm)),
+        ]
+        for line in p_value_lines()
+        if line.changed("p_holm")
+    ]
+    return table(head, rows)
+
+
 KINDS: dict[str, Callable[..., str]] = {
+    "at_rates": at_rates,
+    "coverage": coverage,
+    "p_changes": p_changes,
     "rates": rates,
     "differences": differences,
     "front": front,

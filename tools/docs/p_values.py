@@ -1,0 +1,128 @@
+"""Old and new p-values of every published line of leading rates.
+
+    python tools/docs/p_values.py            writes research/p_values.md
+
+Old values are those of the rule before release 0.3.0 (s²/k of the seeds + σ²/n of the prompts, k − 1 degrees of
+freedom). They are kept in research/old_p_values.json, because no program of the repository can make them again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from paths import ROOT, STUDIES
+
+OLD = ROOT / "research" / "old_p_values.json"
+PAGE = ROOT / "research" / "p_values.md"
+ALPHA = 0.05
+VALUES = ("difference", "low", "high", "p", "p_holm")
+
+
+@dataclass(frozen=True)
+class Test:
+    """What one rule says of a line: a difference in [-1, 1] with its 95 % interval and its p-values."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One condition against the baseline of its study, on one suite, by both rules."""
+
+    study: str
+    condition: str
+    baseline: str
+    thinking: str
+    suite: str
+    metric: str
+    old: Test
+    new: Test
+
+    def changed(self, kind: str) -> bool:
+        """Return whether the verdict at 5 % changed; kind is "p" or "p_holm"."""
+        return (getattr(self.old, kind) < ALPHA) != (getattr(self.new, kind) < ALPHA)
+
+
+@cache
+def p_value_lines() -> tuple[Line, ...]:
+    """Return every published line, study by study in the order of its study.json.
+
+    Raises:
+        KeyError: a line of study.json has no old value.
+    """
+    old = {tuple(row["line"]): Test(*(row[name] for name in VALUES)) for row in json.loads(OLD.read_text())["lines"]}
+    names = list(dict.fromkeys(str(key[0]) for key in old))
+    return tuple(
+        Line(*key, old[key], Test(*(row[name] for name in VALUES))) for name in names for key, row in _rows(name)
+    )
+
+
+def _rows(name: str) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield the lines of a study's study.json after their key."""
+    summary = json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
+    for row in summary["differences"]:
+        yield (name, row["system"], row["against"], row["thinking"], row["suite"], row["metric"]), row
+
+
+def short_p(p: float) -> str:
+    """Format a p-value: ".264" with three decimals, ".0075" and "2.0e-05" with two digits that count, and "1"."""
+    if p < 1e-4:
+        return f"{p:.1e}"
+    text = f"{p:.{5 if p < 1e-3 else 4}f}" if p < 0.01 else f"{p:.3f}"
+    return "1" if float(text) == 1 else text.removeprefix("0")
+
+
+def full_page() -> str:
+    """Return the page with every line."""
+    lines = p_value_lines()
+    counts = {kind: sum(line.changed(kind) for line in lines) for kind in ("p", "p_holm")}
+    head = [
+        "# Old and new p-values of every published line",
+        "",
+        "Written by `python tools/docs/p_values.py`. Leading rates, each condition against its study's baseline; the",
+        "difference is in points [95 % interval over seeds and prompts]. Holm corrects over all lines of a study. Old",
+        "values are of the rule before release 0.3.0; a difference moved where prompts without a verdict are counted in",
+        f"another way. Of {len(lines)} lines, {counts['p_holm']} changed their verdict at 5 % after Holm (**bold**), and",
+        f"{counts['p']} before it (†).",
+        "",
+        "| study | condition | baseline | CoT | suite | old difference | new difference | old p | new p | old p, Holm "
+        "| new p, Holm |",
+        "|" + " --- |" * 11,
+    ]
+    return "\n".join([*head, *map(_row, lines)]) + "\n"
+
+
+def _row(line: Line) -> str:
+    """Return one row of the table."""
+    corrected = short_p(line.new.p_holm)
+    cells = [line.study, line.condition, line.baseline, line.thinking, line.suite]
+    cells += [_points(line.old), _points(line.new), short_p(line.old.p)]
+    cells += [short_p(line.new.p) + (" †" if line.changed("p") else ""), short_p(line.old.p_holm)]
+    cells += [f"**{corrected}**" if line.changed("p_holm") else corrected]
+    return f"| {' | '.join(cells)} |"
+
+
+def _points(test: Test) -> str:
+    """Format a difference in points with its interval."""
+    value, low, high = (f"{100 * number:+z.1f}" for number in (test.difference, test.low, test.high))
+    return f"{value} [{low}, {high}]"
+
+
+def main(folder: Path = PAGE.parent) -> int:
+    """Write the page."""
+    (folder / PAGE.name).write_text(full_page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
