@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 def _turns(turn: str, opens: str, first: str = "") -> str:
-    """A template of turns: each message as `turn`, then what opens the answer."""
+    """Return a template of turns: each message as `turn`, then what opens the answer."""
     return f"{{{{ bos_token }}}}{first}{{% for m in messages %}}{turn}{{% endfor %}}{opens}"
 
 
@@ -160,7 +160,7 @@ CASES = {
 
 @cache
 def renderer_of(name: str) -> Renderer:
-    """The renderer of a case.
+    """Return the renderer of a case.
 
     Raises:
         real_tokenizers.Unreachable: its package cannot be fetched.
@@ -182,7 +182,7 @@ def _tokenizer(name: str | None) -> Any:
 
 
 def own_rendering(renderer: Renderer, thinking: Thinking) -> str:
-    """What the template itself renders for the case's text, with the prefill of the mode."""
+    """Return what the template itself renders for the case's text, with the prefill of the mode."""
     family, tokenizer = renderer.family, renderer.tokenizer
     mode = family.modes[thinking]
     text: str = tokenizer.apply_chat_template(
@@ -196,7 +196,7 @@ def own_rendering(renderer: Renderer, thinking: Thinking) -> str:
 
 
 def table() -> str:
-    """The documentation's table of templates, each cell computed."""
+    """Return the documentation's table of templates, each cell computed."""
     lines = ["| template | family | decision, CoT on | decision, CoT off | thought | answer | read back |"]
     lines.append("|" + " --- |" * 7)
     for name, case in CASES.items():

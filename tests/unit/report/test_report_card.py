@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from report_cases import make_score
 
 from presafe.records import OperatingPoint
@@ -54,6 +54,12 @@ def card_of(data: ReportData, *sources: DataSource, seed: int = 0, rank: int | N
     return ModelCard(text)  # raises for metadata that is no YAML mapping, or a model-index out of form
 
 
+def model_data(card: ModelCard) -> ModelCardData:
+    """Return the metadata of a card, as that of a model."""
+    assert isinstance(card.data, ModelCardData)
+    return card.data
+
+
 def test_the_hub_reads_the_metadata(run: ReportData, tmp_path: Path) -> None:
     card = card_of(run, OWN, HUB)
     file = tmp_path / "README.md"
@@ -64,8 +70,8 @@ def test_the_hub_reads_the_metadata(run: ReportData, tmp_path: Path) -> None:
     assert metadata["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert metadata["datasets"] == ["org/set"]
     assert metadata["license"] == "other"  # one set is not under Apache-2.0
-    assert card_of(run, OWN).data.license == "apache-2.0"
-    results = {result.dataset_type: result for result in card.data.eval_results or []}
+    assert model_data(card_of(run, OWN)).license == "apache-2.0"
+    results = {result.dataset_type: result for result in model_data(card).eval_results or []}
     assert results["smolthink_harmful"].metric_value == 0.95  # PreSafe's, CoT on, and not vanilla's 0.083
     assert results["smolthink_harmful"].metric_args == {"low": 0.91, "high": 0.97, "n": 120, "thinking": "on"}
 
@@ -96,7 +102,7 @@ def test_a_run_without_harmless_prompts_says_so(run: ReportData) -> None:
 def test_what_the_author_wrote_cannot_break_the_card(run: ReportData) -> None:
     odd = run.model_copy(update={"title": "x\n---\nlicense: mit\n<b>|"})
     card = card_of(odd, OWN._replace(origin="a|b\n<i>"))
-    assert card.data.license == "apache-2.0"
+    assert model_data(card).license == "apache-2.0"
     assert "| alignment | a\\|b &lt;i> | Apache-2.0 |" in card.text
     assert "# x --- license: mit &lt;b>\\|" in card.text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -258,7 +260,7 @@ def test_auroc_is_over_seeds_and_prompts_if_positions_are_kept() -> None:
     ("better", "bound", "verdict"),
     [("higher", 0.0, "shown"), ("higher", 0.5, "not shown"), ("lower", 0.0, "refuted"), ("higher", 1.0, "refuted")],
 )
-def test_endpoint_has_a_verdict(better: str, bound: float, verdict: str) -> None:
+def test_endpoint_has_a_verdict(better: Literal["higher", "lower"], bound: float, verdict: str) -> None:
     # ten of thirty prompts are refused more with each of three seeds, so the interval lies between 0 and 1/2 + a little
     runs = [result("base", seed, score("sft", 0.0, seed=seed), shares="0" * 30) for seed in range(3)]
     runs += [result("a", seed, score("sft", 0.5, seed=seed), shares="1" * 15 + "0" * 15) for seed in range(3)]
