@@ -191,9 +191,8 @@ def differences(name: str, mode: str, *options: str) -> str:
                 star = " *" if "star" in options and row["p_holm"] is not None and row["p_holm"] < 0.05 else ""
                 corrected = f", p = {probability(row['p_holm'])}" if "p" in options else ""
                 cells.append(points(row, 1 if "p" in options else 0) + star + corrected)
-        for suite in HARMLESS:
-            if (row := youden.get((system, mode, suite))) is not None:
-                cells.append(as_it_is(row))
+        keys = [(system, mode, suite) for suite in HARMLESS]
+        cells += [as_it_is(youden[key]) for key in keys if key in youden]
         if len(cells) == len(suites) + 2:
             seeds = lines[system, mode, "strong_reject"]["num_seeds"]
             rows.append([LABELS[system], str(seeds), *cells])
@@ -287,7 +286,7 @@ def p_changes(*options: str) -> str:
             *map(short_p, (line.old.p, line.new.p, line.old.p_holm, line.new.p_holm)),
         ]
         for line in p_value_lines()
-        if line.changed("p_holm")
+        if line.changed(corrected=True)
     ]
     return table(head, rows)
 
