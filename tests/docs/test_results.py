@@ -8,7 +8,7 @@ from pathlib import Path
 import figures
 import pytest
 import results
-from p_values import PAGE, full_page, p_value_lines
+from p_values import PAGE, full_page, p_value_lines, youden_lines
 from pairs import Pair, pair_difference
 from paths import DOCS, ROOT, STUDIES, pages
 
@@ -106,7 +106,7 @@ QUOTES: dict[str, list[str]] = {
     "docs/research/every-row.md": ["every_row"],
     "docs/research/control.md": ["control"],
     "docs/research/thought.md": ["thought", "better_baseline"],
-    "docs/research/methods.md": ["methods"],
+    "docs/research/methods.md": ["methods", "ablations"],
     "docs/research/ablations.md": ["more_steps", "methods", "ablations"],
     "docs/research/thinking-on-only.md": ["thinking_on_only"],
     "docs/research/operating-points.md": ["rate_5", "operating_points"],
@@ -234,6 +234,18 @@ def test_page_of_all_p_values_is_written_from_the_studies() -> None:
     assert PAGE.read_text(encoding="utf-8") == full_page()
     assert len(p_value_lines()) == 429
     assert {line.study for line in p_value_lines()} == {file.parent.name for file in STUDIES.glob("*/study.json")}
+
+
+def test_counts_of_changed_verdicts_are_those_of_the_page() -> None:
+    changed = [line for line in p_value_lines() if line.changed(corrected=True)]
+    assert all(line.new.p_holm < line.old.p_holm for line in changed)  # from "not shown" to "shown"
+    lines = youden_lines()
+    wider, now_zero = sum(line.is_wider for line in lines), sum(line.now_holds_zero for line in lines)
+    page = prose(text_of("docs/research/inference.md"))
+    assert f"{len(changed)} of {len(p_value_lines())} published lines of rates changed their verdict" in page
+    assert f"Of {len(lines)} differences of J, {wider} have a wider interval" in page
+    assert f"{now_zero} of these intervals now hold zero and did not before" in page
+    assert not any(line.old[0] <= 0 <= line.old[1] and not line.new[0] <= 0 <= line.new[1] for line in lines)
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

@@ -3,7 +3,8 @@
     python tools/docs/p_values.py            writes research/p_values.md
 
 Old values are those of the rule before release 0.3.0 (s²/k of the seeds + σ²/n of the prompts, k − 1 degrees of
-freedom). They are kept in research/old_p_values.json, because no program of the repository can make them again.
+freedom). Intervals of Youden's J were over seeds alone. Both are kept in research/old_p_values.json, because no program
+of the repository can make them again.
 """
 
 from __future__ import annotations
@@ -67,6 +68,51 @@ def p_value_lines() -> tuple[Line, ...]:
             key = (name, row["system"], row["against"], row["thinking"], row["suite"], row["metric"])
             lines.append(Line(*key, old=old[key], new=_result(row)))
     return tuple(lines)
+
+
+@dataclass(frozen=True)
+class YoudenLine:
+    """A difference of Youden's J with the interval of either rule."""
+
+    study: str
+    condition: str
+    thinking: str
+    suite: str
+    difference: float
+    old: tuple[float, float]
+    new: tuple[float, float]
+
+    @property
+    def is_wider(self) -> bool:
+        """Whether the new interval is the wider one."""
+        return self.new[1] - self.new[0] > self.old[1] - self.old[0]
+
+    @property
+    def now_holds_zero(self) -> bool:
+        """Whether the new interval holds zero and the old one did not."""
+        return self.new[0] <= 0 <= self.new[1] and not self.old[0] <= 0 <= self.old[1]
+
+
+def youden_lines() -> list[YoudenLine]:
+    """Return every published difference of J.
+
+    Raises:
+        KeyError: a line of old values is in no study.json.
+    """
+    lines = []
+    for row in json.loads(OLD.read_text(encoding="utf-8"))["youden_j"]:
+        study, condition, thinking, suite = row["line"]
+        now = _youden_rows(study)[condition, thinking, suite]
+        old, new = (row["low"], row["high"]), (now["low"], now["high"])
+        lines.append(YoudenLine(study, condition, thinking, suite, now["difference"], old, new))
+    return lines
+
+
+@cache
+def _youden_rows(study: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return a study's differences of J by condition, CoT mode and suite."""
+    rows = json.loads((STUDIES / study / "study.json").read_text(encoding="utf-8"))["metric_differences"]
+    return {(row["condition"], row["thinking"], row["suite"]): row for row in rows if row["metric"] == "youden_j"}
 
 
 def _result(row: dict[str, Any]) -> Result:

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 import coverage_of_rules
-from p_values import p_value_lines, short_p
+from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
 from paths import STUDIES, pages
 
@@ -291,10 +291,28 @@ def p_changes(*options: str) -> str:
     return table(head, rows)
 
 
+def youden_changes(*options: str) -> str:
+    """Return the published differences of J whose interval now holds zero, and did not before."""
+    head = ["study", "line, against its baseline", "CoT", "difference", "before", "now"]
+    rows = [
+        [
+            f"`{line.study}`",
+            f"{LABELS[line.condition]}, {TITLES[line.suite]}",
+            line.thinking,
+            signed(line.difference, 3),
+            *(f"[{signed(low, 3)}, {signed(high, 3)}]" for low, high in (line.old, line.new)),
+        ]
+        for line in youden_lines()
+        if line.now_holds_zero
+    ]
+    return table(head, rows)
+
+
 KINDS: dict[str, Callable[..., str]] = {
     "at_rates": at_rates,
     "coverage": coverage,
     "p_changes": p_changes,
+    "youden_changes": youden_changes,
     "rates": rates,
     "differences": differences,
     "front": front,
