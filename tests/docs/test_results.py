@@ -8,17 +8,25 @@ from pathlib import Path
 import figures
 import pytest
 import results
+from p_values import PAGE, full_page, p_value_lines, youden_lines
+from pairs import Pair, pair_difference
 from paths import DOCS, ROOT, STUDIES, pages
 
+KEYS = ("differences", "metric_differences")
+MORE = ("methods", "more_steps", "better_baseline", "thinking_on_only")
 PAGES = [page for page in pages() if results.marked_tables(page.read_text(encoding="utf-8"))]
-_QUOTED = re.compile(r"(?<![\d.])([+-]\d*\.?\d+) \[([+-]\d*\.?\d+), ([+-]\d*\.?\d+)\]")
+_NUMBERS = r"(?:\.\d+|1\b)(?:(?:, | and )(?:\.\d+|1\b))*"
+_HOLM = re.compile(rf"after Holm(?: over [\w' ]*lines)?(?: p =)? {_NUMBERS}|p = {_NUMBERS} after Holm")
+_PLAIN = re.compile(rf"p = {_NUMBERS}")
+_P = re.compile(r"(?<![\d.])(?:\.\d+|1\b)")
+_QUOTED = re.compile(r"(?<![\d.])([+-]\d*\.?\d+)(?: points)? \[([+-]\d*\.?\d+), ([+-]\d*\.?\d+)\]")
 """A difference as a text quotes it: "+24 [+12, +35]" in points, "+.17 [+.06, +.29]" as it is."""
 
 
 def test_many_pages_have_tables_from_the_results() -> None:
     # README, the walk-through of the demo, and of Research: the short results, shipped, CoT off, operating points,
-    # without rows with CoT off, control, thought, methods, ablations and head
-    assert len(PAGES) == 12
+    # without rows with CoT off, control, thought, methods, ablations, head and how sure we are
+    assert len(PAGES) == 13
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -29,7 +37,7 @@ def test_tables_are_the_committed_results(page: Path) -> None:
 
 def test_a_changed_number_in_a_table_is_found() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    changed = text.replace("| 92 [89, 94] |", "| 93 [89, 94] |")
+    changed = text.replace("| 92 [86, 97] |", "| 93 [86, 97] |")
     assert changed != text
     assert results.filled(changed) == text
 
@@ -45,16 +53,24 @@ def test_numbers_are_written_as_the_tables_write_them() -> None:
 
 def differences(studies: list[str]) -> list[tuple[float, float, float]]:
     """Every difference of some studies with its interval, as a fraction."""
-    rows = [
-        row for name in studies for key in ("differences", "metric_differences") for row in results.study(name)[key]
-    ]
+    rows = [row for name in studies for key in KEYS for row in results.study(name)[key]]
     return [(row["difference"], row["low"], row["high"]) for row in rows if row["low"] is not None]
+
+
+def text_of(page: str) -> str:
+    """Return a page, without the sentences that it quotes as they were (a column "before")."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"^(\| \[[^|]+\| )[^|]+", r"\1", text, flags=re.MULTILINE) if page.endswith("inference.md") else text
+
+
+def prose(text: str) -> str:
+    """Return a page's text in one line, without the tables that are written from the results."""
+    return " ".join(re.sub(r"<!-- table:.*?<!-- /table -->", "", text, flags=re.DOTALL).split())
 
 
 def quoted_differences(text: str) -> list[tuple[str, str, str]]:
     """Every difference that a page quotes outside the tables that are written from the results."""
-    prose = re.sub(r"<!-- table:.*?<!-- /table -->", "", text, flags=re.DOTALL)
-    return _QUOTED.findall(" ".join(prose.split()))
+    return _QUOTED.findall(prose(text))
 
 
 def is_committed(quote: tuple[str, str, str], known: list[tuple[float, float, float]]) -> bool:
@@ -82,40 +98,154 @@ def test_rounding_of_quotes() -> None:
 
 QUOTES: dict[str, list[str]] = {
     "README.md": ["shipped"],
-    "docs/research/index.md": ["shipped", "rate_5", "every_row", "control", "thought", "better_baseline"],
-    "docs/research/shipped.md": ["shipped", "thinking_on_only"],
+    "docs/index.md": ["shipped"],
+    "docs/research/index.md": ["shipped", "rate_5", "every_row", "control", "thought", "better_baseline", *MORE],
+    "docs/research/shipped.md": ["shipped"],
+    "docs/research/cot-off.md": ["shipped"],
+    "docs/research/decision.md": ["control"],
     "docs/research/every-row.md": ["every_row"],
     "docs/research/control.md": ["control"],
-    "docs/research/thought.md": ["thought", "better_baseline", "control"],
-    "docs/research/methods.md": ["methods"],
+    "docs/research/thought.md": ["thought", "better_baseline"],
+    "docs/research/methods.md": ["methods", "ablations"],
     "docs/research/ablations.md": ["more_steps", "methods", "ablations"],
     "docs/research/thinking-on-only.md": ["thinking_on_only"],
-    "docs/research/operating-points.md": ["rate_5", "operating_points", "shipped"],
+    "docs/research/operating-points.md": ["rate_5", "operating_points"],
     "docs/research/head.md": ["head"],
+    "docs/research/inference.md": ["shipped", "every_row", "control", "rate_5", "operating_points", "thought", *MORE],
 }
-"""Pages, and the studies that their quoted differences are from."""
-OTHER_PAIRS: dict[str, set[str]] = {
-    "docs/research/index.md": {"+12 [-5, +29]"},
-    "docs/research/shipped.md": {"-.05 [-.25, +.15]", "+.025 [-.01, +.06]", "+6 [-12, +23]", "+11 [-7, +28]"},
-    "docs/research/every-row.md": {"+14 [+0, +29]"},
-    "docs/research/control.md": {"-22 [-51, +6]"},
-    "docs/research/thought.md": {"-4 [-10, +2]"},
-    "docs/research/ablations.md": {"+.16 [+.03, +.29]"},
+"""Pages, and the studies that their quoted differences and p-values are from."""
+RECIPES = {
+    "-.05 [-.25, +.15]": Pair("shipped/presafe", "thinking_on_only/presafe", "jailbreakbench_benign", "youden_j"),
+    "+.025 [-.012, +.061]": Pair("shipped/presafe", "thinking_on_only/presafe", "xstest_safe", "youden_j"),
+}
+OTHER_PAIRS: dict[str, dict[str, Pair]] = {
+    "docs/research/shipped.md": {
+        **RECIPES,
+        "+.17 [+.05, +.29]": Pair("shipped/sft", "thinking_on_only/sft", "jailbreakbench_benign", "youden_j"),
+        "+6 [-12, +23]": Pair("shipped/presafe", "thinking_on_only/presafe", "jailbreakbench", "refusal_rate"),
+        "+11 [-7, +28]": Pair(
+            "shipped/presafe", "thinking_on_only/presafe", "jailbreakbench_benign", "over_refusal_rate"
+        ),
+    },
+    "docs/research/thinking-on-only.md": RECIPES,
+    "docs/research/inference.md": RECIPES,
+    "docs/research/control.md": {
+        "-22 [-51, +7]": Pair("control/shuffled_labels", "control/sft", "strong_reject", "refusal_rate", (0, 1, 2, 3)),
+    },
+    "docs/research/ablations.md": {
+        "+.16 [+.03, +.29]": Pair("ablations/sft-steps_80", "ablations/sft", "jailbreakbench_benign", "youden_j"),
+    },
     "docs/research/operating-points.md": {
-        *("+42 [+25, +58]", "+29 [+7, +52]", "+26 [+10, +42]", "+12 [-2, +26]", "+3 [-4, +10]", "+4 [-7, +16]"),
-        *("+.18 [+.08, +.28]", "+.23 [+.14, +.33]"),
+        "+12 [-1, +24]": Pair(
+            "operating_points/presafe-rate_2.5",
+            "operating_points/sft-rate_2.5",
+            "jailbreakbench_benign",
+            "over_refusal_rate",
+        ),
+        "+3 [-2, +8]": Pair(
+            "operating_points/presafe-rate_2.5", "operating_points/sft-rate_2.5", "xstest_safe", "over_refusal_rate"
+        ),
     },
 }
-"""Differences of pairs that no study's JSON holds: two recipes, two numbers of steps, fewer runs, the demo."""
+"""Quoted differences of pairs that no study's JSON holds: two recipes, two numbers of steps, fewer seeds."""
 
 
 @pytest.mark.parametrize("page", QUOTES)
 def test_quoted_differences_are_committed(page: str) -> None:
-    quotes = quoted_differences((ROOT / page).read_text(encoding="utf-8"))
+    quotes = quoted_differences(text_of(page))
     known = differences(QUOTES[page])
+    pairs = OTHER_PAIRS.get(page, {})
     unknown = {f"{value} [{low}, {high}]" for value, low, high in quotes if not is_committed((value, low, high), known)}
     assert quotes
-    assert unknown == OTHER_PAIRS.get(page, set())
+    assert unknown <= pairs.keys()
+    assert pairs.keys() <= {f"{value} [{low}, {high}]" for value, low, high in quotes}
+
+
+def test_every_page_with_a_quoted_difference_is_checked() -> None:
+    quoting = [page for page in pages() if quoted_differences(page.read_text(encoding="utf-8"))]
+    assert {page.relative_to(ROOT).as_posix() for page in quoting} == QUOTES.keys()
+
+
+@pytest.mark.parametrize(
+    ("quote", "pair"), {quote: pair for pairs in OTHER_PAIRS.values() for quote, pair in pairs.items()}.items()
+)
+def test_other_pairs_are_computed_from_the_committed_runs(quote: str, pair: Pair) -> None:
+    row = pair_difference(pair)
+    assert row.low is not None
+    assert row.high is not None
+    assert row.over == "seeds and prompts"
+    (numbers,) = _QUOTED.findall(quote)
+    assert is_committed(numbers, [(row.difference, row.low, row.high)])
+
+
+def test_a_pair_of_one_study_is_that_of_its_summary() -> None:
+    pair = Pair("shipped/presafe", "shipped/sft", "xstest_safe", "youden_j")
+    (row,) = [
+        row
+        for row in results.study("shipped")["metric_differences"]
+        if (row["condition"], row["thinking"], row["suite"], row["metric"]) == ("presafe", "on", *pair[2:4])
+    ]
+    assert pair_difference(pair).model_dump() == pytest.approx(row | {"condition": "condition"})
+
+
+def p_values(studies: list[str], key: str) -> list[float]:
+    """Return all p-values of some studies: "p" of rates and other metrics, or "p_holm" of rates."""
+    rows = [row for name in studies for part in KEYS for row in results.study(name)[part]]
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def quoted_p_values(text: str) -> tuple[list[str], list[str]]:
+    """Return the p-values that a text quotes, and those that it quotes as corrected ("after Holm")."""
+    corrected = [number for match in _HOLM.finditer(text) for number in _P.findall(match[0])]
+    plain = [number for match in _PLAIN.finditer(_HOLM.sub("", text)) for number in _P.findall(match[0])]
+    return plain, corrected
+
+
+def is_known_p(quote: str, known: list[float]) -> bool:
+    """Whether a p-value is one of some, rounded as it is quoted."""
+    digits = len(quote.partition(".")[2])
+    return any(round(p, digits) == float(quote) for p in known)
+
+
+def test_p_values_are_found_in_prose() -> None:
+    text = "+24 [+15, +32], p = .00031, after Holm .0075; (p = .076 and .42 after Holm); p = .02, uncorrected"
+    assert quoted_p_values(text) == ([".00031", ".02"], [".0075", ".076", ".42"])
+    assert quoted_p_values("after Holm over 24 lines p = .0075, .076 and 1.") == ([], [".0075", ".076", "1"])
+    assert quoted_p_values("p < .05, p = 0.5") == ([], [])
+
+
+def test_each_p_value_quoted_in_prose_is_committed() -> None:
+    number = 0
+    for page, studies in QUOTES.items():
+        plain, corrected = quoted_p_values(prose(text_of(page)))
+        number += len(plain) + len(corrected)
+        assert [p for p in plain if not is_known_p(p, p_values(studies, "p"))] == [], page
+        assert [p for p in corrected if not is_known_p(p, p_values(studies, "p_holm"))] == [], page
+    assert number > 60
+
+
+def test_pages_without_studies_quote_no_p_value() -> None:
+    others = [page for page in pages() if page.relative_to(ROOT).as_posix() not in QUOTES]
+    quoting = [page.name for page in others if any(quoted_p_values(prose(page.read_text(encoding="utf-8"))))]
+    assert quoting == []
+
+
+def test_page_of_all_p_values_is_written_from_the_studies() -> None:
+    assert PAGE.read_text(encoding="utf-8") == full_page()
+    assert len(p_value_lines()) == 429
+    assert {line.study for line in p_value_lines()} == {file.parent.name for file in STUDIES.glob("*/study.json")}
+
+
+def test_counts_of_changed_verdicts_are_those_of_the_page() -> None:
+    changed = [line for line in p_value_lines() if line.changed(corrected=True)]
+    assert all(line.new.p_holm < line.old.p_holm for line in changed)  # from "not shown" to "shown"
+    lines = youden_lines()
+    wider, now_zero = sum(line.is_wider for line in lines), sum(line.now_holds_zero for line in lines)
+    page = prose(text_of("docs/research/inference.md"))
+    assert f"{len(changed)} of {len(p_value_lines())} published lines of rates changed their verdict" in page
+    assert f"Of {len(lines)} differences of J, {wider} have a wider interval" in page
+    assert f"{now_zero} of these intervals now hold zero and did not before" in page
+    assert not any(line.old[0] <= 0 <= line.old[1] and not line.new[0] <= 0 <= line.new[1] for line in lines)
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 import coverage_of_rules
-from p_values import p_value_lines, short_p
+from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
 from paths import STUDIES, pages
 
@@ -191,9 +191,8 @@ def differences(name: str, mode: str, *options: str) -> str:
                 star = " *" if "star" in options and row["p_holm"] is not None and row["p_holm"] < 0.05 else ""
                 corrected = f", p = {probability(row['p_holm'])}" if "p" in options else ""
                 cells.append(points(row, 1 if "p" in options else 0) + star + corrected)
-        for suite in HARMLESS:
-            if (row := youden.get((system, mode, suite))) is not None:
-                cells.append(as_it_is(row))
+        keys = [(system, mode, suite) for suite in HARMLESS]
+        cells += [as_it_is(youden[key]) for key in keys if key in youden]
         if len(cells) == len(suites) + 2:
             seeds = lines[system, mode, "strong_reject"]["num_seeds"]
             rows.append([LABELS[system], str(seeds), *cells])
@@ -287,7 +286,24 @@ def p_changes(*options: str) -> str:
             *map(short_p, (line.old.p, line.new.p, line.old.p_holm, line.new.p_holm)),
         ]
         for line in p_value_lines()
-        if line.changed("p_holm")
+        if line.changed(corrected=True)
+    ]
+    return table(head, rows)
+
+
+def youden_changes(*options: str) -> str:
+    """Return the published differences of J whose interval now holds zero, and did not before."""
+    head = ["study", "line, against its baseline", "CoT", "difference", "before", "now"]
+    rows = [
+        [
+            f"`{line.study}`",
+            f"{LABELS[line.condition]}, {TITLES[line.suite]}",
+            line.thinking,
+            signed(line.difference, 3),
+            *(f"[{signed(low, 3)}, {signed(high, 3)}]" for low, high in (line.old, line.new)),
+        ]
+        for line in youden_lines()
+        if line.now_holds_zero
     ]
     return table(head, rows)
 
@@ -296,6 +312,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "at_rates": at_rates,
     "coverage": coverage,
     "p_changes": p_changes,
+    "youden_changes": youden_changes,
     "rates": rates,
     "differences": differences,
     "front": front,

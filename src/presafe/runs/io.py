@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from presafe.errors import PreSafeError, RunError
-from presafe.runtime.reading import is_deeper, read_bytes, reason_of
+from presafe.runtime.reading import is_deeper, is_utf8, read_bytes, reason_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -151,6 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"cannot read {path}: it holds {_KINDS.get(type(value), 'a number')}, not a JSON object.")
     if is_deeper(value, _MAX_DEPTH):
         raise RunError(f"cannot read {path}: its JSON is nested too deeply.")
+    if not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise RunError(f"cannot read {path}: it holds half of a pair of surrogates, which is no character.")
     return value
 
 
