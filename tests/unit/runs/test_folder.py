@@ -267,6 +267,7 @@ def test_a_file_or_dangling_link_is_refused_as_a_folder(tmp_path: Path) -> None:
         ('{"align": NaN}', "NaN is no number"),
         ('{"align": 1e999}', "1e999 is too large"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": "x\\ud800y"}', "half of a pair of surrogates"),
         ('{"a":' * 150 + "1" + "}" * 150, "nested too deeply"),
         ('{"a": ' + "1" * 5000 + "}", "4300 digits"),
         ("", "Expecting value"),
