@@ -111,7 +111,7 @@ def serve(file: str) -> None:
         print("ready", flush=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a command
         while True:
-            if sys.stdin.fileno() in select.select([listener, sys.stdin], [], [])[0]:
+            if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
                 os._exit(0)
             connection, _ = listener.accept()
             if os.fork() == 0:

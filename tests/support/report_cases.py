@@ -72,9 +72,15 @@ def make_difference(
     )
 
 
+_figures: dict[str, dict[str, str]] = {}
+
+
 def page_of(data: ReportData) -> str:
-    """Return the page with its figures."""
-    return render_page(data, figures(data))
+    """Return the page with its figures, which are drawn once for equal values: that takes over a second."""
+    drawn = repr((data.scores, data.classifier, data.histories, data.positions, data.inside, data.sweep))
+    if drawn not in _figures:
+        _figures[drawn] = figures(data)
+    return render_page(data, _figures[drawn])
 
 
 def texts_of(svg: str | None) -> set[str]:
