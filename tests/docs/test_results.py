@@ -17,8 +17,8 @@ _QUOTED = re.compile(r"(?<![\d.])([+-]\d*\.?\d+) \[([+-]\d*\.?\d+), ([+-]\d*\.?\
 
 def test_many_pages_have_tables_from_the_results() -> None:
     # README, the walk-through of the demo, and of Research: the short results, shipped, CoT off, operating points,
-    # without rows with CoT off, control, thought, methods, ablations and head
-    assert len(PAGES) == 12
+    # without rows with CoT off, control, thought, methods, ablations, head and speed
+    assert len(PAGES) == 13
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

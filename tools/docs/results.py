@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any
 
 from paths import STUDIES, pages
+from speed import bench
 
 Key = tuple[str, str, str, str]
 HARMFUL = ("strong_reject", "jailbreakbench", "xstest_unsafe")
@@ -244,6 +245,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "front": front,
     "by_rate": by_rate,
     "demo": demo,
+    "bench": bench,
 }
 _MARKED = re.compile(r"(<!-- table: (?P<words>[^>]*?) -->\n)(?P<rows>.*?)(?P<end><!-- /table -->)", flags=re.DOTALL)
 
