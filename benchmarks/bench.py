@@ -66,9 +66,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be repeated")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one turn, no record")
+    parser.add_argument("--long", action="store_true", help="growth also samples 10,000 prompts: some minutes more")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
     given = parser.parse_args(words)
-    sizes = Sizes(given.quick, 1 if given.quick else given.repeats)
+    sizes = Sizes(given.quick, 1 if given.quick else given.repeats, given.long)
     record = measure(given.only or PARTS, sizes)
     text = json.dumps(record, indent=1) + "\n"
     print(text, end="")

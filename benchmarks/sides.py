@@ -16,6 +16,8 @@ class Sizes(NamedTuple):
 
     quick: bool
     repeats: int
+    long: bool = False
+    """Whether 10,000 prompts are sampled through Inspect, too."""
 
     def pick(self, full: int, quick: int) -> int:
         """Return the size for this form of the benchmark."""

@@ -77,6 +77,7 @@ def _growth(found: dict[str, Any]) -> str:
     lines = [f"| stage | {' | '.join(sizes)} |", f"| --- |{' --- |' * len(sizes)}"]
     for stage, values in grown["stages"].items():
         cells = [f"{s:.2f} s, {m:,.0f} MiB" for s, m in zip(values["seconds"], values["MiB"], strict=True)]
+        cells += ["–"] * (len(sizes) - len(cells))
         lines.append(f"| {stage} | {' | '.join(cells)} |")
     if browser := grown["browser"]:
         opened = f"{browser['seconds']:.2f} s (goal: ≤ {browser['goal']:.0f} s)"
