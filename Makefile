@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test faults check docs dist format smolthink clean
+.PHONY: demo test faults bench check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -21,6 +21,10 @@ test: $(READY)
 faults: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
 	PYTHONPATH=tests:tests/support $(BIN)/python -m faults --minutes $(MINUTES) --out runs/faults
+
+bench: $(READY)
+	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python benchmarks/bench.py
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests tools

@@ -23,6 +23,7 @@ import coverage_of_rules
 from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
 from paths import STUDIES, pages
+from speed import bench
 
 Key = tuple[str, str, str, str]
 HARMFUL = ("strong_reject", "jailbreakbench", "xstest_unsafe")
@@ -318,6 +319,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "front": front,
     "by_rate": by_rate,
     "demo": demo,
+    "bench": bench,
 }
 _MARKED = re.compile(r"(<!-- table: (?P<words>[^>]*?) -->\n)(?P<rows>.*?)(?P<end><!-- /table -->)", flags=re.DOTALL)
 

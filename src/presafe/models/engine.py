@@ -1,22 +1,26 @@
-"""Decode in batches in this process: rows of similar length together, finished rows released early.
+"""Decode in this process: rows that end make room at once, and waiting prompts take their places.
 
 `transformers.generate` keeps every row of a batch until the last one stops. If answers differ much in length (a refusal
-beside a worked sum), most of that work is wasted, so this loop drops finished rows from the key-value cache. Each
-sampled row draws from its own generator: a result depends on the prompt and its seed, not on the other rows.
+beside a worked sum), most of that work is wasted. This loop fills the places of finished rows with waiting prompts, and
+drops places when nothing waits. Prompts with a common beginning (CoT on and off, several answers to one prompt) read it
+once (`sharing`). A result depends on the prompt and its seed, not on the other rows (`draw`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from presafe.models.cache import growing_cache
+from presafe.models.batching import TURNOVER
+from presafe.models.cache import growing_cache, is_growing
+from presafe.models.draw import draw, key_of
+from presafe.models.exchange import Request
 from presafe.models.family import Sampling
-
-_RELEASE = 8
-"""Finished rows are dropped once they are 1/8 of the batch: dropping each at once costs more than it saves. Ours."""
+from presafe.models.sharing import share
 
 
 class Generation(NamedTuple):
@@ -26,7 +30,13 @@ class Generation(NamedTuple):
     stopped: bool
 
 
-@torch.inference_mode()
+class Finished(NamedTuple):
+    """A finished row: its number, counted from 0 in the order in which requests were taken, and what it wrote."""
+
+    number: int
+    generation: Generation
+
+
 def generate_batch(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -37,7 +47,7 @@ def generate_batch(
     seeds: Sequence[int],
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Generation]:
-    """Continue each prompt of one batch.
+    """Continue prompts, all of them together.
 
     Args:
         model: A causal language model in eval mode.
@@ -51,80 +61,224 @@ def generate_batch(
     Returns:
         One generation per prompt, in order.
     """
-    device = model.device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(prompts):
-        ids[row, width - len(tokens) :] = torch.tensor(tokens, device=device)
-        mask[row, width - len(tokens) :] = 1
-    stops = torch.tensor(list(stop_ids), device=device)
-    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-    written: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    alive = list(range(len(prompts)))  # index of the prompt of each row in the cache
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    cache = growing_cache(model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    # An index and not a slice: a slice of the states is not contiguous, so off the GPU torch multiplies it row by row,
-    # and in bfloat16 copies the vocabulary's weights for each row.
-    last = torch.tensor([-1], device=device)
-    for step in range(max_new_tokens):
-        logits = model(
+    requests = [
+        Request(list(prompt), max_new_tokens, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    generations: dict[int, Generation] = {}
+
+    def finish(finished: Sequence[Finished]) -> None:
+        generations.update(finished)
+        if on_finished is not None:
+            on_finished(len(finished))
+
+    decode(model, stop_ids, requests, lambda _: (), finish)
+    return [generations[number] for number in range(len(prompts))]
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    stop_ids: Sequence[int],
+    first: Sequence[Request],
+    take: Callable[[Sequence[Request]], Sequence[Request]],
+    finish: Callable[[Sequence[Finished]], None],
+) -> None:
+    """Continue prompts until none is left; all have the same sampling.
+
+    Args:
+        model: A causal language model in eval mode.
+        stop_ids: Ids of the tokens that end a row.
+        first: The requests to start with.
+        take: Called with the requests that are running; returns those that join them.
+        finish: Called with the rows that have just finished.
+    """
+    batch = _Batch(model, stop_ids)
+    new = first
+    while new or batch.running():
+        if finished := batch.add(new) if new else batch.step():
+            finish(finished)
+        new = take(batch.running()) if batch.can_add() else ()
+
+
+@dataclass(eq=False)
+class _Row:
+    """One place of the batch: a prompt and what it has written."""
+
+    request: Request
+    number: int
+    written: list[int] = field(default_factory=list)
+    is_done: bool = False
+
+
+class _Batch:
+    """Rows that are decoded together, their cache, and what is fed to the model next.
+
+    All rows end at the last position of the cache; a mask hides what is before their first token.
+    """
+
+    def __init__(self, model: Any, stop_ids: Sequence[int]) -> None:
+        self._model, self._stops = model, frozenset(stop_ids)
+        self._rows: list[_Row] = []
+        self._num_taken = 0
+        self._cache = growing_cache(model.config)
+        self._is_growing = is_growing(self._cache)
+        # An index and not a slice: a slice of the states is not contiguous, so off the GPU torch multiplies it row by
+        # row, and in bfloat16 copies the vocabulary's weights for each row.
+        self._last = torch.tensor([-1], device=model.device)
+        self._ids = self._positions = self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+
+    def running(self) -> list[Request]:
+        """Return the requests of the rows that are not finished."""
+        return [row.request for row in self._rows if not row.is_done]
+
+    def can_add(self) -> bool:
+        """Return whether prompts can join; beside layers that keep a state, only once all rows have finished."""
+        return self._is_growing or not self.running()
+
+    def add(self, requests: Sequence[Request]) -> list[Finished]:
+        """Read prompts, write their first tokens, and return the rows that have finished with them."""
+        new = [_Row(request, self._num_taken + index) for index, request in enumerate(requests)]
+        self._num_taken += len(new)
+        if not self.running():
+            self._rows, self._cache = [], growing_cache(self._model.config)
+        prompts = [row.request.ids for row in new]
+        if not self._is_growing:
+            return self._read(new, prompts, None)
+        live = [row for row in self._rows if not row.is_done]
+        whole, shared = share([row.request.ids for row in live], prompts)
+        finished = self._read([new[index] for index in whole], [prompts[index] for index in whole], None)
+        if shared:
+            owners = [self._rows.index((live + new)[part.owner]) for part in shared]
+            before = _Before(
+                torch.tensor(owners, device=self._mask.device),
+                torch.tensor([self._first(self._rows[owner]) for owner in owners], device=self._mask.device),
+                torch.tensor([part.num_tokens for part in shared], device=self._mask.device),
+            )
+            rest = [prompts[part.prompt][part.num_tokens :] for part in shared]
+            finished += self._read([new[part.prompt] for part in shared], rest, before)
+        return finished
+
+    def step(self) -> list[Finished]:
+        """Write one token in each row, and return the rows that have finished."""
+        self._tidy()
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._rows), 1)], dim=1)
+        tokens = self._write(self._rows, self._ids, self._mask, self._positions, self._cache)
+        self._ids, self._positions = tokens[:, None], self._positions + 1
+        return self._note(self._rows, tokens)
+
+    def _first(self, row: _Row) -> int:
+        """Return the position of the cache at which a row's prompt begins."""
+        return self._mask.shape[1] - len(row.request.ids) - max(0, len(row.written) - 1)
+
+    def _read(self, rows: list[_Row], prompts: list[list[int]], before: _Before | None) -> list[Finished]:
+        """Read prompts, or what follows their beginnings, and give them places.
+
+        Args:
+            rows: The new rows.
+            prompts: The token ids to read, left-padded here; of the same length if there are beginnings.
+            before: Where the cache has their beginnings; None if they are read whole.
+        """
+        if not rows:
+            return []
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=self._model.device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=ids.device)
+        cache = growing_cache(self._model.config)
+        if before is not None:
+            mask = torch.cat([before.copy_into(cache, self._cache), mask], dim=1)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        tokens = self._write(rows, ids, mask, positions, cache)
+        self._place(rows, mask, positions[:, -1:] + 1, tokens[:, None], cache)
+        return self._note(rows, tokens)
+
+    def _write(self, rows: list[_Row], ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        """Return the next token of each row, of shape (rows,); feed `ids`, of shape (rows, new positions)."""
+        logits: Tensor = self._model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=last,
+            logits_to_keep=self._last,
         ).logits[:, -1]
-        chosen = _choose(logits, sampling, [draws[prompt] for prompt in alive])
-        hit = torch.isin(chosen, stops)
-        for row, (prompt, token, ended) in enumerate(zip(alive, chosen.tolist(), done.tolist(), strict=True)):
-            if not ended:
-                written[prompt].append(token)
-                stopped[prompt] = bool(hit[row])
-        if on_finished is not None:
-            on_finished(int((hit & ~done).sum()))
-        done |= hit
-        num_done = int(done.sum())
-        if num_done == len(alive) or step == max_new_tokens - 1:
-            if on_finished is not None:
-                on_finished(len(alive) - num_done)
-            break
-        ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        if num_done * _RELEASE >= len(alive):
-            keep = (~done).nonzero().squeeze(1)
-            cache.reorder_cache(keep)  # all kinds of layer have it; `batch_select_indices` only attention
-            ids, positions, mask, done = ids[keep], positions[keep], mask[keep], done[keep]
-            alive = [alive[row] for row in keep.tolist()]
-    return [Generation(ids, by_itself) for ids, by_itself in zip(written, stopped, strict=True)]
+        sampling = rows[0].request.sampling
+        if sampling.is_greedy:
+            return logits.argmax(-1)
+        lengths = [len(row.request.ids) + len(row.written) for row in rows]
+        keys = [key_of(row.request.seed, length) for row, length in zip(rows, lengths, strict=True)]
+        # On the CPU in any case: not every device has float64.
+        return draw(logits.float().cpu(), sampling, torch.tensor(keys)).to(logits.device)
+
+    def _note(self, rows: list[_Row], tokens: Tensor) -> list[Finished]:
+        """Note what the rows have written, and return those that have finished."""
+        finished = []
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if row.is_done:
+                continue
+            row.written.append(token)
+            stopped = token in self._stops
+            row.is_done = stopped or len(row.written) >= row.request.max_tokens
+            if row.is_done:
+                finished.append(Finished(row.number, Generation(row.written, stopped)))
+        return finished
+
+    def _place(self, new: list[_Row], mask: Tensor, positions: Tensor, ids: Tensor, cache: Any) -> None:
+        """Give new rows the places of finished ones, and places after them where these are too few."""
+        if not self._rows:
+            self._rows, self._mask, self._positions, self._ids, self._cache = list(new), mask, positions, ids, cache
+            return
+        free = [place for place, row in enumerate(self._rows) if row.is_done][: len(new)]
+        if missing := len(new) - len(free):
+            free += range(len(self._rows), len(self._rows) + missing)
+            self._keep([*range(len(self._rows)), *[0] * missing])
+        if (wider := mask.shape[1] - self._mask.shape[1]) > 0:
+            self._mask = torch.nn.functional.pad(self._mask, (wider, 0))
+            for layer in self._cache.layers:
+                layer.widen(wider)
+        places = torch.tensor(free, device=mask.device)
+        for mine, theirs in zip(self._cache.layers, cache.layers, strict=True):
+            mine.place(places, theirs)
+        self._mask[places] = torch.nn.functional.pad(mask, (self._mask.shape[1] - mask.shape[1], 0))
+        self._positions[places], self._ids[places] = positions, ids
+        for place, row in zip(free, new, strict=True):
+            self._rows[place] = row
+
+    def _tidy(self) -> None:
+        """Drop the places of finished rows, if they are many, and the positions before the first token of all rows."""
+        kept = [place for place, row in enumerate(self._rows) if not row.is_done]
+        if (len(self._rows) - len(kept)) * TURNOVER >= len(self._rows):
+            self._keep(kept)
+        unused = min(
+            self._first(self._rows[place]) for place in range(len(self._rows)) if not self._rows[place].is_done
+        )
+        if unused and self._is_growing:
+            self._mask = self._mask[:, unused:]
+            for layer in self._cache.layers:
+                layer.drop_first(unused)
+
+    def _keep(self, places: list[int]) -> None:
+        """Keep the rows in these places, in this order."""
+        if places == list(range(len(self._rows))):
+            return
+        index = torch.tensor(places, device=self._mask.device)
+        self._cache.reorder_cache(index)  # all kinds of layer have it; `batch_select_indices` only attention
+        self._ids, self._positions, self._mask = self._ids[index], self._positions[index], self._mask[index]
+        self._rows = [self._rows[place] for place in places]
 
 
-def _choose(logits: torch.Tensor, sampling: Sampling, draws: list[torch.Generator]) -> torch.Tensor:
-    """Return the next token of each row: the most likely, or one drawn after temperature, top-k and top-p."""
-    if sampling.is_greedy:
-        return logits.argmax(-1)
-    probabilities, order = by_probability(logits.float().cpu(), sampling)
-    picks = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(probabilities, draws, strict=True)]
-    return order.gather(-1, torch.stack(picks)).squeeze(-1).to(logits.device)
+class _Before(NamedTuple):
+    """Where the beginnings of prompts are in a cache; each of shape (prompts,)."""
 
+    rows: Tensor
+    first: Tensor
+    """Position of the first token."""
+    num_tokens: Tensor
 
-def by_probability(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probabilities from which a token is drawn, the highest first.
-
-    Args:
-        logits: Shape (rows, vocabulary), in float32.
-        sampling: Temperature (above 0), top-k and top-p.
-
-    Returns:
-        Probabilities after temperature and top-k, the highest first, 0 outside top-p; and the ids of their tokens.
-    """
-    scores, order = (logits / sampling.temperature).sort(-1, descending=True)
-    if sampling.top_k:
-        scores[:, sampling.top_k :] = -torch.inf
-    probabilities = scores.softmax(-1)
-    outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
-    outside[:, 0] = False  # the most likely token is kept, however small top-p is
-    return probabilities.masked_fill(outside, 0.0), order
+    def copy_into(self, target: Any, source: Any) -> Tensor:
+        """Copy the beginnings into an empty cache, left-padded, and return their mask: (prompts, positions)."""
+        width = int(self.num_tokens.max())
+        offsets = torch.arange(width, device=self.rows.device) - width + self.num_tokens[:, None]
+        positions = self.first[:, None] + offsets.clamp(min=0)
+        for empty, full in zip(target.layers, source.layers, strict=True):
+            empty.update(*full.picked(self.rows, positions))
+        return (offsets >= 0).long()

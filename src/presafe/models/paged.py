@@ -1,21 +1,15 @@
 """Decode continuously on a GPU, through transformers: a waiting prompt takes the place of a row that has finished.
 
 Keys and values are kept in pages, so that no row is padded and no row waits for another. transformers has one random
-state for all rows, so a draw would depend on the other rows. Therefore a logits processor of ours draws:
-
-    u(seed, t) in [0, 1)   from a hash of the prompt's seed and the position
-    the token at t         the first, by falling probability, at which the mass kept by temperature, top-k and top-p
-                           exceeds the share u of its total
-
-It leaves one token, which transformers' greedy choice takes. u does not depend on when a prompt arrived, on the other
-prompts, or on a prompt that was paused and read again. The scores do depend on them, because sums in floating point are
-rounded; this may decide between tokens that are almost equally likely.
+state for all rows, so a draw would depend on the other rows. Therefore a logits processor of ours draws, as our loop
+does (`draw`): by a hash of the prompt's seed, the position and the token. It leaves one token, which transformers'
+greedy choice takes. The draw does not depend on when a prompt arrived, on the other prompts, or on a prompt that was
+paused and read again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from itertools import count
 from typing import Any
 
@@ -29,7 +23,8 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 
 from presafe.errors import ModelError
 from presafe.models.cache import PAGE
-from presafe.models.engine import Generation, by_probability
+from presafe.models.draw import draw, key_of
+from presafe.models.engine import Generation
 from presafe.models.exchange import Request
 from presafe.models.family import Sampling
 
@@ -124,25 +119,17 @@ class SeededDraw(ContinuousBatchingLogitsProcessor):
         self._sampling = sampling
 
     def fill_defaults(self, int32_tensor: Tensor) -> None:
-        """Set u of the rows that only fill a shape to 0."""
+        """Set the keys of the rows that only fill a shape to 0."""
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> Tensor:
-        """Return u of each row as bits: transformers passes arguments as integers."""
+        """Return the key of each row."""
         states = [request.state for request in requests_with_new_token]
         # `position_offset` counts the tokens before the one that is drawn, even if a row was paused.
-        shares = [uniform(state.logit_processor_kwargs["seed"], state.position_offset) for state in states]
-        return torch.tensor(shares, dtype=torch.float32).view(torch.int32)
+        keys = [key_of(state.logit_processor_kwargs["seed"], state.position_offset) for state in states]
+        return torch.tensor(keys, dtype=torch.int32)
 
     def __call__(self, scores: Tensor, tensor_arg: Tensor) -> Tensor:
         """Return scores of shape (rows, vocabulary): 0 for the drawn token, minus infinity for all others."""
-        shares = tensor_arg[: len(scores)].view(torch.float32)
-        probabilities, order = by_probability(scores, self._sampling)
-        mass = probabilities.cumsum(-1)
-        picks = (mass > shares[:, None] * mass[:, -1:]).int().argmax(-1, keepdim=True)
-        return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, picks), 0.0)
-
-
-def uniform(seed: int, position: int) -> float:
-    """Return u(seed, position), a multiple of 2⁻²⁴ in [0, 1), which a float32 holds exactly."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:3]) / 2.0**24
+        picks = draw(scores, self._sampling, tensor_arg[: len(scores)])
+        return torch.full_like(scores, -torch.inf).scatter(-1, picks[:, None], 0.0)

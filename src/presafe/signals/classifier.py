@@ -168,18 +168,20 @@ class Classifier:
         """
         import torch
 
-        probabilities: list[float] = []
+        encoded = self._tokenizer(
+            list(texts), answers and list(answers), truncation=True, max_length=self._settings.max_length
+        )
+        # Texts of near length together: a short text beside a long one would be padded to its length.
+        by_length = sorted(range(len(texts)), key=lambda index: len(encoded["input_ids"][index]))
+        probabilities = [0.0] * len(texts)
         with torch.inference_mode():
             for start in range(0, len(texts), _BATCH_SIZE):
-                batch = self._tokenizer(
-                    list(texts[start : start + _BATCH_SIZE]),
-                    answers and list(answers[start : start + _BATCH_SIZE]),
-                    truncation=True,
-                    max_length=self._settings.max_length,
-                    padding=True,
-                    return_tensors="pt",
-                )
-                probabilities += torch.sigmoid(self._model(**batch).logits.squeeze(-1)).tolist()
+                indices = by_length[start : start + _BATCH_SIZE]
+                rows = {name: [column[index] for index in indices] for name, column in encoded.items()}
+                batch = self._tokenizer.pad(rows, return_tensors="pt")
+                logits = self._model(**batch).logits.squeeze(-1)
+                for index, probability in zip(indices, torch.sigmoid(logits).tolist(), strict=True):
+                    probabilities[index] = probability
         if not all(math.isfinite(probability) for probability in probabilities):
             raise SignalError(
                 "the classifier's outputs are not finite: its training has diverged.",

@@ -19,10 +19,11 @@ from presafe.errors import ModelError
 from presafe.models import cache, paged
 from presafe.models.batching import LocalEngine
 from presafe.models.cache import PAGE, can_page
+from presafe.models.draw import draw
 from presafe.models.exchange import Completion, Request
 from presafe.models.family import Sampling
 from presafe.models.loading import LoadedModel
-from presafe.models.paged import SeededDraw, uniform
+from presafe.models.paged import SeededDraw
 
 GREEDY, WARM = Sampling(), Sampling(temperature=2.0, top_p=0.95, top_k=20)
 STOP = 30
@@ -107,9 +108,18 @@ def test_greedy_answers_are_those_of_the_loop(
     assert sorted(pages) == sorted(map(str, PROMPTS))
 
 
-def test_a_sampled_answer_does_not_depend_on_its_company(loaded: LoadedModel, pages: list[str]) -> None:
+@pytest.fixture(scope="module")
+def sampled_by_the_loop(loaded: LoadedModel) -> list[Completion]:
+    return complete(loaded, requests_of(WARM))
+
+
+def test_a_sampled_answer_does_not_depend_on_its_company(
+    loaded: LoadedModel, sampled_by_the_loop: list[Completion], pages: list[str]
+) -> None:
     requests = requests_of(WARM)
     together = complete(loaded, requests)
+    assert together == sampled_by_the_loop
+    assert sorted(pages) == sorted(map(str, PROMPTS))
     assert len({completion.text for completion in together}) == len(PROMPTS)
     assert complete(loaded, requests[::-1])[::-1] == together
     assert complete(loaded, requests, batch_size=2) == together
@@ -233,33 +243,9 @@ def test_what_is_decoded_in_pages() -> None:
     assert not can_page(model_on("cuda", Qwen3_5TextConfig()), 512, 2 * PAGE)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "shares", "tokens"),
-    [
-        # Token 2 has .5, token 0 .3 and token 1 .2.
-        (Sampling(temperature=1.0), [0.0, 0.49, 0.51, 0.79, 0.81, 0.999], [2, 2, 0, 0, 1, 1]),
-        # The two that make up 60 %, of .8 together: the first up to .5 / .8 = .625.
-        (Sampling(temperature=1.0, top_p=0.6), [0.62, 0.63, 0.999], [2, 0, 0]),
-        (Sampling(temperature=1.0, top_k=1), [0.0, 0.999], [2, 2]),
-        # Halved logits: shares as √.5, √.3 and √.2, of 1.702 together: .415, then .737.
-        (Sampling(temperature=2.0), [0.41, 0.42, 0.73, 0.74], [2, 0, 0, 1]),
-    ],
-    ids=["plain", "top_p", "top_k", "temperature"],
-)
-def test_a_draw_by_hand(sampling: Sampling, shares: list[float], tokens: list[int]) -> None:
-    scores = torch.tensor([0.3, 0.2, 0.5]).log().repeat(len(shares), 1)
-    argument = torch.tensor([*shares, 0.0, 0.0]).view(torch.int32)  # as wide as the largest batch
-    left = SeededDraw(sampling)(scores, argument)
-    assert left.argmax(-1).tolist() == tokens
-    assert left.isfinite().sum(-1).tolist() == [1] * len(shares)
-
-
-def test_every_prompt_and_position_has_a_share_of_its_own() -> None:
-    shares = [uniform(seed, position) for seed in range(40) for position in range(50)]
-    assert uniform(3, 17) == uniform(3, 17)
-    assert len(set(shares)) == len(shares)
-    assert all(0 <= share < 1 for share in torch.tensor(shares, dtype=torch.float32).tolist())
-    # Of 2,000 uniform numbers the largest distance between their share below x and x is under .043, 999 times of 1,000
-    # (Kolmogorov and Smirnov: 1.95 / √2000).
-    distances = [abs(share - rank / len(shares)) for rank, share in enumerate(sorted(shares))]
-    assert max(distances) < 0.043
+def test_only_the_drawn_token_is_left() -> None:
+    scores = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    keys = torch.tensor([1, -2, 3, 0, 0], dtype=torch.int32)  # as wide as the largest batch
+    left = SeededDraw(WARM)(scores, keys)
+    assert left.argmax(-1).tolist() == draw(scores, WARM, keys[:3]).tolist()
+    assert left.isfinite().sum(-1).tolist() == [1, 1, 1]

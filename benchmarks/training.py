@@ -1,0 +1,160 @@
+"""One training step: PreSafe against TRL's plain SFTTrainer and against the naive way, each in a process of its own.
+
+    python benchmarks/training.py presafe 256      seconds of each step and the peak memory, as JSON
+
+All train the same LoRA adapter on the same rows of SmolThink in float32 (on a GPU in bfloat16). Of a row, all tokens
+after the first 32 are scored. TRL's trainer computes the plain next-token loss, so it does less. The naive way computes
+PreSafe's loss as one would write it first: logits at every position, and `output_hidden_states=True` for the state at
+the decision position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from sides import OURS, Sizes, against, in_turns, say
+from work import smolthink
+
+PROMPT = 32
+"""Tokens of a row that are not scored."""
+NAMES = {"presafe": OURS, "trl": "SFTTrainer", "naive": "naive"}
+LENGTHS = (256, 1024)
+
+
+def measure(sizes: Sizes) -> list[dict[str, Any]]:
+    """Return the rows of the record."""
+    rows = []
+    for tokens in LENGTHS[: sizes.pick(2, 1)]:
+        num_tokens, steps = sizes.pick(tokens, 40), sizes.pick(2 if tokens > 256 else 4, 1)
+        say(f"training steps of one row of {num_tokens} tokens, each side in its own process")
+
+        def side(name: str, num_tokens: int = num_tokens, steps: int = steps) -> dict[str, float]:
+            if sizes.quick:  # in this process, where the libraries are imported already
+                return train(name, num_tokens, steps, quick=True)
+            command = [sys.executable, str(Path(__file__)), name, str(num_tokens), "--steps", str(steps)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+            return found
+
+        names = ["presafe", "trl", "naive"]
+        values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in names}, sizes.repeats, warm_up=False)
+        goals = {"SFTTrainer": 0.7}
+        rows += [
+            against(f"training step, {num_tokens} tokens", "seconds", values["seconds"], goals),
+            against(f"training step, {num_tokens} tokens, peak memory", "MiB", values["MiB"], {"SFTTrainer": 1.02}),
+        ]
+    return rows
+
+
+def train(side: str, num_tokens: int, steps: int, *, quick: bool) -> dict[str, float]:
+    """Train, and return the median seconds of a step after the first, and the peak memory of this process."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
+    from presafe.config.recipe import AlignSettings
+
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        """Notes the seconds of each step."""
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self._start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds.append(time.perf_counter() - self._start)
+
+    loaded = smolthink(Sizes(quick, 1))
+    align = AlignSettings()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(100, loaded.model.config.vocab_size, (steps + 1, num_tokens), generator=generator).tolist()
+    rows = [{"input_ids": row, "labels": [-100] * PROMPT + row[PROMPT:]} for row in ids]
+    if side != "trl":
+        rows = [row | {"decision_index": PROMPT - 1, "signal": float(i % 2)} for i, row in enumerate(rows)]
+    classes: dict[str, tuple[Any, Any]] = {"presafe": (PreSafeTrainer, PreSafeConfig), "trl": (SFTTrainer, SFTConfig)}
+    classes["naive"] = (_naive_trainer(), PreSafeConfig)
+    trainer_class, config_class = classes[side]
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_class(
+            output_dir=folder,
+            max_steps=steps + 1,
+            per_device_train_batch_size=1,
+            learning_rate=1e-4,
+            train_sampling_strategy="sequential",
+            max_length=None,
+            bf16=torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        collator = DataCollatorForLanguageModeling(pad_token_id=loaded.renderer.tokenizer.pad_token_id)
+        trainer = trainer_class(
+            model=loaded.model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=loaded.renderer.tokenizer,
+            peft_config=LoraConfig(
+                r=align.lora_rank,
+                lora_alpha=2 * align.lora_rank,
+                target_modules=list(align.lora_targets),
+                task_type="CAUSAL_LM",
+            ),
+            callbacks=[Clock()],
+            **({"data_collator": collator} if side == "trl" else {}),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": sorted(seconds[1:])[len(seconds[1:]) // 2], "MiB": peak}
+
+
+def _naive_trainer() -> Any:
+    """Return PreSafe's trainer with a loss from whole logits and the hidden states of all layers."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    from presafe.alignment.head import causal_lm
+    from presafe.alignment.trainer import PreSafeTrainer
+    from presafe.models.decision_head import HEAD
+
+    class NaiveTrainer(PreSafeTrainer):
+        """Computes the same loss as PreSafeTrainer."""
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            inputs = dict(inputs)
+            target, decision, labels = (inputs.pop(name) for name in ("signal", "decision_index", "labels"))
+            out = model(**inputs, output_hidden_states=True)
+            sft = cross_entropy(out.logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+            state = out.hidden_states[-1][torch.arange(len(decision)), decision]
+            head = getattr(causal_lm(self.model), HEAD)
+            return sft + binary_cross_entropy_with_logits(head(state).flatten(), target.float())
+
+    return NaiveTrainer
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", choices=list(NAMES))
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("--steps", type=int, default=2, help="timed; one more comes before")
+    words = parser.parse_args()
+    print(json.dumps(train(words.side, words.tokens, words.steps, quick=False)))

@@ -1,0 +1,116 @@
+"""Tables of `make bench`, written from its committed record."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from paths import ROOT
+
+RECORD = ROOT / "benchmarks" / "results" / "bench.json"
+_NONE = "No record yet: `make bench` makes it."
+_GOALS = {True: "met", False: "**missed**", None: ""}
+
+
+@cache
+def record() -> dict[str, Any] | None:
+    """Return the record of the last `make bench`, or None."""
+    if not RECORD.is_file():
+        return None
+    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return found
+
+
+def bench(kind: str) -> str:
+    """Return one table.
+
+    Args:
+        kind: Name of a function in `_TABLES`.
+    """
+    found = record()
+    return _TABLES[kind](found) if found else _NONE
+
+
+def _sides(found: dict[str, Any]) -> str:
+    lines = [
+        "| work | PreSafe | other side | PreSafe / other | goal |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for part in ("training", "sampling", "classifier", "decision"):
+        for row in found["parts"].get(part, ()):
+            mine = sorted(row["values"]["PreSafe"])
+            for other, compared in row["others"].items():
+                theirs = sorted(row["values"][other])
+                ratio, goal = compared["ratio"], compared["goal"]
+                cells = [
+                    row["what"],
+                    _amount(mine, row["unit"]),
+                    f"{other}: {_amount(theirs, row['unit'])}",
+                    f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})",
+                    f"≤ {goal:.2f}: {_GOALS[compared['met']]}" if goal else "",
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _amount(values: list[float], unit: str) -> str:
+    """Format the median of sorted values."""
+    middle = values[len(values) // 2]
+    return f"{middle:.2f} s" if unit == "seconds" else f"{middle:,.0f} {unit}"
+
+
+def _start(found: dict[str, Any]) -> str:
+    lines = ["| command | seconds, median (smallest–largest) | goal |", "| --- | --- | --- |"]
+    for row in found["parts"].get("startup", ()):
+        of = row["seconds"]
+        goal = f"≤ {row['goal']}: {_GOALS[row['met']]}" if row["goal"] else ""
+        lines.append(f"| `{row['what']}` | {of['median']:.3f} ({of['min']:.3f}–{of['max']:.3f}) | {goal} |")
+    return "\n".join(lines)
+
+
+def _growth(found: dict[str, Any]) -> str:
+    grown = found["parts"].get("growth")
+    if not grown:
+        return _NONE
+    sizes = [f"{number:,} prompts" for number in grown["prompts"]]
+    lines = [f"| stage | {' | '.join(sizes)} |", f"| --- |{' --- |' * len(sizes)}"]
+    for stage, values in grown["stages"].items():
+        cells = [f"{s:.2f} s, {m:,.0f} MiB" for s, m in zip(values["seconds"], values["MiB"], strict=True)]
+        cells += ["–"] * (len(sizes) - len(cells))
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    if browser := grown["browser"]:
+        opened = f"{browser['seconds']:.2f} s (goal: ≤ {browser['goal']:.0f} s)"
+        lines.append(f"\nA report of {browser['rows']:,} prompts ({browser['MiB']:.1f} MiB) opens in {opened}.")
+    return "\n".join(lines)
+
+
+def _timeline(found: dict[str, Any]) -> str:
+    line = found["parts"].get("timeline")
+    if not line:
+        return _NONE
+    lines = ["| stage | seconds |", "| --- | --- |"]
+    lines += [f"| {stage} | {seconds:.0f} |" for stage, seconds in line["seconds"].items()]
+    total, goal = line["total_minutes"], line["goal_minutes"]
+    return "\n".join([*lines, f"| all | {60 * total:.0f} ({total:.1f} min; goal: {goal:.0f} min) |"])
+
+
+def _machine(found: dict[str, Any]) -> str:
+    manifest = found["manifest"]
+    machine = manifest["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
+    return "\n".join(
+        [
+            "| | |",
+            "| --- | --- |",
+            f"| measured | {manifest['created_utc'][:10]}, commit `{manifest['commit'][:12]}` |",
+            f"| machine | {machine['system']}, {machine['processor']}, {machine['cpus']} CPUs, "
+            f"{', '.join(found['instructions'])}; {found['threads']} threads |",
+            f"| turns of each side | {found['repeats']} |",
+            f"| load when it ended | {found['load']} |",
+            f"| versions | Python {manifest['python']}, {packages} |",
+        ]
+    )
+
+
+_TABLES = {"sides": _sides, "start": _start, "growth": _growth, "timeline": _timeline, "machine": _machine}
