@@ -37,6 +37,26 @@ def test_probe_measures_both_modes_and_resumes(tmp_path: Path) -> None:
     assert "other settings" in refused.stderr
 
 
+def test_a_level_is_a_mode_of_its_own_in_results(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'name = "mine"\noff_prefill = "\\n</think>\\n\\n"\ndecision_text = "\\n"\nstop = ["<|im_end|>"]\n'
+        '[levels.low]\nsuffix = " Be brief."\n',
+        encoding="utf-8",
+    )
+    words: tuple[str, ...] = ("probe", "smolthink", "--family", str(mine), "--suite", "arithmetic", "--limit", "2")
+    out = tmp_path / "probe"
+    done = finish(*words, "--max-tokens", "8", "--thinking", "on,low", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["thinking"] for row in rows} == {"on", "low"}
+    assert sorted(path.name for path in (out / "evaluation").iterdir()) == ["vanilla-low", "vanilla-on"]
+    assert {suite.thinking for suite in logged_suites(out / "evaluation" / "vanilla-low", "low").values()} == {"low"}
+    refused = finish(*words, "--thinking", "high", "--out", str(tmp_path / "other"))
+    assert refused.returncode == 2
+    assert "family mine has no CoT high" in refused.stderr
+
+
 def test_evaluate_a_file_with_an_adapter(whole_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("request\nWhat is a spoon for?\nName two colours.\n", encoding="utf-8")

@@ -50,8 +50,11 @@ def export_adapter(
         if not isinstance(config["target_modules"], str):  # a pattern stays one; "all-linear" has listed the head
             config["target_modules"] = sorted(name for name in config["target_modules"] if name != HEAD)
         config["base_model_name_or_path"] = base_model or config["base_model_name_or_path"]
+        # Two adapters on the experts' tensors lie one in the other, so that one is in a base layer, too.
         kept = {
-            name: value.to(dtype) for name, value in weights.items() if HEAD not in name and ".base_layer." not in name
+            name: value.to(dtype)
+            for name, value in weights.items()
+            if HEAD not in name and (".base_layer." not in name or ".lora_" in name)
         }
         folder.mkdir(parents=True, exist_ok=True)
         save_file(kept, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
+from presafe.alignment.targets import lora_targets
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import Head
@@ -120,7 +121,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 def _check_layers(model: Any, align: AlignSettings) -> None:
     """Check that the model has the layers that the recipe names."""
     layer_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(align.lora_targets) - layer_names):
+    if missing := sorted(set(lora_targets(model, align)) - layer_names):
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
@@ -209,7 +210,7 @@ def _trainer(
         peft_config=LoraConfig(
             r=align.lora_rank,
             lora_alpha=align.lora_alpha,
-            target_modules=list(align.lora_targets),
+            target_modules=lora_targets(model, align),
             task_type="CAUSAL_LM",
         ),
         callbacks=[callback],

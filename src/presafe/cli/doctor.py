@@ -13,7 +13,7 @@ from presafe.cli import options
 from presafe.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
-    from presafe.models.diagnosis import Diagnosis
+    from presafe.models.diagnosis import Diagnosis, Side
     from presafe.models.rendering import Renderer
 
 
@@ -35,16 +35,29 @@ def doctor(
             print("\n".join(f"{name:22} {what}" for name, what in machine.items()))
         return
     from presafe.models.diagnosis import diagnose
+    from presafe.models.family import families
+    from presafe.models.inference import as_toml
     from presafe.models.loading import load_renderer
+    from presafe.models.recognition import UnknownFamilyError
 
     settings = options.read_model(model, family, "float32", tokenizer)
-    renderer = load_renderer(settings.address, settings.family, settings.tokenizer)
+    try:
+        renderer = load_renderer(settings.address, settings.family, settings.tokenizer)
+    except UnknownFamilyError:
+        renderer = load_renderer(settings.address, "auto", settings.tokenizer)
     diagnosis = diagnose(renderer, prompt)
     server = _server(settings.address, renderer)
+    is_named = renderer.family in families().values() or settings.family not in (None, "auto")
+    inferred = {} if is_named else {"inferred": as_toml(renderer.family)}
     if as_json:
-        print_json(_as_json(diagnosis) | server)
-    else:
-        print("\n".join([_as_text(diagnosis), *(f"{key}: takes {what}" for key, what in server.items())]))
+        print_json(_as_json(diagnosis) | server | inferred)
+        return
+    print("\n".join([_as_text(diagnosis), *(f"{key}: takes {what}" for key, what in server.items())]))
+    if inferred:
+        print(
+            "No known family. The one above is inferred: save this, check both prompts, name it (--family FILE.toml),"
+        )
+        print(f"or let it be inferred each time (--family auto):\n\n{inferred['inferred']}")
 
 
 def _server(address: str, renderer: Renderer) -> dict[str, str]:
@@ -101,8 +114,18 @@ def _as_text(diagnosis: Diagnosis) -> str:
         f"config: {diagnosis.model_type or 'not found'}",
         f"prompt with CoT on, {len(on.ids)} tokens; the decision is read at the last, {on.decision_token!r}:",
         f"  {on.text!r}",
-        f"prompt with CoT off, {len(off.ids)} tokens, continues with:",
-        f"  {off.text.removeprefix(on.text)!r}",
+        *_off_lines(on, off),
         "traps:" if diagnosis.traps else "traps: none found",
     ]
     return "\n".join([*lines, *(f"  {trap.name}: {trap.what}" for trap in diagnosis.traps)])
+
+
+def _off_lines(on: Side, off: Side) -> list[str]:
+    """Return how the prompt with CoT off is shown: what it adds or, if it is no continuation, all of it."""
+    size = f"prompt with CoT off, {len(off.ids)} tokens"
+    if off.ids[: len(on.ids)] == on.ids:
+        return [f"{size}, continues with:", f"  {off.text.removeprefix(on.text)!r}"]
+    return [
+        f"{size}, is no continuation: its decision is read at its own last token, {off.decision_token!r}:",
+        f"  {off.text!r}",
+    ]

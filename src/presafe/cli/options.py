@@ -86,7 +86,9 @@ Out = Annotated[
         help="Folder; else one under runs/ that belongs to these settings.",
     ),
 ]
-Family = Annotated[str | None, typer.Option("--family", help="Chat family, or a .toml file of one; else detected.")]
+Family = Annotated[
+    str | None, typer.Option("--family", help="Chat family, a .toml file of one, or auto; else detected.")
+]
 Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="Of a served model: hub id or folder; else the name it has there.")
 ]
@@ -133,7 +135,7 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
         reason = first["msg"].removeprefix("Value error, ")
         where = f"--family {family}" if first["loc"] == ("family",) else address
         raise PreSafeError(f"{where}: {reason}.") from error
-    if family is not None:
+    if family not in (None, "auto"):
         find_family(family)  # names the file, which the settings keep as its text
     return settings
 

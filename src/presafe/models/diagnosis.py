@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from presafe.models.family import has_config
+from presafe.errors import ModelError
+from presafe.models.family import Family, has_config
 from presafe.models.rendering import Renderer
 from presafe.records import Thinking
 
@@ -102,9 +103,15 @@ def _has_no_switch(renderer: Renderer) -> Trap | None:
 def _strips_thoughts(renderer: Renderer) -> Trap | None:
     family = renderer.family
     turn = f"{family.think_open}\n{_EXAMPLE_THOUGHT}\n{family.think_close}\n\nAnswer."
-    conversation = renderer.templated(
-        [{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}]
-    )
+    try:
+        conversation = renderer.templated(
+            [{"role": "user", "content": "Question."}, {"role": "assistant", "content": turn}]
+        )
+    except ModelError:
+        return Trap(
+            "refuses_thoughts",
+            "the template refuses a finished turn that holds the marks of its thought; presafe joins token ids itself.",
+        )
     if _EXAMPLE_THOUGHT in conversation:
         return None
     return Trap(
@@ -124,8 +131,13 @@ def _ignores_enable_thinking(renderer: Renderer) -> Trap | None:
     return Trap(
         "ignores_enable_thinking",
         "the template takes enable_thinking=False and changes nothing; presafe turns the CoT off with "
-        + (f"{renderer.family.switch}." if renderer.family.switch else f"the prefill {renderer.family.off_prefill!r}."),
+        + f"{renderer.family.switch or _other_means(renderer.family)}.",
     )
+
+
+def _other_means(family: Family) -> str:
+    """Return what turns the CoT off where no switch does."""
+    return f"the prefill {family.off_prefill!r}" if family.off_prefill else "what its family declares for off"
 
 
 def _fuses_tokens(renderer: Renderer, mode: Thinking) -> Trap | None:

@@ -11,8 +11,9 @@ from presafe.models.adapters import merge_adapter, need_adapter
 from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
 from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, needs_own_code, reading, reason
 from presafe.models.configs import default_template, need_readable_configs
-from presafe.models.family import families, find_family
-from presafe.models.recognition import detect_family
+from presafe.models.family import Family, families, find_family
+from presafe.models.inference import infer_family
+from presafe.models.recognition import UnknownFamilyError, detect_family
 from presafe.models.rendering import Renderer
 from presafe.models.weights import forget_quantizer
 from presafe.runtime.launcher import weights_are_sharded
@@ -22,6 +23,10 @@ _TRUST = (
     "Read that code; if you trust it, set `trust_remote_code` to true for this model in the recipe (`[model]`, or "
     "`[respond.teacher]`)."
 )
+
+
+AUTO = "auto"
+"""Family of a model whose own is inferred where its template is of no known one."""
 
 
 class LoadedModel(NamedTuple):
@@ -43,7 +48,8 @@ def load_renderer(
 
     Args:
         address: The model's address.
-        family: Name of a chat family or the TOML text of one; None detects it from the template and the config.
+        family: Name of a chat family or the TOML text of one; None detects it from the template and the config, and
+            "auto" infers it where it is of no known family.
         tokenizer: For a served model: hub id or folder of its tokenizer, or "smolthink"; None takes the name it is
             served by.
         trust_remote_code: Whether to run the tokenizer's own Python code.
@@ -54,7 +60,7 @@ def load_renderer(
     """
     from transformers import AutoTokenizer
 
-    named = find_family(family) if family is not None else None
+    named = find_family(family) if family not in (None, AUTO) else None
     served = served_model(address)
     source = address if served is None else tokenizer or served.name
 
@@ -76,12 +82,32 @@ def load_renderer(
         loaded.pad_token = loaded.unk_token or loaded.eos_token
     model_type = _model_type(source)
     if named is None or not loaded.chat_template:
-        named = detect_family(loaded.chat_template, source, model_type)
+        named = _family_of(loaded, source, model_type, infer=family == AUTO)
     renderer = Renderer(loaded, named, model_type)
     if named not in families().values():
         renderer.need_stops()
     renderer.try_template()
     return renderer
+
+
+def _family_of(tokenizer: Any, source: str, model_type: str | None, *, infer: bool) -> Family:
+    """Return the family of a tokenizer's template: a known one or, if asked for, the one that it shows.
+
+    Args:
+        tokenizer: The tokenizer.
+        source: The model's address, for errors.
+        model_type: `model_type` of the model's config; None if it is not known.
+        infer: Whether to infer the family of an unknown template.
+
+    Raises:
+        ModelError: as `detect_family` and `infer_family`.
+    """
+    try:
+        return detect_family(tokenizer.chat_template, source, model_type)
+    except UnknownFamilyError:
+        if not infer:
+            raise
+    return infer_family(tokenizer.chat_template, source, tokenizer.eos_token)
 
 
 def _model_type(address: str) -> str | None:

@@ -33,6 +33,11 @@ SWITCHES: dict[str, tuple[bool | int | str, ...]] = {
 """Template variables that some model's thinking is switched by, and values that ask for a mode."""
 _TOOL = {"type": "function", "function": {"name": "clock", "description": "d", "parameters": {"type": "object"}}}
 _HINT = "Name a family, or a .toml file that declares one (`family`)."
+_INFER = "`presafe doctor MODEL` shows what can be inferred; the family auto takes it."
+
+
+class UnknownFamilyError(ModelError):
+    """A chat template renders what no known family declares."""
 
 
 def key_of(mode: Mode) -> str:
@@ -41,62 +46,57 @@ def key_of(mode: Mode) -> str:
 
 
 @lru_cache(maxsize=64)
-def renderings(template: str, more: tuple[str, ...] = ()) -> Mapping[str, str | None]:
-    """Return what a template renders for each mode of each family and each known switch, in one bounded process.
+def renderings(template: str) -> Mapping[str, str | None]:
+    """Return what a template renders for each mode of each family and each known switch; see `render_modes`."""
+    modes = [mode for family in families().values() for mode in family.modes.values()]
+    return render_modes(template, [*switch_keys(), *map(key_of, modes)])
+
+
+def render_modes(template: str, keys: Iterable[str]) -> dict[str, str | None]:
+    """Return what a template renders of `USER` in each of some modes, in one bounded process.
 
     Args:
         template: The chat template (Jinja source).
-        more: More modes to render, as `key_of` writes them.
+        keys: The modes, as `key_of` writes them; the plain prompt is always rendered.
 
     Returns:
-        By `key_of` of the mode; "turn" and "tools" hold a finished turn and a prompt with a tool. None where the
+        By key; "turn" holds a finished turn of `THOUGHT` and `ANSWER`, "tools" a prompt with a tool. None where the
         template refuses.
 
     Raises:
-        ModelError: as `render_bounded`.
+        ModelError: as `render_bounded`, or the template refuses even the plain prompt.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
     fixed = with_fixed_day(template)
-    modes = [Mode(), *(Mode(variables={name: value}) for name, values in SWITCHES.items() for value in values)]
-    modes += [mode for family in families().values() for mode in family.modes.values()]
-    modes += [Mode.model_validate_json(key) for key in more]
+    modes = {key: Mode.model_validate_json(key) for key in (key_of(Mode()), *keys)}
     question = {"role": "user", "content": USER}
     fields = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), THOUGHT)
     answer = {"role": "assistant", "content": ANSWER} | fields
-    written = {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"}
+
+    def strictly(messages: list[dict[str, Any]], **variables: Any) -> str:
+        values = {"bos_token": "", "eos_token": "", "add_generation_prompt": True} | variables
+        texts, _ = render_jinja_template([messages], chat_template=fixed, **values)
+        return str(texts[0])
 
     def render(messages: list[dict[str, Any]], **variables: Any) -> str | None:
         try:
-            texts, _ = render_jinja_template(
-                [messages],
-                chat_template=fixed,
-                **{"bos_token": "", "eos_token": "", "add_generation_prompt": True} | variables,
-            )
+            return strictly(messages, **variables)
         except (MemoryError, RecursionError):
             raise
         except Exception:  # a template is a program, and refuses with errors of every kind
             return None
-        return str(texts[0])
 
     def render_all() -> str:
-        rendered = {key_of(mode): render(asked(mode, USER), **mode.variables) for mode in modes}
+        rendered = {key: render(asked(mode, USER), **mode.variables) for key, mode in modes.items()}
         rendered["turn"] = render([question, answer], add_generation_prompt=False)
-        rendered["written"] = render([question, written], add_generation_prompt=False)
         rendered["tools"] = render([question], tools=[_TOOL])
         return json.dumps(rendered)
 
     result: dict[str, str | None] = json.loads(render_bounded(render_all, "the prompts of all known families"))
-    if result[key_of(Mode())] is None:  # say why
-        render_bounded(lambda: _strictly(fixed, question), "a conversation of user")
+    if result[key_of(Mode())] is None:
+        render_bounded(lambda: strictly([question]), "a conversation of user")  # raises what is wrong
     return result
-
-
-def _strictly(template: str, question: dict[str, str]) -> str:
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    texts, _ = render_jinja_template([[question]], chat_template=template, add_generation_prompt=True)
-    return str(texts[0])
 
 
 def fits(family: Family, rendered: Mapping[str, str | None]) -> bool:
@@ -140,7 +140,8 @@ def detect_family(template: str | None, model: str, model_type: str | None = Non
         model_type: `model_type` of the model's config; None if it is not known.
 
     Raises:
-        ModelError: no template, a template of no known family, or one of a family whose models have other configs; or
+        UnknownFamilyError: a template of no known family.
+        ModelError: no template, or one of a family whose models have other configs; or
             as `render_bounded`.
     """
     if not template:
@@ -159,7 +160,9 @@ def detect_family(template: str | None, model: str, model_type: str | None = Non
             f"family has {', '.join(named[0].model_types)}.",
             _HINT,
         )
-    raise ModelError(f"the chat template of {model} is of no known family ({', '.join(families())}).", _HINT)
+    raise UnknownFamilyError(
+        f"the chat template of {model} is of no known family ({', '.join(families())}).", f"{_HINT} {_INFER}"
+    )
 
 
 def _is_one_of(declared: Iterable[str], text: str | None) -> bool:
