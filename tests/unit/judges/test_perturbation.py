@@ -13,6 +13,7 @@ from presafe.cli.main import app
 from presafe.judges.agreement import Labelled, load_labelled
 from presafe.judges.description import descriptions
 from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
+from presafe.records import Verdict
 
 
 def answer_under(perturbation: str, answer: str, *, truncated: bool = False) -> str:
@@ -37,8 +38,8 @@ def test_no_answer_is_made_from_nothing(perturbation: str) -> None:
 
 
 def test_flips_are_counted_by_direction() -> None:
-    before = ("refuse", "refuse", "comply", "safe", "refuse", "unjudged")
-    after = ("comply", "refuse", "refuse", "unsafe", "unjudged", "refuse")
+    before: tuple[Verdict, ...] = ("refuse", "refuse", "comply", "safe", "refuse", "unjudged")
+    after: tuple[Verdict, ...] = ("comply", "refuse", "refuse", "unsafe", "unjudged", "refuse")
     flips = count_flips("j", "format", before, after)
     assert (flips.flipped.value, flips.flipped.n) == (0.75, 4)
     assert (flips.to_refuse, flips.to_comply, flips.lost) == (1, 2, 1)
