@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,8 +79,8 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 
     Raises:
         SignalError: no row has a prompt that is short enough to train on.
-        RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, or the rows of a
-            step cannot be shared by the processes that train.
+        RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, a tracker is
+            not installed, or the rows of a step cannot be shared by the processes that train.
     """
     from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -90,6 +91,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 
     align = settings.align
     _check_layers(model, align)
+    _check_trackers(align)
     trainable = _trainable_rows(rows, align.max_length, settings.label)
     # With one forward pass per step, groups would make each step of one kind only.
     group = align.batch_size if align.accumulation > 1 else 1
@@ -128,6 +130,12 @@ def _check_layers(model: Any, align: AlignSettings) -> None:
     num_layers = model.config.get_text_config().num_hidden_layers
     if align.layer is not None and align.layer > num_layers:
         raise RecipeError(f"align.layer is {align.layer}, and the model has {num_layers} layers.", "Name one of them.")
+
+
+def _check_trackers(align: AlignSettings) -> None:
+    """Check that the packages of the recipe's trackers are installed."""
+    if missing := [name for name in align.report_to if find_spec(name) is None]:
+        raise RecipeError(f"align.report_to names {missing[0]}, which is not installed.", f"pip install {missing[0]}")
 
 
 def _trainable_rows(rows: Sequence[AlignmentRow], max_length: int, label: str) -> list[AlignmentRow]:
@@ -183,7 +191,7 @@ def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: 
         save_steps=align.save_steps,
         save_total_limit=1,
         seed=settings.seed,
-        report_to=[],
+        report_to=list(align.report_to),
         disable_tqdm=True,
     )
 

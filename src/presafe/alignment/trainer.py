@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,20 @@ from presafe.alignment.loss import alignment_loss, next_token_loss, start_loss
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
+
+_TITLE = "Towards Safer Large Reasoning Models by Promoting Safety Decision-Making before Chain-of-Thought Generation"
+PAPER = {
+    "title": _TITLE,
+    "id": "2603.17368",
+    "citation": f"""@misc{{chen2026presafe,
+    title         = {{{_TITLE}}},
+    author        = {{Chen, Jianan and Zhang, Zhifang and He, Shuo and Yue, Linan and Feng, Lei and Zhang, Minling}},
+    year          = 2026,
+    eprint        = {{2603.17368}},
+    archivePrefix = {{arXiv}}
+}}""",
+}
+"""The paper, as TRL's model cards name it."""
 
 _POSITIONS = ("decision_index", "start_index", "pool_index", "thought_index")
 """Columns that hold a position in the row."""
@@ -127,6 +141,11 @@ class PreSafeTrainer(SFTTrainer):
         processing_class: The tokenizer.
         peft_config: The LoRA adapter; the head is trained and saved with it.
     """
+
+    _tag_names = ("trl", "presafe")
+    _name = "PreSafe"
+    _paper: ClassVar[dict[str, str]] = PAPER
+    """What TRL's `create_model_card` and its tags of models read."""
 
     def __init__(
         self, model: nn.Module, args: PreSafeConfig, *, processing_class: Any, peft_config: Any = None, **rest: Any

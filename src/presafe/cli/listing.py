@@ -76,10 +76,10 @@ def _suites() -> list[tuple[str, str]]:
         origin = origin_of(name, None)
         if name in OWN:
             prompts = load_suite(name, None, seed=0)
-            number, expect, file = len(prompts), prompts[0].expect, "shipped"
+            number, expect, file = str(len(prompts)), prompts[0].expect, "shipped"
         else:
             suite = PUBLISHED[name]
-            number, expect = suite.num_prompts, suite.expect
+            number, expect = str(suite.num_prompts or "?"), suite.expect
             file = f"file {suite.file}, sha256 {suite.sha256 or 'not known'}; hub {'yes' if suite.hub else 'no'}"
         what = f"{number} prompts {EXPECTS[expect]}; {origin['source']} ({origin['license']})"
         entries.append((name, f"{what}, version {origin['version']}; {file}"))

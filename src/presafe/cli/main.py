@@ -30,6 +30,7 @@ from presafe.cli.listing import list_names
 from presafe.cli.look import look
 from presafe.cli.plan import plan
 from presafe.cli.probe import probe
+from presafe.cli.push import push
 from presafe.cli.report import report
 from presafe.cli.run import run
 from presafe.cli.score import score
@@ -66,7 +67,23 @@ def _before(
         raise typer.Exit
 
 
-for verb in (demo, plan, run, study, probe, evaluate, sweep, compare, report, look, agree, score, export_data, doctor):
+for verb in (
+    demo,
+    plan,
+    run,
+    study,
+    probe,
+    evaluate,
+    sweep,
+    compare,
+    report,
+    look,
+    agree,
+    score,
+    export_data,
+    push,
+    doctor,
+):
     app.command()(verb)
 app.command(name="list")(list_names)
 

@@ -32,6 +32,7 @@ class Measuring:
     suite: options.Suites = None
     thinking: options.ThinkingModes = "on,off"
     limit: options.Limit = None
+    draw: options.Draw = "stratified"
     data_dir: options.DataDir = None
     max_tokens: options.MaxTokens = None
     samples: options.Samples = 1
@@ -52,7 +53,7 @@ class Measuring:
         Raises:
             PromptError: as `load_suite`.
         """
-        return options.read_suites(self.suite or default, self.data_dir, self.limit)
+        return options.read_suites(self.suite or default, self.data_dir, self.limit, self.draw)
 
     def read_origins(self, suites: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Return where the known ones of the suites come from."""

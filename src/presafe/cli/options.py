@@ -42,7 +42,11 @@ ThinkingModes = Annotated[
 ]
 PromptFile = Annotated[Path | None, typer.Option("--prompts", help="CSV, JSON or JSONL file.")]
 Column = Annotated[str | None, typer.Option("--column", help="Column of the file that holds the prompt.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="First prompts of each suite only.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="Most prompts of each suite.")]
+Draw = Annotated[
+    str,
+    typer.Option("--draw", help="How --limit draws: stratified over the categories of a published suite, or first."),
+]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="PRESAFE_DATA", help="Folder of published files.")]
 Judge = Annotated[
     str | None, typer.Option("--judge", help="NAME or NAME=MODEL; see `presafe list judges`. Else refusal strings.")
@@ -171,17 +175,32 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
         return SamplingSettings(temperature=temperature, top_p=top_p, top_k=top_k)
 
 
-def read_suites(names: Iterable[str], data_dir: Path | None, limit: int | None) -> dict[str, list[Prompt]]:
-    """Return prompts by suite.
+def read_suites(
+    names: Iterable[str], data_dir: Path | None, limit: int | None, how: str = "stratified"
+) -> dict[str, list[Prompt]]:
+    """Return prompts by suite. Of the project's own suites the first are taken, as in their published numbers.
 
     Raises:
-        PromptError: as `load_suite`.
+        PromptError: as `load_suite`; or no such way to draw.
     """
-    from presafe.evaluation.suites import load_suite, suites_of
+    from presafe.evaluation.suites import OWN, load_suite, suites_of
+    from presafe.prompts.drawing import DRAWS, draw
+    from presafe.runtime.progress import console
+
+    if how not in DRAWS:
+        raise PromptError(f"--draw must be {' or '.join(DRAWS)}, got {how!r}.")
 
     words = [word.strip() for name in names for word in name.split(",") if word.strip()]
     distinct = dict.fromkeys(suite for word in words for suite in suites_of(word))
-    return {suite: load_suite(suite, data_dir, seed=0)[:limit] for suite in distinct}
+    suites = {}
+    for suite in distinct:
+        prompts = load_suite(suite, data_dir, seed=0)
+        suites[suite] = draw(prompts, limit, "first" if suite in OWN else how)
+        if suites[suite] != prompts[:limit]:
+            categories = len({prompt.category for prompt in prompts})
+            share = f"{len(suites[suite])} of {len(prompts)} prompts"
+            console.print(f"  {suite}: {share}, drawn over {categories} categories (seed 0)")
+    return suites
 
 
 def read_origins(suites: Iterable[str], data_dir: Path | None) -> dict[str, dict[str, Any]]:

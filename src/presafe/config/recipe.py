@@ -193,6 +193,9 @@ class SafetyData(Settings):
     """Number of rows, from the top; None takes all."""
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
+
 class AlignSettings(Settings):
     """Stage 3: train LoRA adapters with L = L_SFT + λ · L_align (paper, section 4), and those to compare with."""
 
@@ -255,8 +258,12 @@ class AlignSettings(Settings):
     """Most tokens of a row. Longer rows are truncated and counted; rows whose prompt alone exceeds this are dropped."""
     save_steps: Positive = 1
     """Steps between checkpoints: the most that a kill can lose."""
+    report_to: tuple[Tracker, ...] = Field(default=(), exclude_if=lambda trackers: not trackers)
+    """Experiment trackers that get the training curves; each needs its own package. `tensorboard` writes below the
+    checkpoints, `wandb` and `trackio` send as their own settings say. Not written where it is empty, so that folders
+    from before this setting resume."""
 
-    _check_distinct = field_validator("systems", "seeds")(_distinct)
+    _check_distinct = field_validator("systems", "seeds", "report_to")(_distinct)
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:

@@ -57,8 +57,8 @@ class Suite(Layout):
     license: str
     version: int = 1
     """Ours: increased when presafe reads the suite differently. `presafe compare` refuses results of two versions."""
-    num_prompts: int
-    """Number of prompts, after `where`."""
+    num_prompts: int | None = None
+    """Number of prompts, after `where`; None if we do not know it."""
     sha256: str | None = None
     """Of the publisher's file; None if its terms keep it from us: then only the number of prompts is checked."""
     harmful_half: str | None = None
@@ -133,7 +133,8 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
         path = data_dir / suite.file
         prompts = _prompts(suite, suite, read_rows(path), str(path), path.stem, seed)
         origin, sha256 = str(path), sha256_of_file(path) if suite.sha256 else None
-    differing = [f"{len(prompts)} prompts, published are {suite.num_prompts}"] * (len(prompts) != suite.num_prompts)
+    is_other_number = suite.num_prompts not in (None, len(prompts))
+    differing = [f"{len(prompts)} prompts, published are {suite.num_prompts}"] * is_other_number
     if sha256 and suite.sha256 and sha256 != suite.sha256:
         differing.append(f"its sha256 begins with {sha256[:12]}, the publisher's with {suite.sha256[:12]}")
     if differing:

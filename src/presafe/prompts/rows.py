@@ -27,6 +27,7 @@ _MAX_DIGITS = 4300
 _MAX_DEPTH = 100
 """Largest number of lists and objects around a value. Ours."""
 _CATEGORY_COLUMNS = (
+    "category_text",
     "category",
     "violated_categories",
     "Category",

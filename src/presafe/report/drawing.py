@@ -56,7 +56,29 @@ _STYLE: Any = {
 }
 
 
-def render_svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _WIDTH_IN) -> str:
+class Drawn(str):
+    """A figure as SVG text, which can be drawn as PNG, too."""
+
+    def __new__(cls, svg: str, draw: Callable[[Figure], None], size_in: tuple[float, float]) -> Drawn:
+        """Keep what drew the figure; `size_in` is width and height in inches."""
+        drawn = super().__new__(cls, svg)
+        drawn._draw, drawn._size_in = draw, size_in
+        return drawn
+
+    _draw: Callable[[Figure], None]
+    _size_in: tuple[float, float]
+
+    def png(self) -> bytes:
+        """Return the figure as PNG with 200 dots an inch, without a date or a creator."""
+        with rc_context(_STYLE):
+            figure = Figure(figsize=self._size_in, layout="constrained")
+            self._draw(figure)
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=200, metadata={"Software": None})
+        return image.getvalue()
+
+
+def render_svg(draw: Callable[[Figure], None], *, height_in: float, width_in: float = _WIDTH_IN) -> Drawn:
     """Draw a figure and return it as SVG text without a date, a creator or random ids.
 
     Args:
@@ -70,7 +92,7 @@ def render_svg(draw: Callable[[Figure], None], *, height_in: float, width_in: fl
         text = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=no_metadata)
-    return plain(text.getvalue())  # labels also stand in its comments
+    return Drawn(plain(text.getvalue()), draw, (width_in, height_in))  # labels also stand in its comments
 
 
 def system_color(name: str, names: Sequence[str]) -> str:

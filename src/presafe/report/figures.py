@@ -15,6 +15,7 @@ from presafe.report.drawing import (
     ORANGE,
     RULE,
     TEAL,
+    Drawn,
     draw_bar,
     draw_histograms,
     draw_legend,
@@ -62,7 +63,7 @@ class _GapGroup(NamedTuple):
     rates: dict[Thinking, Score]
 
 
-def figures(data: ReportData) -> dict[str, str]:
+def figures(data: ReportData) -> dict[str, Drawn]:
     """Return every figure that the data allow, as SVG text by file stem."""
     drawn = {
         "gap": gap_figure(data.scores),
@@ -84,7 +85,7 @@ def _rates_by_mode(scores: Sequence[Score], system: str, suite: str, metric: str
     return {mode: score for mode in _MODE_SHIFTS if (score := find_score(scores, system, mode, suite, metric))}
 
 
-def gap_figure(scores: Sequence[Score]) -> str | None:
+def gap_figure(scores: Sequence[Score]) -> Drawn | None:
     """Draw the vanilla model's refusals with CoT on and off: a pair of bars per suite, with 95 % whiskers."""
     kinds: tuple[tuple[Expect, str], ...] = (("refuse", "refusal_rate"), ("comply", "over_refusal_rate"))
     groups: list[_GapGroup] = []
@@ -132,18 +133,18 @@ def _gap_sizes(scores: Sequence[Score], suite: str) -> str:
     return f"n = {' / '.join(dict.fromkeys(format_size(score) for score in rates if score))}"
 
 
-def systems_figure(scores: Sequence[Score]) -> str | None:
+def systems_figure(scores: Sequence[Score]) -> Drawn | None:
     """Draw every system's leading rate on every suite, CoT on (full) above CoT off (pale), with 95 % whiskers."""
     columns = [(suite, metric) for suite in suites_in(scores) if (metric := leading_metric(scores, suite))]
     return _systems_panels(scores, columns)
 
 
-def halves_figure(scores: Sequence[Score]) -> str | None:
+def halves_figure(scores: Sequence[Score]) -> Drawn | None:
     """Draw how well every system separates harmful from harmless prompts worded alike, as in `systems_figure`."""
     return _systems_panels(scores, [column for column in matched_columns(scores) if column[1] in _DRAWN_MATCHED])
 
 
-def _systems_panels(scores: Sequence[Score], panels: Sequence[Column]) -> str | None:
+def _systems_panels(scores: Sequence[Score], panels: Sequence[Column]) -> Drawn | None:
     """Draw one panel per suite and metric, four per line; return None if there is nothing to draw."""
     names = systems_in([score for score in scores if (score.suite, score.metric) in panels])
     if not names:
@@ -182,7 +183,7 @@ def _draw_systems(axes: Axes, scores: Sequence[Score], names: Sequence[str], sui
     axes.grid(axis="x")
 
 
-def reliability_figure(card: ClassifierCard | None) -> str | None:
+def reliability_figure(card: ClassifierCard | None) -> Drawn | None:
     """Draw the classifier's mean p' against how often the teacher refused, bin by bin, above the bins' sizes."""
     bins = [bin_ for bin_ in card.bins if bin_.n > 0] if card else []
     points = [
@@ -216,7 +217,7 @@ def reliability_figure(card: ClassifierCard | None) -> str | None:
     return render_svg(draw, height_in=4.2, width_in=5.4)
 
 
-def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | None:
+def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> Drawn | None:
     """Draw L_SFT, and L_align and L_start if a system has them, by step: pale as logged, full as a running mean.
 
     Dashed: ln 2, the loss of a head that always gives one half.
@@ -254,7 +255,7 @@ def training_figure(histories: Mapping[str, Sequence[HistoryPoint]]) -> str | No
     return render_svg(draw, height_in=3.2)
 
 
-def positions_figure(positions: Sequence[PositionScore]) -> str | None:
+def positions_figure(positions: Sequence[PositionScore]) -> Drawn | None:
     """Draw what each system decides before its CoT: its log-odds of a refusal's start and, beside it, the head's p.
 
     One line per system, one histogram per class of prompts.

@@ -11,6 +11,7 @@ from presafe.report.drawing import (
     MUTED,
     ORANGE,
     TEAL,
+    Drawn,
     draw_legend,
     pale_color,
     panel_grid,
@@ -103,7 +104,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
     draw_legend(figure, {display_name(name, SYSTEMS): system_color(name, names) for name in names})
 
 
-def probes_figure(views: Sequence[InsideView]) -> str | None:
+def probes_figure(views: Sequence[InsideView]) -> Drawn | None:
     """Draw the AUROC of the probes by layer: a panel per harmless suite, a color per system; CoT on full, off dashed.
 
     Args:
@@ -146,7 +147,7 @@ def _draw_probes(axes: Axes, view: InsideView, suite: str, color: str) -> None:
         axes.plot(layers, [probe.value for probe in probes], color=color, linestyle=style, linewidth=1.4)
 
 
-def directions_figure(views: Sequence[InsideView]) -> str | None:
+def directions_figure(views: Sequence[InsideView]) -> Drawn | None:
     """Draw the cosine of the directions with CoT on and off, by layer.
 
     Args:
@@ -177,7 +178,7 @@ def directions_figure(views: Sequence[InsideView]) -> str | None:
     return render_svg(draw, height_in=3)
 
 
-def plane_figure(views: Sequence[InsideView]) -> str | None:
+def plane_figure(views: Sequence[InsideView]) -> Drawn | None:
     """Draw prompts on the first two principal components of one layer, CoT on: a panel per system, a color per suite.
 
     Args:

@@ -62,7 +62,8 @@ from presafe.report.lookup import (
 )
 from presafe.report.results import results_json
 from presafe.report.sweep import panels, sweep_sentences
-from presafe.runs.io import write_text
+from presafe.report.tables import write_tables
+from presafe.runs.io import write_bytes, write_text
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData
@@ -94,12 +95,13 @@ class ExampleGroup(NamedTuple):
     examples: tuple[Example, ...]
 
 
-def write_report(data: ReportData, folder: Path) -> Path:
-    """Write report.html, results.json and figures/*.svg into a folder.
+def write_report(data: ReportData, folder: Path, *, png: bool = False) -> Path:
+    """Write report.html, results.json, figures/*.svg and data/*.csv into a folder.
 
     Args:
         data: What the report shows.
         folder: Created if it does not exist.
+        png: Whether to write the figures as PNG, too.
 
     Returns:
         The path of the page.
@@ -110,6 +112,9 @@ def write_report(data: ReportData, folder: Path) -> Path:
     drawn = figures(data)
     for name, svg in drawn.items():
         write_text(folder / "figures" / f"{name}.svg", svg)
+        if png:
+            write_bytes(folder / "figures" / f"{name}.png", svg.png())
+    write_tables(data, folder / "data")
     write_text(folder / "results.json", results_json(data))
     write_text(folder / "report.html", render_page(data, drawn))
     return folder / "report.html"

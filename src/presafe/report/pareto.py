@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.ticker import PercentFormatter
 
-from presafe.report.drawing import MUTED, draw_legend, render_svg, system_color
+from presafe.report.drawing import MUTED, Drawn, draw_legend, render_svg, system_color
 from presafe.report.formatting import METRICS, SUITES, SYSTEMS, display_name
 from presafe.report.lookup import MODES, Column, find_score, leading_metric, suites_in, systems_in
 
@@ -35,7 +35,7 @@ class _ParetoPoint(NamedTuple):
     refusals: _Span
 
 
-def pareto_figure(scores: Sequence[Score]) -> str | None:
+def pareto_figure(scores: Sequence[Score]) -> Drawn | None:
     """Draw refusals of harmful prompts against their price: over-refusal, and accuracy. Better is up and to the right.
 
     A point per system and CoT mode, with 95 % lines. The dashed steps are the Pareto front: the systems that no other

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.ticker import PercentFormatter
 
-from presafe.report.drawing import BLUE, INK, ORANGE, TEAL, draw_legend, panel_grid, render_svg
+from presafe.report.drawing import BLUE, INK, ORANGE, TEAL, Drawn, draw_legend, panel_grid, render_svg
 from presafe.report.formatting import METRICS, SUITES, SYSTEMS, VERBS, describe_prompts, display_name, format_estimate
 from presafe.report.lookup import MODES, suites_in
 
@@ -89,7 +89,7 @@ def sweep_sentences(sweep: Sequence[SweepScore]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def sweep_figure(sweep: Sequence[SweepScore]) -> str | None:
+def sweep_figure(sweep: Sequence[SweepScore]) -> Drawn | None:
     """Draw the panels, with 95 % whiskers.
 
     Args:

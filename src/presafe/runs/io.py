@@ -31,20 +31,30 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: the folder cannot be written, for example because the disk is full; or UTF-8 cannot hold the text.
     """
-    path = Path(os.path.realpath(path))
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
+        content = text.encode()
     except UnicodeEncodeError as error:
-        part.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: UTF-8 cannot hold {error.object[error.start : error.start + 1]!r}.",
             "Rename the file or change the text that has this character.",
         ) from error
+    write_bytes(path, content)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: after a kill half-way the old file is intact. A link is followed.
+
+    Raises:
+        RunError: the folder cannot be written, for example because the disk is full.
+    """
+    path = Path(os.path.realpath(path))
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:

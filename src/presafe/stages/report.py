@@ -24,17 +24,18 @@ _EXAMPLES = 5
 """Prompts shown per suite."""
 
 
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, *, png: bool = False) -> None:
     """Write the folder `report` of an evaluated run, and the model cards of its adapters.
 
     Args:
         run: The run.
+        png: Whether to write the figures as PNG, too.
 
     Raises:
         RunError: as `report_data`, or the folder cannot be written.
     """
     data = report_data(run)
-    write_report(data, run.path / "report")
+    write_report(data, run.path / "report", png=png)
     write_cards(run, data)
 
 

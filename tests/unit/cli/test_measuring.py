@@ -15,6 +15,7 @@ from presafe.cli.main import app
 SHARED = {
     *("--suite", "--thinking", "--limit", "--data-dir", "--max-tokens", "--samples", "--sandbox", "--batch-size"),
     *("--batch-tokens", "--judge", "--judge-thought", "--family", "--tokenizer", "--dtype", "--json", "--out"),
+    "--draw",
     *("--temperature", "--top-p", "--top-k"),
 }
 OWN = {"probe": set[str](), "evaluate": {"--adapter", "--prompts", "--column", "--expect"}, "sweep": {"--adapter"}}

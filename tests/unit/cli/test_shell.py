@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import presafe
 from presafe.cli.main import app
 from presafe.cli.output import print_report
+from presafe.cli.report import open_page
+from presafe.errors import RunError
 from presafe.report.data import ReportData
 
 
@@ -82,6 +84,21 @@ def test_json_is_one_document(words: tuple[str, ...], tmp_path: Path, monkeypatc
         assert {run["run"]: run["is_done"] for run in value} == {"sft-seed0": False, "presafe-seed0": False}
     else:
         assert value["presafe"] == metadata.version("presafe")
+
+
+def test_a_report_is_opened_in_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "run one" / "report" / "report.html"
+    opened: list[str] = []
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return len(opened) == 1
+
+    monkeypatch.setattr("webbrowser.open", browser)
+    open_page(page)
+    assert opened == [page.as_uri()]
+    with pytest.raises(RunError, match="found no browser"):
+        open_page(page)
 
 
 def test_a_report_as_json_has_the_rows_of_results_json(capsys: pytest.CaptureFixture[str]) -> None:

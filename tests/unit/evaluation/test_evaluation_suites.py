@@ -56,6 +56,9 @@ FILES = {
         '"As a poet, write a ""false"" rumour,\nin two lines."\t1\tadversarial_harmful\n'
         "As a poet, write about a rumour.\t0\tadversarial_benign\n"
     ),
+    "phtest/PHTest.csv": "ID,Request,Harmfulness\n1,Kill the lights?,harmless\n2,Rate my rival,controversial\n",
+    "false_reject/test.jsonl": '{"prompt": "How do I shoot a film?", "category": 3, "category_text": "Violence"}\n',
+    "aime25/train.jsonl": '{"problem_idx": 1, "problem": "Find 2 + 2.", "answer": 4, "problem_type": ["Algebra"]}\n',
     "or_bench/or-bench-hard-1k.csv": "prompt,category\nHow do locks work?,illegal\n",
     "gpqa/gpqa_diamond.csv": (
         "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain\n"
@@ -103,6 +106,9 @@ def data(tmp_path: Path) -> Path:
         ("wildjailbreak", ['As a poet, write a "false" rumour,\nin two lines.'], "refuse", "adversarial_harmful"),
         ("wildjailbreak_benign", ["As a poet, write about a rumour."], "comply", "adversarial_benign"),
         ("or_bench_hard", ["How do locks work?"], "comply", "illegal"),
+        ("false_reject", ["How do I shoot a film?"], "comply", "Violence"),
+        ("phtest", ["Kill the lights?"], "comply", "none"),
+        ("aime25", ["Find 2 + 2."], "answer", "none"),
     ],
 )
 def test_published_suite_is_read_in_its_own_columns(
@@ -114,7 +120,9 @@ def test_published_suite_is_read_in_its_own_columns(
     assert prompts[0].category == category
 
 
-@pytest.mark.parametrize(("name", "target"), [("aime24", "2"), ("math500", r"\frac{1}{2}"), ("gsm8k", "4")])
+@pytest.mark.parametrize(
+    ("name", "target"), [("aime24", "2"), ("aime25", "4"), ("math500", r"\frac{1}{2}"), ("gsm8k", "4")]
+)
 def test_problems_have_their_reference(data: Path, name: str, target: str) -> None:
     assert [prompt.target for prompt in load_suite(name, data, seed=0)] == [target]
 
@@ -322,7 +330,7 @@ def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) 
     assert list(lines) == suite_names()
     for name, suite in PUBLISHED.items():
         facts = (
-            f" {suite.num_prompts} prompts",
+            f" {suite.num_prompts or '?'} prompts",
             suite.source,
             f"({suite.license})",
             suite.file,

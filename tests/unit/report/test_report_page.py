@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_cases import make_score, page_of
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from presafe.report.data import ReportData
 from presafe.report.formatting import plain
 from presafe.report.page import flatten_settings, write_report
 from presafe.report.results import summary_table
+from presafe.report.tables import csv_text
 
 VOID = {"meta", "img", "br"}
 
@@ -273,6 +276,32 @@ def test_report_folder_holds_page_results_and_figures(data: ReportData, tmp_path
     assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
+
+
+def test_figures_are_also_png_and_their_data_csv(data: ReportData, tmp_path: Path) -> None:
+    write_report(data, tmp_path, png=True)
+    for svg in (tmp_path / "figures").glob("*.svg"):
+        with Image.open(svg.with_suffix(".png")) as image:
+            image.verify()
+            width_pt = float(str(ET.parse(svg).getroot().get("width")).removesuffix("pt"))
+            assert image.format == "PNG"
+            assert image.width == pytest.approx(width_pt / 72 * 200, abs=1)  # 200 dots an inch
+    written = {path.stem for path in (tmp_path / "data").iterdir()}
+    assert written == {"scores", "differences", "positions", "training"}
+    with (tmp_path / "data" / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(data.scores)
+    assert (rows[0]["system"], rows[0]["value"], rows[0]["high"]) == ("vanilla", "0.083", "0.15")
+    assert rows[-1]["value"] == ""  # no number, and not 0
+    curves = (tmp_path / "data" / "training.csv").read_text(encoding="utf-8").splitlines()
+    assert curves[0] == "system,step,nll,bce,start_bce,num_tokens"
+    assert len(curves) == 1 + 2 * 29
+
+
+def test_a_table_cannot_carry_a_formula() -> None:
+    # a spreadsheet would run it; numbers stay numbers
+    text = csv_text([{"suite": "=1+1", "value": -0.5}, {"suite": 'a "b", c', "more": None}])
+    assert text == 'suite,value,more\n\'=1+1,-0.5,\n"a ""b"", c",,\n'
 
 
 def test_paired_differences_have_a_table_and_sentences(data: ReportData) -> None:

@@ -1,0 +1,67 @@
+"""The data behind a report's tables and figures as CSV, one file per kind of record, for other plotting programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from presafe.report.formatting import plain
+from presafe.runs.io import write_text
+
+if TYPE_CHECKING:
+    from presafe.report.data import ReportData
+
+
+def write_tables(data: ReportData, folder: Path) -> list[Path]:
+    """Write scores, differences, decision positions and training curves that a report has.
+
+    Args:
+        data: The report.
+        folder: Created if it does not exist.
+
+    Returns:
+        The paths of the files; a kind without records has none.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    tables: dict[str, list[Mapping[str, Any]]] = {
+        "scores": [score.model_dump() for score in (*data.scores, *data.sweep)],
+        "differences": [difference.model_dump() for difference in data.differences],
+        "positions": [position.model_dump() for position in data.positions],
+        "training": [
+            {"system": system, **point.model_dump()} for system, points in data.histories.items() for point in points
+        ],
+        "places": [
+            {"system": row.system, "suite": row.suite, "expect": row.expect, "place": place, "count": count}
+            for row in data.places
+            for place, count in row.counts.items()
+        ],
+    }
+    paths = []
+    for name, rows in tables.items():
+        if rows:
+            paths.append(folder / f"{name}.csv")
+            write_text(paths[-1], csv_text(rows))
+    return paths
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a header: the union of their columns in the order of their first use; None is empty.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(_cells(row.get(column) for column in columns) for row in rows)
+    return text.getvalue()
+
+
+def _cells(values: Iterable[Any]) -> list[Any]:
+    texts = (plain(value) if isinstance(value, str) else value for value in values)
+    return [f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@")) else text for text in texts]

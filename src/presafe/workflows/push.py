@@ -1,0 +1,80 @@
+"""Publish an adapter on the Hugging Face hub: its weights, its card, and the head if there is one. Nothing else.
+
+Prompts, responses, logs and settings of a run are never sent: the files are chosen by their names, not by leaving out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from presafe.errors import RunError
+from presafe.models.adapters import need_adapter
+from presafe.stages.cards import CARD
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import aligned_systems, system_folder
+
+_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", CARD)
+_HEAD = "presafe_head.safetensors"
+
+
+class SentFile(NamedTuple):
+    """One file that is sent: where it lies, and its name in the repository."""
+
+    path: Path
+    name: str
+
+
+def files_to_push(run: RunFolder, name: str) -> list[SentFile]:
+    """Return the files of a system that are sent.
+
+    Args:
+        run: A run with a report, which writes the card.
+        name: Name of a trained system; of its seeds the first is taken.
+
+    Raises:
+        RunError: the run trains no such system, or a file is missing.
+        ModelError: the adapter cannot be read.
+    """
+    systems = {system.name: system for system in reversed(aligned_systems(run.recipe))}
+    if name not in systems:
+        raise RunError(f"{run.path} trains no `system` {name!r}.", f"There are: {', '.join(reversed(systems))}.")
+    folder = system_folder(run, systems[name])
+    files = [SentFile(folder / "adapter" / file, file) for file in _OF_ADAPTER]
+    if missing := [file.path for file in files if not file.path.is_file()]:
+        raise RunError(f"{missing[0]} is missing.", f"`presafe report {run.path}` writes the card of an evaluated run.")
+    need_adapter(folder / "adapter")
+    head = SentFile(folder / _HEAD, _HEAD)
+    return [*files, head] if head.path.is_file() else files
+
+
+def push(files: list[SentFile], repository: str, *, private: bool = True) -> str:
+    """Send files to a repository of models on the hub; it is created if it does not exist.
+
+    Args:
+        files: As `files_to_push`.
+        repository: "ORG/NAME".
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        RunError: the hub refuses the name or the account, or cannot be reached.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=str(file.path)) for file in files]
+        commit = api.create_commit(repository, operations, commit_message="Adapter and card, written by presafe")
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(
+            f"cannot push to {repository}: {reason.removesuffix('.')}.",
+            "Log in with `hf auth login`, and check the name.",
+        ) from error
+    return str(commit.commit_url)
