@@ -226,8 +226,12 @@ class AlignSettings(Settings):
     """Forward passes per step."""
     learning_rate: Rate = 2e-4
     """Peak learning rate of the adapter."""
-    head_learning_rate: Rate | None = None
-    """Learning rate of the auxiliary head; None takes the adapter's."""
+    standardize_head: StrictBool = True
+    """Whether the head reads its state standardized over the training rows, and its gradient is clipped apart from the
+    adapter's. False is how runs before 0.2 trained it: the raw state, and both clipped together."""
+    head_learning_rate: Rate = 1e-2
+    """Peak learning rate of the auxiliary head. Adam moves a head's output by about this times the hidden size a step:
+    use less for wide models."""
     warmup_steps: Count = 5
     """Steps of linear warm-up before the cosine."""
     lora_rank: Positive = 16

@@ -35,7 +35,9 @@ SCHEMA = 1
 
 
 def results_json(data: ReportData) -> str:
-    """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score}, rates in [0, 1].
+    """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score, "head_fits"}.
+
+    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`).
 
     Raises:
         ValueError: a number is not finite.
@@ -45,6 +47,10 @@ def results_json(data: ReportData) -> str:
         "manifest": data.manifest,
         "timings_s": data.timings_s,
         "rows": [score.model_dump(mode="json") for score in (*data.scores, *data.sweep)],
+        "head_fits": {
+            name: {**fit.model_dump(mode="json"), "explained": fit.explained, "is_fitted": fit.is_fitted}
+            for name, fit in data.head_fits.items()
+        },
     }
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.

@@ -31,10 +31,10 @@ from presafe.runtime.progress import heading
 from presafe.stages.evaluate import responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import System, evaluated_systems, history_of, system_folder
+from presafe.stages.systems import System, evaluated_systems, head_fit_of, history_of, system_folder
 from presafe.stages.workload import Workload
 from presafe.study.page import write_study
-from presafe.study.records import RunResult, StudySummary, settings_without_defaults
+from presafe.study.records import RunResult, StudyHeadFit, StudySummary, settings_without_defaults
 from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
@@ -172,6 +172,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         scores=tuple(scores_of_run(folder)),
         answered=tuple(shares for mode in systems for shares in _shares(folder, mode)),
         operating_point=operating_point(folder, system),
+        head_fit=head_fit_of(folder, system),
         trained_by=maker,
     )
 
@@ -217,6 +218,11 @@ def summary_of(study: Study, statuses: Sequence[RunStatus], results: Sequence[Ru
         seed_differences=tuple(seed_differences(ordered, study.baseline)),
         costs=tuple(training_costs(ordered)),
         operating_points=tuple(operating_points(ordered)),
+        head_fits=tuple(
+            StudyHeadFit(**result.head_fit.model_dump(), condition=result.condition, seed=result.seed)
+            for result in ordered
+            if result.head_fit
+        ),
     )
 
 
