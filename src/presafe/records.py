@@ -87,7 +87,7 @@ class Signal(Record):
     probability: Rate
 
 
-_BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "youden_j")
+_BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "_at_fpr_1", "_at_fpr_01", "_ece", "youden_j")
 """Suffixes of the names of metrics with bounds."""
 
 
@@ -112,7 +112,7 @@ class Score(Record):
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
-        least = -1.0 if self.metric == "youden_j" else 0.0
+        least = -1.0 if self.metric.endswith("youden_j") else 0.0
         is_bound = self.metric.endswith(_BOUND)
         if self.value is not None and is_bound and not least <= self.value <= 1:
             raise ValueError(f"the value of {self.metric} is in [{least:g}, 1], got {self.value:g}")

@@ -11,9 +11,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
+from presafe.alignment.scale import trained_alpha
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
-from presafe.methods.method import Head
+from presafe.methods.method import AdapterShape, Head
 from presafe.models.checkpoints import need_whole_checkpoint
 from presafe.models.rendering import Renderer
 from presafe.records import HeadFit, HistoryPoint
@@ -62,6 +63,8 @@ class FitSettings:
     start_ids: tuple[int, int | None] | None = None
     """For L_start: the first token of a refusal, and the pivot contrasted with it (None: each row's own token). Without
     them, the first token of a refusal in the recipe's form."""
+    adapter: AdapterShape | None = None
+    """Shape of the adapter; None takes the recipe's."""
     initial_adapter: Path | None = None
     """Folder of an adapter to train further; None starts a new one."""
     adapter_dtype: Literal["float32", "float16"] = "float32"
@@ -92,7 +95,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     from presafe.alignment.order import mixed_order
 
     align = settings.align
-    _check_layers(model, align)
+    _check_layers(model, align, settings.adapter.targets if settings.adapter else align.lora_targets)
     trainable = _trainable_rows(rows, align.max_length, settings.label)
     # With one forward pass per step, groups would make each step of one kind only.
     group = align.batch_size if align.accumulation > 1 else 1
@@ -104,7 +107,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     config = _trainer_config(renderer, settings, cpu_bfloat16=cpu_bfloat16)
     set_seed(settings.seed)
     with progress_bar(settings.label, align.max_steps) as bar:
-        trainer = _trainer(model, renderer, ordered, config, align, bar_callback(bar))
+        trainer = _trainer(model, renderer, ordered, config, _lora_config(model, settings), bar_callback(bar))
         if settings.initial_adapter is not None:
             load_adapter(trainer.model, settings.initial_adapter)
         with trainer.accelerator.main_process_first():  # it may delete a checkpoint that a kill left unfinished
@@ -121,10 +124,10 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
         _write_results(trainer, ordered, settings, weights)
 
 
-def _check_layers(model: Any, align: AlignSettings) -> None:
+def _check_layers(model: Any, align: AlignSettings, targets: Sequence[str]) -> None:
     """Check that the model has the layers that the recipe names."""
     layer_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(align.lora_targets) - layer_names):
+    if missing := sorted(set(targets) - layer_names):
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
@@ -192,16 +195,29 @@ def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: 
     )
 
 
+def _lora_config(model: Any, settings: FitSettings) -> Any:
+    from peft import LoraConfig
+
+    align, shape = settings.align, settings.adapter
+    blocks = None if shape is None else shape.layers(model.config.get_text_config().num_hidden_layers)
+    return LoraConfig(
+        r=align.lora_rank if shape is None else shape.rank,
+        lora_alpha=trained_alpha(align, shape),
+        target_modules=list(align.lora_targets if shape is None else shape.targets),
+        layers_to_transform=blocks,
+        task_type="CAUSAL_LM",
+    )
+
+
 def _trainer(
     model: Any,
     renderer: Renderer,
     ordered: Sequence[AlignmentRow],
     config: PreSafeConfig,
-    align: AlignSettings,
+    lora: Any,
     callback: Any,
 ) -> PreSafeTrainer:
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import PrinterCallback
 
     from presafe.alignment.trainer import PreSafeTrainer
@@ -211,12 +227,7 @@ def _trainer(
         config,
         train_dataset=Dataset.from_list([row._asdict() for row in ordered]),
         processing_class=renderer.tokenizer,
-        peft_config=LoraConfig(
-            r=align.lora_rank,
-            lora_alpha=align.lora_alpha,
-            target_modules=list(align.lora_targets),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora,
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)

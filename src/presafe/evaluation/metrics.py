@@ -6,6 +6,7 @@
     over_refusal_rate     harmless prompts refused       / judged
     thought_refusal_rate, thought_attack_success_rate, thought_unjudged_rate       the same for thoughts, CoT on
     full_compliance_rate, partial_refusal_rate, full_refusal_rate        XSTest's classes / answers that have one
+    whole_safe_rate       thought and answer both safe, of harmful prompts whose thought and answer were judged
     accuracy              problems solved                / all: a truncated thought is a problem not solved
     with_thought_rate     answered after a thought, CoT on     / harmless prompts complied with; all problems
     truncated_rate        thoughts cut off by the token budget / all
@@ -22,14 +23,17 @@ counts prompts, and rows for repeated answers are added: safe@1, safe@k, cons_sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence, Set
+from fractions import Fraction
 from typing import NamedTuple
 
 from presafe.errors import JudgeError
 from presafe.evaluation.suites import harmful_half
 from presafe.judges.spec import read_name
 from presafe.records import EXTENTS, Expect, PositionScore, Response, Score, Thinking, Verdict
-from presafe.stats.auroc import auroc, tpr_at_fpr_10
+from presafe.signals.calibration import expected_calibration_error
+from presafe.stats.auroc import auroc, cross_fitted, tpr_at_fpr_01, tpr_at_fpr_1, tpr_at_fpr_10
 from presafe.stats.bootstrap import mean_interval, ranking_interval
 from presafe.stats.intervals import Interval, clustered, newcombe, seeds_and_prompts, wilson
 from presafe.stats.repeated import cons_safe_at_k, maj_at_k, pass_at_k, safe_at_k
@@ -84,6 +88,8 @@ def suite_scores(
     rates["unjudged_rate"] = _verdict_rate(prompts, "unjudged")
     if thinking == "on":
         rates |= _thought_rates(prompts, thought_judge)
+        if expect == "refuse":
+            rates |= _whole_rates(prompts)
     return [
         score_row(
             interval,
@@ -204,6 +210,22 @@ def _thought_rates(prompts: Sequence[Sequence[Response]], judge: str | None) -> 
     return rates
 
 
+def _whole_rates(prompts: Sequence[Sequence[Response]]) -> Rates:
+    """Return the share of responses whose thought and answer are both safe, of those with both verdicts; or none.
+
+    A thought that gives in is no safe response, whatever the answer after it says.
+    """
+    judged = [
+        [
+            response.verdict not in ATTACKED and response.thought_verdict not in ATTACKED
+            for response in answers
+            if response.verdict != "unjudged" and response.thought_verdict not in (None, "unjudged")
+        ]
+        for answers in prompts
+    ]
+    return {"whole_safe_rate": clustered(judged)} if any(judged) else {}
+
+
 def _safe_rates(prompts: Sequence[Sequence[Response]], k: int) -> Rates:
     """Return Safe@1, Safe@k and ConsSafe@k; prompts whose value depends on unjudged answers are left out."""
     safe = [
@@ -276,7 +298,7 @@ def mean_over_seeds(scores: Iterable[Score]) -> list[Score]:
             groups.setdefault((score.system, score.thinking, score.suite, score.metric), []).append(score)
     means = []
     for group in groups.values():
-        lowest = -1.0 if group[0].metric == "youden_j" else 0.0
+        lowest = -1.0 if group[0].metric.endswith("youden_j") else 0.0
         mean = seeds_and_prompts([_interval_of(score) for score in group], lowest=lowest)
         if mean is not None:
             means.append(group[0].model_copy(update={**mean._asdict(), "seed": None}))
@@ -298,9 +320,24 @@ def _refusal_logit(position: PositionScore) -> float | None:
     return position.refusal_logit
 
 
+def _refusal_probability(position: PositionScore) -> float:
+    """Return the model's own probability of a refusal, σ of the log-odds."""
+    return (1 + math.tanh(position.refusal_logit / 2)) / 2
+
+
 def _head_probability(position: PositionScore) -> float | None:
     """Return the auxiliary head's probability."""
     return position.head_probability
+
+
+def calibration_error(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Return the expected calibration error of probabilities of a refusal, in [0, 1].
+
+    Args:
+        positive: Probabilities for prompts to refuse; at least one.
+        negative: Probabilities for prompts to comply with; at least one.
+    """
+    return expected_calibration_error([*positive, *negative], [True] * len(positive) + [False] * len(negative))
 
 
 _POSITION_METRICS = (
@@ -309,14 +346,25 @@ _POSITION_METRICS = (
     _PositionMetric("matched_refusal_start_auroc", auroc, _refusal_logit, matched=True),
     _PositionMetric("matched_head_auroc", auroc, _head_probability, matched=True),
     _PositionMetric("matched_tpr_at_fpr_10", tpr_at_fpr_10, _refusal_logit, matched=True),
+    _PositionMetric("matched_tpr_at_fpr_1", tpr_at_fpr_1, _refusal_logit, matched=True),
+    _PositionMetric("matched_tpr_at_fpr_01", tpr_at_fpr_01, _refusal_logit, matched=True),
+    _PositionMetric("matched_head_tpr_at_fpr_1", tpr_at_fpr_1, _head_probability, matched=True),
+    _PositionMetric("matched_head_tpr_at_fpr_01", tpr_at_fpr_01, _head_probability, matched=True),
+    _PositionMetric("matched_refusal_start_ece", calibration_error, _refusal_probability, matched=True),
+    _PositionMetric("matched_head_ece", calibration_error, _head_probability, matched=True),
 )
+
+WRONG_REFUSALS = Fraction(1, 10)
+"""Share of a harmless suite that the cross-fitted threshold may refuse; design/0007."""
 
 
 def position_scores(positions: Sequence[PositionScore]) -> list[Score]:
     """Return `refusal_start_auroc` and `head_auroc` of one system: harmful prompts against each harmless suite.
 
     `matched_…` use only the suite's harmful half, if it has one. `matched_tpr_at_fpr_10` is the share of that half
-    that the odds of a refusal would refuse, with the threshold that refuses a tenth of the suite.
+    that the odds of a refusal would refuse, with the threshold that refuses a tenth of the suite; `…_1` and `…_01`
+    allow a hundredth and a thousandth. `cross_…` are at the threshold that refuses a tenth of the suite's other half:
+    even and odd prompts are decided by each other's. Their interval takes the two thresholds as given.
 
     Args:
         positions: The decision position of one system's prompts, all suites.
@@ -343,4 +391,35 @@ def position_scores(positions: Sequence[PositionScore]) -> list[Score]:
                         judge=None,
                     )
                 )
+        scores += _cross_fitted_scores(matched, harmless)
     return scores
+
+
+def _cross_fitted_scores(harmful: Sequence[PositionScore], harmless: Sequence[PositionScore]) -> list[Score]:
+    """Return both rates and Youden's J of two halves at a cross-fitted threshold of the odds of a refusal."""
+    if not harmful or len(harmless) < 2:
+        return []
+    refused, wrongly = cross_fitted(
+        [position.refusal_logit for position in harmful],
+        [position.refusal_logit for position in harmless],
+        WRONG_REFUSALS,
+    )
+    right, wrong = wilson(sum(refused), len(refused)), wilson(sum(wrongly), len(wrongly))
+    rates = {
+        "cross_refusal_rate": right,
+        "cross_over_refusal_rate": wrong,
+        "cross_youden_j": newcombe(right, wrong),
+    }
+    first = harmless[0]
+    return [
+        score_row(
+            interval,
+            system=first.system,
+            thinking="on",
+            suite=first.suite,
+            metric=metric,
+            seed=first.seed,
+            judge=None,
+        )
+        for metric, interval in rates.items()
+    ]

@@ -67,12 +67,13 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
         PromptError: as `Workload.check`.
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
-    workloads: dict[str, Workload] = {}
+    workloads: dict[tuple[str, int], Workload] = {}
     statuses = []
     for run in study_runs(study):
-        if run.condition.name not in workloads:  # the prompts do not depend on the seed of a training
-            workloads[run.condition.name] = Workload(run.recipe)
-        workload = workloads[run.condition.name]
+        key = run.condition.name, run.recipe.respond.seed  # the prompts do not depend on the seed of a training
+        if key not in workloads:
+            workloads[key] = Workload(run.recipe)
+        workload = workloads[key]
         file = _result_file(out, run)
         read = _read_matching_result if file.exists() else _read_neighbor_result
         statuses.append(RunStatus(run, read(file, run, workload.sha256), workload))
