@@ -63,7 +63,9 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     if _ADAPTED in systems_in(scores):
         system, name = _ADAPTED, f"{model} with the adapter"
     sentences = [_modes_sentence(scores, system, name), _presafe_sentence(scores), _controls_sentence(scores)]
-    prices = [price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, "PreSafe"))]
+    prices = [
+        price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, display_name(_AFTER, SYSTEMS)))
+    ]
     sentences += prices or [_harmless_sentence(scores, system, mode, name) for mode in MODES]
     present = [sentence for sentence in sentences if sentence]
     if any(_OVER_ALL in sentence for sentence in present):
@@ -265,7 +267,7 @@ def _presafe_sentence(scores: Sequence[Score]) -> str | None:
             if (score := _leading_score(scores, _AFTER, mode, suite))
         ]
         if clauses:
-            return f"After PreSafe it {_harmful_verb(scores, suite)} {' and '.join(clauses)}."
+            return f"After {display_name(_AFTER, SYSTEMS)} it {_harmful_verb(scores, suite)} {' and '.join(clauses)}."
     return None
 
 

@@ -36,6 +36,9 @@ def test_an_older_recipe_equals_todays() -> None:
     # Before the head was standardized it was raw, and null stood for the adapter's learning rate.
     assert settings["align"]["head_learning_rate"] is None
     head_as_it_was = {"standardize_head": False, "head_learning_rate": settings["align"]["learning_rate"]}
+    # That recipe had the head alone, with direct refusals, which had no measured effect (review M6).
+    head_as_it_was |= {"systems": ("sft", "presafe", "random_labels"), "lambda_align": 1.0, "lambda_start": 0.0}
+    head_as_it_was |= {"refusal_target": "direct"}
     assert recipe == today.model_copy(update={"align": today.align.model_copy(update=head_as_it_was)})
     assert all(isinstance(source, HubSource) and source.license for source in recipe.respond.alignment_queries)
 

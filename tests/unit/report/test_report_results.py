@@ -16,7 +16,7 @@ from presafe.report.results import differences_table, results_json, summary_tabl
 def test_results_json_round_trips_with_exact_keys(data: ReportData) -> None:
     results = json.loads(results_json(data))
     assert list(results) == ["schema", "manifest", "timings_s", "rows", "head_fits"]
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert results["manifest"] == data.manifest
     assert results["timings_s"] == {"align": 212.5}
     keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"]
@@ -34,7 +34,13 @@ def test_results_json_refuses_nan(data: ReportData) -> None:
 def test_summary_table_has_a_line_per_system_and_mode(data: ReportData) -> None:
     table = summary_table(data)
     columns = [list(column.cells) for column in table.columns]
-    assert columns[0] == ["Vanilla", "Vanilla", "SFT only (λ = 0)", "PreSafe", "Random labels (control)"]
+    assert columns[0] == [
+        "Vanilla",
+        "Vanilla",
+        "SFT only (λ = 0)",
+        "PreSafe + L_start (ours)",
+        "Random labels (control)",
+    ]
     assert columns[1] == ["on", "off", "on", "on", "on"]
     assert [str(column.header).split(":")[0] for column in table.columns[2:]] == [
         "Harmful, held out",
