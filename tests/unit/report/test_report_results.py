@@ -83,6 +83,6 @@ def test_caption_names_cells_with_many_unjudged(data: ReportData) -> None:
     few = make_score("sft", "on", "smolthink_benign", "unjudged_rate", 0.04)
     rest = tuple(score for score in data.scores if score.metric != "unjudged_rate")
     caption = str(summary_table(data.model_copy(update={"scores": (*rest, many, few)})).caption)
-    assert "PreSafe, CoT on, Benign, held out: 38.0 %" in caption
+    assert "PreSafe + L_start (ours), CoT on, Benign, held out: 38.0 %" in caption
     assert "have no verdict" in caption
     assert "SFT" not in caption
