@@ -241,7 +241,7 @@ def test_seeds_are_shown_only_without_a_mean(data: ReportData) -> None:
 
 def test_page_shows_operating_points(data: ReportData) -> None:
     page = " ".join(page_of(data).split())
-    assert "PreSafe: applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
+    assert "PreSafe + L_start (ours): applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
     assert "allowed share" not in page_of(data.model_copy(update={"operating_points": {}}))
 
 
