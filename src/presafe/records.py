@@ -5,7 +5,7 @@ Response  one sampled answer and its thought, with a judge's verdict on the answ
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
 Score     one number of a result table, with n and a 95 % interval; SweepScore, one of a sweep over ways of sampling
 Difference   how far two systems lie apart on the same prompts
-PositionScore, HistoryPoint     the decision position and the training, as the report draws them
+PositionScore, HistoryPoint, HeadFit     the decision position and the training, as the report draws them
 InsideView and its parts, RefusalPlaces    probes of a system's hidden states, and where its responses refuse
 """
 
@@ -90,7 +90,7 @@ class Signal(Record):
     probability: Rate
 
 
-_BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "youden_j")
+_BOUND = ("_rate", "accuracy", "_score", "_auroc", "_at_fpr_10", "_at_fpr_1", "_at_fpr_01", "_ece", "youden_j")
 """Suffixes of the names of metrics with bounds."""
 
 
@@ -115,7 +115,7 @@ class Score(Record):
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
-        least = -1.0 if self.metric == "youden_j" else 0.0
+        least = -1.0 if self.metric.endswith("youden_j") else 0.0
         is_bound = self.metric.endswith(_BOUND)
         if self.value is not None and is_bound and not least <= self.value <= 1:
             raise ValueError(f"the value of {self.metric} is in [{least:g}, 1], got {self.value:g}")
@@ -190,8 +190,41 @@ class HistoryPoint(Record):
     nll: float
     bce: float | None
     start_bce: float | None
+    floor: float | None = None
+    """The least that L_align can be: the mean entropy of p′ over the step's rows; None in the history of an older
+    presafe."""
     num_tokens: Count | None = None
     """Tokens of the step's rows, without padding; None in the history of an older presafe."""
+
+
+class HeadFit(Record):
+    """How well the auxiliary head learned p′, over the last quarter of the steps; L_align is in nats per row.
+
+        explained = (constant − loss) / (constant − floor)
+
+    The head fitted if it explains at least half: it is nearer to the floor than to a head that says the same of every
+    query (the rule is ours). Without that, the run says nothing about what the head is worth.
+    """
+
+    loss: float
+    """Mean L_align."""
+    floor: float = Field(ge=0)
+    """Mean entropy of p′ (`HistoryPoint.floor`)."""
+    constant: float = Field(ge=0)
+    """Entropy of the mean p′: L_align of the best head that says the same of every query."""
+    cosine: float = Field(ge=-1, le=1)
+    """Cosine between the head's weights and those with which it started: 1 if it has not turned."""
+
+    @property
+    def explained(self) -> float | None:
+        """Return the explained share, at most 1; None where p′ hardly varies, so that there is nothing to fit."""
+        span = self.constant - self.floor
+        return None if span < 1e-3 else (self.constant - self.loss) / span
+
+    @property
+    def is_fitted(self) -> bool | None:
+        """Return whether the head explains at least half; None where there is nothing to fit."""
+        return None if self.explained is None else self.explained >= 0.5
 
 
 class PositionScore(Record):

@@ -72,6 +72,8 @@ max_steps = 60
 save_steps = 20
 batch_size = 4
 learning_rate = 5e-3
+standardize_head = false
+head_learning_rate = 5e-3
 thinking_off_share = 0.25
 over_refusal = 0.25
 [evaluate]

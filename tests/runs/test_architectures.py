@@ -29,7 +29,7 @@ def test_a_dense_transformer_keeps_the_order_of_the_recipe(tokenizer: Any) -> No
 
 
 def of_architecture(recipe: Path, name: str, tokenizer: Any, folder: Path) -> Any:
-    """The tiny recipe on a model of this architecture; its stand-in teacher stays."""
+    """Return the tiny recipe on a model of this architecture; its stand-in teacher stays."""
     save(name, tokenizer, folder)
     settings = load_recipe(recipe)
     align = settings.align.model_copy(update={"max_steps": 2})

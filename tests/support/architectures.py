@@ -111,7 +111,7 @@ ARCHITECTURES = {
 
 
 def make(name: str, tokenizer: Any) -> Any:
-    """A tiny random model of an architecture, for a tokenizer's vocabulary."""
+    """Return a tiny random model of an architecture, for a tokenizer's vocabulary."""
     architecture = ARCHITECTURES[name]
     fields = {key: value for key, value in (_COMMON | architecture.config).items() if value is not None}
     config = getattr(transformers, architecture.config_name or f"{architecture.name}Config")(

@@ -6,6 +6,7 @@ import re
 
 from presafe.records import Difference, Score, Thinking
 from presafe.report.data import ReportData
+from presafe.report.drawing import Drawn
 from presafe.report.figures import figures
 from presafe.report.page import render_page
 
@@ -72,7 +73,7 @@ def make_difference(
     )
 
 
-_figures: dict[str, dict[str, str]] = {}
+_figures: dict[str, dict[str, Drawn]] = {}
 
 
 def page_of(data: ReportData) -> str:

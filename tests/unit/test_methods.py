@@ -48,7 +48,7 @@ def test_registry_refuses_a_name_declared_twice(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_methods_are_sorted_by_kind() -> None:
-    assert list(methods())[:2] == ["sft", "presafe"]
+    assert list(methods())[:4] == ["sft", "sft_rank_1", "sft_weighted", "presafe"]
     kinds = [method.kind for method in methods().values()]
     assert kinds == sorted(kinds, key=["baseline", "presafe", "control", "rival"].index)
 

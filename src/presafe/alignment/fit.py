@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
+from presafe.alignment.scale import trained_alpha
 from presafe.alignment.targets import lora_targets
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
-from presafe.methods.method import Head
+from presafe.methods.method import AdapterShape, Head
 from presafe.models.checkpoints import need_whole_checkpoint
 from presafe.models.rendering import Renderer
-from presafe.records import HistoryPoint
-from presafe.runs.io import write_jsonl
+from presafe.records import HeadFit, HistoryPoint
+from presafe.runs.io import write_jsonl, write_text
 from presafe.runtime.checkpoints import bar_callback, last_checkpoint
 from presafe.runtime.launcher import is_main_process, num_processes, weights_are_sharded
 from presafe.runtime.progress import console, progress_bar
@@ -29,6 +32,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints from which a killed training resumes."""
 HISTORY = "history.jsonl"
 """Training curve of a system; written last, so it marks a finished training."""
+HEAD_FIT = "head_fit.json"
+"""How well a system's head learned p′."""
 _SHORT = 256
 """Longest row, in tokens, for which a CPU trains in bfloat16 without torch's fused attention.
 
@@ -60,6 +65,8 @@ class FitSettings:
     start_ids: tuple[int, int | None] | None = None
     """For L_start: the first token of a refusal, and the pivot contrasted with it (None: each row's own token). Without
     them, the first token of a refusal in the recipe's form."""
+    adapter: AdapterShape | None = None
+    """Shape of the adapter; None takes the recipe's."""
     initial_adapter: Path | None = None
     """Folder of an adapter to train further; None starts a new one."""
     adapter_dtype: Literal["float32", "float16"] = "float32"
@@ -67,7 +74,7 @@ class FitSettings:
 
 
 def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: FitSettings) -> None:
-    """Align a model; write `adapter/`, `history.jsonl` and, where λ > 0, `presafe_head.safetensors` to the folder.
+    """Align a model; write `adapter/`, `history.jsonl` and, where λ > 0, the head and `head_fit.json` to the folder.
 
     Under a launcher every process calls it: each takes its share of every step, and the first process writes.
 
@@ -90,7 +97,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     from presafe.alignment.order import mixed_order
 
     align = settings.align
-    _check_layers(model, align)
+    _check_layers(model, align, settings.adapter.targets if settings.adapter else lora_targets(model, align))
     _check_trackers(align)
     trainable = _trainable_rows(rows, align.max_length, settings.label)
     # With one forward pass per step, groups would make each step of one kind only.
@@ -103,7 +110,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     config = _trainer_config(renderer, settings, cpu_bfloat16=cpu_bfloat16)
     set_seed(settings.seed)
     with progress_bar(settings.label, align.max_steps) as bar:
-        trainer = _trainer(model, renderer, ordered, config, align, bar_callback(bar))
+        trainer = _trainer(model, renderer, ordered, config, _lora_config(model, settings), bar_callback(bar))
         if settings.initial_adapter is not None:
             load_adapter(trainer.model, settings.initial_adapter)
         with trainer.accelerator.main_process_first():  # it may delete a checkpoint that a kill left unfinished
@@ -120,10 +127,10 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
         _write_results(trainer, ordered, settings, weights)
 
 
-def _check_layers(model: Any, align: AlignSettings) -> None:
+def _check_layers(model: Any, align: AlignSettings, targets: Sequence[str]) -> None:
     """Check that the model has the layers that the recipe names."""
     layer_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := sorted(set(lora_targets(model, align)) - layer_names):
+    if missing := sorted(set(targets) - layer_names):
         raise RecipeError(
             f"the model has no layer named {', '.join(missing)}.", "Name its own linear layers in align.lora_targets."
         )
@@ -176,6 +183,7 @@ def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: 
         refusal_start_id=refusal_id,
         contrast_id=contrast_id,
         head_learning_rate=align.head_learning_rate,
+        standardize_head=align.standardize_head,
         max_steps=align.max_steps,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
@@ -196,16 +204,29 @@ def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: 
     )
 
 
+def _lora_config(model: Any, settings: FitSettings) -> Any:
+    from peft import LoraConfig
+
+    align, shape = settings.align, settings.adapter
+    blocks = None if shape is None else shape.layers(model.config.get_text_config().num_hidden_layers)
+    return LoraConfig(
+        r=align.lora_rank if shape is None else shape.rank,
+        lora_alpha=trained_alpha(align, shape),
+        target_modules=lora_targets(model, align) if shape is None else list(shape.targets),
+        layers_to_transform=blocks,
+        task_type="CAUSAL_LM",
+    )
+
+
 def _trainer(
     model: Any,
     renderer: Renderer,
     ordered: Sequence[AlignmentRow],
     config: PreSafeConfig,
-    align: AlignSettings,
+    lora: Any,
     callback: Any,
 ) -> PreSafeTrainer:
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import PrinterCallback
 
     from presafe.alignment.trainer import PreSafeTrainer
@@ -215,12 +236,7 @@ def _trainer(
         config,
         train_dataset=Dataset.from_list([row._asdict() for row in ordered]),
         processing_class=renderer.tokenizer,
-        peft_config=LoraConfig(
-            r=align.lora_rank,
-            lora_alpha=align.lora_alpha,
-            target_modules=lora_targets(model, align),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora,
         callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)
@@ -230,11 +246,11 @@ def _trainer(
 def _write_results(
     trainer: PreSafeTrainer, ordered: Sequence[AlignmentRow], settings: FitSettings, weights: dict[str, Any] | None
 ) -> None:
-    """Write the adapter, the head if it was trained, and last the history."""
+    """Write the adapter, the head and how well it fitted if it was trained, and last the history."""
     import torch
 
     from presafe.alignment.export import export_adapter
-    from presafe.alignment.head import save_head
+    from presafe.alignment.head import head_cosine, save_head
 
     align, folder = settings.align, settings.folder
     dtype: torch.dtype = getattr(torch, settings.adapter_dtype)
@@ -242,13 +258,55 @@ def _write_results(
     head_was_trained = settings.lambda_align > 0
     if head_was_trained and settings.head != "pooled":
         save_head(trainer.model, folder, position=align.decision_position, layer=align.layer, state=weights)
+    history = _history(trainer, ordered, align, head_was_trained=head_was_trained)
+    if head_was_trained and settings.head != "pooled":
+        fit_of_head = head_fit(history, ordered, head_cosine(trainer.model, settings.seed, weights))
+        write_text(folder / HEAD_FIT, fit_of_head.model_dump_json(indent=2) + "\n")
+        if fit_of_head.is_fitted is False:
+            console.print(
+                f"  {settings.label}: the head did not fit: it explains {100 * (fit_of_head.explained or 0):.0f} % of "
+                "what p' varies (less than half), so this run says nothing about what the head is worth"
+            )
+    write_jsonl(folder / HISTORY, history)
+
+
+def head_fit(history: Sequence[HistoryPoint], ordered: Sequence[AlignmentRow], cosine: float) -> HeadFit:
+    """Return how well the head learned p′, over the last quarter of the steps.
+
+    Args:
+        history: All steps of a training with a head, at least one.
+        ordered: The rows of all steps, in their order, as many in each.
+        cosine: Between the head's weights and those with which it started.
+    """
+    num_last = -(-len(history) // 4)
+    rows_per_step = len(ordered) // len(history)
+    last = history[-num_last:]
+    signals = [row.signal for row in ordered[-num_last * rows_per_step :] if row.signal is not None]
+    return HeadFit(
+        loss=fmean(point.bce for point in last if point.bce is not None),
+        floor=fmean(_entropy(signal) for signal in signals),
+        constant=_entropy(fmean(signals)),
+        cosine=cosine,
+    )
+
+
+def _entropy(signal: float) -> float:
+    """Return H(p′) in nats."""
+    return -sum(share * math.log(share) for share in (signal, 1 - signal) if share > 0)
+
+
+def _history(
+    trainer: PreSafeTrainer, ordered: Sequence[AlignmentRow], align: AlignSettings, *, head_was_trained: bool
+) -> list[HistoryPoint]:
+    """Return the training curve."""
     rows_per_step = align.batch_size * align.accumulation
-    history = [
+    return [
         HistoryPoint(
             step=entry["step"],
             nll=entry["sft_loss"],
             bce=entry["align_loss"] if head_was_trained else None,
             start_bce=entry.get("start_loss"),
+            floor=entry.get("signal_entropy") if head_was_trained else None,
             num_tokens=sum(
                 len(row.input_ids) for row in ordered[rows_per_step * (entry["step"] - 1) :][:rows_per_step]
             ),
@@ -256,4 +314,3 @@ def _write_results(
         for entry in trainer.state.log_history
         if "sft_loss" in entry
     ]
-    write_jsonl(folder / HISTORY, history)

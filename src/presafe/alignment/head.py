@@ -29,14 +29,31 @@ def causal_lm(model: Any) -> nn.Module:
 
 
 class _Head(nn.Linear):
-    """φ, computed in float32 even if its weights are not: FSDP and ZeRO deliver them in bfloat16.
+    """φ of a standardized state, in float32 even if its weights are not: FSDP and ZeRO deliver them in bfloat16.
 
     It is a module and not a function of the weights, because ZeRO-3 gathers the weights of a module when it is called.
+    `mean` and `deviation` are 0 and 1 until `standardize_head` sets them. They are in no checkpoint, because FSDP2
+    shards all that is: `standardization` keeps them in a file of their own.
     """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features, dtype=dtype)
+        self.register_buffer("mean", torch.zeros(in_features), persistent=False)
+        self.register_buffer("deviation", torch.ones(in_features), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits in float32."""
-        return linear(input.float(), self.weight.float(), self.bias.float())
+        standardized = (input.float() - self.mean.float()) / self.deviation.float()
+        return linear(standardized, self.weight.float(), self.bias.float())
+
+
+def initial_weight(hidden_size: int, num_outputs: int, seed: int) -> Tensor:
+    """Return the weights with which a head starts, of shape (outputs, hidden size)."""
+    weight = torch.empty(num_outputs, hidden_size)
+    return nn.init.normal_(weight, std=_INIT_STD, generator=torch.Generator().manual_seed(seed))
 
 
 def attach_head(model: nn.Module, seed: int, num_outputs: int = 1) -> None:
@@ -53,7 +70,8 @@ def attach_head(model: nn.Module, seed: int, num_outputs: int = 1) -> None:
     # a first training in this process) is not cast any more; the optimizer's copy is in float32 anyway.
     dtype = parameter.dtype if hasattr(parameter, "ds_id") else torch.float32
     head = _Head(config.hidden_size, num_outputs, dtype=dtype)
-    nn.init.normal_(head.weight, std=_INIT_STD, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        head.weight.copy_(initial_weight(config.hidden_size, num_outputs, seed))
     nn.init.zeros_(head.bias)
     setattr(model, HEAD, head.to(parameter.device))
 
@@ -63,6 +81,27 @@ def trained_head(model: Any) -> nn.Module:
     head: nn.Module = getattr(causal_lm(model), HEAD)
     copies = getattr(head, "modules_to_save", None)
     return copies["default"] if copies is not None else head
+
+
+def standardize_head(model: Any, mean: Tensor, deviation: Tensor) -> None:
+    """Give the head in use the statistics of the states that it reads, each of shape (hidden size)."""
+    head = trained_head(model)
+    head.mean.copy_(mean)  # type: ignore[operator]
+    head.deviation.copy_(deviation)  # type: ignore[operator]
+
+
+def head_cosine(model: Any, seed: int, state: dict[str, Tensor] | None = None) -> float:
+    """Return the cosine between the weights of the head in use and those with which it started.
+
+    Args:
+        model: The model that was trained.
+        seed: Seed of `attach_head`.
+        state: As for `save_head`.
+    """
+    weight = _weights_of(model, state)["weight"]
+    start = initial_weight(weight.shape[1], weight.shape[0], seed)
+    cosine = float(torch.nn.functional.cosine_similarity(weight.flatten(), start.flatten(), dim=0))
+    return max(-1.0, min(1.0, cosine))
 
 
 def save_head(
@@ -75,6 +114,10 @@ def save_head(
 ) -> None:
     """Write the head's weight (1, hidden size) and bias (1) as float32, and its position and layer as metadata.
 
+    The statistics of what it reads are folded into both, so that a reader applies them to h itself:
+
+        w · (h − μ) / σ + b = (w / σ) · h + (b − (w / σ) · μ)
+
     Args:
         model: The model that was trained.
         folder: Where to write.
@@ -82,16 +125,23 @@ def save_head(
         layer: Number of the block after which it reads; None: after the final norm.
         state: The model's whole weights by name, if its own parameters are shards (`export.whole_weights`).
     """
-    head = trained_head(model)
-    tensors = head.state_dict() if state is None else _weights_of(head, model, state)
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = _weights_of(model, state)
+    weight = tensors["weight"] / tensors["deviation"]
+    bias = tensors["bias"] - (weight.double() @ tensors["mean"].double()).float()
+    weights = {"weight": weight.contiguous(), "bias": bias.contiguous()}
     metadata: dict[str, str] = {"position": position}
     if layer is not None:
         metadata["layer"] = str(layer)
     save_file(weights, str(folder / f"{HEAD}.safetensors"), metadata=metadata)
 
 
-def _weights_of(module: nn.Module, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Select the weights of one module from the whole weights of the model that holds it."""
-    prefix = next(name for name, candidate in model.named_modules() if candidate is module)
-    return {name: state[f"{prefix}.{name}"] for name in module.state_dict()}
+def _weights_of(model: Any, state: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Return the weights and statistics of the head in use, in float32."""
+    head = trained_head(model)
+    if state is None:
+        tensors = head.state_dict()
+    else:
+        prefix = next(name for name, candidate in model.named_modules() if candidate is head)
+        tensors = {name: state[f"{prefix}.{name}"] for name in head.state_dict()}
+    tensors = tensors | dict(head.named_buffers())
+    return {name: tensor.detach().float().cpu() for name, tensor in tensors.items()}

@@ -36,6 +36,19 @@ def alignment_loss(logits: Float[Tensor, " rows"], targets: Float[Tensor, " rows
     return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
 
 
+def signal_entropy(targets: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """Return Σⱼ H(p′ⱼ) = Σⱼ −p′ⱼ ln p′ⱼ − (1 − p′ⱼ) ln(1 − p′ⱼ), the least that `alignment_loss` can be.
+
+    Args:
+        targets: p′, in [0, 1].
+
+    Returns:
+        The sum, in nats.
+    """
+    entropies: Tensor = torch.special.entr(targets) + torch.special.entr(1 - targets)
+    return entropies.sum()
+
+
 def start_loss(
     logits: Float[Tensor, "rows vocabulary"], refusal: int, own: Int[Tensor, " rows"], targets: Float[Tensor, " rows"]
 ) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import NamedTuple
 
 from presafe.methods.method import Case, Form, Target, Training
@@ -141,13 +141,14 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
     rendered = renderer.render(prompt.text, "on")
     opening = renderer.opening_ids()
     before = rendered.ids + opening
-    thought, rest = renderer.text_ids(target.thought or ""), renderer.text_ids(target.rest)
+    thought, rest = thought_ids(renderer, target)
     completion = thought + rest
     if target.answer is None:  # a thought left open teaches its own words, and not the opening
         opening_labels = [-100] * len(opening)
     else:
         opening_labels = opening
-        completion = completion + renderer.close_ids() + renderer.answer_ids(target.answer, ended=target.complete)
+        closed = renderer.closed_ids(completion) if completion else renderer.close_ids()
+        completion = closed + renderer.answer_ids(target.answer, ended=target.complete)
     start = len(before) - 1
     if training.pivots:
         unsafe, safe = pivot_ids(renderer, training.pivots)
@@ -165,6 +166,14 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
     )
 
 
+def thought_ids(renderer: Renderer, target: Target) -> tuple[list[int], list[int]]:
+    """Return the token ids of a target's thought and of its rest; a thought that is closed ends with its line end."""
+    thought, rest = target.thought or "", target.rest
+    if target.answer is not None and (thought or rest):
+        thought, rest = (thought, f"{rest}\n") if rest else (f"{thought}\n", rest)
+    return renderer.text_ids(thought), renderer.text_ids(rest)
+
+
 def refusal_start(renderer: Renderer, refusal_target: Form, training: Training = _DEFAULT) -> RefusalStart:
     """Return the token ids with which a method's refusals start, right after the thought's opening.
 
@@ -179,7 +188,8 @@ def refusal_start(renderer: Renderer, refusal_target: Form, training: Training =
     if all(target.thought for target in targets):
         first, second = (renderer.text_ids(target.thought or "") + renderer.text_ids(target.rest) for target in targets)
         *shared, last = first[: max(1, _num_shared(first, second))]
-        return RefusalStart(tuple(shared), frozenset({last}))
+        in_row = [*chain(*thought_ids(renderer, targets[0]))][len(shared)]  # may hold the line end, too
+        return RefusalStart(tuple(shared), frozenset({last, in_row}))
     first_ids = {renderer.answer_ids(refusal, ended=True)[0] for refusal in REFUSALS}
     return RefusalStart(tuple(renderer.close_ids()), frozenset(first_ids))
 

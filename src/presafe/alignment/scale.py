@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from presafe.config.recipe import AlignSettings
+from presafe.methods.method import AdapterShape
 from presafe.runs.io import write_text
 
 _SCALES_DOWN = (0.9, 0.75, 0.5)
@@ -66,6 +68,11 @@ def find_scale(
             return root
         previous = scale
     return None
+
+
+def trained_alpha(align: AlignSettings, adapter: AdapterShape | None) -> float:
+    """Return LoRA's alpha of an adapter as it is trained; alpha / rank is the recipe's, also of another rank."""
+    return align.lora_alpha if adapter is None else align.lora_alpha * adapter.rank / align.lora_rank
 
 
 def rescale(adapter: Path, alpha: float) -> None:

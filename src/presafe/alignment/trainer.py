@@ -20,7 +20,8 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.head import attach_head, causal_lm, trained_head
-from presafe.alignment.loss import alignment_loss, next_token_loss, start_loss
+from presafe.alignment.loss import alignment_loss, next_token_loss, signal_entropy, start_loss
+from presafe.alignment.standardization import FirstPass, padded_inputs, prompts_in_batches
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
@@ -61,7 +62,8 @@ class PreSafeConfig(SFTConfig):
     head: str = field(default="decision", metadata={"help": "What it reads: decision, detached or pooled (SafeKey)."})
     decision_position: Position = field(default="prompt_end", metadata={"help": "Where the head reads."})
     layer: int | None = field(default=None, metadata={"help": "Block after which it reads; None: the final norm."})
-    head_learning_rate: float | None = field(default=None, metadata={"help": "Head's; None: the adapter's."})
+    head_learning_rate: float | None = field(default=1e-2, metadata={"help": "Head's; None: the adapter's."})
+    standardize_head: bool = field(default=True, metadata={"help": "Reads (h − μ)/σ, clipped apart; else h, jointly."})
     # The head's output leaves the forward by a hook, which DDP's search for unused parameters would misjudge.
     ddp_find_unused_parameters: bool | None = False
 
@@ -166,8 +168,37 @@ class PreSafeTrainer(SFTTrainer):
         self._positions: dict[str, Tensor] | None = None
         self._decision: _Decision | None = None
         self._num_signals_in_step = 0
+        self._measured: list[Tensor] | None = None
+        if args.standardize_head and args.lambda_align > 0 and args.head != "pooled":
+            self.add_callback(FirstPass(self))
         # Runs inside the forward that DDP, FSDP or ZeRO wraps; the decoder's output is after the final norm.
         causal_lm(self.model).base_model.register_forward_hook(self._read_decision)  # type: ignore[union-attr]
+
+    def states_of_prompts(self) -> Tensor | None:
+        """Return the states that the head reads in the prompts of the training rows; None if no row has a p′.
+
+        Every process must call it; each reads all rows.
+
+        Returns:
+            States of shape (distinct prompts, hidden size), at most 1,024 of them.
+        """
+        device, model = self.accelerator.device, self.model_wrapped
+        self._measured = []
+        model.eval()
+        try:
+            for rows in prompts_in_batches(self.train_dataset, self.args.decision_position == "thought_start"):
+                inputs: dict[str, Any] = padded_inputs(rows, self.processing_class.pad_token_id, device)
+                if device.type == "cpu":  # as in `_sft_loss`: the vocabulary is most of the work
+                    inputs["logits_to_keep"] = 1
+                self._positions = {
+                    name: torch.tensor([row[name] for row in rows]) for name in _POSITIONS if name in rows[0]
+                }
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    model(**inputs, use_cache=False, output_hidden_states=self.args.layer is not None)
+            return torch.cat(self._measured) if self._measured else None
+        finally:
+            self._positions, self._measured = None, None
+            model.train()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the batches of a step, and count M, its rows with a p′ over all processes."""
@@ -208,6 +239,8 @@ class PreSafeTrainer(SFTTrainer):
         bce = alignment_loss(decision.head[has_signal].flatten(), head_targets) * num_processes / num_rows
         self._record("sft_loss", sft_loss, training)
         self._record("align_loss", bce, training)
+        entropy = signal_entropy(head_targets) * num_processes / num_rows
+        self._record("signal_entropy", entropy, training)
         loss = sft_loss + self.args.lambda_align * bce
         if decision.start is not None:
             own = ids[torch.arange(len(ids), device=ids.device), positions["start_index"] + 1]
@@ -244,6 +277,9 @@ class PreSafeTrainer(SFTTrainer):
         states, lm = output.last_hidden_state, causal_lm(self.model)
         rows = torch.arange(len(states), device=states.device)
         positions = {name: index.to(states.device) for name, index in self._positions.items()}
+        if self._measured is not None:
+            self._measured.append(self._head_input(output, positions).detach())
+            return
         with torch.autocast(states.device.type, enabled=False):
             # Through the wrapper, not the copy: PEFT's wrapper is what DDP and FSDP know.
             head = getattr(lm, HEAD)
@@ -317,3 +353,15 @@ class PreSafeTrainer(SFTTrainer):
                 group["params"] = [p for p in group["params"] if id(p) not in head_ids]
             optimizer.add_param_group({"params": head, "weight_decay": 0.0, "lr": self.args.head_learning_rate})
         return optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip the head's gradient apart from the adapter's; DeepSpeed and FSDP1 clip all that they hold jointly."""
+        clips_itself = self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2)
+        if clips_itself or not self.args.standardize_head:
+            return super()._clip_grad_norm(model)
+        head = list(trained_head(self.model).parameters())
+        head_ids = {id(parameter) for parameter in head}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in head_ids]
+        norm = self.accelerator.clip_grad_norm_(others, self.args.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(head, self.args.max_grad_norm)
+        return norm

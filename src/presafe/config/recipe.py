@@ -229,8 +229,12 @@ class AlignSettings(Settings):
     """Forward passes per step."""
     learning_rate: Rate = 2e-4
     """Peak learning rate of the adapter."""
-    head_learning_rate: Rate | None = None
-    """Learning rate of the auxiliary head; None takes the adapter's."""
+    standardize_head: StrictBool = True
+    """Whether the head reads its state standardized over the training rows, and its gradient is clipped apart from the
+    adapter's. False is how runs before 0.2 trained it: the raw state, and both clipped together."""
+    head_learning_rate: Rate = 1e-2
+    """Peak learning rate of the auxiliary head. Adam moves a head's output by about this times the hidden size a step:
+    use less for wide models."""
     warmup_steps: Count = 5
     """Steps of linear warm-up before the cosine."""
     lora_rank: Positive = 16
@@ -274,8 +278,9 @@ class AlignSettings(Settings):
         if unused := sorted(self.data.keys() - needed):
             name = unused[0]
             raise ValueError(f"`data.{name}` has no effect: {name} is none of `systems` that learn from a file")
-        if self.lambda_start == 0 and "presafe_start" in self.systems:
-            raise ValueError("presafe_start is `sft` by another name where `lambda_start` is 0")
+        for name in ("presafe_start", "sft_weighted"):
+            if self.lambda_start == 0 and name in self.systems:
+                raise ValueError(f"{name} is `sft` by another name where `lambda_start` is 0")
         return self
 
 
@@ -317,11 +322,27 @@ class Recipe(Settings):
 
     name: Name
     """Name of the run and title of its report."""
+    seed: Seed | None = Field(default=None, exclude_if=lambda seed: seed is None)
+    """One seed for all that is drawn before the evaluation, where a table does not set its own: `respond.seed` (drawn
+    queries, sampling), `signal.seed` (the classifier) and `align.seeds` (the training). `evaluate.seed` stays, so that
+    runs with several seeds are measured on the same prompts."""
     model: ModelSettings
     respond: RespondSettings
     signal: SignalSettings = SignalSettings()
     align: AlignSettings = AlignSettings()
     evaluate: EvaluateSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_seed(cls, settings: Any) -> Any:
+        seed = settings.get("seed") if isinstance(settings, dict) else None
+        if seed is None:
+            return settings
+        own = {"respond": {"seed": seed}, "signal": {"seed": seed}, "align": {"seeds": (seed,)}}
+        tables = {name: settings.get(name, {}) for name in own}
+        return settings | {
+            name: own[name] | table if isinstance(table, dict) else table for name, table in tables.items()
+        }
 
 
 def shipped_recipes() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from presafe.config.bounds import Count, Positive, Settings
 
@@ -30,6 +30,9 @@ class SetSource(PromptSlice):
     """Name of the set."""
     split: Literal["build", "align", "held_out"] = "held_out"
     """Split of the set."""
+    drawn: StrictBool = Field(default=False, exclude_if=lambda is_drawn: not is_drawn)
+    """Whether `respond.seed` decides the order of the prompts before `skip` and `n`. Two sources of one split that are
+    both drawn share the order, so `skip` keeps them apart."""
 
     @property
     def origin(self) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from presafe.config.recipe import Recipe, parse_recipe
+from presafe.config.recipe import AlignSettings, Recipe, parse_recipe
 from presafe.config.sources import source_class
 
 
 def parse_stored_recipe(settings: dict[str, Any], source: str) -> Recipe:
     """Check the settings that a run has stored, and bring those of an older release to today's form.
 
-    A setting that is newer than the run gets its default.
+    A setting that is newer than the run gets its default, except where the default is another behavior than the run's.
 
     Args:
         settings: What `recipe.json`, or the result of a study's run, holds.
@@ -20,7 +20,18 @@ def parse_stored_recipe(settings: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: a key that is unknown, missing or out of bounds; all of them are named.
     """
-    return parse_recipe({name: _upgrade_stage(stage) for name, stage in settings.items()}, source)
+    upgraded = {name: _upgrade_stage(stage) for name, stage in settings.items()}
+    if isinstance(align := upgraded.get("align"), dict):
+        upgraded["align"] = _upgrade_head(align)
+    return parse_recipe(upgraded, source)
+
+
+def _upgrade_head(align: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of stage align with those of the head; before 0.2 it was raw and had the adapter's rate."""
+    if "standardize_head" in align:
+        return align
+    rate = align.get("head_learning_rate") or align.get("learning_rate", AlignSettings().learning_rate)
+    return align | {"standardize_head": False, "head_learning_rate": rate}
 
 
 def _upgrade_stage(stage: object) -> object:

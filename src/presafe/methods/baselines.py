@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from presafe.methods.method import Case, Method, Target, Training
+from presafe.methods.method import AdapterShape, Case, Method, Target, Training
 from presafe.methods.targets import own_words, refuse, refuse_after
 
 DIRECT_REFUSAL_THOUGHT = "I should not answer this question!"
@@ -10,6 +10,10 @@ DIRECT_REFUSAL_THOUGHT = "I should not answer this question!"
 
 SAFEPATH_PRIMER = "Let's think about safety first."
 """The Safety Primer of SafePath: eight tokens with the tokenizer of R1."""
+
+
+MIDDLE_RANK_1 = AdapterShape(rank=1, targets=("up_proj",), depth=(1 / 3, 2 / 3))
+"""Rank 1 on the up-projections of the middle layers (arXiv 2507.17075); that the middle is a third is ours."""
 
 
 def _refuse_after_fixed_thought(case: Case) -> Target:
@@ -28,6 +32,22 @@ METHODS = {
         source="the baseline of PreSafe, arXiv 2603.17368",
         description="next-token loss only, on the same rows: refusals of harmful queries, own answers to harmless ones",
         training=Training(refuse, own_words),
+    ),
+    # L_start with the data set's labels is −ln P of the deciding token, so `lambda_start` weights that token up.
+    "sft_weighted": Method(
+        title="SFT, deciding token weighted",
+        kind="baseline",
+        source="ours",
+        description="next-token loss, the token that decides between thought and refusal weighted up by λ_start",
+        training=Training(refuse, own_words, labels="dataset", start=True),
+    ),
+    # The paper's finding: one rank in the middle of the model is enough for safety, and costs little reasoning.
+    "sft_rank_1": Method(
+        title="SFT, rank 1 in the middle",
+        kind="baseline",
+        source="arXiv 2507.17075",
+        description="next-token loss only, through a LoRA of rank 1 on up_proj of the middle third of the blocks",
+        training=Training(refuse, own_words, adapter=MIDDLE_RANK_1),
     ),
     "direct_refusal": Method(
         title="DirectRefusal",

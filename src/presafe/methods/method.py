@@ -20,9 +20,10 @@ Kind = Literal["baseline", "presafe", "control", "rival"]
 Form = Literal["direct", "thought"]
 """How a harmful query is refused: at once, or after a short safe thought."""
 
-Labels = Literal["classifier", "hard", "dataset", "random", "shuffled"]
-"""Source of p′: the classifier, its decision cut at ½, what the data set expects, fair coins, or the classifier's p′
-permuted over the queries."""
+Labels = Literal["classifier", "hard", "dataset", "random", "shuffled", "constant", "flipped_10", "flipped_25"]
+"""Source of p′: the classifier, its decision cut at ½, what the data set expects, fair coins, the classifier's p′
+permuted over the queries, its mean for every query, or the classifier's p′ turned round for 10 or 25 % of the queries.
+"""
 
 Head = Literal["decision", "detached", "pooled"]
 """What the auxiliary head reads: the decision position; the same without a gradient into the model; or the mean states
@@ -40,6 +41,25 @@ class Prefill:
 
     thought: str
     closed: bool
+
+
+class AdapterShape(NamedTuple):
+    """The adapter of a method that does not take the recipe's: alpha / rank stays as in the recipe."""
+
+    rank: int
+    targets: tuple[str, ...]
+    """Names of the linear layers that carry it."""
+    depth: tuple[float, float]
+    """Blocks that carry it, from and up to, as shares of the model's depth."""
+
+    def layers(self, num_layers: int) -> list[int]:
+        """Return the blocks that carry the adapter, counted from 0; at least one.
+
+        Args:
+            num_layers: The model's blocks.
+        """
+        first, last = (round(share * num_layers) for share in self.depth)
+        return list(range(first, max(last, first + 1)))
 
 
 class Case(NamedTuple):
@@ -88,6 +108,8 @@ class Training:
     """Words for unsafe and safe with which `Target.rest` begins; L_start then contrasts the two."""
     steering: str | None = None
     """Instruction before harmful queries under which the model itself writes the responses that `refusal` is given."""
+    adapter: AdapterShape | None = None
+    """The method's own adapter; None takes the recipe's."""
     needs_data: bool = False
     """Whether rows of a local file (`align.data`) replace the harmful queries."""
 

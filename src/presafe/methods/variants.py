@@ -13,7 +13,7 @@ def _refuse_after_thought(case: Case) -> Target:
 METHODS = {
     # With the recipe's `lambda_start` above 0 it also has our loss on the output (design/0005).
     "presafe": Method(
-        title="PreSafe",
+        title="PreSafe + L_start (ours)",
         kind="presafe",
         source="arXiv 2603.17368; λ_start is ours",
         description=(
@@ -23,7 +23,7 @@ METHODS = {
     ),
     # The paper's loss exactly, whatever `lambda_start` the recipe sets.
     "presafe_head": Method(
-        title="PreSafe, head only",
+        title="PreSafe (paper)",
         kind="presafe",
         source="arXiv 2603.17368",
         description="PreSafe without the loss on the output: L_SFT + λ · L_align",
@@ -31,7 +31,7 @@ METHODS = {
     ),
     # Our loss on the output alone, without the paper's head (design/0005).
     "presafe_start": Method(
-        title="PreSafe, output only",
+        title="L_start alone (ours)",
         kind="presafe",
         source="ours",
         description="PreSafe without the head: L_SFT + λ_start · p' asked of the model's own next token",

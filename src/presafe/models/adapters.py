@@ -6,6 +6,8 @@ also changes the embedding. In each case the measured model would not be the tra
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,32 @@ def with_adapter(model: Any, folder: Path, address: str) -> Any:
             _OTHER_MODEL,
         )
     return adapted.eval()
+
+
+@contextmanager
+def merged_at(adapted: Any, scale: float) -> Iterator[None]:
+    """Merge an adapter into the weights at a scale, as `merge_adapter` would after it was rescaled, for a while.
+
+    A merge rounds to the type of the weights, so that a model with its adapter beside it does not answer quite as the
+    merged model that is evaluated. The weights are copied before, because a merge in bfloat16 cannot be undone exactly.
+
+    Args:
+        adapted: The PEFT model (`with_adapter`).
+        scale: Factor of the adapter's own scale.
+    """
+    from peft.helpers import rescale_adapter_scale
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in adapted.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [{name: value.clone() for name, value in layer.get_base_layer().state_dict().items()} for layer in layers]
+    with rescale_adapter_scale(adapted, scale):
+        adapted.merge_adapter()
+    try:
+        yield
+    finally:
+        for layer, weights in zip(layers, before, strict=True):
+            layer.get_base_layer().load_state_dict(weights)
+            layer.merged_adapters.clear()
 
 
 def merge_adapter(model: Any, folder: Path, address: str) -> Any:

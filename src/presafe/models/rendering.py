@@ -149,8 +149,7 @@ class Renderer:
         """
         return [
             *self.opening_ids(),
-            *(self.completion_ids(thought) if thought else []),
-            *self.close_ids(),
+            *(self.closed_ids(self.completion_ids(f"{thought}\n")) if thought else self.close_ids()),
             *self.answer_ids(answer, ended=ended),
         ]
 
@@ -162,6 +161,17 @@ class Renderer:
         """Return the token ids that end a thought."""
         return self.completion_ids(self.family.closing)
 
+    def closed_ids(self, thought: list[int]) -> list[int]:
+        """Return the token ids of a thought and of the mark that ends it.
+
+        A thought is tokenized with the line end before the mark, as the model writes both: Qwen and Llama have one
+        token for a full stop and a line end.
+
+        Args:
+            thought: Ids of a thought that is not empty, with its line end.
+        """
+        return [*thought, *self.completion_ids(f"{self.family.think_close}\n\n")]
+
     def prefill_ids(self, prefill: Prefill) -> list[int]:
         """Return the token ids of a prefill, which begins the model's thought after a prompt with CoT on.
 
@@ -170,9 +180,16 @@ class Renderer:
         """
         return [
             *self.opening_ids(),
-            *(self.completion_ids(prefill.thought) if prefill.thought else []),
-            *(self.close_ids() if prefill.closed else []),
+            *self._prefilled(prefill),
         ]
+
+    def _prefilled(self, prefill: Prefill) -> list[int]:
+        """Return the token ids of a prefill's thought and, if it is closed, of its end."""
+        if not prefill.thought:
+            return self.close_ids() if prefill.closed else []
+        if not prefill.closed:
+            return self.completion_ids(prefill.thought)
+        return self.closed_ids(self.completion_ids(f"{prefill.thought}\n"))
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
         """Return the token ids of a turn after a prompt with CoT off: the answer and, if complete, the end of turn.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -168,7 +169,7 @@ def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) ->
 
     Args:
         source: A set of the project, generated arithmetic, a local file, or a data set on the hub; not a `suite`.
-        seed: Seed of generated arithmetic and of the draw from the hub.
+        seed: Seed of generated arithmetic, of the draw from the hub, and of the order of a set that is drawn.
         held_out: Texts of the evaluation suites; prompts from the hub that are near one of them are left out.
 
     Raises:
@@ -188,6 +189,8 @@ def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) ->
         prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
     else:
         prompts = list(built_in(source.set, source.split))
+        if source.drawn:
+            random.Random(f"{seed} {source.set} {source.split}").shuffle(prompts)
     return skip_and_take(prompts, source)
 
 

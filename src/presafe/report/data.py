@@ -9,6 +9,7 @@ from pydantic import Field
 from presafe.records import (
     Difference,
     Expect,
+    HeadFit,
     HistoryPoint,
     InsideView,
     OperatingPoint,
@@ -58,5 +59,7 @@ class ReportData(Record):
     inside: tuple[InsideView, ...] = ()
     operating_points: dict[str, OperatingPoint] = Field(default={})
     """By system name, of adapters that were scaled after training."""
+    head_fits: dict[str, HeadFit] = Field(default={})
+    """By system name, of systems with a head at the decision position."""
     is_comparison: bool = False
     """Whether the report is about its differences, and so has a sentence for each."""

@@ -65,6 +65,7 @@ METRICS: Mapping[str, str] = {
     "thought_refusal_rate": "refused in the thought",
     "thought_attack_success_rate": "attack success in the thought",
     "thought_unjudged_rate": "thought without a verdict",
+    "whole_safe_rate": "thought and answer both safe",
     "full_compliance_rate": "full compliance",
     "partial_refusal_rate": "partial refusal",
     "full_refusal_rate": "full refusal",
@@ -73,6 +74,15 @@ METRICS: Mapping[str, str] = {
     "matched_refusal_start_auroc": "against its harmful half: AUROC, refusal start",
     "matched_head_auroc": "against its harmful half: AUROC, head",
     "matched_tpr_at_fpr_10": "harmful half refused at 10 % wrong refusals here, by the odds of a refusal's start",
+    "matched_tpr_at_fpr_1": "harmful half refused at 1 % wrong refusals here, by the odds of a refusal's start",
+    "matched_tpr_at_fpr_01": "harmful half refused at 0.1 % wrong refusals here, by the odds of a refusal's start",
+    "matched_head_tpr_at_fpr_1": "harmful half flagged at 1 % false alarms here, by the head",
+    "matched_head_tpr_at_fpr_01": "harmful half flagged at 0.1 % false alarms here, by the head",
+    "cross_refusal_rate": "harmful half refused, threshold cross-fitted to 10 % wrong refusals",
+    "cross_over_refusal_rate": "wrongly refused, threshold cross-fitted to 10 %",
+    "cross_youden_j": "against its harmful half: Youden's J, threshold cross-fitted to 10 % wrong refusals",
+    "matched_refusal_start_ece": "calibration error of the odds of a refusal's start, with the harmful half",
+    "matched_head_ece": "calibration error of the head, with the harmful half",
     "youden_j": "against its harmful half: Youden's J",
     "classifier_accuracy": "classifier accuracy",
     "with_thought_rate": "answered after a thought",
@@ -169,7 +179,7 @@ def format_value(score: Score) -> str:
 
 def is_position_metric(metric: str) -> bool:
     """Return whether a metric is read at the decision position, without an answer."""
-    return metric.endswith(("_auroc", "_at_fpr_10"))
+    return metric.endswith(("_auroc", "_at_fpr_10", "_at_fpr_1", "_at_fpr_01", "_ece")) or metric.startswith("cross_")
 
 
 def _is_rate(score: Score) -> bool:

@@ -6,7 +6,7 @@ method worked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from presafe.report.formatting import (
@@ -28,7 +28,7 @@ from presafe.report.formatting import (
 from presafe.report.lookup import MODES, count_answers, find_score, leading_metric, suites_in, systems_in
 
 if TYPE_CHECKING:
-    from presafe.records import Difference, Score, Thinking
+    from presafe.records import Difference, HeadFit, Score, Thinking
 
 _BEFORE, _AFTER, _ADAPTED = "vanilla", "presafe", "adapted"
 
@@ -63,7 +63,9 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     if _ADAPTED in systems_in(scores):
         system, name = _ADAPTED, f"{model} with the adapter"
     sentences = [_modes_sentence(scores, system, name), _presafe_sentence(scores), _controls_sentence(scores)]
-    prices = [price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, "PreSafe"))]
+    prices = [
+        price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, display_name(_AFTER, SYSTEMS)))
+    ]
     sentences += prices or [_harmless_sentence(scores, system, mode, name) for mode in MODES]
     present = [sentence for sentence in sentences if sentence]
     if any(_OVER_ALL in sentence for sentence in present):
@@ -142,6 +144,28 @@ def _difference_sentence(difference: Difference, *, with_power: bool = False) ->
     elif with_power:
         sentence += " One test at 5 % would have found no true difference, however large, four times in five."
     return sentence
+
+
+def head_sentences(head_fits: Mapping[str, HeadFit]) -> tuple[str, ...]:
+    """Say for each system how well its head learned p′; a head that did not fit carries no verdict."""
+    sentences = []
+    for name, fit in head_fits.items():
+        system = display_name(name, SYSTEMS)
+        measured = f"L_align {fit.loss:.2f} over the last quarter of the steps, floor {fit.floor:.2f} nats"
+        turned = f"cosine with its start {fit.cosine:.2f}"
+        if fit.explained is None:
+            sentences.append(f"The head of {system} had nothing to fit: p′ hardly varies ({measured}).")
+        elif fit.is_fitted:
+            sentences.append(
+                f"The head of {system} fitted: it explains {100 * fit.explained:.0f} % of what p′ varies "
+                f"({measured}; {turned})."
+            )
+        else:
+            sentences.append(
+                f"The head of {system} did not fit: it explains {100 * fit.explained:.0f} % of what p′ varies, less "
+                f"than half ({measured}; {turned}). This run carries no verdict on what the head is worth."
+            )
+    return tuple(sentences)
 
 
 def auroc_sentences(scores: Sequence[Score]) -> tuple[str, ...]:
@@ -243,7 +267,7 @@ def _presafe_sentence(scores: Sequence[Score]) -> str | None:
             if (score := _leading_score(scores, _AFTER, mode, suite))
         ]
         if clauses:
-            return f"After PreSafe it {_harmful_verb(scores, suite)} {' and '.join(clauses)}."
+            return f"After {display_name(_AFTER, SYSTEMS)} it {_harmful_verb(scores, suite)} {' and '.join(clauses)}."
     return None
 
 

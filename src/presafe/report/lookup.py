@@ -19,7 +19,21 @@ MODES: tuple[Thinking, ...] = get_args(Thinking)
 
 EXTENT_METRICS = ("full_compliance_rate", "partial_refusal_rate", "full_refusal_rate")
 """XSTest's three classes, which add up to one."""
-MATCHED_METRICS = ("youden_j", "matched_refusal_start_auroc", "matched_head_auroc", "matched_tpr_at_fpr_10")
+MATCHED_METRICS = (
+    "cross_youden_j",
+    "cross_refusal_rate",
+    "cross_over_refusal_rate",
+    "youden_j",
+    "matched_refusal_start_auroc",
+    "matched_head_auroc",
+    "matched_tpr_at_fpr_10",
+    "matched_tpr_at_fpr_1",
+    "matched_tpr_at_fpr_01",
+    "matched_head_tpr_at_fpr_1",
+    "matched_head_tpr_at_fpr_01",
+    "matched_refusal_start_ece",
+    "matched_head_ece",
+)
 """How well a system separates a harmless suite from its harmful half, which is worded alike."""
 THOUGHT_PREFIX = "thought_"
 """Prefix of the metrics of thoughts; the name without it is the same metric of answers."""

@@ -41,6 +41,7 @@ from presafe.report.headline import (
     all_differences,
     auroc_sentences,
     comparison_headline,
+    head_sentences,
     headline,
     headline_cards,
     key_differences,
@@ -264,6 +265,7 @@ def _sentences(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
         "cards": headline_cards(scores),
         "difference_sentences": differences,
         "auroc_sentences": auroc_sentences(scores),
+        "head_sentences": head_sentences(data.head_fits),
     }
 
 

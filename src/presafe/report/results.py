@@ -30,12 +30,18 @@ if TYPE_CHECKING:
 
 _MUCH_UNJUDGED = 0.1
 """If a larger share of answers has no verdict, the small table says so."""
-SCHEMA = 1
-"""Version of results.json. A change that would break a reader increases it."""
+SCHEMA = 2
+"""Version of results.json. A change that would break a reader increases it.
+
+2: `head_fits`. In tables `presafe` is "PreSafe + L_start (ours)" and `presafe_head` "PreSafe (paper)"; a reader of
+schema 1 finds the same rows.
+"""
 
 
 def results_json(data: ReportData) -> str:
-    """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score}, rates in [0, 1].
+    """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score, "head_fits"}.
+
+    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`).
 
     Raises:
         ValueError: a number is not finite.
@@ -45,6 +51,10 @@ def results_json(data: ReportData) -> str:
         "manifest": data.manifest,
         "timings_s": data.timings_s,
         "rows": [score.model_dump(mode="json") for score in (*data.scores, *data.sweep)],
+        "head_fits": {
+            name: {**fit.model_dump(mode="json"), "explained": fit.explained, "is_fitted": fit.is_fitted}
+            for name, fit in data.head_fits.items()
+        },
     }
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.

@@ -143,6 +143,7 @@ def _train(
             lambda_align=lambda_align if training.head else 0.0,
             lambda_start=lambda_start if training.start else 0.0,
             head=training.head or "decision",
+            adapter=training.adapter,
             start_ids=start_ids(renderer, settings.refusal_target, training),
             seed=_seed_of(system),
             folder=folder,

@@ -21,7 +21,8 @@ from presafe.config.recipe import is_served
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
-from presafe.evaluation.metrics import mean_over_seeds, position_scores
+from presafe.evaluation.metrics import mean_over_seeds
+from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
 from presafe.methods.registry import is_prefill, training_of

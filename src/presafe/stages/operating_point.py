@@ -1,6 +1,7 @@
 """Operating points: each adapter is scaled until the model refuses a given number of harmless queries.
 
-The queries are the classifier's queries to comply with: the model is neither trained nor measured on them.
+The queries are the classifier's queries to comply with: the model is neither trained nor measured on them. Each scale
+is merged into the weights first, because the merged model is what is evaluated.
 
 alignment/<system>/operating_point.json     the scale, and how many queries are refused at it; written last
 """
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from presafe.alignment.rows import refusal_start
-from presafe.alignment.scale import find_scale, rescale
+from presafe.alignment.scale import find_scale, rescale, trained_alpha
 from presafe.internals.decision import decision_scores
 from presafe.methods.registry import training_of
-from presafe.models.adapters import with_adapter
+from presafe.models.adapters import merged_at, untie, with_adapter
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, release_model
 from presafe.records import OperatingPoint, Prompt
 from presafe.runs.io import read_record, write_text
@@ -50,8 +51,6 @@ def set_operating_points(run: RunFolder, for_each: ForEach) -> None:
 
 def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed: int) -> None:
     """Scale one adapter until the model refuses at most `allowed` of the queries."""
-    from peft.helpers import rescale_adapter_scale
-
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
     is_trusted = recipe.model.trust_remote_code
     renderer = load_renderer(
@@ -59,15 +58,17 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
     )
     start = refusal_start(renderer, settings.refusal_target, training_of(system.name))
     release_model()
-    rescale(folder / "adapter", settings.lora_alpha)  # as trained: a kill may have come before the scale was recorded
+    alpha = trained_alpha(settings, training_of(system.name).adapter)
+    rescale(folder / "adapter", alpha)  # as trained: a kill may have come before the scale was recorded
     weights = load_weights(recipe.model.address, recipe.model.dtype, trust_remote_code=is_trusted)
     model = with_adapter(weights, folder / "adapter", recipe.model.address)
+    untie(model.get_base_model())
     loaded = LoadedModel(model.get_base_model(), renderer)
     refused: dict[float, int] = {}
 
     def weakest_logits(scale: float, among: Sequence[int]) -> list[float]:
         texts = [queries[index].text for index in among]
-        with rescale_adapter_scale(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(texts)) as bar:
+        with merged_at(model, scale), progress_bar(f"{folder.name} × {scale:.2f}", len(texts)) as bar:
             scores = decision_scores(loaded, texts, start, None, on_finished=bar.advance)
         logits = [score.weakest_logit for score in scores]
         refused[scale] = sum(logit > 0 for logit in logits)
@@ -75,7 +76,7 @@ def _scale(system: System, *, run: RunFolder, queries: Sequence[Prompt], allowed
 
     found_scale = find_scale(weakest_logits, len(queries), allowed, settings.max_scale)
     scale = 1.0 if found_scale is None else found_scale
-    rescale(folder / "adapter", settings.lora_alpha * scale)
+    rescale(folder / "adapter", alpha * scale)
     point = OperatingPoint(scale=scale, refused_as_trained=refused[1.0], refused=refused[scale], n=len(queries))
     write_text(folder / OPERATING_POINT, point.model_dump_json(indent=2) + "\n")
     how = "as trained: no allowed scale reaches that number" if found_scale is None else f"at {scale:.2f} of its scale"

@@ -18,7 +18,7 @@ from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import DECIDED, System, evaluated_systems, history_of
+from presafe.stages.systems import DECIDED, System, evaluated_systems, head_fit_of, history_of
 
 _EXAMPLES = 5
 """Prompts shown per suite."""
@@ -92,6 +92,7 @@ def report_data(run: RunFolder) -> ReportData:
         places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
         operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
+        head_fits={system.name: fit for system in shown if (fit := head_fit_of(run, system))},
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from presafe.alignment.fit import HISTORY
+from presafe.alignment.fit import HEAD_FIT, HISTORY
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
 from presafe.methods.registry import is_prefill, trained
-from presafe.records import HistoryPoint, Thinking
+from presafe.records import HeadFit, HistoryPoint, Thinking
 from presafe.runs.folder import read_records
+from presafe.runs.io import read_record
 from presafe.stages.run_folder import RunFolder
 
 DECIDED = ("refuse", "comply")
@@ -65,6 +66,20 @@ def history_of(run: RunFolder, system: System) -> list[HistoryPoint]:
     if not points or [point.step for point in points] != list(range(1, len(points) + 1)):
         raise RunError(f"{file} is damaged: its steps are not 1, 2, 3, ….", hint)
     return points
+
+
+def head_fit_of(run: RunFolder, system: System) -> HeadFit | None:
+    """Return how well a system's head learned p′; None without a head, or if an older presafe trained it.
+
+    Args:
+        run: The run.
+        system: Any system.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    file = system_folder(run, system) / HEAD_FIT
+    return read_record(file, HeadFit, hint=run.hint_to_redo("align")) if file.exists() else None
 
 
 def adapter_of(run: RunFolder, system: System) -> Path | None:

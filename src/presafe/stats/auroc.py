@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,21 @@ def placements(
     return wins.mean(axis=1), wins.mean(axis=0)
 
 
+def threshold_at(negative: Sequence[float], share: Fraction) -> float:
+    """Return the threshold that at most a share of the negatives exceed, and no lower one would do.
+
+    Args:
+        negative: Scores of the class that should score lower; at least one.
+        share: In [0, 1).
+    """
+    return sorted(negative, reverse=True)[int(len(negative) * share)]
+
+
+def _tpr_at(positive: Sequence[float], negative: Sequence[float], share: Fraction) -> float:
+    threshold = threshold_at(negative, share)
+    return sum(value > threshold for value in positive) / len(positive)
+
+
 def tpr_at_fpr_10(positive: Sequence[float], negative: Sequence[float]) -> float:
     """Return the share of positives above the threshold that at most a tenth of the negatives exceed, in [0, 1].
 
@@ -58,5 +74,38 @@ def tpr_at_fpr_10(positive: Sequence[float], negative: Sequence[float]) -> float
         positive: Scores of the class that should score higher; at least one.
         negative: Scores of the other class; at least one.
     """
-    threshold = sorted(negative, reverse=True)[len(negative) // 10]
-    return sum(value > threshold for value in positive) / len(positive)
+    return _tpr_at(positive, negative, Fraction(1, 10))
+
+
+def tpr_at_fpr_1(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Return the same at a hundredth of the negatives. With fewer than 100 of them, none may be above the threshold."""
+    return _tpr_at(positive, negative, Fraction(1, 100))
+
+
+def tpr_at_fpr_01(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Return the same at a thousandth of the negatives. With fewer than 1,000 of them, none may be above."""
+    return _tpr_at(positive, negative, Fraction(1, 1000))
+
+
+def cross_fitted(
+    positive: Sequence[float], negative: Sequence[float], share: Fraction
+) -> tuple[list[bool], list[bool]]:
+    """Return which positives and negatives are above a threshold that was set on the other half of the negatives.
+
+    Halves are the even and the odd places, so that halves worded alike, or sorted by topic, are alike. A threshold that
+    is set and measured on the same prompts flatters: here each prompt is decided by the other half's.
+
+    Args:
+        positive: Scores of the class that should score higher, in the order of the prompts.
+        negative: Scores of the other class, in the order of the prompts; at least two.
+        share: Share of the negatives that may be above the threshold.
+
+    Returns:
+        Whether each positive, and each negative, is above its threshold.
+    """
+    thresholds = [threshold_at(negative[1::2], share), threshold_at(negative[0::2], share)]
+
+    def decided(scores: Sequence[float]) -> list[bool]:
+        return [score > thresholds[place % 2] for place, score in enumerate(scores)]
+
+    return decided(positive), decided(negative)

@@ -64,6 +64,7 @@ def study_markdown(summary: StudySummary, figures: Set[str] = frozenset()) -> st
             *_endpoints_section(summary),
             *_conditions_section(summary, figures),
             *_operating_points_section(summary),
+            *_heads_section(summary),
             *_matched_section(summary, figures),
             *_differences_sections(summary),
             *_every_number_section(summary),
@@ -139,6 +140,34 @@ def _operating_points_section(summary: StudySummary) -> Iterator[str]:
             "(`align.max_scale`) reaches it; otherwise the adapter stays as trained."
         )
         yield _operating_points_table(summary)
+
+
+def _heads_section(summary: StudySummary) -> Iterator[str]:
+    """Yield the section on how well the heads learned p′, if it was measured."""
+    if not summary.head_fits:
+        return
+    yield "## Did the head learn p′?"
+    yield (
+        "Over the last quarter of the steps, the seeds side by side. A head explains 0 % if it does no better than one "
+        "that says the same of every query, and 100 % at the floor, the mean entropy of p′. Below half it did not fit, "
+        "and the condition carries no verdict on what the head is worth."
+    )
+    lines = []
+    for name in summary.conditions:
+        fits = [fit for fit in summary.head_fits if fit.condition == name]
+        if fits:
+            by_seed = (
+                [str(fit.seed) for fit in fits],
+                [f"{fit.loss:.2f}" for fit in fits],
+                [f"{fit.floor:.2f}" for fit in fits],
+                [DASH if fit.explained is None else f"{100 * fit.explained:.0f} %" for fit in fits],
+                [f"{fit.cosine:.2f}" for fit in fits],
+            )
+            verdict = "did not fit" if any(fit.is_fitted is False for fit in fits) else "fitted"
+            if all(fit.is_fitted is None for fit in fits):
+                verdict = "nothing to fit"
+            lines.append([name, *map(" / ".join, by_seed), verdict])
+    yield _table(["condition", "seed", "L_align", "floor", "explained", "cosine with its start", "verdict"], lines)
 
 
 def _matched_section(summary: StudySummary, figures: Set[str]) -> Iterator[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from presafe.config.recipe import Recipe
 from presafe.records import (
     Count,
     Difference,
+    HeadFit,
     OperatingPoint,
     PositionScore,
     Rate,
@@ -30,6 +31,8 @@ def settings_without_defaults(recipe: Recipe) -> dict[str, Any]:
             the hub), all settings are returned.
     """
     settings = recipe.model_dump(mode="json", exclude_defaults=True)
+    # older files lack it, and mean another value (`config/stored.py`)
+    settings["align"] = {**settings.get("align", {}), "standardize_head": recipe.align.standardize_head}
     try:
         is_complete = Recipe.model_validate(settings) == recipe
     except ValidationError:
@@ -75,6 +78,8 @@ class RunResult(Record):
     """The decision with CoT on of every prompt to refuse or to comply with; older files have none."""
     operating_point: OperatingPoint | None = None
     """None if the adapter was never rescaled."""
+    head_fit: HeadFit | None = None
+    """How well the head learned p′; None without a head, and in older files."""
     trained_by: TrainedBy | None = None
     """The run from which the training was copied; None if the run trained its own adapter."""
 
@@ -97,6 +102,13 @@ class StudyScore(Score):
 
 class StudyOperatingPoint(OperatingPoint):
     """The operating point of one run of a study."""
+
+    condition: str
+    seed: int
+
+
+class StudyHeadFit(HeadFit):
+    """How well the head of one run of a study learned p′."""
 
     condition: str
     seed: int
@@ -160,3 +172,4 @@ class StudySummary(Record):
     metric_differences: tuple[MetricDifference, ...]
     costs: tuple[TrainingCost, ...]
     operating_points: tuple[StudyOperatingPoint, ...] = ()
+    head_fits: tuple[StudyHeadFit, ...] = Field(default=(), exclude_if=lambda fits: not fits)

@@ -31,10 +31,10 @@ from presafe.runtime.progress import heading
 from presafe.stages.evaluate import positions_of, responses_by_suite, scores_of_run
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import System, evaluated_systems, history_of, system_folder
+from presafe.stages.systems import System, evaluated_systems, head_fit_of, history_of, system_folder
 from presafe.stages.workload import Workload
 from presafe.study.page import write_study
-from presafe.study.records import RunResult, StudySummary, settings_without_defaults
+from presafe.study.records import RunResult, StudyHeadFit, StudySummary, settings_without_defaults
 from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
@@ -68,12 +68,13 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
         PromptError: as `Workload.check`.
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
-    workloads: dict[str, Workload] = {}
+    workloads: dict[tuple[str, int], Workload] = {}
     statuses = []
     for run in study_runs(study):
-        if run.condition.name not in workloads:  # the prompts do not depend on the seed of a training
-            workloads[run.condition.name] = Workload(run.recipe)
-        workload = workloads[run.condition.name]
+        key = run.condition.name, run.recipe.respond.seed  # the prompts do not depend on the seed of a training
+        if key not in workloads:
+            workloads[key] = Workload(run.recipe)
+        workload = workloads[key]
         file = _result_file(out, run)
         read = _read_matching_result if file.exists() else _read_neighbor_result
         statuses.append(RunStatus(run, read(file, run, workload.sha256), workload))
@@ -177,6 +178,7 @@ def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
         ),
         answered=tuple(shares for mode in systems for shares in _shares(folder, mode)),
         operating_point=operating_point(folder, system),
+        head_fit=head_fit_of(folder, system),
         trained_by=maker,
     )
 
@@ -223,6 +225,11 @@ def summary_of(study: Study, runs: Sequence[StudyRun], results: Sequence[RunResu
         metric_differences=differences,
         costs=tuple(training_costs(ordered)),
         operating_points=tuple(operating_points(ordered)),
+        head_fits=tuple(
+            StudyHeadFit(**result.head_fit.model_dump(), condition=result.condition, seed=result.seed)
+            for result in ordered
+            if result.head_fit
+        ),
     )
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from presafe.alignment.fit import CHECKPOINTS, HISTORY
-from presafe.alignment.scale import rescale
+from presafe.alignment.scale import rescale, trained_alpha
 from presafe.config.recipe import Recipe
 from presafe.errors import PreSafeError
+from presafe.methods.registry import training_of
 from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
 from presafe.runs.ownership import TRAINED_BY
@@ -127,7 +128,7 @@ def take_training(recipe: Recipe, prompts_sha256: str, folder: Path, others: Seq
         target, source = system_folder(run, system), system_folder(match, system)
         try:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns(CHECKPOINTS, OPERATING_POINT))
-            rescale(target / "adapter", recipe.align.lora_alpha)
+            rescale(target / "adapter", trained_alpha(recipe.align, training_of(system.name).adapter))
             write_text(target / TRAINED_BY, (trained_by(source) or _maker(match)).model_dump_json(indent=2) + "\n")
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)

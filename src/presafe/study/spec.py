@@ -85,6 +85,9 @@ class Study(Settings):
     """Name of the condition that the others are compared with."""
     seeds: Seeds = (0,)
     """Seeds of the conditions without their own."""
+    seeds_move: Literal["training", "everything"] = "training"
+    """What a run's seed moves: the training alone, or the recipe's `seed` and with it the drawn queries, the sampling
+    and the classifier, too."""
     set: dict[str, Any] = Field(default={})
     """Settings of the recipe that are overridden in all conditions, `evaluate` included; a condition's own overrides
     have precedence."""
@@ -168,7 +171,12 @@ def study_runs(study: Study) -> list[StudyRun]:
     runs = []
     for condition in study.condition:
         for place, seed in enumerate(condition.seeds or study.seeds):
-            own = {"name": f"{condition.name}-seed{seed}", "align": {"systems": [condition.system], "seeds": [seed]}}
+            own: dict[str, Any] = {
+                "name": f"{condition.name}-seed{seed}",
+                "align": {"systems": [condition.system], "seeds": [seed]},
+            }
+            if study.seeds_move == "everything":
+                own["seed"] = seed
             recipe = parse_recipe(
                 merge_settings(own, merge_settings(condition.set, base)),
                 f"{study.recipe} as condition {condition.name!r} sets it",

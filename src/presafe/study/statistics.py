@@ -40,7 +40,7 @@ from presafe.study.values import Cell, Values, prompt_values, stacked
 if TYPE_CHECKING:
     from presafe.stats.crossed import Group
 
-RANGES = {"youden_j": (-1.0, 1.0)}
+RANGES = {"youden_j": (-1.0, 1.0), "cross_youden_j": (-1.0, 1.0)}
 """Bounds of metrics that are not between 0 and 1."""
 
 

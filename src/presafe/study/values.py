@@ -3,6 +3,7 @@
     leading rates           one group: the share of each prompt's answers that count
     Youden's J              two groups: refusals of the harmful half, and minus those of the harmless half
     AUROC of the decision   two groups of placements (`auroc_groups`)
+    cross-fitted rates, J   whether the decision is above the threshold; the interval takes the thresholds as given
 
 All other metrics have only their value per seed. So have the AUROCs of runs from before release 0.3.0, which did not
 keep the decision's scores of each prompt.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from presafe.evaluation.differences import LEADING
-from presafe.evaluation.metrics import POSITION_METRICS, position_groups
+from presafe.evaluation.positions import POSITION_METRICS, cross_fitted_decisions, position_groups
 from presafe.evaluation.suites import harmful_half
 from presafe.records import SuiteShares, Thinking
 from presafe.stats.auroc import auroc
@@ -67,7 +68,7 @@ def _youden_groups(harmful: SuiteShares, harmless: SuiteShares) -> tuple[Values,
 
 
 def _ranking_cells(run: RunResult) -> Iterator[tuple[Cell, tuple[Values, ...]]]:
-    """Yield the groups of every AUROC at the decision position."""
+    """Yield the groups of every AUROC and of every cross-fitted rate at the decision position."""
     for suite in dict.fromkeys(position.suite for position in run.positions if position.expect == "comply"):
         for metric in POSITION_METRICS:
             positive, negative = position_groups(run.positions, suite, metric)
@@ -80,6 +81,11 @@ def _ranking_cells(run: RunResult) -> Iterator[tuple[Cell, tuple[Values, ...]]]:
                         dict(zip(negative, below[:, 0].tolist(), strict=True)),
                     ),
                 )
+        if decisions := cross_fitted_decisions(run.positions, suite):
+            refused, wrongly = decisions
+            yield Cell("on", suite, "cross_refusal_rate"), (refused,)
+            yield Cell("on", suite, "cross_over_refusal_rate"), (wrongly,)
+            yield Cell("on", suite, "cross_youden_j"), (refused, _map(wrongly, lambda share: -share))
 
 
 def _column(scores: Mapping[str, float]) -> Group:

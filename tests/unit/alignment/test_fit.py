@@ -131,6 +131,7 @@ def test_fit_writes_adapter_head_and_history(whole: Any) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
         "adapter",
         "checkpoints",
+        "head_fit.json",
         HISTORY,
         "presafe_head.safetensors",
     ]

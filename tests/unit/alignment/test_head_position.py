@@ -201,7 +201,12 @@ def test_head_without_metadata_reads_the_default(tmp_path: Path) -> None:
 
 def test_fit_trains_the_head_at_the_recipes_position(libraries: None, renderer: Renderer, tmp_path: Path) -> None:
     settings = AlignSettings(
-        decision_position="prompt_mean", layer=1, max_steps=1, batch_size=3, lora_targets=("q_proj", "v_proj")
+        decision_position="prompt_mean",
+        layer=1,
+        standardize_head=False,
+        max_steps=1,
+        batch_size=3,
+        lora_targets=("q_proj", "v_proj"),
     )
     own = {
         str(i): Response(

@@ -263,7 +263,15 @@ def test_lambda_changes_the_adapter(make_trainer: TrainerFactory, rows: list[Row
 
 
 def test_head_only_decays_at_lambda_0(make_trainer: TrainerFactory, rows: list[Row]) -> None:
-    trainer = make_trainer(make_model(), rows, lambda_align=0.0, learning_rate=1e-2, weight_decay=0.1, max_steps=3)
+    trainer = make_trainer(
+        make_model(),
+        rows,
+        lambda_align=0.0,
+        learning_rate=1e-2,
+        head_learning_rate=None,  # in the adapter's group, which decays
+        weight_decay=0.1,
+        max_steps=3,
+    )
     start = head_of(trainer.model).weight.detach().clone()
     trainer.train()
     head = head_of(trainer.model)
@@ -334,6 +342,6 @@ def test_head_learning_rate_applies_to_the_head_only(make_trainer: TrainerFactor
 
 def test_diverged_training_fails(make_trainer: TrainerFactory, rows: list[Row]) -> None:
     # Weights moved by 1e30 overflow within a step or two.
-    trainer = make_trainer(make_model(), rows, learning_rate=1e30, max_steps=3)
+    trainer = make_trainer(make_model(), rows, learning_rate=1e30, head_learning_rate=None, max_steps=3)
     with pytest.raises(RunError, match=r"after step [12]: the training has diverged.*Lower the learning rate"):
         trainer.train()

@@ -32,7 +32,14 @@ def test_an_older_recipe_equals_todays() -> None:
     settings = stored("deepseek-r1-distill-qwen-7b")
     assert settings["respond"]["alignment_queries"][0].keys() >= {"set", "file", "hub", "suite", "licence"}
     recipe = parse_stored_recipe(settings, "recipe.json")
-    assert recipe == load_recipe("deepseek-r1-distill-qwen-7b")
+    today = load_recipe("deepseek-r1-distill-qwen-7b")
+    # Before the head was standardized it was raw, and null stood for the adapter's learning rate.
+    assert settings["align"]["head_learning_rate"] is None
+    head_as_it_was = {"standardize_head": False, "head_learning_rate": settings["align"]["learning_rate"]}
+    # That recipe had the head alone, with direct refusals, which had no measured effect (review M6).
+    head_as_it_was |= {"systems": ("sft", "presafe", "random_labels"), "lambda_align": 1.0, "lambda_start": 0.0}
+    head_as_it_was |= {"refusal_target": "direct"}
+    assert recipe == today.model_copy(update={"align": today.align.model_copy(update=head_as_it_was)})
     assert all(isinstance(source, HubSource) and source.license for source in recipe.respond.alignment_queries)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from presafe.evaluation.metrics import mean_over_seeds, position_scores, suite_scores, youden_scores
+from presafe.evaluation.metrics import mean_over_seeds, suite_scores, youden_scores
+from presafe.evaluation.positions import position_scores
 from presafe.records import Expect, Extent, PositionScore, Response, Score, Thinking, Verdict
 
 

@@ -43,7 +43,7 @@ _SWITCHES = ("enable_thinking", "thinking", "reasoning", "cot", "deep", None)
 
 
 def mutant(random_: random.Random) -> Mutant:
-    """A template made of parts drawn at random; many contradict themselves, or show too little."""
+    """Return a template made of parts drawn at random; many contradict themselves, or show too little."""
     start, end = random_.choice(_ROLES)
     marks = opens, closes = random_.choice(_MARKS)
     switch = random_.choice(_SWITCHES)
@@ -67,7 +67,7 @@ def mutant(random_: random.Random) -> Mutant:
 
 
 def real_mutant(random_: random.Random) -> Mutant:
-    """A template that TRL ships, with other marks, another switch and another spelling."""
+    """Return a template that TRL ships, with other marks, another switch and another spelling."""
     file = random_.choice(("qwen3", "qwen3_5_think", "qwen3_5_nothink", "nemotron_3_nano", "glm4moe", "lfm2_2_5"))
     marks = random_.choice(_MARKS[:2] + _MARKS[3:])
     switch = random_.choice(_SWITCHES[:4])

@@ -15,13 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_tokenizers import template
 
+from presafe.alignment.rows import alignment_rows, refusal_start
 from presafe.methods.method import Prefill
 from presafe.models.dialect import as_text, is_exact
 from presafe.models.family import families
 from presafe.models.loading import load_renderer
 from presafe.models.recognition import detect_family
 from presafe.models.rendering import Answer, Renderer
-from presafe.records import Thinking
+from presafe.records import Prompt, Response, Signal, Thinking
 
 R1 = template("deepseek_r1_distill.jinja")
 R1_EARLY = R1.replace("{{'<｜Assistant｜><think>\\n'}}", "{{'<｜Assistant｜>'}}")
@@ -211,6 +212,43 @@ def test_a_thought_and_an_answer_are_read_back(name: str, thought: str, answer: 
     assert renderer.split(renderer.answer_ids(answer), "off") == Answer("", answer, False)
     cut = [*renderer.opening_ids(), *renderer.completion_ids(thought)]
     assert renderer.split(cut, "on") == Answer(thought, "", True)
+
+
+@pytest.mark.parametrize("thought", ["I add them.", "I add them: 2 + 2 = 4", "Is it so?\n\nYes, it is!"])
+@each_case
+def test_a_kept_row_has_the_tokens_that_the_model_writes(name: str, thought: str) -> None:
+    # A tokenizer reads what a model wrote in one piece: Qwen and Llama have one token for a full stop and a line end.
+    renderer = renderer_of(name)
+    family = renderer.family
+    # (SmolLM2's tokenizer would also split the two line ends before a word; SmolThink was made with both in one token.)
+    written = f"{family.model_opens}{thought}\n{family.think_close}\n\n"
+    natural = [*renderer.completion_ids(written), *renderer.completion_ids("Four."), *renderer.stop_ids()[:1]]
+    assert renderer.completion(thought, "Four.") == natural
+    prompt = Prompt(id="1", text="2 + 2?", category="sums", split="align", license="ours", expect="answer", target="4")
+    response = Response(
+        prompt_id="1",
+        thinking="on",
+        thought=thought,
+        answer="Four.",
+        truncated=False,
+        complete=True,
+        num_tokens=9,
+        verdict="right",
+    )
+    (row,) = alignment_rows(
+        [prompt], {"1": response}, {"1": Signal(prompt_id="1", probability=0.0)}, renderer, "direct"
+    )
+    assert [label for label in row.labels if label != -100] == natural
+
+
+@each_case
+def test_a_refusals_thought_is_read_as_it_is_trained(name: str) -> None:
+    renderer = renderer_of(name)
+    prompt = Prompt(id="1", text="?", category="harm", split="align", license="ours", expect="refuse")
+    (row,) = alignment_rows([prompt], {}, {"1": Signal(prompt_id="1", probability=1.0)}, renderer, "thought")
+    start = refusal_start(renderer, "thought")
+    trained = row.input_ids[row.start_index + 1 :]
+    assert all(token in links for token, links in zip(trained, start.links, strict=False))
 
 
 # Not the stand-in for Qwen3.6, which says nothing about what a server's tokenizer puts before a text.

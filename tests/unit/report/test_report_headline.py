@@ -24,10 +24,11 @@ def test_headline_has_modes_presafe_controls_and_price(scores: tuple[Score, ...]
     assert headline(scores, "SmolThink-135M") == (
         "With its chain of thought on, SmolThink-135M refuses 8 % of held-out harmful prompts (10 of the 120 judged); "
         "with its chain of thought off, 98 % (118 of the 120 judged).",
-        "After PreSafe it refuses 95 % (114 of the 120 judged) with the chain of thought on.",
+        "After PreSafe + L_start (ours) it refuses 95 % (114 of the 120 judged) with the chain of thought on.",
         "For comparison, with the chain of thought on, fine-tuning alone (λ = 0) gives 89 % (107 of the 120 judged) "
         "and random labels in place of the signal give 62 % (74 of the 120 judged).",
-        "With its chain of thought on, PreSafe wrongly refuses 3 % of held-out benign prompts (1 % before) "
+        "With its chain of thought on, PreSafe + L_start (ours) wrongly refuses 3 % of "
+        "held-out benign prompts (1 % before) "
         "and 20 % of borderline prompts (2 % before), and correctly answers 89 % of arithmetic problems "
         "(90 % before).",
     )
@@ -38,10 +39,11 @@ def test_missing_rows_leave_their_clauses_out(scores: tuple[Score, ...]) -> None
     kept = [s for s in kept if (s.system, s.suite) != ("vanilla", "arithmetic")]
     assert headline(kept) == (
         "With its chain of thought on, the model refuses 8 % of held-out harmful prompts (10 of the 120 judged).",
-        "After PreSafe it refuses 95 % (114 of the 120 judged) with the chain of thought on.",
+        "After PreSafe + L_start (ours) it refuses 95 % (114 of the 120 judged) with the chain of thought on.",
         "For comparison, with the chain of thought on, random labels in place of the signal give 62 % "
         "(74 of the 120 judged).",
-        "With its chain of thought on, PreSafe wrongly refuses 20 % of borderline prompts (2 % before), "
+        "With its chain of thought on, PreSafe + L_start (ours) wrongly refuses 20 % of "
+        "borderline prompts (2 % before), "
         "and correctly answers 89 % of arithmetic problems.",
     )
 
@@ -49,7 +51,7 @@ def test_missing_rows_leave_their_clauses_out(scores: tuple[Score, ...]) -> None
 def test_headline_without_vanilla_names_the_prompts(scores: tuple[Score, ...]) -> None:
     kept = [s for s in scores if s.system == "presafe" and s.suite == "smolthink_harmful"]
     assert headline(kept) == (
-        "After PreSafe it refuses 95 % of held-out harmful prompts (114 of the 120 judged) "
+        "After PreSafe + L_start (ours) it refuses 95 % of held-out harmful prompts (114 of the 120 judged) "
         "with the chain of thought on.",
     )
 
@@ -68,7 +70,8 @@ def test_unjudged_prompts_stand_beside_the_rate() -> None:
     assert headline(rows) == (
         "With its chain of thought on, the model refuses 7 % of held-out harmful prompts (3 of the 45 judged; "
         "55 of 100 had no verdict: 3 % to 58 % over all); with its chain of thought off, 80 % (76 of the 95 judged).",
-        "After PreSafe it refuses 50 % (29 of the 58 judged; 42 of 100 had no verdict: 29 % to 71 % over all) "
+        "After PreSafe + L_start (ours) it refuses 50 % (29 of the 58 judged; 42 of 100 "
+        "had no verdict: 29 % to 71 % over all) "
         "with the chain of thought on.",
         "“Over all” counts the answers without a verdict once as not refused and once as refused.",
     )
@@ -120,8 +123,13 @@ def test_presafe_with_cot_off_stands_beside_vanilla_off(scores: tuple[Score, ...
     before = make_score("vanilla", "off", benign, "over_refusal_rate", 0.042, low=0.02, high=0.09)
     after = make_score("presafe", "off", benign, "over_refusal_rate", 0.5, low=0.41, high=0.59)
     on, off = headline((*scores, before, after))[-2:]
-    assert on.startswith("With its chain of thought on, PreSafe wrongly refuses 3 % of held-out benign prompts (1 %")
-    assert off == "With its chain of thought off, PreSafe wrongly refuses 50 % of held-out benign prompts (4 % before)."
+    assert on.startswith(
+        "With its chain of thought on, PreSafe + L_start (ours) wrongly refuses 3 % of held-out benign prompts (1 %"
+    )
+    assert (
+        off == "With its chain of thought off, PreSafe + L_start (ours) wrongly "
+        "refuses 50 % of held-out benign prompts (4 % before)."
+    )
 
 
 def test_headline_of_nothing_is_empty() -> None:
@@ -158,9 +166,11 @@ def test_sentences_give_the_paired_difference() -> None:
     near = make_difference("sft", "on", 0.89, 0.95, p=0.2)
     left_out = "; 2 without a judged answer of both are left out"
     assert key_differences([apart, near]) == (
-        "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, Vanilla (CoT on) 8.3 %, a paired difference of "
+        "Harmful, held out: PreSafe + L_start (ours) (CoT on) refuses 95.0 %, Vanilla "
+        "(CoT on) 8.3 %, a paired difference of "
         f"+86.7 points [+78.7, +94.7] on 118 prompts (corrected p < 0.001{left_out}).",
-        "Harmful, held out: PreSafe (CoT on) refuses 95.0 %, SFT only (λ = 0) (CoT on) 89.0 %, a paired difference of "
+        "Harmful, held out: PreSafe + L_start (ours) (CoT on) refuses 95.0 %, SFT only "
+        "(λ = 0) (CoT on) 89.0 %, a paired difference of "
         f"+6.0 points [-2.0, +14.0] on 118 prompts (corrected p = 0.200{left_out}). One test at 5 % would have found a "
         "true difference of 11 points four times in five.",
     )
@@ -170,7 +180,8 @@ def test_sentences_end_with_the_bar_on_benign_prompts() -> None:
     benign: dict[str, Any] = {"suite": "smolthink_benign", "metric": "over_refusal_rate", "half_width": 0.005}
     both = [make_difference("vanilla", mode, 0.01, 0.033, **benign) for mode in ("on", "off")]
     assert key_differences(both) == (
-        "Benign, held out: PreSafe (CoT on) wrongly refuses 3.3 %, Vanilla (CoT off) 1.0 %, a paired difference of "
+        "Benign, held out: PreSafe + L_start (ours) (CoT on) wrongly refuses 3.3 %, "
+        "Vanilla (CoT off) 1.0 %, a paired difference of "
         "+2.3 points [+1.8, +2.8] on 118 prompts (corrected p = 0.040; 2 without a judged answer of both are left "
         "out). This project's own bar is at most 5 points more.",
     )
@@ -190,9 +201,9 @@ def test_every_difference_says_what_n_could_show() -> None:
     solved = make_difference("A/vanilla", "on", 0.5, 0.4, suite="gsm8k", metric="accuracy", p=1.0)
     sentences = all_differences([clear, benign, solved.model_copy(update={"detectable": None})])
     assert [sentence.partition(", A/vanilla")[0] for sentence in sentences] == [
-        "AdvBench: PreSafe (CoT on) refuses 95.0 %",
-        "XSTest safe: PreSafe (CoT on) wrongly refuses 5.0 %",
-        "GSM8K: PreSafe (CoT on) correctly answers 40.0 %",
+        "AdvBench: PreSafe + L_start (ours) (CoT on) refuses 95.0 %",
+        "XSTest safe: PreSafe + L_start (ours) (CoT on) wrongly refuses 5.0 %",
+        "GSM8K: PreSafe + L_start (ours) (CoT on) correctly answers 40.0 %",
     ]
     assert all("a true difference of 11 points four times in five." in sentence for sentence in sentences[:2])
     assert sentences[2].endswith("would have found no true difference, however large, four times in five.")
@@ -218,14 +229,14 @@ def test_cards_have_before_and_after(scores: tuple[Score, ...]) -> None:
 
 def test_aurocs_below_one_half_are_explained(scores: tuple[Score, ...]) -> None:
     start = "Harmful prompts against held-out benign prompts, AUROC of the model's own leaning: "
-    assert auroc_sentences(scores) == (start + "PreSafe 0.948 [0.93, 0.96].",)
+    assert auroc_sentences(scores) == (start + "PreSafe + L_start (ours) 0.948 [0.93, 0.96].",)
     more = (
         make_score("vanilla", "on", "smolthink_benign", "refusal_start_auroc", 0.389, low=0.3, high=0.49),
         make_score("presafe", "on", "smolthink_borderline", "head_auroc", 0.892, low=0.83, high=0.94),
     )
     assert auroc_sentences((*scores, *more)) == (
-        start + "Vanilla 0.389 [0.30, 0.49], PreSafe 0.948 [0.93, 0.96].",
-        "Harmful prompts against borderline prompts, AUROC of the head: PreSafe 0.892 [0.83, 0.94].",
+        start + "Vanilla 0.389 [0.30, 0.49], PreSafe + L_start (ours) 0.948 [0.93, 0.96].",
+        "Harmful prompts against borderline prompts, AUROC of the head: PreSafe + L_start (ours) 0.892 [0.83, 0.94].",
         "Below 0.5 means that harmful prompts lean less to refusal than harmless ones.",
     )
 
@@ -233,4 +244,6 @@ def test_aurocs_below_one_half_are_explained(scores: tuple[Score, ...]) -> None:
 def test_judge_of_harm_has_a_sentence() -> None:
     # Failed first: only refusals were compared in words.
     (sentence,) = key_differences([make_difference("vanilla", "on", 0.4, 0.05, metric="attack_success_rate")])
-    assert sentence.startswith("Harmful, held out: PreSafe (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,")
+    assert sentence.startswith(
+        "Harmful, held out: PreSafe + L_start (ours) (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,"
+    )

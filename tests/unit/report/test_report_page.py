@@ -98,7 +98,11 @@ def test_table_shows_interval_n_and_a_dash_for_none(data: ReportData) -> None:
     assert cells_of(page, "SFT only (λ = 0)") == ["on", "89.0 % [82, 93] n = 120", "–", "–", "–"]
     # the head's AUROC row has no value; n = 120, nine of them the suite's own prompts
     auroc = page[page.index('<section id="positions">') :]
-    assert cells_of(auroc, "PreSafe") == ["on", "0.948 [0.93, 0.96] n = 111 against 9", "– n = 111 against 9"]
+    assert cells_of(auroc, "PreSafe + L_start (ours)") == [
+        "on",
+        "0.948 [0.93, 0.96] n = 111 against 9",
+        "– n = 111 against 9",
+    ]
 
 
 def test_unmeasured_trace_accuracy_is_a_dash(data: ReportData) -> None:
@@ -127,7 +131,7 @@ def test_rates_show_how_many_have_no_verdict(data: ReportData) -> None:
     )
     page = page_of(data.model_copy(update={"scores": (*data.scores, *missing)}))
     assert cells_of(page, "SFT only (λ = 0)")[1] == "89.0 % [82, 93] n = 120 no verdict: 48 of 120"
-    assert cells_of(page, "PreSafe") == [
+    assert cells_of(page, "PreSafe + L_start (ours)") == [
         "on",
         "95.0 % [91, 97] n = 120",  # not measured, so there is no note
         "3.3 % [1, 8] n = 120 no verdict: 0 of 120",
@@ -157,9 +161,13 @@ def test_thoughts_and_answers_have_their_own_table(data: ReportData) -> None:
         for name, value in (("refusal", 0.75), ("attack_success", 0.25), ("unjudged", 0.1))
     ]
     page = page_of(data.model_copy(update={"scores": (*data.scores, *thoughts)}))
-    assert len(cells_of(page, "PreSafe")) == 5  # CoT and the four suites, as without
+    assert len(cells_of(page, "PreSafe + L_start (ours)")) == 5  # CoT and the four suites, as without
     table = page[page.index("<h3>Thought and answer apart</h3>") :]
-    assert cells_of(table, "PreSafe") == ["on", "75.0 % n = 120 no verdict: 12 of 120", "95.0 % [91, 97] n = 120"]
+    assert cells_of(table, "PreSafe + L_start (ours)") == [
+        "on",
+        "75.0 % n = 120 no verdict: 12 of 120",
+        "95.0 % [91, 97] n = 120",
+    ]
     assert table.index("refused in the thought") < table.index("<br>refused</th>")
     assert "Judge: refusal_strings. Of thoughts: thought_strings." in page
     assert "Thoughts on harmful prompts are judged apart" in page
@@ -236,7 +244,7 @@ def test_seeds_are_shown_only_without_a_mean(data: ReportData) -> None:
 
 def test_page_shows_operating_points(data: ReportData) -> None:
     page = " ".join(page_of(data).split())
-    assert "PreSafe: applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
+    assert "PreSafe + L_start (ours): applied at 0.93 of its strength, 16 of 260 refused; as trained, 31." in page
     assert "allowed share" not in page_of(data.model_copy(update={"operating_points": {}}))
 
 
@@ -273,7 +281,7 @@ def test_settings_flatten_to_dotted_names() -> None:
 def test_report_folder_holds_page_results_and_figures(data: ReportData, tmp_path: Path) -> None:
     page = write_report(data, tmp_path / "report")
     assert page.read_text(encoding="utf-8") == page_of(data)
-    assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 2
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
 

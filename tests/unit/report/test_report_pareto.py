@@ -32,9 +32,9 @@ def test_front_never_passes_a_better_corner() -> None:
 
 def test_front_needs_two_systems(scores: tuple[Score, ...]) -> None:
     assert pareto_figure([score for score in scores if score.system == "presafe"]) is None
-    assert {"Vanilla", "PreSafe"} <= texts_of(pareto_figure(scores))
+    assert {"Vanilla", "PreSafe + L_start (ours)"} <= texts_of(pareto_figure(scores))
     sft = make_score("sft", "on", "smolthink_benign", "over_refusal_rate", 0.02)
     classifier = make_score("classifier", "off", "classifier_held_out", "classifier_accuracy", 0.9)
     texts = texts_of(pareto_figure((*scores, sft, classifier)))
-    assert {"Benign, held out: wrongly refused", "PreSafe"} <= texts
+    assert {"Benign, held out: wrongly refused", "PreSafe + L_start (ours)"} <= texts
     assert "classifier" not in texts  # only what has a point

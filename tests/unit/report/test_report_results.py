@@ -15,8 +15,8 @@ from presafe.report.results import differences_table, results_json, summary_tabl
 
 def test_results_json_round_trips_with_exact_keys(data: ReportData) -> None:
     results = json.loads(results_json(data))
-    assert list(results) == ["schema", "manifest", "timings_s", "rows"]
-    assert results["schema"] == 1
+    assert list(results) == ["schema", "manifest", "timings_s", "rows", "head_fits"]
+    assert results["schema"] == 2
     assert results["manifest"] == data.manifest
     assert results["timings_s"] == {"align": 212.5}
     keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"]
@@ -34,7 +34,13 @@ def test_results_json_refuses_nan(data: ReportData) -> None:
 def test_summary_table_has_a_line_per_system_and_mode(data: ReportData) -> None:
     table = summary_table(data)
     columns = [list(column.cells) for column in table.columns]
-    assert columns[0] == ["Vanilla", "Vanilla", "SFT only (λ = 0)", "PreSafe", "Random labels (control)"]
+    assert columns[0] == [
+        "Vanilla",
+        "Vanilla",
+        "SFT only (λ = 0)",
+        "PreSafe + L_start (ours)",
+        "Random labels (control)",
+    ]
     assert columns[1] == ["on", "off", "on", "on", "on"]
     assert [str(column.header).split(":")[0] for column in table.columns[2:]] == [
         "Harmful, held out",
@@ -77,6 +83,6 @@ def test_caption_names_cells_with_many_unjudged(data: ReportData) -> None:
     few = make_score("sft", "on", "smolthink_benign", "unjudged_rate", 0.04)
     rest = tuple(score for score in data.scores if score.metric != "unjudged_rate")
     caption = str(summary_table(data.model_copy(update={"scores": (*rest, many, few)})).caption)
-    assert "PreSafe, CoT on, Benign, held out: 38.0 %" in caption
+    assert "PreSafe + L_start (ours), CoT on, Benign, held out: 38.0 %" in caption
     assert "have no verdict" in caption
     assert "SFT" not in caption

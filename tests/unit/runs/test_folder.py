@@ -123,7 +123,7 @@ def test_an_older_folder_is_resumed_if_a_new_setting_is_default(tmp_path: Path, 
     RunFolder.open_for(tmp_path, recipe)
     path = tmp_path / "recipe.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
-    assert stored["align"].pop("head_learning_rate") is None
+    assert stored["align"].pop("layer") is None
     assert stored["evaluate"].pop("judge") is None
     path.write_text(json.dumps(stored), encoding="utf-8")
     RunFolder.open_for(tmp_path, recipe)

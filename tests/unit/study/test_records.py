@@ -78,6 +78,8 @@ DEFAULTS: dict[type[Any], dict[str, object]] = {
         "decision_position": "prompt_end",
         "refusal_target": "direct",
         "thinking_off_share": 0.0,
+        "standardize_head": True,  # always stored; `config/stored.py` reads a file without it as raw
+        "head_learning_rate": 1e-2,
         "max_steps": 60,
         "batch_size": 8,
         "accumulation": 1,
