@@ -24,8 +24,8 @@ def hidden_states(
 ) -> Float[np.ndarray, "prompts layers hidden"]:
     """Return the states at the last prompt token after every block; the last block's are after the final norm.
 
-    With CoT on, this is the decision position. The prompt with CoT off starts with the whole prompt with CoT on, so
-    the decision position has the same states in both modes; with CoT off, the states are those where the answer begins.
+    With CoT on, this is the decision position. With CoT off, the states are those where the answer begins. Where the
+    prompt with CoT off starts with the one with CoT on, the decision position has the same states in both modes.
 
     Args:
         loaded: The model, its adapter merged.
