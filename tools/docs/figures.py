@@ -38,7 +38,7 @@ SETTINGS = {
 VANILLA_ON = ("vanilla", "on", "as it came, CoT on", RED)
 VANILLA_OFF = ("vanilla", "off", "as it came, CoT off", BLUE)
 SFT = ("sft", "on", "SFT only, CoT on", GOLD)
-PRESAFE = ("presafe", "on", "PreSafe, CoT on", TEAL)
+PRESAFE = ("presafe", "on", "PreSafe + L_start, CoT on", TEAL)
 
 
 def bars(measured: dict[Any, dict[str, Any]], rows: list[Row], harmful: list[str], harmless: list[str]) -> Any:
@@ -107,7 +107,7 @@ def trade() -> Any:
     pairs = [("jailbreakbench", "jailbreakbench_benign", "JailbreakBench"), ("xstest_unsafe", "xstest_safe", "XSTest")]
     measured = scores("operating_points")
     for axis, (harmful, harmless, title) in zip(axes, pairs, strict=True):
-        for system, label, color in (("sft", "SFT only", GOLD), ("presafe", "PreSafe", TEAL)):
+        for system, label, color in (("sft", "SFT only", GOLD), ("presafe", "PreSafe + L_start", TEAL)):
             names = [system, f"{system}-rate_5", f"{system}-rate_2.5"]
             x = [100 * measured[name, "on", harmless, "over_refusal_rate"]["value"] for name in names]
             y = [100 * measured[name, "on", harmful, "refusal_rate"]["value"] for name in names]
@@ -129,7 +129,7 @@ def cosines() -> Any:
     """Draw, by block, the cosine of the direction from harmless to harmful between CoT on and off."""
     figure, axis = plt.subplots(figsize=(9.6, 3.6))
     lines = [("sft-seed0", "vanilla", "as it came", GREY), ("sft-seed0", "sft", "SFT only", GOLD)]
-    lines += [("presafe-seed0", "presafe", "PreSafe", TEAL)]
+    lines += [("presafe-seed0", "presafe", "PreSafe + L_start", TEAL)]
     for file, system, label, color in lines:
         views = json.loads((STUDIES / "shipped" / "inside" / f"{file}.json").read_text(encoding="utf-8"))["systems"]
         view = next(view for view in views if view["system"] == system)
@@ -157,7 +157,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
         [
             VANILLA_OFF,
             ("sft", "off", "SFT only, CoT off", GOLD),
-            ("presafe", "off", "PreSafe, CoT off", TEAL),
+            ("presafe", "off", "PreSafe + L_start, CoT off", TEAL),
             ("random_labels", "off", "fair coins for p′, CoT off", PLUM),
         ],
     ),
@@ -176,10 +176,10 @@ FIGURES: dict[str, Callable[[], Any]] = {
         "thought",
         [
             ("sft-thought", "on", "SFT only, thought", GOLD),
-            ("presafe_thought", "on", "PreSafe, thought", TEAL),
+            ("presafe_thought", "on", "PreSafe + L_start, thought", TEAL),
             ("random_labels-thought", "on", "fair coins, thought", PLUM),
             ("sft", "on", "SFT only, direct", "#eed9ad"),
-            ("presafe", "on", "PreSafe, direct", "#8fc3bf"),
+            ("presafe", "on", "PreSafe + L_start, direct", "#8fc3bf"),
         ],
     ),
     "thinking-on-only": published("thinking_on_only", [VANILLA_ON, SFT, PRESAFE, COINS]),
@@ -188,8 +188,8 @@ FIGURES: dict[str, Callable[[], Any]] = {
         [
             ("sft", "on", "SFT only, 40 steps", "#eed9ad"),
             ("sft-steps_80", "on", "SFT only, 80 steps", GOLD),
-            ("presafe", "on", "PreSafe, 40 steps", "#8fc3bf"),
-            ("steps_80", "on", "PreSafe, 80 steps", TEAL),
+            ("presafe", "on", "PreSafe + L_start, 40 steps", "#8fc3bf"),
+            ("steps_80", "on", "PreSafe + L_start, 80 steps", TEAL),
         ],
     ),
     "head": published(
