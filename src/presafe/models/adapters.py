@@ -83,6 +83,12 @@ def _need_mergeable(folder: Path, largest_size: int) -> None:
         raise ModelError(
             f"the adapter in {folder} is for the task {task}, not for a causal language model.", _OTHER_MODEL
         )
+    if missing := [key for key in ("r", "lora_alpha") if kind == "LORA" and key not in config]:
+        raise ModelError(
+            f"the adapter_config.json in {folder} lacks {missing[0]}; PEFT would take its default, which is another "
+            "adapter than the one that was trained.",
+            "Copy it again, or export it again.",
+        )
     patterns = config.get("rank_pattern")
     for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())):
         if isinstance(rank, int) and rank > largest_size > 0:  # PEFT would allocate it before it sees the weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +247,17 @@ def test_patterns_are_tried_under_a_limit(
     folder = shutil.copytree(whole, tmp_path / "adapter")
     edit(folder / "adapter_config.json", **settings)
     with pytest.raises(ModelError, match=message):
+        with_adapter(AutoModelForCausalLM.from_pretrained(base), folder, "base")
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_missing_rank_or_scale_is_no_default(base: Path, whole: Path, tmp_path: Path, key: str) -> None:
+    # Found by the long form of the fault harness: PEFT takes rank 8 and alpha 8.
+    folder = shutil.copytree(whole, tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    del config[key]
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"lacks {key}"):
         with_adapter(AutoModelForCausalLM.from_pretrained(base), folder, "base")
 
 
