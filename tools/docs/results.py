@@ -38,7 +38,7 @@ TITLES = {
 LABELS = {
     "vanilla": "vanilla",
     "sft": "SFT only",
-    "presafe": "**PreSafe + L_start (ours)**",
+    "presafe": "PreSafe + L_start (ours)",
     "presafe_head": "PreSafe (paper): head alone, λ = 0.1",
     "presafe_head-lambda_1": "head alone, λ = 1",
     "lambda_0.3": "head alone, λ = 0.3",
