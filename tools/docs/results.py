@@ -243,7 +243,7 @@ def demo(file: str, *options: str) -> str:
     for system, mode in systems:
         found = [measured[system, mode, *column] for column in columns]
         cells = [f"{percent(score, 1)}, n = {score['n']}" for score in found]
-        rows.append([LABELS[system].split(":")[0], mode, *cells])
+        rows.append([LABELS[system].split(":")[0].removesuffix(" (ours)"), mode, *cells])
     return table(head, rows)
 
 

@@ -124,7 +124,9 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
         RunError: the folder holds no finished suite, or its settings cannot be read.
     """
     seeds: dict[tuple[str, str], dict[int | None, dict[str, LoggedSuite]]] = {}
-    recipe = RunFolder.existing(folder).recipe if (folder / "recipe.json").exists() else None
+    # A run that lost its recipe is read as a run, and refused: without it, its seeds would be unknown.
+    is_run = any((folder / name).exists() for name in ("recipe.json", "stages"))
+    recipe = RunFolder.existing(folder).recipe if is_run else None
     first = recipe.align.seeds[0] if recipe else None
     order = _suite_order(folder, recipe)
     for path in sorted((folder / "evaluation").glob("*")):

@@ -124,3 +124,11 @@ def test_suites_keep_the_order_of_the_settings(
     data = compare_folders([tmp_path / "A"], tmp_path / "out")
     assert [difference.suite for difference in data.differences] == expected
     assert list(dict.fromkeys(score.suite for score in data.scores)) == expected
+
+
+def test_run_that_lost_its_recipe_is_refused(folders: Any, tmp_path: Path) -> None:
+    # Found by the long form of the fault harness: its seeds were taken for those of no training.
+    made = folders(A={"on": {}, "off": {}})
+    (made[0] / "stages").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"holds no run \(no recipe.json\)"):
+        compare_folders(made, tmp_path / "out")
