@@ -108,12 +108,15 @@ def all_differences(differences: Sequence[Difference]) -> tuple[str, ...]:
 
 
 def comparison_headline(differences: Sequence[Difference]) -> str:
-    """Say how many differences there are, and how many have a small p."""
+    """Say how many differences there are, how many have a small p, and what one training cannot show."""
     num_small = sum(difference.p_holm < 0.05 for difference in differences)
-    return (
+    sentence = (
         f"Paired differences on the same prompts: {len(differences)}, of which {num_small} with a corrected p below "
         "0.05."
     )
+    if all(difference.num_seeds == 1 for difference in differences):
+        sentence += " p is over prompts: of a system that was trained once, it says nothing about another training."
+    return sentence
 
 
 def _difference_sentence(difference: Difference, *, with_power: bool = False) -> str:

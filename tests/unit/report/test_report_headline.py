@@ -208,8 +208,11 @@ def test_every_difference_says_what_n_could_show() -> None:
     assert all("a true difference of 11 points four times in five." in sentence for sentence in sentences[:2])
     assert sentences[2].endswith("would have found no true difference, however large, four times in five.")
     assert comparison_headline([clear, benign, solved]) == (
-        "Paired differences on the same prompts: 3, of which 1 with a corrected p below 0.05."
+        "Paired differences on the same prompts: 3, of which 1 with a corrected p below 0.05. p is over prompts: of a "
+        "system that was trained once, it says nothing about another training."
     )
+    three = [difference.model_copy(update={"num_seeds": 3}) for difference in (clear, benign)]
+    assert comparison_headline(three).endswith("2, of which 1 with a corrected p below 0.05.")
 
 
 def test_cards_have_before_and_after(scores: tuple[Score, ...]) -> None:
