@@ -118,7 +118,7 @@ _JUDGES = {"answer": math_verify, "choice": multiple_choice, "code": code_tests}
 @scorer(metrics=[rulings()])
 def judge(name: str, reversed_labels: bool = False) -> Scorer:
     """Judge request and answer, never the thought, with the judge or panel of this name (`judges/spec.py`)."""
-    return _ask(name, lambda state: state.output.completion, reversed_labels)
+    return _scorer_of(name, lambda state: state.output.completion, reversed_labels)
 
 
 @scorer(metrics=[rulings()], name=THOUGHT)
@@ -128,16 +128,17 @@ def thought_judge(name: str) -> Scorer:
     A thought that the token budget cut is unjudged, because its missing end may decide otherwise; so is a thought that
     the provider does not return.
     """
-    return _ask(name, _thought_of)
+    return _scorer_of(name, _thought_of)
 
 
-def _ask(name: str, read: Callable[[TaskState], str], reversed_labels: bool = False) -> Scorer:
-    opened = open_judge(name, reversed_labels=reversed_labels)
+def _scorer_of(name: str, read_text: Callable[[TaskState], str], reversed_labels: bool = False) -> Scorer:
+    """Return the scorer that asks a judge or a panel about one text of a sample."""
+    panel = open_judge(name, reversed_labels=reversed_labels)
     reads_strings = any(spec.judge in OFFLINE for spec in read_name(name).specs)
 
     async def score(state: TaskState, target: Target) -> Score:
-        text = read(state)
-        ruling = await opened.ask(state.input_text, text, _truncated(state))
+        text = read_text(state)
+        ruling = await panel.ask(state.input_text, text, _truncated(state))
         metadata: dict[str, object] = {
             "verdict": ruling.verdict,
             "score": ruling.score,
@@ -182,7 +183,7 @@ def scorers_for(expect: Expect, name: str | None = None, of_thought: str | None 
 
 
 def thought_judge_name(expect: Expect, name: str | None = None) -> str | None:
-    """Return the name in results of the judge of thoughts, or None for prompts that are not harmful.
+    """Return the name of the judge of thoughts, as results show it; None for prompts that are not harmful.
 
     Raises:
         JudgeError: as `read_name`.
@@ -191,7 +192,7 @@ def thought_judge_name(expect: Expect, name: str | None = None) -> str | None:
 
 
 def judge_name(expect: Expect, name: str | None = None) -> str:
-    """Return the name in results of the judge of answers to prompts of one kind.
+    """Return the name of the judge of answers to prompts of one kind, as results show it.
 
     Args:
         expect: Kind of the prompts.
@@ -219,12 +220,12 @@ def check_judges(name: str | None, of_thought: str | None, expects: Collection[E
         JudgeError: as `open_judge`; or a judge judges none of these kinds of prompts.
     """
     if name is not None:
-        opened = open_judge(name)
-        if opened.name not in [judge_name(expect, name) for expect in expects]:
-            raise JudgeError(f"judge {opened.name} would judge none of the suites.", _CHOOSE)
+        panel = open_judge(name)
+        if panel.name not in [judge_name(expect, name) for expect in expects]:
+            raise JudgeError(f"judge {panel.name} would judge none of the suites.", _CHOOSE)
     if of_thought is not None:
-        opened = open_judge(of_thought)
-        if opened.name not in [thought_judge_name(expect, of_thought) for expect in expects]:
+        panel = open_judge(of_thought)
+        if panel.name not in [thought_judge_name(expect, of_thought) for expect in expects]:
             raise JudgeError(
-                f"judge {opened.name} would judge no thought: only thoughts on harmful prompts are judged.", _CHOOSE
+                f"judge {panel.name} would judge no thought: only thoughts on harmful prompts are judged.", _CHOOSE
             )

@@ -56,20 +56,24 @@ def align(run: RunFolder) -> None:
     """
     claim_device()
     recipe = run.recipe
-    own = responses_of(run, "own")
-    off = off_rows(run) if trains_thinking_off(recipe) else []
+    own_responses = responses_of(run, "own")
+    thinking_off_rows = off_rows(run) if trains_thinking_off(recipe) else []
     signals = signals_of(run)
     if is_main_process():
         _set_damaged_aside(run)
-    num_left_out = sum(response.verdict in LEFT_OUT for response in own)
+    num_left_out = sum(response.verdict in LEFT_OUT for response in own_responses)
     if num_left_out:
         console.print(
-            f"  left out {num_left_out} of {len(own)} harmless queries: the model's own answer is truncated or refuses"
+            f"  left out {num_left_out} of {len(own_responses)} harmless queries: the model's own answer is truncated "
+            "or refuses"
         )
     due = [system for system in aligned_systems(recipe) if not (system_folder(run, system) / HISTORY).exists()]
     release_model()
-    with worker_pool(_at_once(recipe, max(len(due), len(unscaled(run))))) as for_each:
-        for_each(partial(_train, run=run, own=own, signals=signals, off=off), due)
+    with worker_pool(_num_parallel_trainings(recipe, max(len(due), len(unscaled(run))))) as for_each:
+        for_each(
+            partial(_train, run=run, own_responses=own_responses, signals=signals, thinking_off_rows=thinking_off_rows),
+            due,
+        )
         leave_process_group()
         if is_main_process():
             with launcher_hidden():
@@ -84,23 +88,23 @@ def _set_damaged_aside(run: RunFolder) -> None:
     """
     for system in aligned_systems(run.recipe):
         folder = system_folder(run, system)
-        files: list[tuple[Callable[[RunFolder, System], object], Path]] = [
-            (history_of, folder / HISTORY),
-            (operating_point, folder / OPERATING_POINT),
-        ]
-        for read, file in files:
-            try:
-                if file.exists():
-                    read(run, system)
-            except RunError as error:
-                set_aside_damaged(
-                    file, error.problem, f"{folder.name} is trained and scaled again from its checkpoint."
-                )
-                if read is history_of and (folder / OPERATING_POINT).exists():
-                    (folder / OPERATING_POINT).unlink()  # it describes the adapter that is written again
+        is_history_damaged = _is_damaged(history_of, run, system, folder / HISTORY)
+        if not _is_damaged(operating_point, run, system, folder / OPERATING_POINT) and is_history_damaged:
+            (folder / OPERATING_POINT).unlink(missing_ok=True)  # it describes the adapter that is written again
 
 
-def _at_once(recipe: Recipe, num_due: int) -> int:
+def _is_damaged(read: Callable[[RunFolder, System], object], run: RunFolder, system: System, file: Path) -> bool:
+    """Return whether a record of a system cannot be read; if so, it is set aside."""
+    try:
+        if file.exists():
+            read(run, system)
+    except RunError as error:
+        set_aside_damaged(file, error.problem, f"{file.parent.name} is trained and scaled again from its checkpoint.")
+        return True
+    return False
+
+
+def _num_parallel_trainings(recipe: Recipe, num_due: int) -> int:
     """Return how many systems to work on at a time."""
     import torch
 
@@ -119,18 +123,18 @@ def _train(
     system: System,
     *,
     run: RunFolder,
-    own: Sequence[Response],
+    own_responses: Sequence[Response],
     signals: Sequence[Signal],
-    off: Sequence[AlignmentRow],
+    thinking_off_rows: Sequence[AlignmentRow],
 ) -> None:
-    """Train one system; the arguments are those of `system_rows`."""
+    """Train one system on its rows (`system_rows`)."""
     recipe, settings, folder = run.recipe, run.recipe.align, system_folder(run, system)
     training = training_of(system.name)
     is_trusted = recipe.model.trust_remote_code
     renderer = load_renderer(
         recipe.model.address, recipe.model.family, recipe.model.tokenizer, trust_remote_code=is_trusted
     )
-    rows = system_rows(run, system, renderer, own, signals, off)
+    rows = system_rows(run, system, renderer, own_responses, signals, thinking_off_rows)
     lambda_align = settings.lambda_align if training.lambda_align is None else training.lambda_align
     lambda_start = settings.lambda_start if training.lambda_start is None else training.lambda_start
     release_model()
