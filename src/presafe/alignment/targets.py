@@ -30,5 +30,5 @@ def lora_targets(model: Any, align: AlignSettings) -> list[str]:
     modules = dict(model.named_modules())
     inside = [name for name, module in modules.items() if isinstance(module, nn.Linear) and _BLOCK.search(name)]
     of_mamba = {name for name in inside if "Mamba" in type(modules[name.rpartition(".")[0]]).__name__}
-    found = {name.rpartition(".")[2] for name in inside if name not in of_mamba or not name.endswith(".out_proj")}
-    return named if found == set(named) or not found else sorted(found)
+    names = {name.rpartition(".")[2] for name in inside if name not in of_mamba or not name.endswith(".out_proj")}
+    return named if names == set(named) or not names else sorted(names)

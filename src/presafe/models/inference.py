@@ -147,10 +147,10 @@ def _marks(on: str, off: str | None, turn: str) -> _Marks:
         opening, closing = re.search(rf"({_TAG})\s*\Z", opens or on), re.fullmatch(rf"\s*({_TAG})\s*", closes)
         if opening is None or closing is None or (opens and opening.start() != len(opens) - len(opens.lstrip())):
             raise _CannotTell("its thought has no mark of one word on each side")
-        found = _Marks(opens, opening[1], closing[1], closes)
-        if off is not None and (pair := _closed_pair(off)) and pair[:2] != (found.think_open, found.think_close):
+        marks = _Marks(opens, opening[1], closing[1], closes)
+        if off is not None and (pair := _closed_pair(off)) and pair[:2] != (marks.think_open, marks.think_close):
             raise _CannotTell("a finished turn and the prompt with CoT off show other marks")
-        return found
+        return marks
     return _marks_of_prompts(on, off)
 
 
@@ -174,11 +174,11 @@ def _marks_of_prompts(on: str, off: str | None) -> _Marks:
 
 def _closed_pair(text: str) -> tuple[str, str, str] | None:
     """Return the marks of an empty thought at the end of a text, and what stands from its inside to the end."""
-    found = re.search(rf"({_TAG})(\s*)({_TAG})(\s*)\Z", text)
-    if found is None or _partner(found[1]) != found[3]:
+    match = re.search(rf"({_TAG})(\s*)({_TAG})(\s*)\Z", text)
+    if match is None or _partner(match[1]) != match[3]:
         return None
-    half = found[2][len(found[2]) // 2 :]  # an empty thought has the space of its opening and that of its closing
-    return found[1], found[3], f"{half}{found[3]}{found[4]}"
+    half = match[2][len(match[2]) // 2 :]  # an empty thought has the space of its opening and that of its closing
+    return match[1], match[3], f"{half}{match[3]}{match[4]}"
 
 
 def _partner(mark: str) -> str | None:
@@ -202,10 +202,10 @@ def _check_polarity(on: str, off: str, marks: _Marks) -> None:
 def _stop(turn: str | None, eos_token: str | None) -> str:
     """Return the token that ends a turn."""
     after = turn.rpartition(ANSWER)[2] if turn and ANSWER in turn else ""
-    found = re.match(rf"\s*({_TAG})", after)
-    if found is None and not eos_token:
+    match = re.match(rf"\s*({_TAG})", after)
+    if match is None and not eos_token:
         raise _CannotTell("nothing shows which token ends a turn")
-    return found[1] if found else str(eos_token)
+    return match[1] if match else str(eos_token)
 
 
 def _unknown_variables(template: str) -> list[str]:

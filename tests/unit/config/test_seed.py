@@ -52,7 +52,7 @@ def test_a_drawn_set_is_ordered_by_the_seed() -> None:
     assert {prompt.id for prompt in first} != {prompt.id for prompt in second}
 
 
-def test_unseen_queries_neither_made_the_teacher_nor_align_the_model() -> None:
+def test_unseen_queries_made_no_teacher_and_align_no_model() -> None:
     respond = load_recipe("smolthink-135m-unseen").respond
     build = {prompt.text for name in ("harmful", "benign", "borderline") for prompt in built_in(name, "build")}
     for seed in (0, 7):

@@ -269,7 +269,7 @@ def test_endpoint_has_a_verdict(better: Literal["higher", "lower"], bound: float
     assert (row.verdict, row.condition, row.num_seeds) == (verdict, "a", 3)
 
 
-def test_endpoints_are_corrected_together_and_one_seed_has_no_verdict() -> None:
+def test_endpoints_are_corrected_together() -> None:
     runs = [result("base", 0, score("sft", 0.0), shares="0" * 30)]
     runs += [result(name, 0, score("sft", 0.5), shares="1" * 15 + "0" * 15) for name in ("a", "b", "c")]
     lines = metric_differences(runs, "base")
