@@ -96,8 +96,8 @@ def prompts_in_batches(rows: Any, reads_thought: bool) -> list[list[dict[str, An
         distinct.setdefault(ids, {**row, "input_ids": list(ids)})
         if len(distinct) == _MOST_ROWS:
             break
-    rows = list(distinct.values())
-    return [rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE)]
+    unique_rows = list(distinct.values())
+    return [unique_rows[start : start + _BATCH_SIZE] for start in range(0, len(unique_rows), _BATCH_SIZE)]
 
 
 def padded_inputs(rows: list[dict[str, Any]], pad: int, device: Any) -> dict[str, Tensor]:
