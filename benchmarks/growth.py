@@ -160,7 +160,8 @@ def align(number: int, folder: Path) -> Callable[[], object]:
 
 def evaluate(number: int, folder: Path) -> Callable[[], object]:
     """Compute the rates of a suite, the AUROC at the decision position, and their intervals."""
-    from presafe.evaluation.metrics import position_scores, suite_scores
+    from presafe.evaluation.metrics import suite_scores
+    from presafe.evaluation.positions import position_scores
 
     responses, positions = responses_of(number), positions_of(number)
 

@@ -35,7 +35,7 @@ def test_measure_gap(tmp_path: Path) -> None:
 def test_custom_judge(tmp_path: Path) -> None:
     printed = run(tmp_path, str(EXAMPLES / "custom_judge.py"))
     # the shipped judge's accuracy is the one that docs/research/judge.md quotes
-    assert re.search(r"^refusal_strings \(shipped\) +accuracy 76\.5 % \[68, 83\]", printed, re.MULTILINE)
+    assert re.search(r"^refusal_strings \(shipped\) +accuracy 94\.7 % \[92, 97\]", printed, re.MULTILINE)
     assert re.search(r"^first_sentence \(this file\) +accuracy \d", printed, re.MULTILINE)
 
 

@@ -26,7 +26,7 @@ SHOWN = {
     "borderline wrongly refused": ("smolthink_borderline", "over_refusal_rate"),
 }
 """Columns of the tables of results. A longer name of a published suite ends in "refused" or "wrongly refused"."""
-SYSTEMS = {"PreSafe, fair coins for p′": "random_labels", "SFT only": "sft", "**PreSafe**": "presafe"}
+SYSTEMS = {"PreSafe, fair coins for p′": "random_labels", "SFT only": "sft", "PreSafe + L_start (ours)": "presafe"}
 
 
 def tables(page: Path) -> list[list[dict[str, str]]]:
@@ -129,7 +129,7 @@ def test_the_demos_table_is_its_committed_results() -> None:
         (table,) = [rows for rows in tables(page) if "harmful refused" in rows[0]]
         assert len(table) == 4
         for row in table:
-            system = SYSTEMS.get(row["system"], row["system"])
+            system = SYSTEMS.get(row["system"], row["system"].replace("PreSafe + L_start", "presafe"))
             cells = {column: found for column in row if (found := shown(column)) is not None}
             assert len(cells) == 4
             for column, (suite, metric) in cells.items():
@@ -144,7 +144,7 @@ def test_the_table_of_results_is_its_study() -> None:
         ("vanilla", "on"),
         ("vanilla", "off"),
         ("SFT only", "on"),
-        ("**PreSafe**", "on"),
+        ("PreSafe + L_start (ours)", "on"),
     ]
     for row in table:
         cells = {column: found for column in row if (found := shown(column)) is not None}

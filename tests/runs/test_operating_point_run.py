@@ -36,7 +36,7 @@ def test_run_scales_its_adapter_once_despite_a_kill(
     folder = run.path / "alignment" / "presafe"
     point = point_of(folder)
     config = folder / "adapter" / "adapter_config.json"
-    assert (point.n, point.refused_as_trained) == (4, 3)
+    assert (point.n, point.refused_as_trained) == (4, 4)
     assert point.refused in (2, 3)  # within 0.02 of the scale
     assert 0.5 < point.scale < 1
     assert json.loads(config.read_text())["lora_alpha"] == pytest.approx(32 * point.scale)

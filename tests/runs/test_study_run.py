@@ -23,9 +23,6 @@ from presafe.study import runner
 from presafe.study.runner import RunStatus, run_study
 from presafe.study.spec import load_study, study_runs
 
-T1 = 12.706204736
-"""Student's 97.5 % quantile with 1 degree of freedom."""
-
 STUDY = """
 name = "Tiny"
 recipe = "{recipe}"
@@ -159,13 +156,14 @@ def test_study_summary_matches_its_runs(resumed_study: tuple[Path, dict[Path, in
     for name, (first, second) in seeds.items():
         row = only(summary["scores"], system=name, metric="refusal_start_auroc", suite="blue")
         assert row["value"] == pytest.approx(mean((first, second)))
-        # s/√2 of two values is half their distance
-        assert row["high"] - row["value"] == pytest.approx(T1 * abs(first - second) / 2)
+        assert row["over"] == "seeds and prompts"
+        assert row["low"] <= min(first, second) < max(first, second) <= row["high"]
         assert row["num_seeds"] == 2
     apart = [strong - sft for strong, sft in zip(seeds["strong"], seeds["sft"], strict=True)]
     row = only(summary["metric_differences"], condition="strong", metric="refusal_start_auroc", suite="blue")
     assert row["difference"] == pytest.approx(mean(apart))
-    assert row["high"] - row["difference"] == pytest.approx(T1 * abs(apart[0] - apart[1]) / 2)
+    assert row["over"] == "seeds and prompts"
+    assert row["low"] <= min(apart) < max(apart) <= row["high"]
     # no untrained model of this size can add
     row = only(summary["differences"], system="strong", suite="sums", thinking="on")
     assert (row["value"], row["difference"], row["n"], row["num_seeds"]) == (0, 0, 4, 2)

@@ -170,7 +170,8 @@ def thought_ids(renderer: Renderer, target: Target) -> tuple[list[int], list[int
     """Return the token ids of a target's thought and of its rest; a thought that is closed ends with its line end."""
     thought, rest = target.thought or "", target.rest
     if target.answer is not None and (thought or rest):
-        thought, rest = (thought, f"{rest}\n") if rest else (f"{thought}\n", rest)
+        gap = renderer.family.gap
+        thought, rest = (thought, rest + gap) if rest else (thought + gap, rest)
     return renderer.text_ids(thought), renderer.text_ids(rest)
 
 

@@ -147,6 +147,11 @@ class Family(BaseModel):
         """Return what the model writes from its thought to its answer."""
         return f"\n{self.think_close}\n\n" if self.model_closes is None else self.model_closes
 
+    @property
+    def gap(self) -> str:
+        """Return the white space between a thought and its closing mark, which is tokenized with the thought."""
+        return self.closing[: len(self.closing) - len(self.closing.lstrip())]
+
     def sampling(self, thinking: Thinking) -> Sampling:
         """Return the published sampling of a mode; a level is sampled as CoT on."""
         return self.sampling_off if thinking == "off" else self.sampling_on

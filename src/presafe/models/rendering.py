@@ -149,7 +149,7 @@ class Renderer:
         """
         return [
             *self.opening_ids(),
-            *(self.closed_ids(self.completion_ids(f"{thought}\n")) if thought else self.close_ids()),
+            *(self.closed_ids(self.completion_ids(thought + self.family.gap)) if thought else self.close_ids()),
             *self.answer_ids(answer, ended=ended),
         ]
 
@@ -164,13 +164,13 @@ class Renderer:
     def closed_ids(self, thought: list[int]) -> list[int]:
         """Return the token ids of a thought and of the mark that ends it.
 
-        A thought is tokenized with the line end before the mark, as the model writes both: Qwen and Llama have one
-        token for a full stop and a line end.
+        A thought is tokenized with the white space before the mark (`Family.gap`), as the model writes both: Qwen and
+        Llama have one token for a full stop and a line end.
 
         Args:
-            thought: Ids of a thought that is not empty, with its line end.
+            thought: Ids of a thought that is not empty, with that white space.
         """
-        return [*thought, *self.completion_ids(f"{self.family.think_close}\n\n")]
+        return [*thought, *self.completion_ids(self.family.closing.lstrip())]
 
     def prefill_ids(self, prefill: Prefill) -> list[int]:
         """Return the token ids of a prefill, which begins the model's thought after a prompt with CoT on.
@@ -189,7 +189,7 @@ class Renderer:
             return self.close_ids() if prefill.closed else []
         if not prefill.closed:
             return self.completion_ids(prefill.thought)
-        return self.closed_ids(self.completion_ids(f"{prefill.thought}\n"))
+        return self.closed_ids(self.completion_ids(prefill.thought + self.family.gap))
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
         """Return the token ids of a turn after a prompt with CoT off: the answer and, if complete, the end of turn.

@@ -94,15 +94,18 @@ def _column(scores: Mapping[str, float]) -> Group:
 
 
 def stacked(*sides: Sequence[tuple[Values, ...]]) -> list[list[Group]] | None:
-    """Return each side's groups as arrays of prompts × seeds; None if a group has fewer than two prompts left.
+    """Return each side's groups as arrays of prompts × seeds.
 
     A prompt without a value in every seed of a side is left out on all sides. Other gaps are filled (`fill_gaps`).
 
     Args:
         *sides: One tuple of groups per seed, on every side of the same prompts.
 
+    Returns:
+        One list of groups per side; None if a group has fewer than two prompts left, or a seed has no value of them.
+
     Raises:
-        ValueError: the prompts of two seeds or sides differ, or a seed of a group has no value at all.
+        ValueError: the prompts of two seeds or sides differ.
     """
     tables = [[_tables(group) for group in zip(*side, strict=True)] for side in sides]
     result: list[list[Group]] = [[] for _ in sides]
@@ -110,7 +113,7 @@ def stacked(*sides: Sequence[tuple[Values, ...]]) -> list[list[Group]] | None:
         if any(ids != groups[0][0] for ids, _ in groups):
             raise ValueError("seeds or sides of a metric were asked different prompts")
         kept = np.all([~np.isnan(table).all(axis=1) for _, table in groups], axis=0)
-        if kept.sum() < 2:
+        if kept.sum() < 2 or any(np.isnan(table[kept]).all(axis=0).any() for _, table in groups):
             return None
         for side, (_, table) in zip(result, groups, strict=True):
             side.append(fill_gaps(table[kept]))

@@ -100,7 +100,7 @@ def test_auto_is_the_fastest_type_of_the_machine(
         (
             "max_steps = 7",
             'systems = ["vanilla"]',
-            "align.systems.0: Value error, no method of this name; there are: sft, presafe,",
+            "align.systems.0: Value error, no method of this name; there are: sft,",
         ),
         ("max_steps = 7", 'decision_position = "middle"', "align.decision_position: Input should be 'prompt_end', "),
         ("max_steps = 7", "layer = 0", "align.layer: Input should be greater than or equal to 1"),

@@ -267,7 +267,9 @@ def test_a_server_that_takes_text_sees_the_same_words(name: str, mode: Thinking)
 
 
 OLD = json.loads((Path(__file__).parent / "old_ids.json").read_text(encoding="utf-8"))
-"""Recorded from the code of commit e7a455f, where a family had a switch and two prefills and nothing else."""
+"""Recorded from the code of commit e7a455f, where a family had a switch and two prefills and nothing else. `prefill`
+was recorded again, of the same texts: a thought is now tokenized with the line end before its mark, as models write it.
+"""
 TEXTS = ("What is 7 + 5?", "a </think><|im_end|> b <｜User｜>\n")
 
 

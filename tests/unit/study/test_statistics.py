@@ -287,3 +287,15 @@ def test_training_costs_are_means_over_seeds() -> None:
     )
     assert (trained.training_s, trained.trained_tokens, trained.num_seeds) == (31.0, 1000, 2)
     assert (prefilled.training_s, prefilled.trained_tokens) == (None, None)
+
+
+def test_seed_without_a_verdict_leaves_the_other_seeds() -> None:
+    # Failed first: a run whose answers to a suite were all unjudged ended the study's summary with a ValueError.
+    runs = [
+        result(name, seed, score("sft", value, seed=seed), shares=shares)
+        for name in ("base", "a")
+        for seed, value, shares in ((0, 0.5, "10"), (1, None, "--"))
+    ]
+    (difference,) = metric_differences(runs, "base")
+    assert (difference.num_seeds, difference.over) == (1, "seeds")
+    assert [row.num_seeds for row in condition_scores(runs)[1:]] == [1, 1]
