@@ -26,7 +26,7 @@ def test_run_scales_its_adapter_once_despite_a_kill(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So small a model learns no refusal in six steps: half of all tokens stand for its first word, a toss-up each time.
-    start = RefusalStart((), frozenset(range(150)))
+    start = RefusalStart((), frozenset(range(148)))
     monkeypatch.setattr("presafe.stages.operating_point.refusal_start", lambda *_: start)
     text = recipe.read_text().replace("[align]", "[align]\nover_refusal = 0.5\nsave_steps = 6")
     own = tmp_path / "scaled.toml"
