@@ -18,8 +18,8 @@ def record() -> dict[str, Any] | None:
     """Return the record of the last `make bench`, or None."""
     if not RECORD.is_file():
         return None
-    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
-    return found
+    measured: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return measured
 
 
 def bench(kind: str) -> str:
@@ -28,17 +28,17 @@ def bench(kind: str) -> str:
     Args:
         kind: Name of a function in `_TABLES`.
     """
-    found = record()
-    return _TABLES[kind](found) if found else _NONE
+    measured = record()
+    return _TABLES[kind](measured) if measured else _NONE
 
 
-def _sides(found: dict[str, Any]) -> str:
+def _sides(measured: dict[str, Any]) -> str:
     lines = [
         "| work | PreSafe | other side | PreSafe / other | goal |",
         "| --- | --- | --- | --- | --- |",
     ]
     for part in ("training", "sampling", "classifier", "decision"):
-        for row in found["parts"].get(part, ()):
+        for row in measured["parts"].get(part, ()):
             mine = sorted(row["values"]["PreSafe"])
             for other, compared in row["others"].items():
                 theirs = sorted(row["values"][other])
@@ -60,17 +60,17 @@ def _amount(values: list[float], unit: str) -> str:
     return f"{middle:.2f} s" if unit == "seconds" else f"{middle:,.0f} {unit}"
 
 
-def _start(found: dict[str, Any]) -> str:
+def _start(measured: dict[str, Any]) -> str:
     lines = ["| command | seconds, median (smallest–largest) | goal |", "| --- | --- | --- |"]
-    for row in found["parts"].get("startup", ()):
+    for row in measured["parts"].get("startup", ()):
         of = row["seconds"]
         goal = f"≤ {row['goal']}: {_GOALS[row['met']]}" if row["goal"] else ""
         lines.append(f"| `{row['what']}` | {of['median']:.3f} ({of['min']:.3f}–{of['max']:.3f}) | {goal} |")
     return "\n".join(lines)
 
 
-def _growth(found: dict[str, Any]) -> str:
-    grown = found["parts"].get("growth")
+def _growth(measured: dict[str, Any]) -> str:
+    grown = measured["parts"].get("growth")
     if not grown:
         return _NONE
     sizes = [f"{number:,} prompts" for number in grown["prompts"]]
@@ -85,8 +85,8 @@ def _growth(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _timeline(found: dict[str, Any]) -> str:
-    line = found["parts"].get("timeline")
+def _timeline(measured: dict[str, Any]) -> str:
+    line = measured["parts"].get("timeline")
     if not line:
         return _NONE
     lines = ["| stage | seconds |", "| --- | --- |"]
@@ -95,8 +95,8 @@ def _timeline(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"| all | {60 * total:.0f} ({total:.1f} min; goal: {goal:.0f} min) |"])
 
 
-def _machine(found: dict[str, Any]) -> str:
-    manifest = found["manifest"]
+def _machine(measured: dict[str, Any]) -> str:
+    manifest = measured["manifest"]
     machine = manifest["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
     return "\n".join(
@@ -105,9 +105,9 @@ def _machine(found: dict[str, Any]) -> str:
             "| --- | --- |",
             f"| measured | {manifest['created_utc'][:10]}, commit `{manifest['commit'][:12]}` |",
             f"| machine | {machine['system']}, {machine['processor']}, {machine['cpus']} CPUs, "
-            f"{', '.join(found['instructions'])}; {found['threads']} threads |",
-            f"| turns of each side | {found['repeats']} |",
-            f"| load when it ended | {found['load']} |",
+            f"{', '.join(measured['instructions'])}; {measured['threads']} threads |",
+            f"| turns of each side | {measured['repeats']} |",
+            f"| load when it ended | {measured['load']} |",
             f"| versions | Python {manifest['python']}, {packages} |",
         ]
     )

@@ -88,13 +88,15 @@ def _set_damaged_aside(run: RunFolder) -> None:
     """
     for system in aligned_systems(run.recipe):
         folder = system_folder(run, system)
-        is_history_damaged = _is_damaged(history_of, run, system, folder / HISTORY)
-        if not _is_damaged(operating_point, run, system, folder / OPERATING_POINT) and is_history_damaged:
+        if _set_aside_if_damaged(history_of, run, system, folder / HISTORY):
             (folder / OPERATING_POINT).unlink(missing_ok=True)  # it describes the adapter that is written again
+        _set_aside_if_damaged(operating_point, run, system, folder / OPERATING_POINT)
 
 
-def _is_damaged(read: Callable[[RunFolder, System], object], run: RunFolder, system: System, file: Path) -> bool:
-    """Return whether a record of a system cannot be read; if so, it is set aside."""
+def _set_aside_if_damaged(
+    read: Callable[[RunFolder, System], object], run: RunFolder, system: System, file: Path
+) -> bool:
+    """Set a record of a system aside if it cannot be read, and return whether that was so."""
     try:
         if file.exists():
             read(run, system)

@@ -25,8 +25,8 @@ sides are independent, so their variances add, with Satterthwaite's degrees of f
 
 Sources: Weerahandi 1993 for generalized intervals; Burdick, Borror and Montgomery 2005, "Design and Analysis of Gauge
 R&R Studies", for the mean of the crossed model; Satterthwaite 1946; DeLong, DeLong and Clarke-Pearson 1988 for
-placements; Yates 1933 for missing cells. Its use for seeds and prompts is ours; `tools/docs/coverage.py` measures its
-coverage beside the two rules that it replaced.
+placements; Yates 1933 for missing cells. Its use for seeds and prompts is ours; `tools/docs/coverage_of_rules.py`
+measures its coverage beside the two rules that it replaced.
 """
 
 from __future__ import annotations

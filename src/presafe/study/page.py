@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from typing import TypeVar
 
 from presafe.records import Score
 from presafe.report.formatting import (
@@ -22,6 +23,8 @@ from presafe.report.formatting import (
 from presafe.report.lookup import MODES, Column, matched_columns, metrics_of, suites_in, summary_metrics
 from presafe.runs.io import write_text
 from presafe.study.records import StudyScore, StudySummary, TrainingCost
+
+R = TypeVar("R")
 
 SCHEMA = 2
 """Version of study.json. A change that would break a reader increases it."""
@@ -156,17 +159,18 @@ def _heads_section(summary: StudySummary) -> Iterator[str]:
     for name in summary.conditions:
         fits = [fit for fit in summary.head_fits if fit.condition == name]
         if fits:
-            by_seed = (
-                [str(fit.seed) for fit in fits],
-                [f"{fit.loss:.2f}" for fit in fits],
-                [f"{fit.floor:.2f}" for fit in fits],
-                [DASH if fit.explained is None else f"{100 * fit.explained:.0f} %" for fit in fits],
-                [f"{fit.cosine:.2f}" for fit in fits],
+            by_seed = _side_by_side(
+                fits,
+                lambda fit: str(fit.seed),
+                lambda fit: f"{fit.loss:.2f}",
+                lambda fit: f"{fit.floor:.2f}",
+                lambda fit: DASH if fit.explained is None else f"{100 * fit.explained:.0f} %",
+                lambda fit: f"{fit.cosine:.2f}",
             )
             verdict = "did not fit" if any(fit.is_fitted is False for fit in fits) else "fitted"
             if all(fit.is_fitted is None for fit in fits):
                 verdict = "nothing to fit"
-            lines.append([name, *map(" / ".join, by_seed), verdict])
+            lines.append([name, *by_seed, verdict])
     yield _table(["condition", "seed", "L_align", "floor", "explained", "cosine with its start", "verdict"], lines)
 
 
@@ -258,14 +262,20 @@ def _operating_points_table(summary: StudySummary) -> str:
     for name in summary.conditions:
         points = [point for point in summary.operating_points if point.condition == name]
         if points:
-            by_seed = (
-                [str(point.seed) for point in points],
-                [f"{point.scale:.2f}" for point in points],
-                [str(point.refused) for point in points],
-                [str(point.refused_as_trained) for point in points],
+            by_seed = _side_by_side(
+                points,
+                lambda point: str(point.seed),
+                lambda point: f"{point.scale:.2f}",
+                lambda point: str(point.refused),
+                lambda point: str(point.refused_as_trained),
             )
-            lines.append([name, *map(" / ".join, by_seed), str(points[0].n)])
+            lines.append([name, *by_seed, str(points[0].n)])
     return _table(["condition", "seed", "γ", "refused", "as trained", "n"], lines)
+
+
+def _side_by_side(rows: Sequence[R], *cells: Callable[[R], str]) -> list[str]:
+    """Return the cells of a condition's line, each with the values of all seeds: "0.94 / 1.00"."""
+    return [" / ".join(map(cell, rows)) for cell in cells]
 
 
 def _number(score: Score) -> str:
