@@ -85,6 +85,9 @@ def _progress(summary: StudySummary) -> str:
 def _endpoints_section(summary: StudySummary) -> Iterator[str]:
     """Yield the section on what the study set out to show."""
     yield "## Endpoints"
+    if summary.declares_endpoints and not summary.endpoints:
+        yield "Endpoints were declared before the runs. No run of a condition and of the baseline has one of them yet."
+        return
     if not summary.endpoints:
         yield (
             "No endpoint was declared before the runs. In the tables of differences, p is corrected over all leading "

@@ -168,6 +168,8 @@ class StudySummary(Record):
     scores: tuple[StudyScore, ...]
     endpoints: tuple[EndpointResult, ...] = ()
     """In the order of the study's declaration, the primary one first; none if it declared none."""
+    declares_endpoints: bool = Field(default=False, exclude_if=lambda declares: not declares)
+    """Whether the study declared endpoints, also before their first lines are there."""
     differences: tuple[Difference, ...]
     metric_differences: tuple[MetricDifference, ...]
     costs: tuple[TrainingCost, ...]

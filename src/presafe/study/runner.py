@@ -221,6 +221,7 @@ def summary_of(study: Study, runs: Sequence[StudyRun], results: Sequence[RunResu
         missing=tuple(run.name for run in runs if (run.condition.name, run.seed) not in done),
         scores=tuple(condition_scores(ordered)) if ordered else (),
         endpoints=tuple(endpoint_results(study.endpoint, differences)),
+        declares_endpoints=bool(study.endpoint),
         differences=tuple(paired_differences(ordered, study.baseline)),
         metric_differences=differences,
         costs=tuple(training_costs(ordered)),

@@ -165,6 +165,9 @@ def test_interval_over_seeds_alone_is_marked() -> None:
 
 def test_endpoints_stand_first_with_their_verdict() -> None:
     assert "No endpoint was declared before the runs." in study_markdown(SUMMARY)
+    early = study_markdown(SUMMARY.model_copy(update={"declares_endpoints": True}))
+    assert "No endpoint was declared" not in early  # failed first: it was said until the first line was there
+    assert "Endpoints were declared before the runs. No run" in early
     result = EndpointResult(
         endpoint=Endpoint(suite="xstest_safe", metric="youden_j", bound=0.05),
         condition="strong",
