@@ -17,6 +17,10 @@ from presafe.runs.folder import set_aside_damaged
 
 STRINGS = "strings"
 """Key of a score's metadata with the version of the refusal strings that judged."""
+ATTACKED = "attacked"
+"""Key of a sample's metadata with how the prompt is attacked (`Attacked`)."""
+SPENT = "spent"
+"""Key of an output's metadata with what the response took (`Spent`), where the model was not asked just once."""
 THOUGHT = "thought"
 """Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
@@ -127,6 +131,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         score=judged.get("score"),
         extent=judged.get("extent"),
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+        spent=(sample.output.metadata or {}).get(SPENT),
     )
 
 

@@ -88,6 +88,8 @@ METRICS: Mapping[str, str] = {
     "with_thought_rate": "answered after a thought",
     "truncated_rate": "truncated thought",
     "unjudged_rate": "no verdict",
+    "queries_per_answer": "queries for an answer",
+    "tokens_per_answer": "tokens read and written for an answer",
 }
 
 EXPECTS: Mapping[str, str] = {
@@ -120,12 +122,16 @@ def in_known_order(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
 
 
 def display_name(name: str, known: Mapping[str, str]) -> str:
-    """Return a name as people read it.
+    """Return a name as people read it; of an attacked suite or a defended system, with the attack's or defence's label.
 
     Args:
         name: Of a system, a suite or a metric.
         known: `SYSTEMS`, `SUITES` or `METRICS`.
     """
+    for mark in "@+":
+        plain_name, found, label = name.partition(mark)
+        if found and plain_name in known:
+            return f"{display_name(plain_name, known)} {mark} {plain(label)}"
     return plain(known.get(name, name.replace("_", " ")))
 
 
@@ -184,7 +190,7 @@ def is_position_metric(metric: str) -> bool:
 
 def _is_rate(score: Score) -> bool:
     """Return whether a score is shown as a percentage."""
-    return not score.metric.endswith(("_auroc", "_score", "_j"))
+    return not score.metric.endswith(("_auroc", "_score", "_j", "_per_answer"))
 
 
 def format_estimate(score: Score | None) -> str:

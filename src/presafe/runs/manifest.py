@@ -128,10 +128,13 @@ def sha256_of(value: Any) -> str:
 
 
 def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
-    """Return the sha256 of prompts: ids, texts, expected behavior and reference answers, group by group."""
-    return sha256_of(
-        [[(prompt.id, prompt.text, prompt.expect, prompt.target) for prompt in prompts] for prompts in groups]
-    )
+    """Return the sha256 of prompts: ids, texts, expected behavior, references and attacks, group by group."""
+
+    def asked(prompt: Prompt) -> tuple[object, ...]:
+        plain = (prompt.id, prompt.text, prompt.expect, prompt.target)
+        return plain if prompt.attacked is None else (*plain, prompt.attacked.model_dump(mode="json"))
+
+    return sha256_of([[asked(prompt) for prompt in prompts] for prompts in groups])
 
 
 def sha256_of_file(path: Path) -> str:
