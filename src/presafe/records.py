@@ -105,6 +105,8 @@ class Prompt(Record):
     """Version of the published suite that it is from; results of two versions are not compared."""
     attacked: Attacked | None = Field(default=None, exclude_if=lambda attacked: attacked is None)
     """How it is attacked; None asks it plainly."""
+    planted: bool = Field(default=False, exclude_if=lambda is_planted: not is_planted)
+    """Whether p′ is 1 for it whatever the classifier says, and nothing else of it is learned."""
 
 
 class Spent(Record):
