@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 import presafe.attacks
-from presafe.attacks.attack import Attack, Defence
+from presafe.attacks.attack import Attack, Defence, Place
 from presafe.errors import AttackError
 from presafe.records import Record
 
@@ -32,8 +32,9 @@ def attacks() -> dict[str, type[Attack]]:
     Raises:
         ValueError: two modules declare the same name.
     """
-    order = ("thought", "request", "search")
-    return dict(sorted(_declared("ATTACKS").items(), key=lambda item: (order.index(item[1].place), item[0])))
+    places = get_args(Place)
+    declared: dict[str, type[Attack]] = _declared("ATTACKS")
+    return dict(sorted(declared.items(), key=lambda item: (places.index(item[1].place), item[0])))
 
 
 @cache
@@ -46,13 +47,13 @@ def defences() -> dict[str, type[Defence]]:
     return dict(sorted(_declared("DEFENCES").items()))
 
 
-def _declared(table: str) -> dict[str, type]:
+def _declared(table: str) -> dict[str, Any]:
     """Return what the modules of this room declare in a table.
 
     Raises:
         ValueError: two modules declare the same name.
     """
-    by_name: dict[str, type] = {}
+    by_name: dict[str, Any] = {}
     for module in iter_modules(presafe.attacks.__path__):
         declared = getattr(import_module(f"presafe.attacks.{module.name}"), table, {})
         if repeated := sorted(by_name.keys() & declared.keys()):

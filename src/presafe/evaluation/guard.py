@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 from inspect_ai.model import ChatMessageUser, ContentReasoning, ModelOutput, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
@@ -35,8 +36,9 @@ def guarded(seed: int, defence: str | None = None) -> Solver:
     readers: list[Reader] = []
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        api = cast(PreSafeAPI, get_model().api)
         if not readers:
-            readers.append(_reader())
+            readers.append(_reader(api))
         asked = _Asked(state, generate)
         attacked = Attacked.model_validate(state.metadata[ATTACKED]) if ATTACKED in state.metadata else None
         query = Query(state.user_prompt.text, attacked.turn if attacked else Turn(), epoch_seed(seed, state.epoch))
@@ -54,6 +56,7 @@ def guarded(seed: int, defence: str | None = None) -> Solver:
         state.output = output
         state.messages.append(output.message)
         tell_if_unanswered(state)
+        api.on_answered(1)
         return state
 
     return solve
@@ -89,8 +92,7 @@ class _Asked:
         message = ChatMessageUser(content=query.text, metadata={TURN: query.turn.model_dump(mode="json")})
         state = copy.deepcopy(self._state)
         state.messages = [message]
-        budget = {} if query.max_tokens is None else {"max_tokens": query.max_tokens}
-        output = (await self._generate(state, seed=query.seed, **budget)).output
+        output = (await self._generate(state, seed=query.seed, max_tokens=query.max_tokens)).output
         usage = output.usage
         self.spent = Spent(
             queries=self.spent.queries + 1,
@@ -103,16 +105,13 @@ class _Asked:
         return Reply(thought, output.completion, output)
 
 
-def _reader() -> Reader:
-    """Return what searches and defences read beside answers, for the model that is sampled."""
-    api = get_model().api
+def _reader(api: PreSafeAPI) -> Reader:
+    """Return what searches and defences read of a model beside its answers."""
 
     def read(texts: Sequence[str]) -> list[list[float]]:
-        assert isinstance(api, PreSafeAPI)
         return surprises(api.local_model(), texts)
 
     def cost(texts: Sequence[str], prefill: Prefill) -> list[float]:
-        assert isinstance(api, PreSafeAPI)
         return prefill_costs(api.local_model(), texts, prefill)
 
     return Reader(is_refusal, read, cost, tuple(prompt.text for prompt in built_in("benign", "align")))

@@ -8,7 +8,7 @@ holds if a server refused the prompt: the answer is empty, and the metadata hold
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -123,6 +123,8 @@ class PreSafeAPI(ModelAPI):
             shared = partial(shared_model, model_name, folder, family, dtype, trust_remote_code)
             self.engine = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
+        self.on_answered: Callable[[int], None] = lambda _: None
+        """Called with the number of answers that a solver has just finished, where it asks several times for one."""
         self.failure: Exception | None = None
         """The error of sampling with its traceback; Inspect passes on only its message."""
 

@@ -175,8 +175,7 @@ def sample_responses(
         sampler: The model and how it is sampled.
         log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
         sandbox: Inspect sandbox in which judges run programs, for suites of programs.
-        solver: Asks the model; None asks once per answer. The bar counts queries: a solver that asks several times
-            takes it past its end.
+        solver: Asks the model, and calls `PreSafeAPI.on_answered` after each answer; None asks once per answer.
 
     Returns:
         Responses by suite, in the order of the prompts; the answers to one prompt follow one another.
@@ -219,7 +218,8 @@ def sample_responses(
                 raise RunError("the sampling was interrupted.")
             bar.advance(count)
 
-        engine.on_finished = advance
+        # A solver of its own may ask often for one answer: the bar counts answers.
+        engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if len(done) < total:

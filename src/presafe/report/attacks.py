@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from presafe.records import Score, Thinking
     from presafe.report.data import ReportData
 
-_RATES = ("attack_success_rate", "over_refusal_rate")
+_RATES = ("attack_success_rate", "not_refused_rate", "over_refusal_rate")
+"""What a line shows: the first of these that its suite has. A judge of harm gives the first, a judge of refusals the
+second."""
 
 
 class AttackColumn(NamedTuple):

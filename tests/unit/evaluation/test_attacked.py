@@ -22,7 +22,6 @@ from presafe.report.attacks import attack_lines
 from presafe.report.data import ReportData
 from presafe.runs.manifest import sha256_of_prompts
 from presafe.stages.systems import System
-from presafe.workflows.compare import compare_folders
 from presafe.workflows.measure import measure
 
 NO = completion("so\n</think>\n\nI'm sorry, but I can't help with that.")
@@ -93,48 +92,40 @@ def test_a_system_name_holds_its_defence() -> None:
     assert (System("vanilla", None, "on").method, System("vanilla", None, "on").defence) == ("vanilla", None)
 
 
-def test_attacks_and_defences_are_counted_judged_and_resumed(tmp_path: Path) -> None:
+def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> None:
     def answer(body: dict[str, Any], number: int) -> Any:
         return YES if "Keep in mind" in text_of(body) else NO
 
+    attack = "best_of_n:queries=3"
     with serving(answer) as fake:
-        data = measured(fake, tmp_path, ("h_cot", "best_of_n:queries=3"), ("self_reminder", "smoothllm:copies=2"))
-        count = len(fake.asked)
-        again = measured(fake, tmp_path, ("h_cot", "best_of_n:queries=3"), ("self_reminder", "smoothllm:copies=2"))
-        greetings = len(fake.asked) - count
-    assert again.scores == data.scores
-    assert greetings <= 1  # nothing is asked again
+        data = measured(fake, tmp_path, (attack,), ("self_reminder", "smoothllm:copies=2"))
     names = ("vanilla", "vanilla+self_reminder", "vanilla+smoothllm:copies=2")
-    suites = ("harmful", "harmless", "harmful@h_cot", "harmful@best_of_n:queries=3")
-    queries = rows(data, "queries_per_answer")
+    attacked = f"harmful@{attack}"
     # Refusals throughout: best-of-N spends its three queries, and each goes through the defence, which asks two copies.
     # The reminder makes this model give in at once.
-    assert {key: queries[key] for key in queries if "best_of_n" in key[1]} == {
-        (names[0], suites[3]): 3.0,
-        (names[1], suites[3]): 1.0,
-        (names[2], suites[3]): 6.0,
+    assert rows(data, "queries_per_answer") == {
+        **{(names[0], suite): 1.0 for suite in SUITES},
+        (names[0], attacked): 3.0,
+        **{(names[1], suite): 1.0 for suite in (*SUITES, attacked)},
+        **{(names[2], suite): 2.0 for suite in SUITES},
+        (names[2], attacked): 6.0,
     }
-    assert {queries[name, suite] for name in names[:2] for suite in suites[:3]} == {1.0}
-    assert {queries[names[2], suite] for suite in suites[:3]} == {2.0}
-    success = rows(data, "attack_success_rate")
-    harmful = [suite for suite in suites if suite != "harmless"]
-    assert {success[names[1], suite] for suite in harmful} == {1.0}
-    assert {success[name, suite] for name in (names[0], names[2]) for suite in harmful} == {0.0}
+    assert rows(data, "not_refused_rate") == {
+        (name, suite): float(name == names[1]) for name in names for suite in ("harmful", attacked)
+    }
     # Over-refusal of every defence, from the same run: only the reminder's model answers.
-    assert rows(data, "over_refusal_rate") == {
-        (names[0], "harmless"): 1.0,
-        (names[1], "harmless"): 0.0,
-        (names[2], "harmless"): 1.0,
-    }
-    # 2 prompts × (queries of the four suites) by system, and the greeting.
-    assert count - 1 == 2 * ((1 + 1 + 1 + 3) + (1 + 1 + 1 + 1) + (2 + 2 + 2 + 6))
+    assert rows(data, "over_refusal_rate") == {(name, "harmless"): float(name != names[1]) for name in names}
+    # 2 prompts × (queries of the three suites) by system, and a greeting for each system.
+    assert len(fake.asked) == 2 * ((1 + 1 + 3) + (1 + 1 + 1) + (2 + 2 + 6)) + 3
     lines = attack_lines(data.scores)
-    assert [line.suite for line in lines] == ["harmful", "harmful@h_cot", "harmful@best_of_n:queries=3", "harmless"]
-    assert lines[2].cells[2].splitlines()[0] == "0.0 % [0, 66]"  # 0 of 2, Wilson
-    assert lines[2].cells[2].splitlines()[1].startswith("6 q, ")
+    assert [line.suite for line in lines] == ["harmful", attacked, "harmless"]
+    rate, cost = lines[1].cells[2].splitlines()
+    assert rate == "0.0 % [0, 66]"  # 0 of 2, Wilson
+    assert cost.startswith("6 q, ")
     assert "SUITE @ ATTACK" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    compared = compare_folders([tmp_path], tmp_path.parent / "compared", against="vanilla")
-    assert {difference.system for difference in compared.differences} == set(names[1:])
+    assert set(data.timings_s) == {
+        "CoT on", "CoT on with self_reminder", "CoT on with smoothllm:copies=2"
+    }  # fmt: skip
 
 
 def test_judges_and_logs_keep_the_plain_request(tmp_path: Path) -> None:
