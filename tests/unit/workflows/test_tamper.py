@@ -102,14 +102,16 @@ def test_ablation_leaves_no_state_along_the_direction(folders: tuple[Path, Path]
     torch.testing.assert_close(direction, difference / difference.pow(2).sum().sqrt())
     along = states @ direction
     assert along.abs().max() > 0.01
+    seen: list[torch.Tensor] = []
+    first = loaded.model.model.layers[0]
     with ablated(loaded.model, direction):
-        after = torch.from_numpy(hidden_states(loaded, [*harmful, *harmless], "on"))[:, 0]
-    assert (after @ direction).abs().max() < 1e-5
-    # The first block has the same input: apart from the direction its states are as before.
-    torch.testing.assert_close(after, states - along[:, None] * direction)
-    assert torch.equal(
-        torch.from_numpy(hidden_states(loaded, ["red one"], "on"))[:, 0], states[:1]
-    )  # and no hook stays
+        handle = first.register_forward_hook(lambda _, __, output: seen.append(output))  # after the one that ablates
+        hidden_states(loaded, ["red one"], "on")
+        handle.remove()
+    # Every position, not the decision's alone; the last one is the prompt's end.
+    assert (seen[0] @ direction).abs().max() < 1e-5
+    torch.testing.assert_close(seen[0][0, -1], states[0] - along[0] * direction)
+    assert torch.equal(torch.from_numpy(hidden_states(loaded, ["red one"], "on"))[:, 0], states[:1])  # no hook stays
 
 
 def test_a_direction_needs_a_block_and_a_difference(folders: tuple[Path, Path]) -> None:
