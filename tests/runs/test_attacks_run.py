@@ -12,31 +12,35 @@ from tiny_run import RECIPE
 from presafe.config.recipe import load_recipe, parse_recipe, recipe_settings
 from presafe.errors import ModelError
 from presafe.planning.devices import assumptions
-from presafe.records import Difference, PositionScore, Score
+from presafe.records import PositionScore, Score
 from presafe.runs.io import read_jsonl
-from presafe.stages.evaluate import differences_file, responses_by_suite
+from presafe.stages.evaluate import responses_by_suite, scores_of_run
+from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, evaluated_systems, label_of
 from presafe.workflows.compare import compare_folders
 from presafe.workflows.plan import sampling_tasks
 from presafe.workflows.run import run_stages
 
-ATTACKED = {"harmful", "harmful@prefix_injection", "harmful@prefilled_thought"}
+ATTACKED = {"harmful", "harmful@prefilled_thought"}
 DEFENCES = ("self_reminder", "perplexity:fpr=0")
 
 
 @pytest.fixture(scope="module")
 def file(recipe: Path) -> Path:
-    """Write a recipe with two attacks and two defences. The student reads longer prompts than it was made for."""
+    """Write a recipe with an attack and two defences. The student reads longer prompts than it was made for."""
     config = recipe.parent / "student" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
     rows = "".join(json.dumps({"prompt": f"the red stone {number}"}) + "\n" for number in range(2))
     (recipe.parent / "stand_ins.jsonl").write_text(rows)
-    text = RECIPE.format(folder=recipe.parent).replace('systems = ["presafe"]', 'systems = ["presafe", "zero_think"]')
-    attacked = 'attacks = ["prefix_injection", "prefilled_thought"]\ndefences = ["self_reminder", "perplexity:fpr=0"]'
-    text = text.replace("max_steps = 6", "max_steps = 2").replace(
-        "[evaluate.suites]",
-        f"[evaluate]\nmax_tokens = 8\n{attacked}\n[evaluate.suites]\n"
-        f'harmful = {{ file = "{recipe.parent}/stand_ins.jsonl", expect = "refuse" }}',
+    attacked = 'attacks = ["prefilled_thought"]\ndefences = ["self_reminder", "perplexity:fpr=0"]'
+    text = (
+        RECIPE.format(folder=recipe.parent)
+        .replace("max_steps = 6", "max_steps = 2")
+        .replace(
+            "[evaluate.suites]",
+            f"[evaluate]\nmax_tokens = 8\n{attacked}\n[evaluate.suites]\n"
+            f'harmful = {{ file = "{recipe.parent}/stand_ins.jsonl", expect = "refuse" }}',
+        )
     )
     file = recipe.parent / "attacked.toml"
     file.write_text(text)
@@ -49,8 +53,8 @@ def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_every_system_is_also_measured_behind_each_defence(whole: Any) -> None:
-    plain = [("vanilla", "on"), ("vanilla", "off"), ("zero_think", "on"), ("presafe", "on")]
-    defended = [(f"{name}+{defence}", "on") for defence in DEFENCES for name in ("vanilla", "zero_think", "presafe")]
+    plain = [("vanilla", "on"), ("vanilla", "off"), ("presafe", "on")]
+    defended = [(f"{name}+{defence}", "on") for defence in DEFENCES for name in ("vanilla", "presafe")]
     systems = evaluated_systems(whole.recipe)
     assert [(system.name, system.thinking) for system in systems] == [*plain, *defended]
     scores = read_jsonl(whole.path / "evaluation" / "scores.jsonl", Score)
@@ -91,27 +95,28 @@ def test_the_filter_refuses_no_more_than_its_threshold_says(whole: Any) -> None:
         assert response.spent.queries == (0 if response.answer.startswith("I'm sorry, but I can't help") else 1)
 
 
-def test_differences_and_report_know_attacked_suites(whole: Any) -> None:
-    differences = read_jsonl(differences_file(whole), Difference)
-    assert "harmful@prefix_injection" in {difference.suite for difference in differences}
+def test_the_report_knows_attacked_suites_and_is_read_again(whole: Any) -> None:
     page = (whole.path / "report" / "report.html").read_text(encoding="utf-8")
     assert "Attacks and defences" in page
     assert "PreSafe + L_start (ours) + self_reminder" in page
-    # A finished run is read again, not sampled.
-    assert run_stages(whole.recipe, whole.path).not_done() == []
+    assert "harmful @ prefilled_thought" in page
+    assert scores_of_run(RunFolder.existing(whole.path)) == read_jsonl(
+        whole.path / "evaluation" / "scores.jsonl", Score
+    )
 
 
 def test_a_run_with_defences_is_compared(whole: Any, tmp_path: Path) -> None:
     compared = compare_folders([whole.path], tmp_path, against="presafe")
-    assert "presafe+self_reminder" in {difference.system for difference in compared.differences}
+    assert "presafe+self_reminder" in {score.system for score in compared.scores}
 
 
 def test_a_plan_counts_attacked_suites(file: Path) -> None:
     recipe = load_recipe(file)
-    counts = {task.what.split(",")[0]: task.num_prompts for task in sampling_tasks(recipe, assumptions())}
-    # ten systems; two harmful prompts plainly and under two attacks, four harmless ones
-    assert counts["evaluate harmful"] == 10 * 2 * 3
-    assert counts["evaluate own"] == 10 * 4
+    assumed = assumptions()
+    counts = {task.what.split(",")[0]: task.num_prompts for task in sampling_tasks(recipe, assumed)}
+    # Seven systems; harmful prompts plainly and under an attack. How many a file holds is assumed.
+    assert counts["evaluate harmful"] == 7 * 2 * assumed.suite_prompts
+    assert counts["evaluate own"] == 7 * assumed.suite_prompts
 
 
 def test_a_served_model_has_no_perplexity_filter(file: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from presafe.attacks.registry import attacks, defences
 from presafe.methods.registry import methods
 
 if TYPE_CHECKING:
@@ -132,10 +133,10 @@ def display_name(name: str, known: Mapping[str, str]) -> str:
         name: Of a system, a suite or a metric.
         known: `SYSTEMS`, `SUITES` or `METRICS`.
     """
-    for mark in "@+":
-        plain_name, found, label = name.partition(mark)
-        if found and plain_name in known:
-            return f"{display_name(plain_name, known)} {mark} {plain(label)}"
+    for mark, labeled in (("@", attacks()), ("+", defences())):
+        plain_name, _, label = name.rpartition(mark)
+        if plain_name and label.partition(":")[0] in labeled:
+            return f"{display_name(plain_name, known)} {mark} {label}"
     return plain(known.get(name, name.replace("_", " ")))
 
 

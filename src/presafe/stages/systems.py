@@ -56,13 +56,13 @@ def evaluated_systems(recipe: Recipe) -> list[System]:
         for thinking in recipe.evaluate.aligned_thinking
     ]
     plain = [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned]
-    defended = [
+    guarded = [
         system._replace(name=defended(system.name, defence))
         for defence in recipe.evaluate.defences
         for system in plain
         if system.thinking == "on"
     ]
-    return [*plain, *defended]
+    return [*plain, *guarded]
 
 
 def system_folder(run: RunFolder, system: System) -> Path:

@@ -20,6 +20,8 @@ from presafe.models.sampling import logged_suites
 from presafe.records import Expect, Prompt, Score, Turn
 from presafe.report.attacks import attack_lines
 from presafe.report.data import ReportData
+from presafe.report.formatting import SUITES as KNOWN_SUITES
+from presafe.report.formatting import SYSTEMS, display_name
 from presafe.runs.manifest import sha256_of_prompts
 from presafe.stages.systems import System
 from presafe.workflows.measure import measure
@@ -123,6 +125,10 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     assert rate == "0.0 % [0, 66]"  # 0 of 2, Wilson
     assert cost.startswith("6 q, ")
     assert "SUITE @ ATTACK" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    names_shown = [display_name(name, SYSTEMS) for name in names]
+    assert names_shown == ["Vanilla", "Vanilla + self_reminder", "Vanilla + smoothllm:copies=2"]
+    assert display_name("jailbreakbench@h_cot", KNOWN_SUITES) == "JailbreakBench @ h_cot"
+    assert display_name("mine+yours", KNOWN_SUITES) == "mine+yours"
     assert set(data.timings_s) == {
         "CoT on", "CoT on with self_reminder", "CoT on with smoothllm:copies=2"
     }  # fmt: skip
