@@ -17,6 +17,8 @@ from presafe.runs.folder import set_aside_damaged
 
 STRINGS = "strings"
 """Key of a score's metadata with the version of the refusal strings that judged."""
+TOKEN_IDS = "token_ids"
+"""Key of an output's metadata with the sampled tokens, where they are known and no prefill precedes them."""
 THOUGHT = "thought"
 """Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
@@ -108,6 +110,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         thinking: Mode in which the model was sampled.
     """
     (choice,) = sample.output.choices
+    metadata = sample.output.metadata or {}
     content = choice.message.content if isinstance(choice.message.content, list) else []
     scores = dict(sample.scores or {})
     of_thought = scores.pop(THOUGHT, None)
@@ -119,7 +122,8 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
         answer=choice.message.text,
         truncated=choice.stop_reason == "max_tokens",
-        complete=bool((sample.output.metadata or {}).get("complete")),
+        complete=bool(metadata.get("complete")),
+        token_ids=metadata.get(TOKEN_IDS),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
         verdict=cast(Verdict, of_answer.value),
         sample=sample.epoch,

@@ -36,6 +36,7 @@ from presafe.models.batching import LocalEngine
 from presafe.models.exchange import Completion, Engine, Request, UnansweredError
 from presafe.models.family import Sampling
 from presafe.models.loading import load_model, load_renderer, shared_model
+from presafe.models.logs import TOKEN_IDS
 from presafe.models.rendering import Renderer
 from presafe.models.served import ServedEngine
 from presafe.records import Thinking
@@ -211,6 +212,7 @@ class PreSafeAPI(ModelAPI):
         self, content: list[Content], request: Request, completion: Completion, reason: StopReason
     ) -> ModelOutput:
         message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
+        sampled = {TOKEN_IDS: list(completion.ids)} if completion.ids and not self._prefill else {}
         num_in, num_out = len(request.ids), completion.num_tokens
         return ModelOutput(
             model=self.model_name,
@@ -220,5 +222,6 @@ class PreSafeAPI(ModelAPI):
                 "thinking": self._thinking,
                 "complete": completion.stopped,
                 "sampling": request.sampling.model_dump(),
+                **sampled,
             },
         )
