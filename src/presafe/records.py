@@ -141,6 +141,8 @@ class Response(Record):
     extent: Extent | None = None
     thought_verdict: Verdict | None = None
     spent: Spent | None = Field(default=None, exclude_if=lambda spent: spent is None)
+    token_ids: tuple[Count, ...] | None = Field(default=None, exclude=True, repr=False)
+    """The sampled tokens with the one that ended the turn; None from a server, and in logs of before release 0.3.0."""
 
 
 class Signal(Record):

@@ -74,6 +74,8 @@ class Target(NamedTuple):
     """None leaves the thought open: nothing after it is trained."""
     complete: bool = True
     """Whether the turn ends after the answer."""
+    token_ids: tuple[int, ...] | None = None
+    """The whole turn as the model sampled it; None if only its text is known, or if a method changed it."""
     rest: str = ""
     """The part of the thought after `thought`, where the method's loss must know the border: after the sentences that
     SafeKey's heads read, or from the first pivot on."""

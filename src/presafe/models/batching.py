@@ -162,7 +162,8 @@ def _hand_over(waiting: _Waiting, completion: Completion) -> None:
 
 
 def _completion(renderer: Renderer, generation: Generation) -> Completion:
-    return Completion(renderer.tokenizer.decode(generation.ids), len(generation.ids), generation.stopped)
+    text, num_tokens = renderer.tokenizer.decode(generation.ids), len(generation.ids)
+    return Completion(text, num_tokens, generation.stopped, tuple(generation.ids))
 
 
 def choose_next(waiting: Sequence[Request], running: Sequence[Request], max_rows: int, max_tokens: int) -> list[int]:

@@ -30,6 +30,8 @@ class Completion(NamedTuple):
     text: str
     num_tokens: int
     stopped: bool
+    ids: tuple[int, ...] = ()
+    """The sampled tokens, with the one that ends the turn; none from a server, which sends text."""
 
 
 class Engine(Protocol):

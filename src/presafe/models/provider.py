@@ -37,6 +37,7 @@ from presafe.models.dialect import Dialect
 from presafe.models.exchange import Completion, Engine, Request, UnansweredError
 from presafe.models.family import Sampling
 from presafe.models.loading import LoadedModel, load_model, load_renderer, shared_model
+from presafe.models.logs import TOKEN_IDS
 from presafe.models.rendering import Renderer
 from presafe.models.retokenization import dropped_merges
 from presafe.models.served import ServedEngine
@@ -244,6 +245,8 @@ class PreSafeAPI(ModelAPI):
         thought, answer, truncated = renderer.split_text(text_of_turn, thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
+        if prefill or turn.header:  # what was sampled is not the whole turn
+            completion = completion._replace(ids=())
         # If the thought closed, an answer cut by the budget is still an answer; after a cut thought there is none.
         return self._output(content, request, completion, "max_tokens" if truncated else "stop")
 
@@ -265,6 +268,7 @@ class PreSafeAPI(ModelAPI):
         self, content: list[Content], request: Request, completion: Completion, reason: StopReason
     ) -> ModelOutput:
         message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
+        sampled = {TOKEN_IDS: list(completion.ids)} if completion.ids else {}
         num_in, num_out = len(request.ids), completion.num_tokens
         return ModelOutput(
             model=self.model_name,
@@ -274,5 +278,6 @@ class PreSafeAPI(ModelAPI):
                 "thinking": self._thinking,
                 "complete": completion.stopped,
                 "sampling": request.sampling.model_dump(),
+                **sampled,
             },
         )

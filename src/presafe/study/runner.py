@@ -49,6 +49,9 @@ from presafe.study.statistics import (
 )
 from presafe.workflows.run import run_stages
 
+_DECLARATIONS = (".toml", ".csv", ".tsv", ".jsonl", ".gz")
+"""Suffixes of the files that a study is declared with; they may stand in its folder."""
+
 
 class RunStatus(NamedTuple):
     """One run of a study, its prompts, and its result if it is done."""
@@ -146,7 +149,7 @@ def _check_folder(out: Path) -> None:
         if not {"condition", "conditions"} & read_json(file).keys():
             raise RunError(f"{file} is not a file of a study.", "Choose another folder with `out`.")
     if not any(map(Path.exists, files)):
-        check_ownership(out, "study.json")
+        check_ownership(out, "study.json", _DECLARATIONS)
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
