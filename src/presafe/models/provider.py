@@ -65,8 +65,8 @@ class PreSafeAPI(ModelAPI):
         keep: Whether to keep these weights beside those of the model that is sampled, as for a judge.
 
     Raises:
-        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, or a
-            served model is given an adapter.
+        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, a
+            served model is given an adapter, or a chat endpoint a method.
     """
 
     def __init__(
@@ -104,6 +104,11 @@ class PreSafeAPI(ModelAPI):
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
+            if served.chat and method:
+                raise ModelError(
+                    f"a chat endpoint takes no prefilled thought, so {method} cannot be asked of {model_name}.",
+                    "Give the address without /chat/completions, of a server that takes raw prompts.",
+                )
             open_renderer = partial(load_renderer, model_name, family, tokenizer, trust_remote_code=trust_remote_code)
             self.engine = ServedEngine(served, open_renderer, batch_size)
         else:
@@ -181,14 +186,19 @@ class PreSafeAPI(ModelAPI):
             max_tokens=config.max_tokens or renderer.family.max_tokens,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
+            text=text,
+            thinking=self._thinking,
         )
         try:
             completion = await self.engine.complete(request)
         except UnansweredError as error:
             return self._unanswered(error, request)
         self._num_answered += 1
-        text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
-        thought, answer, truncated = renderer.split_text(text_of_turn, self._thinking, ended=completion.stopped)
+        if completion.answer is not None:
+            thought, answer, truncated = completion.answer
+        else:
+            text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
+            thought, answer, truncated = renderer.split_text(text_of_turn, self._thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
         # If the thought closed, an answer cut by the budget is still an answer; after a cut thought there is none.
