@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from command_line import finish, start
 from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 
-from presafe.records import HistoryPoint, Response, Signal
+from presafe.records import Difference, HistoryPoint, Response, Signal
 from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.run_folder import RunFolder
@@ -49,6 +50,27 @@ def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
     assert off > (measured["vanilla", "on", "smolthink_harmful", "refusal_rate"]["value"] or 0.0)
     assert ("presafe", "on", "smolthink_benign", "head_auroc") in measured
     assert ("sft", "on", "smolthink_benign", "head_auroc") not in measured
+
+
+def test_a_report_links_the_runs_it_was_compared_with(whole_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(whole_run, tmp_path / "other & more")
+    done = finish("report", str(whole_run), "--compare", str(other))
+    assert done.returncode == 0, done.stderr
+    folder = whole_run / "report" / "against-other & more"
+    names = {
+        "run/sft",
+        "run/presafe",
+        "run/vanilla",
+        "other & more/sft",
+        "other & more/presafe",
+        "other & more/vanilla",
+    }
+    rows = read_jsonl(folder / "differences.jsonl", Difference)
+    assert {row.system for row in rows} | {row.against for row in rows} == names
+    link = '<a href="against-other%20%26%20more/report.html">other &amp; more</a>.'
+    assert link in (whole_run / "report" / "report.html").read_text(encoding="utf-8")
+    assert finish("report", str(whole_run)).returncode == 0  # the link stays
+    assert link in (whole_run / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_stage_left_its_files(whole_run: Path) -> None:

@@ -131,6 +131,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         score=judged.get("score"),
         extent=judged.get("extent"),
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+        members=judged.get("members") or {},
     )
 
 

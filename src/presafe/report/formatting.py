@@ -91,6 +91,7 @@ METRICS: Mapping[str, str] = {
     "with_thought_rate": "answered after a thought",
     "truncated_rate": "truncated thought",
     "unjudged_rate": "no verdict",
+    "judges_agree_rate": "judges agree",
 }
 
 EXPECTS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ from presafe.config.recipe import ModelSettings
 from presafe.errors import JudgeError, PromptError
 from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
+from presafe.evaluation.panels import panel_scores
 from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.models.adapters import need_adapter
@@ -62,6 +63,7 @@ def measure(
     with locked(out):
         manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
         scores: list[Score] = []
+        panel: list[Score] = []
         modes: list[SystemOutcomes] = []
         for mode in settings.thinking:
             with timed(out, f"CoT {mode}"):
@@ -79,12 +81,14 @@ def measure(
             answers = collect_answers(suites, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(system, mode, [answers]))
             scores += score_answers(answers, system=system, thinking=mode, seed=None)
+            panel += panel_scores(answers, system=system, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=stored,
             manifest=manifest,
             timings_s=read_timings(out),
             scores=tuple(scores),
+            panel=tuple(panel),
             differences=tuple(paired_differences(mode_pairs(modes))),
         )
         write_report(data, out)
