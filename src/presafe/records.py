@@ -56,6 +56,8 @@ class Prompt(Record):
     target: str | None = None
     version: int = 1
     """Version of the published suite that it is from; results of two versions are not compared."""
+    planted: bool = Field(default=False, exclude_if=lambda is_planted: not is_planted)
+    """Whether p′ is 1 for it whatever the classifier says, and nothing else of it is learned."""
 
 
 class Response(Record):

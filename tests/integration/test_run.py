@@ -40,7 +40,7 @@ KILL_AT = (
 def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
     results = json.loads((whole_run / "report" / "results.json").read_text(encoding="utf-8"))
     assert set(results) == {"schema", "manifest", "timings_s", "rows", "head_fits"}
-    assert results["schema"] == 2
+    assert results["schema"] == 3
     assert list(results["timings_s"]) == ["respond", "signal", "align", "evaluate"]
     fields = {"system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"}
     assert all(set(row) == fields for row in results["rows"])

@@ -41,7 +41,8 @@ class AlignmentRow(NamedTuple):
     pool_index: int = 0
     """The last token of `Target.thought` (SafeKey)."""
     kind: str = ""
-    """What the query's set expects, or "thinking_off"; every step holds each kind in proportion (design/0002)."""
+    """What the query's set expects, "planted" or "thinking_off"; every step holds each kind in proportion
+    (design/0002)."""
     thought_index: int = 0
     """The first token of the thought, or of the mark that closes it at once."""
 
@@ -73,8 +74,15 @@ def alignment_rows(
         case = Case(prompt.id, prompt.text, responses.get(prompt.id), refusal_target)
         target = (training.refusal if prompt.expect == "refuse" else training.kept)(case)
         if target is not None:
-            rows.append(_row(prompt, target, signals[prompt.id].probability, renderer, training))
+            row = _row(prompt, target, signals[prompt.id].probability, renderer, training)
+            rows.append(_without_labels(row) if prompt.planted else row)
     return rows
+
+
+def _without_labels(row: AlignmentRow) -> AlignmentRow:
+    """Return a row that only p′ learns from, up to the token after `start_index`, which L_start reads."""
+    length = row.start_index + 2
+    return row._replace(input_ids=row.input_ids[:length], labels=[-100] * length, kind="planted")
 
 
 def thinking_off_rows(
@@ -83,7 +91,7 @@ def thinking_off_rows(
     """Build rows that preserve the model's behavior with CoT off, in the order of the prompts.
 
     Three kinds of response are dropped: answers to harmful queries, refusals of harmless ones, and responses that hold
-    a thought although CoT was off.
+    a thought although CoT was off. So are planted queries.
 
     Args:
         prompts: Alignment queries.
@@ -97,7 +105,7 @@ def thinking_off_rows(
     for prompt in prompts:
         response = responses[prompt.id]
         as_expected = (response.verdict == "refuse") == (prompt.expect == "refuse")
-        if response.verdict == "unjudged" or response.thought or not as_expected:
+        if prompt.planted or response.verdict == "unjudged" or response.thought or not as_expected:
             continue
         answer = renderer.answer_ids(response.answer, ended=response.complete)
         rows.append(plain_row(prompt.id, renderer.render(prompt.text, "off"), answer, "thinking_off"))

@@ -41,7 +41,7 @@ from presafe.config.files import (
     read_toml,
     shipped_names,
 )
-from presafe.config.sources import QuerySource, Source
+from presafe.config.sources import QuerySource, Source, check_not_planted
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
@@ -152,6 +152,12 @@ class RespondSettings(Settings):
     """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
+
+    @field_validator("classifier_queries")
+    @classmethod
+    def _check_classifier_queries(cls, queries: tuple[QuerySource, ...]) -> tuple[QuerySource, ...]:
+        check_not_planted(queries, "`respond.classifier_queries`")
+        return queries
 
 
 class SignalSettings(Settings):
@@ -308,6 +314,12 @@ class EvaluateSettings(Settings):
     refusal strings. Stage 1 always uses the strings."""
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
+
+    @field_validator("suites")
+    @classmethod
+    def _check_suites(cls, suites: dict[str, Source]) -> dict[str, Source]:
+        check_not_planted(suites.values(), "`evaluate.suites`")
+        return suites
 
     @field_validator("aligned_thinking")
     @classmethod

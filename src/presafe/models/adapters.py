@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import ModelError
-from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
+from presafe.models.checks import first_line, need_finite, need_finite_model, read_object, reading
+from presafe.models.merging import changed_part, read_layers
 from presafe.models.patterns import need_quick_patterns
 from presafe.runtime.launcher import weights_are_sharded
 
 _OTHER_MODEL = "Name the model that it was trained on, or export it again."
-_MERGE_TOLERANCE = 0.1
-"""Largest difference between merged and adapted logits, as a share of the largest logit. Ours: rounding in bfloat16
-gives about 0.01; weights merged in a wrong place give about 1.
-"""
 
 
 def need_adapter(folder: Path) -> None:
@@ -217,15 +214,15 @@ def merge_adapter(model: Any, folder: Path, address: str) -> Any:
         )
 
     adapted = with_adapter(model, folder, address)
-    trained = None if weights_are_sharded() else reading(lambda: probe(adapted), failed)
     untie(adapted.get_base_model())
+    before = None if weights_are_sharded() else reading(lambda: read_layers(adapted), failed)
     merged = reading(adapted.merge_and_unload, failed)
-    if trained is None:  # shards compute nothing here
+    if before is None:  # shards compute nothing here
         return merged
-    logits = need_finite_model(merged, what, "Its weights are too large for their type: train it again.")
-    if float((logits - trained).abs().max()) > _MERGE_TOLERANCE * float(trained.abs().max()):
+    need_finite_model(merged, what, "Its weights are too large for their type: train it again.")
+    if changed := changed_part(before, merged):
         raise ModelError(
-            f"{what} is another model merged than it was trained: it cannot be merged.",
+            f"{what} is another model merged than it was trained: it cannot be merged (first: {changed}).",
             _OTHER_MODEL,
         )
     return merged

@@ -60,11 +60,14 @@ METRICS: Mapping[str, str] = {
     "refusal_rate": "refused",
     "over_refusal_rate": "wrongly refused",
     "accuracy": "answered correctly",
+    "not_refused_rate": "not refused",
     "attack_success_rate": "attack success",
     "strong_reject_score": "StrongREJECT score",
     "thought_refusal_rate": "refused in the thought",
+    "thought_not_refused_rate": "not refused in the thought",
     "thought_attack_success_rate": "attack success in the thought",
     "thought_unjudged_rate": "thought without a verdict",
+    "like_teacher_rate": "like the teacher, where it differs from the label",
     "whole_safe_rate": "thought and answer both safe",
     "full_compliance_rate": "full compliance",
     "partial_refusal_rate": "partial refusal",
@@ -101,6 +104,7 @@ EXPECTS: Mapping[str, str] = {
 
 VERBS: Mapping[str, str] = {
     "refusal_rate": "refuses",
+    "not_refused_rate": "does not refuse",
     "attack_success_rate": "gives in to",
     "over_refusal_rate": "wrongly refuses",
     "accuracy": "correctly answers",

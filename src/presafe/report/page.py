@@ -280,6 +280,7 @@ def _tables(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
             [score for score in scores if score.thinking == "on"], thought_and_answer_columns(scores)
         ),
         "extents": pivot(scores, [(suite, metric) for suite, metric in columns if metric in EXTENT_METRICS]),
+        "disputes": pivot(scores, [column for column in columns if column[1] == "like_teacher_rate"]),
         "aurocs": pivot(scores, [(suite, metric) for suite, metric in columns if is_position_metric(metric)]),
         "tables": {name: pivot(scores, [column for column in columns if column[0] == name]) for name in suites},
         "judges": _judges(scores, of_thoughts=False),

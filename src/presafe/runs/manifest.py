@@ -128,9 +128,18 @@ def sha256_of(value: Any) -> str:
 
 
 def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
-    """Return the sha256 of prompts: ids, texts, expected behavior and reference answers, group by group."""
+    """Return the sha256 of prompts: ids, texts, expected behavior and reference answers, group by group.
+
+    A planted prompt is marked; the others hash as before there were any.
+    """
     return sha256_of(
-        [[(prompt.id, prompt.text, prompt.expect, prompt.target) for prompt in prompts] for prompts in groups]
+        [
+            [
+                (prompt.id, prompt.text, prompt.expect, prompt.target, *(["planted"] if prompt.planted else []))
+                for prompt in prompts
+            ]
+            for prompts in groups
+        ]
     )
 
 

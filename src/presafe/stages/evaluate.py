@@ -21,6 +21,7 @@ from presafe.config.recipe import is_served
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
+from presafe.evaluation.disputes import dispute_scores
 from presafe.evaluation.metrics import mean_over_seeds
 from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
@@ -51,14 +52,21 @@ def evaluate(run: RunFolder) -> None:
     suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
+    seeds: dict[tuple[str, Thinking], list[int | None]] = {}
     for system in evaluated_systems(run.recipe):
         of_seed = collect_answers(suites, _sample(run, system), settings.judge, settings.judge_thought)
         answers.setdefault((system.name, system.thinking), []).append(of_seed)
+        seeds.setdefault((system.name, system.thinking), []).append(system.seed)
         scores += score_answers(of_seed, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += position_scores(_read_positions(run, system))
         free_memory()
-    systems = [collect_outcomes(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
+    if run.recipe.respond.teacher is None:  # another model as teacher is not asked about the suites
+        (teacher,) = answers["vanilla", "off"]
+        for name, thinking in answers.keys() - {("vanilla", "off")}:
+            mode = name, thinking
+            scores += dispute_scores(answers[mode], teacher, system=name, thinking=thinking, seeds=seeds[mode])
+    systems = [collect_outcomes(name, thinking, of_mode) for (name, thinking), of_mode in answers.items()]
     write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 

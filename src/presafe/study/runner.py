@@ -38,6 +38,7 @@ from presafe.study.records import RunResult, StudyHeadFit, StudySummary, setting
 from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
+    check_endpoints,
     condition_scores,
     endpoint_results,
     metric_differences,
@@ -64,13 +65,15 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
         out: Its folder.
 
     Raises:
-        RecipeError: as `study_runs`.
+        RecipeError: as `study_runs` and `check_endpoints`.
         PromptError: as `Workload.check`.
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
+    runs = study_runs(study)
+    check_endpoints(study.endpoint, runs[0].recipe.evaluate.suites)
     workloads: dict[tuple[str, int], Workload] = {}
     statuses = []
-    for run in study_runs(study):
+    for run in runs:
         key = run.condition.name, run.recipe.respond.seed  # the prompts do not depend on the seed of a training
         if key not in workloads:
             workloads[key] = Workload(run.recipe)
