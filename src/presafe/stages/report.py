@@ -15,7 +15,7 @@ from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
-from presafe.runs.io import read_record
+from presafe.runs.io import read_json, read_record
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
@@ -54,6 +54,23 @@ def comparison_folder(run: RunFolder, other: Path) -> Path:
     return run.path / "report" / (_AGAINST + other.absolute().name)
 
 
+def need_report(run: RunFolder) -> None:
+    """Check that the report of a finished run is there and has the run's rows.
+
+    Args:
+        run: A run whose stages are all done.
+
+    Raises:
+        RunError: the page or `results.json` is missing or damaged, or the rows are not those of the run.
+    """
+    folder = run.path / "report"
+    if not (folder / "report.html").is_file():
+        raise RunError(f"{folder / 'report.html'} is missing.")
+    scores = [score.model_dump(mode="json") for score in (*scores_of_run(run), *_classifier_scores(_card_of(run)))]
+    if read_json(folder / "results.json").get("rows") != scores:
+        raise RunError(f"the rows of {folder / 'results.json'} are not those of the run.")
+
+
 def check_evaluated(run: RunFolder) -> None:
     """Check that there is something to report.
 
@@ -88,7 +105,7 @@ def report_data(run: RunFolder) -> ReportData:
     """
     check_evaluated(run)
     first = run.recipe.align.seeds[0]
-    card = read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
+    card = _card_of(run)
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
@@ -126,6 +143,10 @@ def _panel(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]
             seed=system.seed,
         )
     ]
+
+
+def _card_of(run: RunFolder) -> ClassifierCard:
+    return read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
 
 
 def _classifier_scores(card: ClassifierCard) -> list[Score]:
