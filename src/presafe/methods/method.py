@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from presafe.records import Response
+from presafe.records import Prefill, Response
 
 Kind = Literal["baseline", "presafe", "control", "rival"]
 """Role of a method in this project; methods are listed in this order."""
@@ -33,14 +33,6 @@ of SafeKey, for its two heads."""
 Position = Literal["prompt_end", "thought_start", "prompt_mean"]
 """What a head of L_align reads: the last prompt token before the CoT, the CoT's first token, or the mean over the
 prompt."""
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """The beginning of a thought that the model did not write; if `closed`, the end mark follows it."""
-
-    thought: str
-    closed: bool
 
 
 class AdapterShape(NamedTuple):

@@ -59,6 +59,10 @@ class LocalEngine:
         """Load the model, if it is not loaded; see `Engine.ready`."""
         return self._load().renderer
 
+    def loaded(self) -> LoadedModel:
+        """Return the model; it is loaded if it is not."""
+        return self._load()
+
     def context(self) -> int | None:
         """Return the model's context in tokens; see `Engine.context`."""
         return context_length(self._load().model.config)

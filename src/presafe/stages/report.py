@@ -107,6 +107,7 @@ def report_data(run: RunFolder) -> ReportData:
     first = run.recipe.align.seeds[0]
     card = _card_of(run)
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
+    trained = [system for system in shown if system.seed is not None and system.defence is None]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
     responses = {system: responses_by_suite(run, system) for system in shown}
@@ -120,13 +121,13 @@ def report_data(run: RunFolder) -> ReportData:
         differences=tuple(read_records(differences_file(run), Difference, run.hint_to_redo("evaluate"))),
         classifier=card,
         comparisons=tuple(sorted(page.parent.name for page in (run.path / "report").glob(f"{_AGAINST}*/report.html"))),
-        histories={system.name: tuple(history_of(run, system)) for system in shown if system.seed is not None},
+        histories={system.name: tuple(history_of(run, system)) for system in trained},
         positions=tuple(positions),
         examples=tuple(_examples(suites, responses)),
         places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
-        operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
-        head_fits={system.name: fit for system in shown if (fit := head_fit_of(run, system))},
+        operating_points={system.name: point for system in trained if (point := operating_point(run, system))},
+        head_fits={system.name: fit for system in trained if (fit := head_fit_of(run, system))},
     )
 
 
@@ -185,6 +186,8 @@ def _examples(
     examples = []
     for system, by_suite in responses.items():
         for suite, prompts in suites.items():
+            if suite not in by_suite:  # it begins a thought, and CoT is off
+                continue
             first = [response for response in by_suite[suite] if response.sample == 1]
             for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
@@ -194,7 +197,7 @@ def _examples(
                         suite=suite,
                         prompt_id=prompt.id,
                         expect=prompt.expect,
-                        text=prompt.text,
+                        text=prompt.attacked.request if prompt.attacked else prompt.text,
                         thought=response.thought,
                         answer=response.answer,
                         verdict=response.verdict,

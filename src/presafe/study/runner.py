@@ -21,6 +21,7 @@ from presafe.alignment.fit import HISTORY
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
+from presafe.evaluation.attacked import suites_in_mode
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
@@ -193,7 +194,9 @@ def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
     """Return each prompt's share of answers that count, by suite, in one CoT mode."""
     settings = folder.recipe.evaluate
     responses = responses_by_suite(folder, system)
-    answers = collect_answers(folder.workload.suites, responses, settings.judge, settings.judge_thought)
+    answers = collect_answers(
+        suites_in_mode(folder.workload.suites, system.thinking), responses, settings.judge, settings.judge_thought
+    )
     outcomes = collect_outcomes(system.name, system.thinking, [answers])
     return [
         SuiteShares(
