@@ -109,6 +109,7 @@ class PreSafeAPI(ModelAPI):
             )
         self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
+        self._is_chat = served is not None and served.chat
         self.engine: Engine
         """Continues the prompts."""
         if served is not None:
@@ -175,10 +176,15 @@ class PreSafeAPI(ModelAPI):
             turn: How it is asked.
 
         Raises:
-            ModelError: as `Renderer.render`; or a thought is begun with CoT off, or merges are to be left out of a
-                tokenizer that has none.
+            ModelError: as `Renderer.render`; or a thought is begun with CoT off, merges are to be left out of a
+                tokenizer that has none, or a chat endpoint is to begin the model's turn.
         """
         renderer = self.engine.ready()
+        if self._is_chat and (turn.prefill or turn.header):
+            raise ModelError(
+                f"{self.model_name} is a chat endpoint, which does not let presafe begin the model's turn.",
+                "Give the address without /chat/completions, of a server that takes raw prompts.",
+            )
         if turn.dropout and isinstance(self.engine, ServedEngine) and self.engine.dialect is not Dialect.IDS:
             raise ModelError(
                 f"{self.model_name} takes text, and would merge again what retokenization cuts.",
