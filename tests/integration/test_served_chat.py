@@ -28,7 +28,7 @@ from presafe.models.provider import PreSafeAPI
 from presafe.models.rendering import Answer, Renderer
 from presafe.models.sampling import logged_suites
 from presafe.models.served import ServedEngine
-from presafe.records import Thinking
+from presafe.records import Prefill, Thinking, Turn
 from presafe.workflows.measure import measure
 
 QUESTION = "What is 7 + 5?"
@@ -221,6 +221,19 @@ def test_control_tokens_in_a_prompt_are_an_error(renderer: Renderer) -> None:
 def test_a_prefilled_thought_needs_raw_prompts() -> None:
     with pytest.raises(ModelError, match="a chat endpoint takes no prefilled thought, so zero_think"):
         PreSafeAPI("http://127.0.0.1:1/v1/chat/completions#m", method="zero_think")
+
+
+@pytest.mark.parametrize(
+    "turn", [Turn(prefill=Prefill("Fine.", closed=False)), Turn(header=True)], ids=["prefill", "header"]
+)
+def test_a_chat_endpoint_cannot_begin_the_models_turn(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, turn: Turn
+) -> None:
+    # Found at the merge of attacks and chat: the prefill would have been left out, and nobody told.
+    api = PreSafeAPI("http://127.0.0.1:1/v1/chat/completions#m")
+    monkeypatch.setattr(api.engine, "ready", lambda: renderer)
+    with pytest.raises(ModelError, match="does not let presafe begin the model's turn"):
+        api.prompt_ids("Hello.", turn)
 
 
 def test_a_suite_is_measured_with_cot_on_and_off(renderer: Renderer, tmp_path: Path) -> None:

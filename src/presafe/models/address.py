@@ -10,10 +10,12 @@ anything else            a hub id, from the cache or the hub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from presafe.attacks.registry import read_attack, read_defence
 from presafe.config.recipe import is_served
 from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
@@ -76,6 +78,25 @@ def need_weights(address: str, what: str, instead: str = "Give its hub id or a l
     """
     if is_served(address):
         raise ModelError(f"{what} needs local weights, and {address} is a served model.", instead)
+
+
+def need_weights_for(address: str, attacks: Sequence[str], defences: Sequence[str]) -> None:
+    """Check that a model is of a kind that attacks and defences need.
+
+    Args:
+        address: The model's address.
+        attacks: Labels of attacks.
+        defences: Labels of defences.
+
+    Raises:
+        ModelError: one of them reads the model's own probabilities, and the model is served.
+    """
+    for label in attacks:
+        if read_attack(label).needs_weights:
+            need_weights(address, f"the attack {label}")
+    for label in defences:
+        if read_defence(label).needs_weights:
+            need_weights(address, f"the defence {label}")
 
 
 def pretrained(address: str) -> dict[str, str]:

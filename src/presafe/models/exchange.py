@@ -46,6 +46,8 @@ class Completion(NamedTuple):
     text: str
     num_tokens: int
     stopped: bool
+    ids: tuple[int, ...] = ()
+    """The sampled tokens, with the one that ends the turn; none from a server, which sends text."""
     answer: Answer | None = None
     """Thought and answer, if the server has split them; then `text` is the answer's text as it was sent."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,6 +239,28 @@ def shared_model(
             address, adapter=adapter, family=family, dtype=dtype, trust_remote_code=trust_remote_code
         )
     return _shared[key]
+
+
+@contextmanager
+def sharing(
+    loaded: LoadedModel, address: str, adapter: Path | None, family: str | None, dtype: str, trust_remote_code: bool
+) -> Iterator[None]:
+    """Give a model of this process to all that asks `shared_model` for these settings, for a while.
+
+    Args:
+        loaded: The model, changed in memory.
+        address: As `shared_model`, as are the others.
+        adapter: See there.
+        family: See there.
+        dtype: See there.
+        trust_remote_code: See there.
+    """
+    release_model()
+    _shared[address, adapter, family, dtype, trust_remote_code] = loaded
+    try:
+        yield
+    finally:
+        release_model()
 
 
 def release_model() -> None:

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 _MUCH_UNJUDGED = 0.1
 """If a larger share of answers has no verdict, the small table says so."""
-SCHEMA = 2
+SCHEMA = 3
 """Version of results.json. A change that would break a reader increases it.
+
+3: answers that a judge of refusals says were not refused are `not_refused_rate`; `attack_success_rate` is of judges of
+harm alone.
 
 2: `head_fits`. In tables `presafe` is "PreSafe + L_start (ours)" and `presafe_head` "PreSafe (paper)"; a reader of
 schema 1 finds the same rows.
@@ -41,7 +44,8 @@ schema 1 finds the same rows.
 def results_json(data: ReportData) -> str:
     """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score, "head_fits"}.
 
-    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`).
+    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`). Where a panel judged,
+    "panel" has the rows of each member and of their agreement.
 
     Raises:
         ValueError: a number is not finite.
@@ -56,6 +60,8 @@ def results_json(data: ReportData) -> str:
             for name, fit in data.head_fits.items()
         },
     }
+    if data.panel:
+        results["panel"] = [score.model_dump(mode="json") for score in data.panel]
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"

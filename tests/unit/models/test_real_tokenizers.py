@@ -16,13 +16,12 @@ from hypothesis import example, given, settings
 from real_tokenizers import template
 
 from presafe.alignment.rows import alignment_rows, refusal_start
-from presafe.methods.method import Prefill
 from presafe.models.dialect import as_text, is_exact
 from presafe.models.family import families
 from presafe.models.loading import load_renderer
 from presafe.models.recognition import detect_family
 from presafe.models.rendering import Answer, Renderer
-from presafe.records import Prompt, Response, Signal, Thinking
+from presafe.records import Prefill, Prompt, Response, Signal, Thinking
 
 R1 = template("deepseek_r1_distill.jinja")
 R1_EARLY = R1.replace("{{'<｜Assistant｜><think>\\n'}}", "{{'<｜Assistant｜>'}}")
