@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
 from presafe.alignment.scale import trained_alpha
-from presafe.alignment.targets import lora_targets
+from presafe.alignment.targets import excluded_maps, lora_targets
 from presafe.alignment.trackers import check_trackers, run_name, tracked
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import AdapterShape, Head
 from presafe.models.checkpoints import need_whole_checkpoint
+from presafe.models.output import need_own_logits
 from presafe.models.rendering import Renderer
 from presafe.records import HeadFit, HistoryPoint
 from presafe.runs.io import write_jsonl, write_text
@@ -86,6 +87,7 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 
     Raises:
         SignalError: no row has a prompt that is short enough to train on.
+        ModelError: as `need_own_logits`.
         RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, a tracker is
             not installed or cannot start, or the rows of a step cannot be shared by the processes that train.
     """
@@ -99,6 +101,8 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     align = settings.align
     _check_layers(model, align, settings.adapter.targets if settings.adapter else lora_targets(model, align))
     check_trackers(align.report_to)
+    if settings.lambda_start > 0 and not weights_are_sharded():
+        need_own_logits(model)
     trainable = _trainable_rows(rows, align.max_length, settings.label)
     # With one forward pass per step, groups would make each step of one kind only.
     group = align.batch_size if align.accumulation > 1 else 1
@@ -206,10 +210,12 @@ def _lora_config(model: Any, settings: FitSettings) -> Any:
 
     align, shape = settings.align, settings.adapter
     blocks = None if shape is None else shape.layers(model.config.get_text_config().num_hidden_layers)
+    targets = lora_targets(model, align) if shape is None else list(shape.targets)
     return LoraConfig(
         r=align.lora_rank if shape is None else shape.rank,
         lora_alpha=trained_alpha(align, shape),
-        target_modules=lora_targets(model, align) if shape is None else list(shape.targets),
+        target_modules=targets,
+        exclude_modules=excluded_maps(model, targets),
         layers_to_transform=blocks,
         task_type="CAUSAL_LM",
     )

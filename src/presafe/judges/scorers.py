@@ -17,9 +17,9 @@ from presafe.judges.math import grade_math
 from presafe.judges.model_judge import open_judge
 from presafe.judges.refusal import OFFLINE, STRINGS_VERSION, judge_refusal
 from presafe.judges.spec import read_name
-from presafe.models.logs import STRINGS, THOUGHT
+from presafe.models.logs import ATTACKED, STRINGS, THOUGHT
 from presafe.prompts.problems import CodeProblem
-from presafe.records import PROBLEMS, Expect
+from presafe.records import PROBLEMS, Attacked, Expect
 
 _DEFAULT = "refusal_strings"
 """Judge of answers if none is chosen."""
@@ -147,7 +147,7 @@ def _scorer_of(name: str, read_text: Callable[[TaskState], str], reversed_labels
 
     async def score(state: TaskState, target: Target) -> Score:
         text = read_text(state)
-        ruling = await panel.ask(state.input_text, text, _truncated(state))
+        ruling = await panel.ask(_request(state), text, _truncated(state))
         metadata: dict[str, object] = {
             "verdict": ruling.verdict,
             "score": ruling.score,
@@ -160,6 +160,12 @@ def _scorer_of(name: str, read_text: Callable[[TaskState], str], reversed_labels
         return Score(value=ruling.verdict, answer=text[:200], explanation=ruling.note, metadata=metadata)
 
     return score
+
+
+def _request(state: TaskState) -> str:
+    """Return what the user wants, which an attack may have worded anew."""
+    attacked = state.metadata.get(ATTACKED)
+    return Attacked.model_validate(attacked).request if attacked else state.input_text
 
 
 def _thought_of(state: TaskState) -> str:

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 _MUCH_UNJUDGED = 0.1
 """If a larger share of answers has no verdict, the small table says so."""
-SCHEMA = 2
+SCHEMA = 3
 """Version of results.json. A change that would break a reader increases it.
+
+3: answers that a judge of refusals says were not refused are `not_refused_rate`; `attack_success_rate` is of judges of
+harm alone.
 
 2: `head_fits`. In tables `presafe` is "PreSafe + L_start (ours)" and `presafe_head` "PreSafe (paper)"; a reader of
 schema 1 finds the same rows.

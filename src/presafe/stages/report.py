@@ -15,7 +15,7 @@ from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
-from presafe.runs.io import read_record
+from presafe.runs.io import read_json, read_record
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
@@ -54,6 +54,23 @@ def comparison_folder(run: RunFolder, other: Path) -> Path:
     return run.path / "report" / (_AGAINST + other.absolute().name)
 
 
+def need_report(run: RunFolder) -> None:
+    """Check that the report of a finished run is there and has the run's rows.
+
+    Args:
+        run: A run whose stages are all done.
+
+    Raises:
+        RunError: the page or `results.json` is missing or damaged, or the rows are not those of the run.
+    """
+    folder = run.path / "report"
+    if not (folder / "report.html").is_file():
+        raise RunError(f"{folder / 'report.html'} is missing.")
+    scores = [score.model_dump(mode="json") for score in (*scores_of_run(run), *_classifier_scores(_card_of(run)))]
+    if read_json(folder / "results.json").get("rows") != scores:
+        raise RunError(f"the rows of {folder / 'results.json'} are not those of the run.")
+
+
 def check_evaluated(run: RunFolder) -> None:
     """Check that there is something to report.
 
@@ -88,8 +105,9 @@ def report_data(run: RunFolder) -> ReportData:
     """
     check_evaluated(run)
     first = run.recipe.align.seeds[0]
-    card = read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
+    card = _card_of(run)
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
+    trained = [system for system in shown if system.seed is not None and system.defence is None]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
     responses = {system: responses_by_suite(run, system) for system in shown}
@@ -103,13 +121,13 @@ def report_data(run: RunFolder) -> ReportData:
         differences=tuple(read_records(differences_file(run), Difference, run.hint_to_redo("evaluate"))),
         classifier=card,
         comparisons=tuple(sorted(page.parent.name for page in (run.path / "report").glob(f"{_AGAINST}*/report.html"))),
-        histories={system.name: tuple(history_of(run, system)) for system in shown if system.seed is not None},
+        histories={system.name: tuple(history_of(run, system)) for system in trained},
         positions=tuple(positions),
         examples=tuple(_examples(suites, responses)),
         places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
-        operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
-        head_fits={system.name: fit for system in shown if (fit := head_fit_of(run, system))},
+        operating_points={system.name: point for system in trained if (point := operating_point(run, system))},
+        head_fits={system.name: fit for system in trained if (fit := head_fit_of(run, system))},
     )
 
 
@@ -126,6 +144,10 @@ def _panel(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]
             seed=system.seed,
         )
     ]
+
+
+def _card_of(run: RunFolder) -> ClassifierCard:
+    return read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
 
 
 def _classifier_scores(card: ClassifierCard) -> list[Score]:
@@ -164,6 +186,8 @@ def _examples(
     examples = []
     for system, by_suite in responses.items():
         for suite, prompts in suites.items():
+            if suite not in by_suite:  # it begins a thought, and CoT is off
+                continue
             first = [response for response in by_suite[suite] if response.sample == 1]
             for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
@@ -173,7 +197,7 @@ def _examples(
                         suite=suite,
                         prompt_id=prompt.id,
                         expect=prompt.expect,
-                        text=prompt.text,
+                        text=prompt.attacked.request if prompt.attacked else prompt.text,
                         thought=response.thought,
                         answer=response.answer,
                         verdict=response.verdict,
