@@ -25,7 +25,9 @@ from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
+from presafe.cli.export import export
 from presafe.cli.export_data import export_data
+from presafe.cli.gate import gate
 from presafe.cli.listing import list_names
 from presafe.cli.look import look
 from presafe.cli.plan import plan
@@ -36,6 +38,7 @@ from presafe.cli.run import run
 from presafe.cli.score import score
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
+from presafe.cli.tamper import tamper
 from presafe.errors import PreSafeError
 from presafe.runtime.reading import is_utf8, printable
 
@@ -75,11 +78,14 @@ for verb in (
     probe,
     evaluate,
     sweep,
+    tamper,
     compare,
     report,
     look,
     agree,
     score,
+    export,
+    gate,
     export_data,
     push,
     doctor,

@@ -21,6 +21,7 @@ from presafe.alignment.fit import HISTORY
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
+from presafe.evaluation.attacked import suites_in_mode
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
@@ -47,6 +48,9 @@ from presafe.study.statistics import (
     training_costs,
 )
 from presafe.workflows.run import run_stages
+
+_DECLARATIONS = (".toml", ".csv", ".tsv", ".jsonl", ".gz")
+"""Suffixes of the files that a study is declared with; they may stand in its folder."""
 
 
 class RunStatus(NamedTuple):
@@ -145,7 +149,7 @@ def _check_folder(out: Path) -> None:
         if not {"condition", "conditions"} & read_json(file).keys():
             raise RunError(f"{file} is not a file of a study.", "Choose another folder with `out`.")
     if not any(map(Path.exists, files)):
-        check_ownership(out, "study.json")
+        check_ownership(out, "study.json", _DECLARATIONS)
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
@@ -190,7 +194,9 @@ def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
     """Return each prompt's share of answers that count, by suite, in one CoT mode."""
     settings = folder.recipe.evaluate
     responses = responses_by_suite(folder, system)
-    answers = collect_answers(folder.workload.suites, responses, settings.judge, settings.judge_thought)
+    answers = collect_answers(
+        suites_in_mode(folder.workload.suites, system.thinking), responses, settings.judge, settings.judge_thought
+    )
     outcomes = collect_outcomes(system.name, system.thinking, [answers])
     return [
         SuiteShares(

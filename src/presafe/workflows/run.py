@@ -14,7 +14,7 @@ from pathlib import Path
 
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
-from presafe.models.address import need_weights
+from presafe.models.address import need_weights, need_weights_for
 from presafe.runs.folder import locked
 from presafe.runs.ownership import check_ownership
 from presafe.runtime.launcher import is_main_process, launcher_hidden
@@ -51,6 +51,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
             "training an adapter",
             'Stop before it with `until = "signal"`, or train none with systems = [] in the recipe\'s [align].',
         )
+    need_weights_for(recipe.model.address, recipe.evaluate.attacks, recipe.evaluate.defences)
     workload = workload or Workload(recipe)
     workload.check()
     judge, judge_thought = recipe.evaluate.judge, recipe.evaluate.judge_thought
