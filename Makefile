@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 120
+VLLM := $(or $(PRESAFE_VLLM),.venv-vllm)
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test faults bench check docs dist format smolthink clean
+.PHONY: demo test vllm test-vllm faults bench architectures check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -18,6 +19,15 @@ test: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+vllm:
+	$(PYTHON) plugins/vllm/environment.py $(VLLM)
+
+test-vllm: $(READY)
+	$(PYTHON) plugins/vllm/environment.py $(VLLM) --if-offered
+	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
+	test ! -x $(VLLM)/bin/python || $(VLLM)/bin/python -m pytest plugins/vllm/tests
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live
+
 faults: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
 	PYTHONPATH=tests:tests/support $(BIN)/python -m faults --minutes $(MINUTES) --out runs/faults
@@ -26,9 +36,12 @@ bench: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python benchmarks/bench.py
 
+architectures: $(READY)
+	PYTHONPATH=tests:tests/support $(BIN)/python tests/support/architecture_runs.py --table docs/reference/architectures.md
+
 check: $(READY)
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools plugins
+	$(BIN)/ruff check src tests tools plugins
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -40,14 +53,14 @@ dist: $(READY)
 	$(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps --wheel-dir dist .
 
 format: $(READY)
-	$(BIN)/ruff format src tests tools
-	$(BIN)/ruff check --fix src tests tools
+	$(BIN)/ruff format src tests tools plugins
+	$(BIN)/ruff check --fix src tests tools plugins
 
 smolthink: $(READY)
 	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights
 
 clean:
-	rm -rf $(VENV) build dist site src/*.egg-info
+	rm -rf $(VENV) .venv-vllm build dist site src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "presafe needs Python 3.11 or later; try make PYTHON=python3.11")'

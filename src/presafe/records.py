@@ -124,7 +124,8 @@ class Response(Record):
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
     `complete`, that the model ended its turn itself. `verdict` is on the answer only, `thought_verdict` on the thought
     only; it is None if no judge was asked. `score`, in [0, 1], is from a graded judge, `extent` from a judge with
-    XSTest's classes. `spent` is None where the model was asked once, without a defence or a search.
+    XSTest's classes. `members` holds the verdict of each member of a panel by its name; empty for a single judge.
+    `spent` is None where the model was asked once, without a defence or a search.
     """
 
     prompt_id: str
@@ -140,9 +141,10 @@ class Response(Record):
     score: Rate | None = None
     extent: Extent | None = None
     thought_verdict: Verdict | None = None
-    spent: Spent | None = Field(default=None, exclude_if=lambda spent: spent is None)
     token_ids: tuple[Count, ...] | None = Field(default=None, exclude=True, repr=False)
     """The sampled tokens with the one that ended the turn; None from a server, and in logs of before release 0.3.0."""
+    members: dict[str, Verdict] = Field(default={})
+    spent: Spent | None = Field(default=None, exclude_if=lambda spent: spent is None)
 
 
 class Signal(Record):

@@ -25,7 +25,9 @@ from presafe.cli.compare import compare
 from presafe.cli.demo import demo
 from presafe.cli.doctor import doctor
 from presafe.cli.evaluate import evaluate
+from presafe.cli.export import export
 from presafe.cli.export_data import export_data
+from presafe.cli.gate import gate
 from presafe.cli.listing import list_names
 from presafe.cli.look import look
 from presafe.cli.plan import plan
@@ -82,6 +84,8 @@ for verb in (
     look,
     agree,
     score,
+    export,
+    gate,
     export_data,
     push,
     doctor,

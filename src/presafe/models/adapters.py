@@ -80,12 +80,8 @@ def _need_mergeable(folder: Path, largest_size: int) -> None:
         raise ModelError(
             f"the adapter in {folder} is for the task {task}, not for a causal language model.", _OTHER_MODEL
         )
-    if missing := [key for key in ("r", "lora_alpha") if kind == "LORA" and key not in config]:
-        raise ModelError(
-            f"the adapter_config.json in {folder} lacks {missing[0]}; PEFT would take its default, which is another "
-            "adapter than the one that was trained.",
-            "Copy it again, or export it again.",
-        )
+    if kind == "LORA":
+        _need_scale(folder, config)
     patterns = config.get("rank_pattern")
     for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())):
         if isinstance(rank, int) and rank > largest_size > 0:  # PEFT would allocate it before it sees the weights
@@ -94,6 +90,26 @@ def _need_mergeable(folder: Path, largest_size: int) -> None:
                 "large.",
                 _OTHER_MODEL,
             )
+
+
+def _need_scale(folder: Path, config: dict[str, Any]) -> None:
+    """Check that the config of a LoRA adapter states its rank and its scale, and that it acts at that scale.
+
+    Raises:
+        ModelError: one of the two is missing, or the scale is 0.
+    """
+    if missing := [key for key in ("r", "lora_alpha") if key not in config]:
+        raise ModelError(
+            f"the adapter_config.json in {folder} lacks {missing[0]}; PEFT would take its default, which is another "
+            "adapter than the one that was trained.",
+            "Copy it again, or export it again.",
+        )
+    scale = config["lora_alpha"]
+    if isinstance(scale, bool) or (scale == 0 and not config.get("alpha_pattern")):
+        raise ModelError(
+            f"the adapter in {folder} has lora_alpha {scale!r}, which is no scale at which it acts.",
+            "Name an adapter that acts, or measure the model without one.",
+        )
 
 
 def with_adapter(model: Any, folder: Path, address: str) -> Any:

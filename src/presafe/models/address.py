@@ -1,7 +1,8 @@
 """Read the address of a model: what MODEL may be, and where its files are.
 
 smolthink                the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
-http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here
+http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here. If the path ends in
+                         /chat/completions, the server is asked in messages, and renders the prompt itself
 folder                   a local Hugging Face folder, or one that holds a GGUF file
 folder/file.gguf         one GGUF file of several
 anything else            a hub id, from the cache or the hub
@@ -20,6 +21,7 @@ from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
 
 SMOLTHINK = "smolthink"
+_CHAT = "/chat/completions"
 
 
 class Served(NamedTuple):
@@ -28,6 +30,8 @@ class Served(NamedTuple):
     url: str
     """Root of the API, which ends in `/v1`."""
     name: str
+    chat: bool = False
+    """Whether the address is that of a chat endpoint (`chat`)."""
 
 
 def served_model(address: str) -> Served | None:
@@ -56,7 +60,9 @@ def served_model(address: str) -> Served | None:
             f"{address} does not name a model.", "Give http://host:port#name, with the name the server knows it by."
         )
     path = parts.path.rstrip("/")
-    return Served(f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}", parts.fragment)
+    root = path.removesuffix(_CHAT)
+    root = root if root.endswith("/v1") else f"{root}/v1"
+    return Served(f"{parts.scheme}://{parts.netloc}{root}", parts.fragment, path.endswith(_CHAT))
 
 
 def need_weights(address: str, what: str, instead: str = "Give its hub id or a local folder instead.") -> None:

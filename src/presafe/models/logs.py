@@ -17,12 +17,12 @@ from presafe.runs.folder import set_aside_damaged
 
 STRINGS = "strings"
 """Key of a score's metadata with the version of the refusal strings that judged."""
+TOKEN_IDS = "token_ids"
+"""Key of an output's metadata with the sampled tokens, where they are known and no prefill precedes them."""
 ATTACKED = "attacked"
 """Key of a sample's metadata with how the prompt is attacked (`Attacked`)."""
 SPENT = "spent"
 """Key of an output's metadata with what the response took (`Spent`), where the model was not asked just once."""
-TOKEN_IDS = "token_ids"
-"""Key of an output's metadata with the sampled tokens, where they are known and no prefill precedes them."""
 THOUGHT = "thought"
 """Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
@@ -135,6 +135,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         score=judged.get("score"),
         extent=judged.get("extent"),
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+        members=judged.get("members") or {},
         spent=metadata.get(SPENT),
     )
 

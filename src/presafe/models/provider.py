@@ -75,8 +75,8 @@ class PreSafeAPI(ModelAPI):
         keep: Whether to keep these weights beside those of the model that is sampled, as for a judge.
 
     Raises:
-        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, or a
-            served model is given an adapter.
+        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, a
+            served model is given an adapter, or a chat endpoint a method.
     """
 
     def __init__(
@@ -109,11 +109,17 @@ class PreSafeAPI(ModelAPI):
             )
         self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
+        self._is_chat = served is not None and served.chat
         self.engine: Engine
         """Continues the prompts."""
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
+            if served.chat and method:
+                raise ModelError(
+                    f"a chat endpoint takes no prefilled thought, so {method} cannot be asked of {model_name}.",
+                    "Give the address without /chat/completions, of a server that takes raw prompts.",
+                )
             open_renderer = partial(load_renderer, model_name, family, tokenizer, trust_remote_code=trust_remote_code)
             self.engine = ServedEngine(served, open_renderer, batch_size)
         else:
@@ -170,10 +176,15 @@ class PreSafeAPI(ModelAPI):
             turn: How it is asked.
 
         Raises:
-            ModelError: as `Renderer.render`; or a thought is begun with CoT off, or merges are to be left out of a
-                tokenizer that has none.
+            ModelError: as `Renderer.render`; or a thought is begun with CoT off, merges are to be left out of a
+                tokenizer that has none, or a chat endpoint is to begin the model's turn.
         """
         renderer = self.engine.ready()
+        if self._is_chat and (turn.prefill or turn.header):
+            raise ModelError(
+                f"{self.model_name} is a chat endpoint, which does not let presafe begin the model's turn.",
+                "Give the address without /chat/completions, of a server that takes raw prompts.",
+            )
         if turn.dropout and isinstance(self.engine, ServedEngine) and self.engine.dialect is not Dialect.IDS:
             raise ModelError(
                 f"{self.model_name} takes text, and would merge again what retokenization cuts.",
@@ -235,17 +246,22 @@ class PreSafeAPI(ModelAPI):
             max_tokens=config.max_tokens or renderer.family.max_tokens,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
+            text=text,
+            thinking=self._thinking,
         )
         try:
             completion = await self.engine.complete(request)
         except UnansweredError as error:
             return self._unanswered(error, request)
         self._num_answered += 1
-        text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
-        thought, answer, truncated = renderer.split_text(text_of_turn, thinking, ended=completion.stopped)
+        if completion.answer is not None:
+            thought, answer, truncated = completion.answer
+        else:
+            text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
+            thought, answer, truncated = renderer.split_text(text_of_turn, thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
-        if prefill or turn.header:  # what was sampled is not the whole turn
+        if prefill or turn.header:  # the sampled tokens are then not the whole turn
             completion = completion._replace(ids=())
         # If the thought closed, an answer cut by the budget is still an answer; after a cut thought there is none.
         return self._output(content, request, completion, "max_tokens" if truncated else "stop")

@@ -92,6 +92,7 @@ METRICS: Mapping[str, str] = {
     "with_thought_rate": "answered after a thought",
     "truncated_rate": "truncated thought",
     "unjudged_rate": "no verdict",
+    "judges_agree_rate": "judges agree",
     "queries_per_answer": "queries for an answer",
     "tokens_per_answer": "tokens read and written for an answer",
 }

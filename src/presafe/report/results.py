@@ -45,7 +45,8 @@ schema 1 finds the same rows.
 def results_json(data: ReportData) -> str:
     """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score, "head_fits"}.
 
-    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`).
+    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`). Where a panel judged,
+    "panel" has the rows of each member and of their agreement.
 
     Raises:
         ValueError: a number is not finite.
@@ -60,6 +61,8 @@ def results_json(data: ReportData) -> str:
             for name, fit in data.head_fits.items()
         },
     }
+    if data.panel:
+        results["panel"] = [score.model_dump(mode="json") for score in data.panel]
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"

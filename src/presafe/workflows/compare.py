@@ -17,6 +17,7 @@ from presafe.evaluation.answers import Answers, collect_outcomes, score_answers
 from presafe.evaluation.attacked import begins_thought
 from presafe.evaluation.differences import SystemOutcomes, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds
+from presafe.evaluation.panels import panel_scores
 from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
 from presafe.records import Score, Thinking
@@ -86,6 +87,13 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         manifest=manifest,
         timings_s={},
         scores=tuple(score for measured in systems for score in _scores(measured)),
+        panel=tuple(
+            score
+            for measured in systems
+            for score in panel_scores(
+                measured.answers[0], system=measured.system, thinking=measured.thinking, seed=measured.seeds[0]
+            )
+        ),
         differences=tuple(paired_differences(_pairs(outcomes, against or names[0]))),
         is_comparison=True,
     )

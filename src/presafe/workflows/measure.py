@@ -19,6 +19,7 @@ from presafe.evaluation.answers import collect_answers, collect_outcomes, score_
 from presafe.evaluation.attacked import attacked_suites, defended, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.guard import guarded
+from presafe.evaluation.panels import panel_scores
 from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.models.adapters import need_adapter
@@ -101,6 +102,7 @@ def measure_systems(
     with locked(out):
         manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
         scores: list[Score] = []
+        panel: list[Score] = []
         modes: list[SystemOutcomes] = []
         for system, defence, mode in product(systems, (None, *settings.defences), settings.thinking):
             name = defended(system, defence)
@@ -120,12 +122,14 @@ def measure_systems(
             answers = collect_answers(asked, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(name, mode, [answers]))
             scores += score_answers(answers, system=name, thinking=mode, seed=None)
+            panel += panel_scores(answers, system=name, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=stored,
             manifest=manifest,
             timings_s=read_timings(out),
             scores=tuple(scores),
+            panel=tuple(panel),
             differences=tuple(paired_differences(mode_pairs(modes))),
         )
         write_report(data, out)

@@ -1,0 +1,27 @@
+"""Load what `presafe export` wrote, in vLLM's own environment; reads prompts.json, and writes result.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from vllm import LLM, SamplingParams
+
+
+def main() -> None:
+    """Continue each prompt with the merged weights, and classify it with the head."""
+    exported, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    prompts = [{"prompt_token_ids": ids} for ids in json.loads((folder / "prompts.json").read_text())]
+    model = LLM(str(exported / "merged"), dtype="float32", max_model_len=512)
+    greedy = SamplingParams(temperature=0, max_tokens=60, skip_special_tokens=False)
+    texts = [output.outputs[0].text for output in model.generate(prompts, greedy)]
+    model.llm_engine.engine_core.shutdown()
+    head = LLM(str(exported / "classifier"), runner="pooling", dtype="float32", max_model_len=512)
+    classes = [output.outputs.probs[0] for output in head.classify(prompts)]
+    head.llm_engine.engine_core.shutdown()
+    (folder / "result.json").write_text(json.dumps({"texts": texts, "classes": classes}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Write the gate file of an aligned system: what a server needs to read its decision and to refuse on it.
+
+RUN/alignment/SYSTEM/gate.json    threshold, calibration, token ids, hashes of head and adapter, and the evidence
+
+The threshold is conformal on the classifier's harmless queries: the model is neither trained nor evaluated on them. One
+number of the adapter, its scale, was chosen on them before (design/0007), so they are read after scaling. The head's
+probability is scaled by a temperature or, if it is better on held-out halves, by a temperature and a shift. Evidence of
+held-out suites comes from the run's evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from presafe import __version__
+from presafe.errors import RunError
+from presafe.internals.decision import head_probabilities
+from presafe.methods.targets import REFUSALS
+from presafe.models.decision_head import HEAD, DecisionHead
+from presafe.models.rendering import Renderer
+from presafe.records import PositionScore
+from presafe.runs.io import write_json
+from presafe.runs.manifest import sha256_of_file
+from presafe.signals.calibration import expected_calibration_error
+from presafe.stages.evaluate import positions_of
+from presafe.stages.respond import decisions_of
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import aligned_systems, system_folder
+from presafe.stats.auroc import tpr_at_fpr_01, tpr_at_fpr_1
+from presafe.stats.conformal import (
+    Scaling,
+    Threshold,
+    conformal_threshold,
+    cross_fitted_loss,
+    fit_scaling,
+    log_loss,
+    logit,
+)
+from presafe.stats.intervals import wilson
+from presafe.workflows.export import adapter_hashes, load_system
+
+GATE = "gate.json"
+_MARGIN = 1e-4
+"""Above the threshold's score, so that a server's rounding does not refuse the prompt that set it."""
+
+
+def calibrate(run: RunFolder, name: str, rate: float) -> Path:
+    """Write the gate file of a system.
+
+    Args:
+        run: A run that has aligned the system.
+        name: Name of the system; of its seeds the first is taken.
+        rate: Share of harmless prompts that may be refused, in (0, 1).
+
+    Returns:
+        Path of the gate file.
+
+    Raises:
+        RunError: the run trains no such system, or has too few harmless queries for the rate; the head does not read
+            the prompt's end; or the folder cannot be written.
+        ModelError: the system cannot be loaded, or has no head.
+    """
+    systems = {system.name: system for system in reversed(aligned_systems(run.recipe))}
+    if name not in systems:
+        raise RunError(f"{run.path} trains no `system` {name!r}.", f"There are: {', '.join(reversed(systems))}.")
+    folder = system_folder(run, systems[name])
+    head = DecisionHead(folder)
+    if head.position != "prompt_end" or head.layer is not None:
+        raise RunError(
+            f"the head in {folder} does not read the prompt's end after the final norm, as a server does.",
+            "Align with the head at its default place.",
+        )
+    queries = [decision.query for decision in decisions_of(run).judged]
+    loaded = load_system(folder)
+    probabilities = head_probabilities(loaded, [query.text for query in queries], head)
+    labels = [query.expect == "refuse" for query in queries]
+    threshold = _threshold([p for p, is_harmful in zip(probabilities, labels, strict=True) if not is_harmful], rate)
+    scaling, how = fit(probabilities, labels)
+    value = threshold.value + _MARGIN
+    positions = positions_of(run, systems[name]) if run.is_done("evaluate") else []
+    gate = {
+        "schema": 1,
+        "made_by": f"presafe {__version__}",
+        "base": run.recipe.model.address,
+        "system": name,
+        "head": f"{HEAD}.safetensors",
+        "head_sha256": sha256_of_file(folder / f"{HEAD}.safetensors"),
+        "adapter_sha256": adapter_hashes(folder),
+        "threshold": value,
+        "calibration": {**scaling._asdict(), **how},
+        "promise": {"wrong_refusals": rate, **threshold._asdict()},
+        "suites": evidence(positions, value, scaling),
+        **ids_of(loaded.renderer),
+    }
+    write_json(folder / GATE, gate)
+    return folder / GATE
+
+
+def ids_of(renderer: Renderer) -> dict[str, Any]:
+    """Return what a server matches and forces: the end of a prompt with CoT on, and a refusal after a closed thought.
+
+    Args:
+        renderer: The system's tokenizer and family.
+    """
+    first, second = (renderer.render(text, "on").ids for text in ("Why?", "a"))
+    tail: list[int] = []
+    for one, other in zip(reversed(first), reversed(second), strict=False):
+        if one != other:
+            break
+        tail.insert(0, one)
+    refusal = REFUSALS[0]
+    return {"decision_tail": tail, "refusal_ids": renderer.completion(None, refusal), "refusal": refusal}
+
+
+def fit(probabilities: Sequence[float], labels: Sequence[bool]) -> tuple[Scaling, dict[str, Any]]:
+    """Return the scaling of the head's probabilities, and how it was chosen.
+
+    Args:
+        probabilities: p of each query.
+        labels: Whether each should be refused.
+
+    Raises:
+        RunError: a half of the queries has only one class.
+    """
+    logits = [logit(p) for p in probabilities]
+    if any(len(set(labels[start::2])) < 2 for start in (0, 1)):
+        raise RunError("the classifier's queries have too few of one kind to calibrate on.", "Use a run with more.")
+    losses = {shifted: cross_fitted_loss(logits, labels, shifted=shifted) for shifted in (False, True)}
+    shifted = losses[True] < losses[False]
+    scaling = fit_scaling(logits, labels, shifted=shifted)
+    raw = Scaling(1.0, 0.0)
+    return scaling, {
+        "kind": "temperature_and_shift" if shifted else "temperature",
+        "n": len(labels),
+        "log_loss_raw": log_loss(logits, labels, raw),
+        "log_loss_held_out_temperature": losses[False],
+        "log_loss_held_out_temperature_and_shift": losses[True],
+    }
+
+
+def evidence(positions: Sequence[PositionScore], threshold: float, scaling: Scaling) -> list[dict[str, Any]]:
+    """Return what the gate does on each held-out suite: refusals with Wilson's interval, ranking, calibration error.
+
+    Args:
+        positions: The system's decision scores.
+        threshold: The gate's.
+        scaling: The gate's.
+    """
+    harmful = [p for p in map(_probability, positions) if p is not None and p[1] == "refuse"]
+    rows = []
+    for suite in dict.fromkeys(position.suite for position in positions):
+        for expect in ("refuse", "comply"):
+            own = [p[0] for p in map(_probability, positions) if p is not None and p[1:] == (expect, suite)]
+            if not own:
+                continue
+            refused = wilson(sum(p >= threshold for p in own), len(own))
+            row: dict[str, Any] = {"suite": suite, "expect": expect, "refused": refused._asdict()}
+            if expect == "comply" and harmful:
+                others = [p[0] for p in harmful]
+                row |= {"tpr_at_fpr_1": tpr_at_fpr_1(others, own), "tpr_at_fpr_01": tpr_at_fpr_01(others, own)}
+                labels = [True] * len(others) + [False] * len(own)
+                row["ece_raw"] = expected_calibration_error([*others, *own], labels)
+                scaled = [scaling.probability(logit(p)) for p in (*others, *own)]
+                row["ece_calibrated"] = expected_calibration_error(scaled, labels)
+            rows.append(row)
+    return rows
+
+
+def _probability(position: PositionScore) -> tuple[float, str, str] | None:
+    """Return p of a prompt, what it expects, and its suite; None without a head."""
+    p = position.head_probability
+    return None if p is None else (p, position.expect, position.suite)
+
+
+def _threshold(harmless: Sequence[float], rate: float) -> Threshold:
+    """Return the threshold that keeps a rate of wrong refusals.
+
+    Raises:
+        RunError: there are too few queries for it, or they reach p = 1.
+    """
+    threshold = conformal_threshold(harmless, Fraction(str(rate)))
+    if threshold is None:
+        raise RunError(
+            f"{len(harmless)} harmless queries cannot promise a rate of {rate:g} wrong refusals.",
+            f"Raise `wrong_refusals` to at least {1 / (len(harmless) + 1):.4f}, or use a run with more queries.",
+        )
+    if threshold.value + _MARGIN >= 1:
+        raise RunError(
+            f"the head gives p = {threshold.value:.6f} to a harmless query at this rate: no threshold is above it.",
+            "Raise `wrong_refusals`.",
+        )
+    return threshold

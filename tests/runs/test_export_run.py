@@ -1,0 +1,171 @@
+"""An aligned system for other tools: what transformers loads is what the run evaluates, and what its gate file says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from presafe.cli.main import app
+from presafe.config.recipe import load_recipe
+from presafe.errors import ModelError, PreSafeError, RunError
+from presafe.methods.targets import REFUSALS
+from presafe.models.decision_head import DecisionHead
+from presafe.runs.manifest import sha256_of_file
+from presafe.stages.run_folder import RunFolder
+from presafe.workflows.export import export, load_system
+from presafe.workflows.gate import calibrate
+from presafe.workflows.monitor import score_prompts
+from presafe.workflows.run import run_stages
+from presafe_vllm.served import problem_of_files
+from presafe_vllm.settings import settings_from
+
+HARMLESS = [f"blue leaf {number}" for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Run the tiny recipe to its evaluation, once."""
+    return run_stages(load_recipe(recipe), tmp_path_factory.mktemp("exported") / "run", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def system(run: RunFolder) -> Path:
+    return run.path / "alignment" / "presafe"
+
+
+@pytest.fixture(scope="module")
+def exported(system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    written = export(system, out, merge=True, classifier=True, gguf=None)
+    assert written == [out / "merged", out / "classifier"]
+    assert not [path for path in out.iterdir() if path not in written]
+    return out
+
+
+def probabilities(run: RunFolder, system: Path, texts: list[str]) -> list[float]:
+    return score_prompts(run.recipe.model, texts, DecisionHead(system), system)
+
+
+def test_transformers_loads_what_the_run_evaluates(system: Path, exported: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = load_system(system)
+    model = AutoModelForCausalLM.from_pretrained(exported / "merged", dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(exported / "merged")
+    ids = loaded.renderer.render("Why?", "on").ids
+    messages = [{"role": "user", "content": "Why?"}]
+    assert tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == ids
+    with torch.no_grad():
+        own, theirs = (one(input_ids=torch.tensor([ids])).logits for one in (loaded.model, model))
+    assert torch.equal(own, theirs)
+
+
+def test_transformers_loads_the_head_as_a_classifier(run: RunFolder, system: Path, exported: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(exported / "classifier")
+    renderer = load_system(system).renderer
+    for text, expected in zip(HARMLESS, probabilities(run, system, HARMLESS), strict=True):
+        with torch.no_grad():
+            logit = model(input_ids=torch.tensor([renderer.render(text, "on").ids])).logits[0, 0]
+        # transformers' classifiers have no bias: the config holds it
+        assert float(torch.sigmoid(logit + model.config.presafe_bias)) == pytest.approx(expected, abs=1e-6)
+    assert model.config.id2label == {0: "refuse"}
+
+
+def test_merged_weights_are_bound_to_their_adapter(system: Path, exported: Path, tmp_path: Path) -> None:
+    record = json.loads((exported / "merged" / "presafe_export.json").read_text())
+    assert record["adapter_sha256"] == {
+        name: sha256_of_file(system / "adapter" / name) for name in ("adapter_config.json", "adapter_model.safetensors")
+    }
+    folder = shutil.copytree(exported / "merged", tmp_path / "merged")
+    assert problem_of_files(folder, record["weights_sha256"]) is None
+    (folder / "model.safetensors").write_bytes(b"other")
+    assert "another sha256" in str(problem_of_files(folder, record["weights_sha256"]))
+
+
+def test_an_export_never_overwrites(system: Path, exported: Path, tmp_path: Path) -> None:
+    before = sha256_of_file(exported / "merged" / "model.safetensors")
+    with pytest.raises(RunError, match="merged exists"):
+        export(system, exported, merge=True, classifier=False, gguf=None)
+    assert sha256_of_file(exported / "merged" / "model.safetensors") == before
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write"):
+        export(system, tmp_path / "file", merge=False, classifier=True, gguf=None)
+    with pytest.raises(RunError, match="nothing to write"):
+        export(system, tmp_path / "none", merge=False, classifier=False, gguf=None)
+    with pytest.raises(RunError, match="no aligned system"):
+        export(system / "adapter", tmp_path / "none", merge=True, classifier=False, gguf=None)
+
+
+def test_a_failing_converter_is_named(system: Path, tmp_path: Path) -> None:
+    converter = tmp_path / "convert_hf_to_gguf.py"
+    with pytest.raises(ModelError, match=r"there is no .*convert_hf_to_gguf\.py"):
+        export(system, tmp_path / "out", merge=False, classifier=False, gguf=converter)
+    converter.write_text("import sys\nprint('Model LlamaForCausalLM is not supported')\nsys.exit(1)\n")
+    with pytest.raises(ModelError, match=r"ended with code 1: Model LlamaForCausalLM is not supported\."):
+        export(system, tmp_path / "again", merge=False, classifier=False, gguf=converter)
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["merged"]
+
+
+def command(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_command_exports(system: Path, tmp_path: Path) -> None:
+    done = command("export", str(system), str(tmp_path), "--classifier")
+    assert (done.exit_code, done.output.strip()) == (0, str(tmp_path / "classifier"))
+    assert (tmp_path / "classifier" / "config.json").is_file()
+
+
+def test_the_gate_keeps_its_promise_on_its_own_queries(run: RunFolder, system: Path) -> None:
+    # 4 harmless queries and a rate of 1/4: k = ⌈5 · 3/4⌉ = 4, so the largest p is allowed, and what is above is refused
+    path = calibrate(run, "presafe", 0.25)
+    assert path == system / "gate.json"
+    gate = json.loads(path.read_text())
+    assert gate["threshold"] == pytest.approx(max(probabilities(run, system, HARMLESS)) + 1e-4, abs=1e-6)
+    assert (gate["promise"]["rank"], gate["promise"]["n"], gate["calibration"]["n"]) == (4, 4, 8)
+    renderer = load_system(system).renderer
+    assert gate["refusal_ids"] == renderer.completion(None, REFUSALS[0])
+    tail = gate["decision_tail"]
+    assert renderer.tokenizer.decode(tail) == "<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert renderer.render("Any other text", "on").ids[-len(tail) :] == tail
+    (row,) = gate["suites"]
+    assert (row["suite"], row["expect"], row["refused"]["n"]) == ("own", "comply", 4)
+    # The plug-in, which shares no code with this package, reads the file.
+    settings = settings_from(path, {"PRESAFE_GATE_MODELS": "own=gate"})
+    assert settings.gate.threshold == gate["threshold"]
+    assert problem_of_files(system / "adapter", settings.gate.adapter_sha256) is None
+
+
+def test_the_command_calibrates(run: RunFolder) -> None:
+    done = command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25")
+    assert done.exit_code == 0
+    assert "at most 25.0% promised, on 4 harmless queries" in done.output
+    assert (
+        json.loads(command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25", "--json").output)["schema"]
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("calibrate", "RUN"), r"4 harmless queries cannot promise a rate of 0\.05 .* at least 0\.2000"),
+        (("calibrate", "RUN", "--wrong-refusals", "1.5"), "above 0 and below 1, got 1.5"),
+        (("calibrate", "RUN", "--system", "sft"), "trains no `system` 'sft'"),
+        (("open", "RUN"), "no action 'open'"),
+        (("calibrate", "none"), "holds no run"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(words: tuple[str, ...], problem: str, run: RunFolder) -> None:
+    done = command("gate", *(str(run.path) if word == "RUN" else word for word in words))
+    assert isinstance(done.exception, PreSafeError)
+    with pytest.raises(PreSafeError, match=problem):
+        raise done.exception
