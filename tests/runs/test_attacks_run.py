@@ -22,17 +22,17 @@ from presafe.workflows.plan import sampling_tasks
 from presafe.workflows.run import run_stages
 
 ATTACKED = {"harmful", "harmful@prefilled_thought"}
-DEFENCES = ("self_reminder", "perplexity:fpr=0")
+DEFENCES = ("perplexity:fpr=0",)
 
 
 @pytest.fixture(scope="module")
 def file(recipe: Path) -> Path:
-    """Write a recipe with an attack and two defences. The student reads longer prompts than it was made for."""
+    """Write a recipe with an attack and a defence. The student reads longer prompts than it was made for."""
     config = recipe.parent / "student" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
     rows = "".join(json.dumps({"prompt": f"the red stone {number}"}) + "\n" for number in range(2))
     (recipe.parent / "stand_ins.jsonl").write_text(rows)
-    attacked = 'attacks = ["prefilled_thought"]\ndefences = ["self_reminder", "perplexity:fpr=0"]'
+    attacked = 'attacks = ["prefilled_thought"]\ndefences = ["perplexity:fpr=0"]'
     text = (
         RECIPE.format(folder=recipe.parent)
         .replace("max_steps = 6", "max_steps = 2")
@@ -67,23 +67,23 @@ def test_every_system_is_also_measured_behind_each_defence(whole: Any) -> None:
 
 
 def test_a_defended_system_has_the_folder_and_adapter_of_its_own(whole: Any) -> None:
-    system = System("presafe+self_reminder", 0, "on")
-    assert label_of(whole, system) == "presafe+self_reminder-on"
+    system = System("presafe+perplexity:fpr=0", 0, "on")
+    assert label_of(whole, system) == "presafe+perplexity:fpr=0-on"
     # The model that stands behind the defence is the aligned one: what it says differs from the vanilla one's.
     aligned, vanilla = (
         [response.answer + response.thought for response in responses_by_suite(whole, named)["harmful"]]
-        for named in (system, System("vanilla+self_reminder", None, "on"))
+        for named in (system, System("vanilla+perplexity:fpr=0", None, "on"))
     )
     assert aligned != vanilla
-    seed = System("presafe+self_reminder", 3, "on")
-    assert label_of(whole, seed) == "presafe-seed3+self_reminder-on"
+    seed = System("presafe+perplexity:fpr=0", 3, "on")
+    assert label_of(whole, seed) == "presafe-seed3+perplexity:fpr=0-on"
 
 
 def test_positions_are_read_of_plain_prompts_and_undefended_systems(whole: Any) -> None:
     folder = whole.path / "evaluation" / "positions"
     positions = read_jsonl(folder / "presafe-on.jsonl", PositionScore)
     assert {position.suite for position in positions} == {"harmful", "own"}
-    assert read_jsonl(folder / "presafe+self_reminder-on.jsonl", PositionScore) == []
+    assert read_jsonl(folder / "presafe+perplexity:fpr=0-on.jsonl", PositionScore) == []
 
 
 def test_the_filter_refuses_no_more_than_its_threshold_says(whole: Any) -> None:
@@ -98,7 +98,7 @@ def test_the_filter_refuses_no_more_than_its_threshold_says(whole: Any) -> None:
 def test_the_report_knows_attacked_suites_and_is_read_again(whole: Any) -> None:
     page = (whole.path / "report" / "report.html").read_text(encoding="utf-8")
     assert "Attacks and defences" in page
-    assert "PreSafe + L_start (ours) + self_reminder" in page
+    assert "PreSafe + L_start (ours) + perplexity:fpr=0" in page
     assert "harmful @ prefilled_thought" in page
     assert scores_of_run(RunFolder.existing(whole.path)) == read_jsonl(
         whole.path / "evaluation" / "scores.jsonl", Score
@@ -107,16 +107,16 @@ def test_the_report_knows_attacked_suites_and_is_read_again(whole: Any) -> None:
 
 def test_a_run_with_defences_is_compared(whole: Any, tmp_path: Path) -> None:
     compared = compare_folders([whole.path], tmp_path, against="presafe")
-    assert "presafe+self_reminder" in {score.system for score in compared.scores}
+    assert "presafe+perplexity:fpr=0" in {score.system for score in compared.scores}
 
 
 def test_a_plan_counts_attacked_suites(file: Path) -> None:
     recipe = load_recipe(file)
     assumed = assumptions()
     counts = {task.what.split(",")[0]: task.num_prompts for task in sampling_tasks(recipe, assumed)}
-    # Seven systems; harmful prompts plainly and under an attack. How many a file holds is assumed.
-    assert counts["evaluate harmful"] == 7 * 2 * assumed.suite_prompts
-    assert counts["evaluate own"] == 7 * assumed.suite_prompts
+    # Five systems; harmful prompts plainly and under an attack. How many a file holds is assumed.
+    assert counts["evaluate harmful"] == 5 * 2 * assumed.suite_prompts
+    assert counts["evaluate own"] == 5 * assumed.suite_prompts
 
 
 def test_a_served_model_has_no_perplexity_filter(file: Path, tmp_path: Path) -> None:

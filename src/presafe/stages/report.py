@@ -7,6 +7,7 @@ from pathlib import Path
 
 from presafe.errors import RunError
 from presafe.evaluation.answers import collect_answers
+from presafe.evaluation.attacked import suites_in_mode
 from presafe.evaluation.metrics import score_row
 from presafe.evaluation.panels import panel_scores
 from presafe.evaluation.places import count_places
@@ -138,7 +139,7 @@ def _panel(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]
         score
         for system, by_suite in responses.items()
         for score in panel_scores(
-            collect_answers(suites, by_suite, settings.judge, settings.judge_thought),
+            collect_answers(suites_in_mode(suites, system.thinking), by_suite, settings.judge, settings.judge_thought),
             system=system.name,
             thinking=system.thinking,
             seed=system.seed,

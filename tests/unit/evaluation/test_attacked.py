@@ -16,8 +16,7 @@ from presafe.evaluation.attacked import attacked_suites, defended, suites_in_mod
 from presafe.models.loading import load_renderer
 from presafe.models.logs import log_files, read_log
 from presafe.models.provider import PreSafeAPI
-from presafe.models.sampling import logged_suites
-from presafe.records import Expect, Prompt, Score, Turn
+from presafe.records import Expect, Prompt, Turn
 from presafe.report.attacks import attack_lines
 from presafe.report.data import ReportData
 from presafe.report.formatting import SUITES as KNOWN_SUITES
@@ -122,6 +121,11 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     assert len(fake.asked) == 2 * ((1 + 1 + 3) + (1 + 1 + 1) + (2 + 2 + 6)) + 3
     names_shown = [display_name(name, SYSTEMS) for name in names]
     assert names_shown == ["Vanilla", "Vanilla + self_reminder", "Vanilla + smoothllm:copies=2"]
+    logs = [read_log(path, lambda _: None) for path in log_files(tmp_path / "evaluation" / f"{names[2]}-on")]
+    samples = [sample for log in logs for sample in log.samples or [] if log.eval.task == attacked]
+    assert {sample.metadata["attacked"]["request"] for sample in samples} == {"Name a bird.", "Name a tree."}
+    stored = json.loads((tmp_path / "measurement.json").read_text(encoding="utf-8"))
+    assert (stored["attacks"], stored["defences"]) == ([attack], ["self_reminder", "smoothllm:copies=2"])
     lines = attack_lines(data.scores)
     assert [line.suite for line in lines] == ["harmful", attacked, "harmless"]
     rate, cost = lines[1].cells[2].splitlines()
@@ -137,19 +141,6 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     assert set(data.timings_s) == {
         "CoT on", "CoT on with self_reminder", "CoT on with smoothllm:copies=2"
     }  # fmt: skip
-
-
-def test_judges_and_logs_keep_the_plain_request(tmp_path: Path) -> None:
-    with serving(lambda *_: NO) as fake:
-        measured(fake, tmp_path, ("cot_hijacking:length=50",))
-        asked = [text for body in fake.asked if "Last task. Name a" in (text := text_of(body))]
-    assert len(asked) == 2
-    folder = tmp_path / "evaluation" / "vanilla-on"
-    log = logged_suites(folder, "on")["harmful@cot_hijacking:length=50"]
-    assert all("Puzzle 1." in text for text in log.texts.values())
-    samples = [sample for path in log_files(folder) for sample in read_log(path, lambda _: None).samples or []]
-    requests = {sample.metadata["attacked"]["request"] for sample in samples if "attacked" in sample.metadata}
-    assert requests == {"Name a bird.", "Name a tree."}
 
 
 def test_the_perplexity_filter_needs_weights(tmp_path: Path) -> None:
@@ -170,21 +161,3 @@ def test_a_server_of_text_cannot_be_asked_in_other_tokens() -> None:
     api.engine._greeted = (load_renderer("smolthink"), Dialect.OPENAI)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="would merge again what retokenization cuts"):
         api.prompt_ids("Name a bird.", Turn(dropout=0.4))
-
-
-def test_costs_are_means_with_intervals(tmp_path: Path) -> None:
-    def answer(body: dict[str, Any], number: int) -> Any:
-        return YES if "bird" in text_of(body).lower() else NO
-
-    with serving(answer) as fake:
-        data = measured(fake, tmp_path, ("best_of_n:queries=9,tokens=1",))
-    (score,) = [
-        row
-        for row in data.scores
-        if (row.metric, row.suite) == ("queries_per_answer", "harmful@best_of_n:queries=9,tokens=1")
-    ]
-    assert isinstance(score, Score)
-    assert (score.value, score.n) == (1.0, 2)  # the first query spends the tokens
-    stored = json.loads((tmp_path / "measurement.json").read_text(encoding="utf-8"))
-    assert stored["attacks"] == ["best_of_n:queries=9,tokens=1"]
-    assert "defences" not in stored
