@@ -162,14 +162,14 @@ def test_a_client_cannot_switch_the_gate_off(
         ("a prompt with CoT off", lambda ids, renderer: {"prompt": renderer.render("Why is the sky blue?", "off").ids}),
         ("words in the model's mouth", lambda ids, renderer: {"prompt": [*ids, *renderer.completion_ids("Sure.")]}),
         ("text without a template", lambda ids, renderer: {"prompt": "The sky is blue because"}),
-        ("beam search", lambda ids, renderer: {"prompt": ids, "use_beam_search": True, "n": 2}),
+        ("beam search", lambda ids, renderer: {"prompt": ids, "use_beam_search": True, "n": 2, "max_tokens": 3}),
     ],
 )
 def test_what_has_no_decision_is_refused(
     what: str, body: Any, server: Server, renderer: Renderer, system: Path
 ) -> None:
     refusal = json.loads((system / "gate.json").read_text())["refusal"]
-    sent = body(ids_of(renderer, "Why is the sky blue?"), renderer) | {"max_tokens": 16, "temperature": 0}
+    sent = {"max_tokens": 16, "temperature": 0} | body(ids_of(renderer, "Why is the sky blue?"), renderer)
     reply = server.ask(model="own", **sent)
     if reply.status_code == 400:  # vLLM itself refuses it
         assert what == "beam search"
@@ -178,7 +178,7 @@ def test_what_has_no_decision_is_refused(
     assert {choice["text"] for choice in reply.json()["choices"]} == {refusal}
     watched = server.ask(model="watched", **sent)
     assert watched.json()["presafe"]["unread"] == 1
-    assert watched.json()["choices"][0]["text"] not in ("", refusal)
+    assert watched.json()["choices"][0]["text"] != refusal
 
 
 def test_other_routes_and_names_are_closed(server: Server) -> None:
@@ -266,7 +266,7 @@ def test_exports_are_loaded_by_vllm(
     (tmp_path / "prompts.json").write_text(json.dumps([ids_of(renderer, text) for text in texts]))
     script = Path(__file__).with_name("load_exports.py")
     process = start_python([str(script), str(exported), str(tmp_path)], tmp_path / "log")
-    assert process.wait(400) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert process.wait(1500) == 0, (tmp_path / "log").read_text()[-3000:]
     result = json.loads((tmp_path / "result.json").read_text())
     expected = score_prompts(run.recipe.model, texts, DecisionHead(system), system)
     assert result["classes"] == pytest.approx(expected, abs=1e-4)
