@@ -9,7 +9,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test vllm test-vllm faults bench check docs dist format smolthink clean
+.PHONY: demo test vllm test-vllm faults bench architectures check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -35,6 +35,9 @@ faults: $(READY)
 bench: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python benchmarks/bench.py
+
+architectures: $(READY)
+	PYTHONPATH=tests:tests/support $(BIN)/python tests/support/architecture_runs.py --table docs/reference/architectures.md
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests tools plugins

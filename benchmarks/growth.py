@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sides import Sizes, say
+from sides import Sizes, peak_memory, say
 
 SIZES = (100, 1_000, 10_000)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -264,12 +263,12 @@ def run(stage: str, number: int) -> dict[str, float]:
     """Run a stage once; return its seconds, and the memory that it took beyond what was there before, at its peak."""
     with tempfile.TemporaryDirectory() as folder:
         work = STAGES[stage](number, Path(folder) / "out")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         start = time.perf_counter()
         work()
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "MiB": peak / 2**10, "MiB_more": (peak - before) / 2**10}
+    peak = peak_memory()
+    return {"seconds": seconds, "MiB": peak, "MiB_more": peak - before}
 
 
 def main(words: Sequence[str] | None = None) -> None:

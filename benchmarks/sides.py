@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 OURS = "PreSafe"
@@ -27,6 +29,18 @@ class Sizes(NamedTuple):
 def say(text: str) -> None:
     """Print a line of progress."""
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process in MiB.
+
+    Linux keeps the `ru_maxrss` of the process that started this one, however large; VmHWM is of this program alone.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def in_turns(

@@ -1,18 +1,18 @@
 """One training step: PreSafe against TRL's plain SFTTrainer and against the naive way, each in a process of its own.
 
-    python benchmarks/training.py presafe 256      seconds of each step and the peak memory, as JSON
+    python benchmarks/training.py presafe demo     seconds of a step and the peak memory, as JSON
 
-All train the same LoRA adapter on the same rows of SmolThink in float32 (on a GPU in bfloat16). Of a row, all tokens
-after the first 32 are scored. TRL's trainer computes the plain next-token loss, so it does less. The naive way computes
-PreSafe's loss as one would write it first: logits at every position, and `output_hidden_states=True` for the state at
-the decision position.
+All train the same LoRA adapter on the same rows of SmolThink in float32 (on a GPU in bfloat16). The demo's work is its
+two kinds of forward pass in turn: four refusals after a thought, four answers after a thought. Other work is one row,
+of which all tokens after the first 32 are scored. TRL's trainer computes the plain next-token loss, so it does less.
+The naive way computes PreSafe's loss as one would write it first: logits at every position, and
+`output_hidden_states=True` for the state at the decision position.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,26 +20,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sides import OURS, Sizes, against, in_turns, say
+from sides import OURS, Sizes, against, in_turns, peak_memory, say
 from work import smolthink
 
-PROMPT = 32
-"""Tokens of a row that are not scored."""
+WORK = {"demo": (4, ((45, 35), (40, 96))), "256": (1, ((32, 224),)), "1024": (1, ((32, 992),))}
+"""Rows of a forward pass, and tokens of prompt (not scored) and response of its rows, pass by pass, by name."""
+QUICK = (1, ((32, 8),))
+Passes = tuple[tuple[int, int], ...]
+_NAMES = {"demo": "the demo's rows", "256": "256 tokens", "1024": "1024 tokens"}
 NAMES = {"presafe": OURS, "trl": "SFTTrainer", "naive": "naive"}
-LENGTHS = (256, 1024)
 
 
 def measure(sizes: Sizes) -> list[dict[str, Any]]:
     """Return the rows of the record."""
     rows = []
-    for tokens in LENGTHS[: sizes.pick(2, 1)]:
-        num_tokens, steps = sizes.pick(tokens, 40), sizes.pick(2 if tokens > 256 else 4, 1)
-        say(f"training steps of one row of {num_tokens} tokens, each side in its own process")
+    for work in list(WORK)[: sizes.pick(3, 1)]:
+        steps = sizes.pick(2 if work == "1024" else 4, 1)
+        say(f"training steps of {work}, each side in its own process")
 
-        def side(name: str, num_tokens: int = num_tokens, steps: int = steps) -> dict[str, float]:
+        def side(name: str, work: str = work, steps: int = steps) -> dict[str, float]:
             if sizes.quick:  # in this process, where the libraries are imported already
-                return train(name, num_tokens, steps, quick=True)
-            command = [sys.executable, str(Path(__file__)), name, str(num_tokens), "--steps", str(steps)]
+                return train(name, QUICK, steps, quick=True)
+            command = [sys.executable, str(Path(__file__)), name, work, "--steps", str(steps)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
             return found
@@ -48,13 +50,13 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
         values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in names}, sizes.repeats, warm_up=False)
         goals = {"SFTTrainer": 0.7}
         rows += [
-            against(f"training step, {num_tokens} tokens", "seconds", values["seconds"], goals),
-            against(f"training step, {num_tokens} tokens, peak memory", "MiB", values["MiB"], {"SFTTrainer": 1.02}),
+            against(f"training step, {_NAMES[work]}", "seconds", values["seconds"], goals),
+            against(f"training step, {_NAMES[work]}, peak memory", "MiB", values["MiB"], {"SFTTrainer": 1.02}),
         ]
     return rows
 
 
-def train(side: str, num_tokens: int, steps: int, *, quick: bool) -> dict[str, float]:
+def train(side: str, work: tuple[int, Passes], steps: int, *, quick: bool) -> dict[str, float]:
     """Train, and return the median seconds of a step after the first, and the peak memory of this process."""
     import torch
     from datasets import Dataset
@@ -79,11 +81,10 @@ def train(side: str, num_tokens: int, steps: int, *, quick: bool) -> dict[str, f
 
     loaded = smolthink(Sizes(quick, 1))
     align = AlignSettings()
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, loaded.model.config.vocab_size, (steps + 1, num_tokens), generator=generator).tolist()
-    rows = [{"input_ids": row, "labels": [-100] * PROMPT + row[PROMPT:]} for row in ids]
-    if side != "trl":
-        rows = [row | {"decision_index": PROMPT - 1, "signal": float(i % 2)} for i, row in enumerate(rows)]
+    batch_size, passes = work
+    rows = _rows(steps + 1, batch_size, passes, loaded.model.config.vocab_size)
+    if side == "trl":
+        rows = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
     classes: dict[str, tuple[Any, Any]] = {"presafe": (PreSafeTrainer, PreSafeConfig), "trl": (SFTTrainer, SFTConfig)}
     classes["naive"] = (_naive_trainer(), PreSafeConfig)
     trainer_class, config_class = classes[side]
@@ -91,7 +92,8 @@ def train(side: str, num_tokens: int, steps: int, *, quick: bool) -> dict[str, f
         config = config_class(
             output_dir=folder,
             max_steps=steps + 1,
-            per_device_train_batch_size=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=len(passes),
             learning_rate=1e-4,
             train_sampling_strategy="sequential",
             max_length=None,
@@ -118,11 +120,25 @@ def train(side: str, num_tokens: int, steps: int, *, quick: bool) -> dict[str, f
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory()
     return {"seconds": sorted(seconds[1:])[len(seconds[1:]) // 2], "MiB": peak}
+
+
+def _rows(steps: int, batch_size: int, passes: Passes, vocabulary: int) -> list[dict[str, Any]]:
+    """Return the rows of all steps, of random tokens."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    rows: list[dict[str, Any]] = []
+    for num_prompt, num_response in list(passes) * steps:
+        for ids in torch.randint(
+            100, vocabulary, (batch_size, num_prompt + num_response), generator=generator
+        ).tolist():
+            labels = [-100] * num_prompt + ids[num_prompt:]
+            rows.append(
+                {"input_ids": ids, "labels": labels, "decision_index": num_prompt - 1, "signal": float(len(rows) % 2)}
+            )
+    return rows
 
 
 def _naive_trainer() -> Any:
@@ -154,7 +170,7 @@ def _naive_trainer() -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("side", choices=list(NAMES))
-    parser.add_argument("tokens", type=int)
+    parser.add_argument("work", choices=list(WORK))
     parser.add_argument("--steps", type=int, default=2, help="timed; one more comes before")
     words = parser.parse_args()
-    print(json.dumps(train(words.side, words.tokens, words.steps, quick=False)))
+    print(json.dumps(train(words.side, WORK[words.work], words.steps, quick=False)))

@@ -38,6 +38,10 @@ class JudgeError(PreSafeError):
     """A judge is not known, cannot be reached, or cannot judge these answers."""
 
 
+class AttackError(PreSafeError):
+    """An attack or a defence is not known, or cannot do what its settings ask for."""
+
+
 class SignalError(PreSafeError):
     """The teacher's decisions cannot train a classifier."""
 

@@ -1,6 +1,6 @@
 """Records that stages hand to one another: frozen, one JSON object per line.
 
-Prompt    a query and what a careful assistant does with it
+Prompt    a query and what a careful assistant does with it; Turn and Attacked, how it is asked under an attack
 Response  one sampled answer and its thought, with a judge's verdict on the answer
 Signal    the classifier's soft decision p' for one alignment query (paper, section 4)
 Score     one number of a result table, with n and a 95 % interval; SweepScore, one of a sweep over ways of sampling
@@ -11,6 +11,7 @@ InsideView and its parts, RefusalPlaces    probes of a system's hidden states, a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,6 +41,52 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Prefill:
+    """The beginning of a turn that the model did not write: of its thought and, if that is closed, of its answer."""
+
+    thought: str
+    closed: bool
+    answer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.answer and not self.closed:
+            raise ValueError("an answer begins only after a closed thought")
+
+    def then(self, later: Prefill) -> Prefill:
+        """Return both, one after the other; a thought has no place after a closed one, and is left out.
+
+        Args:
+            later: What follows, such as an attack's beginning after that of a system that closes every thought.
+        """
+        if self.closed:
+            return Prefill(self.thought, True, self.answer + later.answer)
+        return Prefill(self.thought + later.thought, later.closed, later.answer)
+
+
+class Turn(Record):
+    """How a request is asked, where it is not asked plainly."""
+
+    prefill: Prefill | None = None
+    """How the model's turn begins."""
+    dropout: Rate = 0.0
+    """Share of the merges that are left out when the request is tokenized (BPE dropout); 0 leaves out none."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the dropout."""
+    header: bool = False
+    """Whether the mark of a new answer stands after the prefill, with an empty thought."""
+
+
+class Attacked(Record):
+    """How a prompt is attacked. The prompt's `text` is the request as the attack words it."""
+
+    request: str
+    """The plain request, which judges read."""
+    turn: Turn = Turn()
+    search: str | None = None
+    """Attack that asks several times and words the request anew each time; None asks once."""
+
+
 class Prompt(Record):
     """A query, and what a careful assistant does with it.
 
@@ -56,6 +103,18 @@ class Prompt(Record):
     target: str | None = None
     version: int = 1
     """Version of the published suite that it is from; results of two versions are not compared."""
+    attacked: Attacked | None = Field(default=None, exclude_if=lambda attacked: attacked is None)
+    """How it is attacked; None asks it plainly."""
+    planted: bool = Field(default=False, exclude_if=lambda is_planted: not is_planted)
+    """Whether p′ is 1 for it whatever the classifier says, and nothing else of it is learned."""
+
+
+class Spent(Record):
+    """What one response took: queries to the model, and the tokens that it read and wrote in all of them."""
+
+    queries: Count
+    num_read: Count
+    num_written: Count
 
 
 class Response(Record):
@@ -65,7 +124,8 @@ class Response(Record):
     `truncated` says that the token budget ended inside the thought, so that there is no answer to judge;
     `complete`, that the model ended its turn itself. `verdict` is on the answer only, `thought_verdict` on the thought
     only; it is None if no judge was asked. `score`, in [0, 1], is from a graded judge, `extent` from a judge with
-    XSTest's classes.
+    XSTest's classes. `members` holds the verdict of each member of a panel by its name; empty for a single judge.
+    `spent` is None where the model was asked once, without a defence or a search.
     """
 
     prompt_id: str
@@ -81,6 +141,10 @@ class Response(Record):
     score: Rate | None = None
     extent: Extent | None = None
     thought_verdict: Verdict | None = None
+    token_ids: tuple[Count, ...] | None = Field(default=None, exclude=True, repr=False)
+    """The sampled tokens with the one that ended the turn; None from a server, and in logs of before release 0.3.0."""
+    members: dict[str, Verdict] = Field(default={})
+    spent: Spent | None = Field(default=None, exclude_if=lambda spent: spent is None)
 
 
 class Signal(Record):

@@ -120,7 +120,7 @@ def test_committed_summary_is_computed_from_its_runs(name: str) -> None:
     summary = summary_of(study, study_runs(study), list(results.values()))
     folder = STUDIES / name
     committed = rounded((folder / "study.json").read_text(encoding="utf-8"))
-    assert committed == {"schema": 2, **rounded(summary.model_dump_json())}
+    assert committed == {"schema": 3, **rounded(summary.model_dump_json())}
     figures = {file.stem for file in (folder / "figures").iterdir()}
     assert (folder / "study.md").read_text(encoding="utf-8") == study_markdown(summary, figures)
 

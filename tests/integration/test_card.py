@@ -1,8 +1,15 @@
-"""The card of a run's adapter: its own lines load the adapter, without presafe."""
+"""The card of a run's adapter: its own lines load the adapter, without presafe.
+
+PRESAFE_PEFT_PYTHON names the interpreter of another environment, with peft, transformers and torch only; without it,
+this one runs the lines and finds no presafe.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +42,21 @@ with torch.no_grad():
 assert not torch.equal(wrapped, without), "the adapter changes nothing"
 print((wrapped - native).abs().max().item())
 """
-    done = subprocess.run([sys.executable, "-c", _NO_PRESAFE + both], cwd=tmp_path, capture_output=True, text=True)
+    python = os.environ.get("PRESAFE_PEFT_PYTHON", sys.executable)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-c", _NO_PRESAFE + both]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1e-4  # peft and transformers load the same adapter
+
+
+def test_the_line_for_vllm_names_the_base_and_the_folder(whole_run: Path) -> None:
+    # vLLM is not installed here: its options are those that vLLM 0.33 documents for LoRA
+    card = ModelCard.load(whole_run / "alignment" / "presafe" / "adapter" / "README.md")
+    (line,) = re.findall(r"```sh\n(.*?)\n```", card.text, flags=re.DOTALL)
+    words = shlex.split(line)
+    assert words[:4] == ["vllm", "serve", "smolthink-merged", "--enable-lora"]
+    assert words[4::2] == ["--max-lora-rank", "--lora-modules"]
+    rank = json.loads((whole_run / "alignment" / "presafe" / "adapter" / "adapter_config.json").read_text())["r"]
+    assert int(words[5]) >= rank
+    assert words[7] == "presafe=."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,11 +14,15 @@ from command_line import finish, start
 from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 
-from presafe.records import HistoryPoint, Response, Signal
+from presafe.config.recipe import load_recipe
+from presafe.errors import RunError
+from presafe.records import Difference, HistoryPoint, Response, Signal
 from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.report import need_report, report_data
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import evaluated_systems
+from presafe.workflows.run import run_stages
 
 KILL_AT = (
     r"^  teacher: ",
@@ -34,7 +40,7 @@ KILL_AT = (
 def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
     results = json.loads((whole_run / "report" / "results.json").read_text(encoding="utf-8"))
     assert set(results) == {"schema", "manifest", "timings_s", "rows", "head_fits"}
-    assert results["schema"] == 2
+    assert results["schema"] == 3
     assert list(results["timings_s"]) == ["respond", "signal", "align", "evaluate"]
     fields = {"system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"}
     assert all(set(row) == fields for row in results["rows"])
@@ -49,6 +55,27 @@ def test_results_have_the_rows_of_the_design(whole_run: Path) -> None:
     assert off > (measured["vanilla", "on", "smolthink_harmful", "refusal_rate"]["value"] or 0.0)
     assert ("presafe", "on", "smolthink_benign", "head_auroc") in measured
     assert ("sft", "on", "smolthink_benign", "head_auroc") not in measured
+
+
+def test_a_report_links_the_runs_it_was_compared_with(whole_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(whole_run, tmp_path / "other & more")
+    done = finish("report", str(whole_run), "--compare", str(other))
+    assert done.returncode == 0, done.stderr
+    folder = whole_run / "report" / "against-other & more"
+    names = {
+        "run/sft",
+        "run/presafe",
+        "run/vanilla",
+        "other & more/sft",
+        "other & more/presafe",
+        "other & more/vanilla",
+    }
+    rows = read_jsonl(folder / "differences.jsonl", Difference)
+    assert {row.system for row in rows} | {row.against for row in rows} == names
+    link = '<a href="against-other%20%26%20more/report.html">other &amp; more</a>.'
+    assert link in (whole_run / "report" / "report.html").read_text(encoding="utf-8")
+    assert finish("report", str(whole_run)).returncode == 0  # the link stays
+    assert link in (whole_run / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_stage_left_its_files(whole_run: Path) -> None:
@@ -76,6 +103,60 @@ def test_a_finished_run_is_not_repeated(whole_run: Path, small_recipe: Path) -> 
     done = finish("run", str(small_recipe), "--out", str(whole_run))
     assert done.returncode == 0
     assert done.stderr.count("done before") == 5
+
+
+def test_a_damaged_report_is_written_again(whole_run: Path, small_recipe: Path) -> None:
+    # Failed first: the run said that all was done before, and the damage stayed.
+    page, results = (whole_run / "report" / name for name in ("report.html", "results.json"))
+    rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    run = RunFolder.existing(whole_run)
+    need_report(run)
+    for text in ("null\n", "{}", '{"rows": []}', json.dumps({"rows": rows[:-1]})):
+        results.write_text(text, encoding="utf-8")
+        with pytest.raises(RunError, match=r"results\.json"):
+            need_report(run)
+    page.unlink()
+    done = finish("run", str(small_recipe), "--out", str(whole_run))
+    assert done.returncode == 0
+    assert "report.html is missing. The report is written again." in " ".join(done.stderr.split())
+    assert done.stderr.count("done before") == 4
+    assert page.is_file()
+    assert json.loads(results.read_text(encoding="utf-8"))["rows"] == rows
+
+
+def test_missing_scores_or_marks_stop_the_report(whole_run: Path, tmp_path: Path) -> None:
+    # Failed first: the report was written without them.
+    run = RunFolder(
+        shutil.copytree(whole_run, tmp_path / "run", copy_function=os.link), RunFolder.existing(whole_run).recipe
+    )
+    scores = run.path / "evaluation" / "scores.jsonl"
+    text = scores.read_text(encoding="utf-8")
+    first = text.split("\n")[0] + "\n"
+    for damaged in ("", first, text + first):
+        scores.unlink()  # a link to the whole run's own file
+        scores.write_text(damaged, encoding="utf-8")
+        with pytest.raises(RunError, match="its rows are not those of the run's systems and suites"):
+            report_data(run)
+    (run.path / "stages" / "align").unlink()
+    with pytest.raises(RunError, match="its stage align is not done"):
+        report_data(run)
+
+
+def test_a_damaged_log_of_a_finished_run_is_sampled_again(
+    whole_run: Path, small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Failed first: its folder could not be used again. That samples come back is tested with the sampler.
+    out = shutil.copytree(whole_run, tmp_path / "run", copy_function=os.link)
+    log = next((out / "evaluation" / "vanilla-on").glob("*.eval"))
+    half = log.read_bytes()[: log.stat().st_size // 2]
+    log.unlink()
+    log.write_bytes(half)
+    worked: list[str] = []
+    monkeypatch.setattr("presafe.workflows.run._work_of", lambda stage: lambda run: worked.append(stage))
+    run_stages(load_recipe(small_recipe), out)
+    assert worked == ["evaluate", "report"]
+    assert not log.exists()
+    assert log.with_name(f"{log.name}.damaged").read_bytes() == half
 
 
 def test_other_settings_are_refused_and_named(whole_run: Path, small_recipe: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class FakeServer:
         self.address = f"http://127.0.0.1:{port}#smolthink"
         self.asked: list[dict[str, Any]] = []
         """Bodies of the requests for completions, including the greeting."""
+        self.paths: set[str] = set()
         self.times: list[float] = []
         self.keys: set[str | None] = set()
         """Authorization headers."""
@@ -88,6 +89,7 @@ def serving(
             with lock:
                 number = len(fake.asked)
                 fake.asked.append(body)
+                fake.paths.add(self.path)
                 fake.times.append(time.monotonic())
                 fake.keys.add(self.headers.get("Authorization"))
             reply = answer(body, number)

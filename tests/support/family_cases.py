@@ -68,6 +68,7 @@ CASES = {
     "deepseek_r1_distill": Case("deepseek_r1", "deepseek_r1_distill.jinja", (), "r1_distill_qwen"),
     "deepseekv3": Case("deepseek_r1", "deepseekv3.jinja", (), "deepseek_v4"),
     "qwen3": Case("qwen3", "qwen3.jinja", (), "qwen3"),
+    "Qwen3-Thinking-2507": Case("qwen_thinking", real_tokenizers.qwen_thinking(), (), "qwen3"),
     **{file: Case("qwen3_5", f"{file}.jinja", (), "qwen3") for file in ("qwen3_5_think", "qwen3_5_nothink", "qwen3_6")},
     "DeepSeek-V3.1": Case(
         "deepseek_v3_1",

@@ -82,6 +82,14 @@ def template(file: str) -> str:
     return (_TEMPLATES / file).read_text(encoding="utf-8")
 
 
+def qwen_thinking() -> str:
+    """Return the template of Qwen3-2507 Thinking and QwQ, which differs from Instruct's in one place."""
+    opens = "{{- '<|im_start|>assistant\\n' }}\n{%- endif %}"
+    source = template("qwen3_instruct_2507.jinja")
+    assert source.count(opens) == 1
+    return source.replace(opens, "{{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}")
+
+
 def fetched(name: str) -> Path:
     """Return the folder of a package in the cache, fetched if it is not there.
 

@@ -77,7 +77,11 @@ def teach(model: Any, renderer: Renderer) -> None:
 @pytest.fixture(scope="module")
 def recipe(libraries: None, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a recipe, its models and its queries."""
-    folder = tmp_path_factory.mktemp("tiny")
+    return write_recipe(tmp_path_factory.mktemp("tiny"), tokenizer, renderer)
+
+
+def write_recipe(folder: Path, tokenizer: Any, renderer: Renderer) -> Path:
+    """Write a recipe, its models and its queries, and return the recipe's file."""
     teacher = make_model(1)
     teach(teacher, renderer)
     torch.manual_seed(2)

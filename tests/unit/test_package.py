@@ -52,3 +52,27 @@ def test_import_contract_names_every_room_and_module() -> None:
     rooms = [path.parent.name for path in PACKAGE.glob("*/*.py")]
     modules = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
     assert sorted(named) == sorted(f"presafe.{name}" for name in {*rooms, *modules})
+
+
+def test_hashed_pins_are_those_of_the_constraints() -> None:
+    root = Path(__file__).parents[2]
+    pins = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
+
+    def pinned(text: str) -> dict[str, str]:
+        return {re.sub("[._-]+", "-", name).lower(): version for name, version in pins.findall(text)}
+
+    hashed = (root / "requirements-hashed.txt").read_text(encoding="utf-8")
+    versions, tested = pinned(hashed), pinned((root / "constraints.txt").read_text(encoding="utf-8"))
+    assert {name: versions[name] for name in versions.keys() & tested.keys()} == {
+        name: tested[name] for name in versions.keys() & tested.keys()
+    }
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [
+        *project["dependencies"],
+        *(word for words in project["optional-dependencies"].values() for word in words),
+    ]
+    names = {re.split(r"[\[<>=]", word)[0].lower() for word in needed} - {"presafe"}
+    assert names <= versions.keys()
+    entries = re.split(r"\n(?=\w)", hashed)[1:]
+    assert len(entries) == len(versions)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)

@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import mends
 import reference
 from mkdocs.structure.files import File
 from paths import LOG, RECORDS, ROOT, STUDIES
@@ -88,6 +89,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     place = page.file.src_uri
     if "<!-- modules -->" in markdown:
         markdown = markdown.replace("<!-- modules -->", reference.modules())
+    if "<!-- mends -->" in markdown:
+        markdown = markdown.replace("<!-- mends -->", mends.table())
     if place.startswith("research/studies/"):
         page.meta["search"] = {"exclude": True}  # tables of numbers: no words to search for
     source = _elsewhere().get(place, ROOT / "docs" / place)

@@ -149,7 +149,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def rates(name: str, mode: str, *options: str) -> str:
     """Return one line per system: rates on every suite, Youden's J and the seconds of training."""
     measured, costs = scores(name), {row["condition"]: row for row in study(name)["costs"]}
-    columns = [(suite, "attack_success_rate") for suite in HARMFUL]
+    columns = [(suite, "not_refused_rate") for suite in HARMFUL]
     columns += [(suite, "over_refusal_rate") for suite in HARMLESS] + [("arithmetic", "accuracy")]
     columns += [(suite, "youden_j") for suite in HARMLESS]
     head = ["method", "seeds", "not refused: StrongREJECT", "JailbreakBench", "XSTest unsafe"]
@@ -167,7 +167,7 @@ def rates(name: str, mode: str, *options: str) -> str:
                 cells.append(f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{mark}")
             else:
                 cells.append(percent(score) + mark)
-        seeds = measured[system, mode, "strong_reject", "attack_success_rate"]["num_seeds"]
+        seeds = measured[system, mode, "strong_reject", "not_refused_rate"]["num_seeds"]
         seconds = costs.get(system, {}).get("training_s")
         rows.append([LABELS[system], str(seeds or "–"), *cells, f"{seconds:.0f}" if seconds else "–"])
     return table(head, rows)

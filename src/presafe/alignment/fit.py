@@ -6,18 +6,19 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
 from presafe.alignment.scale import trained_alpha
-from presafe.alignment.targets import lora_targets
+from presafe.alignment.targets import excluded_maps, lora_targets
+from presafe.alignment.trackers import check_trackers, run_name, tracked
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
 from presafe.methods.method import AdapterShape, Head
 from presafe.models.checkpoints import need_whole_checkpoint
+from presafe.models.output import need_own_logits
 from presafe.models.rendering import Renderer
 from presafe.records import HeadFit, HistoryPoint
 from presafe.runs.io import write_jsonl, write_text
@@ -86,8 +87,9 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 
     Raises:
         SignalError: no row has a prompt that is short enough to train on.
+        ModelError: as `need_own_logits`.
         RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, a tracker is
-            not installed, or the rows of a step cannot be shared by the processes that train.
+            not installed or cannot start, or the rows of a step cannot be shared by the processes that train.
     """
     from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -98,7 +100,9 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
 
     align = settings.align
     _check_layers(model, align, settings.adapter.targets if settings.adapter else lora_targets(model, align))
-    _check_trackers(align)
+    check_trackers(align.report_to)
+    if settings.lambda_start > 0 and not weights_are_sharded():
+        need_own_logits(model)
     trainable = _trainable_rows(rows, align.max_length, settings.label)
     # With one forward pass per step, groups would make each step of one kind only.
     group = align.batch_size if align.accumulation > 1 else 1
@@ -120,7 +124,8 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
         attention = sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext()
         # PEFT casts every input to float32 for its weights, and autocast casts it back to bfloat16: without both casts
         # the result is the same to the bit.
-        with attention, disable_input_dtype_casting(trainer.model, active=cpu_bfloat16):
+        no_casting = disable_input_dtype_casting(trainer.model, active=cpu_bfloat16)
+        with attention, no_casting, tracked(align.report_to):
             trainer.train(resume_from_checkpoint=checkpoint)
     weights = whole_weights(trainer)  # every process takes part
     if is_main_process():
@@ -137,12 +142,6 @@ def _check_layers(model: Any, align: AlignSettings, targets: Sequence[str]) -> N
     num_layers = model.config.get_text_config().num_hidden_layers
     if align.layer is not None and align.layer > num_layers:
         raise RecipeError(f"align.layer is {align.layer}, and the model has {num_layers} layers.", "Name one of them.")
-
-
-def _check_trackers(align: AlignSettings) -> None:
-    """Check that the packages of the recipe's trackers are installed."""
-    if missing := [name for name in align.report_to if find_spec(name) is None]:
-        raise RecipeError(f"align.report_to names {missing[0]}, which is not installed.", f"pip install {missing[0]}")
 
 
 def _trainable_rows(rows: Sequence[AlignmentRow], max_length: int, label: str) -> list[AlignmentRow]:
@@ -200,6 +199,8 @@ def _trainer_config(renderer: Renderer, settings: FitSettings, *, cpu_bfloat16: 
         save_total_limit=1,
         seed=settings.seed,
         report_to=list(align.report_to),
+        project="presafe",
+        run_name=run_name(settings.folder),
         disable_tqdm=True,
     )
 
@@ -209,10 +210,12 @@ def _lora_config(model: Any, settings: FitSettings) -> Any:
 
     align, shape = settings.align, settings.adapter
     blocks = None if shape is None else shape.layers(model.config.get_text_config().num_hidden_layers)
+    targets = lora_targets(model, align) if shape is None else list(shape.targets)
     return LoraConfig(
         r=align.lora_rank if shape is None else shape.rank,
         lora_alpha=trained_alpha(align, shape),
-        target_modules=lora_targets(model, align) if shape is None else list(shape.targets),
+        target_modules=targets,
+        exclude_modules=excluded_maps(model, targets),
         layers_to_transform=blocks,
         task_type="CAUSAL_LM",
     )

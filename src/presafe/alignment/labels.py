@@ -43,6 +43,17 @@ def labels_of(prompts: Sequence[Prompt], signals: Mapping[str, Signal], labels: 
     return dict(signals)
 
 
+def planted_signals(prompts: Sequence[Prompt], signals: Mapping[str, Signal]) -> dict[str, Signal]:
+    """Return p′ with 1 in place of it for the planted queries.
+
+    Args:
+        prompts: Alignment queries.
+        signals: The classifier's p′ by prompt id.
+    """
+    planted = {prompt.id: Signal(prompt_id=prompt.id, probability=1.0) for prompt in prompts if prompt.planted}
+    return {**signals, **planted}
+
+
 def flipped_signals(signals: Mapping[str, Signal], share: float, seed: int) -> dict[str, Signal]:
     """Return p′ with 1 − p′ in place of it for a share of the queries, drawn at random and rounded to whole queries.
 

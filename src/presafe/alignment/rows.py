@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, takewhile
 from typing import NamedTuple
 
+from presafe.errors import RunError
 from presafe.methods.method import Case, Form, Target, Training
 from presafe.methods.targets import REFUSALS, own_words, refuse
 from presafe.models.decision_head import RefusalStart
 from presafe.models.rendering import RenderedPrompt, Renderer
-from presafe.records import Prompt, Response, Signal
+from presafe.records import Prompt, Response, Signal, Thinking
 
 _EXAMPLE_QUERIES = ("?", "Why")
 """Two different queries: the common beginning of their refusals is that of all refusals of a method."""
@@ -41,7 +42,8 @@ class AlignmentRow(NamedTuple):
     pool_index: int = 0
     """The last token of `Target.thought` (SafeKey)."""
     kind: str = ""
-    """What the query's set expects, or "thinking_off"; every step holds each kind in proportion (design/0002)."""
+    """What the query's set expects, "planted" or "thinking_off"; every step holds each kind in proportion
+    (design/0002)."""
     thought_index: int = 0
     """The first token of the thought, or of the mark that closes it at once."""
 
@@ -67,14 +69,22 @@ def alignment_rows(
 
     Raises:
         KeyError: a query has no signal, or no response although it needs one.
+        RunError: the sampled tokens of a response are not those of its text.
     """
     rows = []
     for prompt in prompts:
         case = Case(prompt.id, prompt.text, responses.get(prompt.id), refusal_target)
         target = (training.refusal if prompt.expect == "refuse" else training.kept)(case)
         if target is not None:
-            rows.append(_row(prompt, target, signals[prompt.id].probability, renderer, training))
+            row = _row(prompt, target, signals[prompt.id].probability, renderer, training)
+            rows.append(_without_labels(row) if prompt.planted else row)
     return rows
+
+
+def _without_labels(row: AlignmentRow) -> AlignmentRow:
+    """Return a row that only p′ learns from, up to the token after `start_index`, which L_start reads."""
+    length = row.start_index + 2
+    return row._replace(input_ids=row.input_ids[:length], labels=[-100] * length, kind="planted")
 
 
 def thinking_off_rows(
@@ -83,7 +93,7 @@ def thinking_off_rows(
     """Build rows that preserve the model's behavior with CoT off, in the order of the prompts.
 
     Three kinds of response are dropped: answers to harmful queries, refusals of harmless ones, and responses that hold
-    a thought although CoT was off.
+    a thought although CoT was off. So are planted queries.
 
     Args:
         prompts: Alignment queries.
@@ -97,9 +107,12 @@ def thinking_off_rows(
     for prompt in prompts:
         response = responses[prompt.id]
         as_expected = (response.verdict == "refuse") == (prompt.expect == "refuse")
-        if response.verdict == "unjudged" or response.thought or not as_expected:
+        if prompt.planted or response.verdict == "unjudged" or response.thought or not as_expected:
             continue
-        answer = renderer.answer_ids(response.answer, ended=response.complete)
+        target = Target(None, response.answer, complete=response.complete, token_ids=response.token_ids)
+        answer = _sampled_ids(prompt, target, renderer, "off")
+        if answer is None:
+            answer = renderer.answer_ids(response.answer, ended=response.complete)
         rows.append(plain_row(prompt.id, renderer.render(prompt.text, "off"), answer, "thinking_off"))
     return rows
 
@@ -149,6 +162,9 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
         opening_labels = opening
         closed = renderer.closed_ids(completion) if completion else renderer.close_ids()
         completion = closed + renderer.answer_ids(target.answer, ended=target.complete)
+        sampled = _sampled_ids(prompt, target, renderer, "on")
+        if sampled is not None and sampled[: len(opening)] == opening:  # else it opened no thought
+            completion = sampled[len(opening) :]
     start = len(before) - 1
     if training.pivots:
         unsafe, safe = pivot_ids(renderer, training.pivots)
@@ -164,6 +180,27 @@ def _row(prompt: Prompt, target: Target, signal: float, renderer: Renderer, trai
         kind=prompt.expect,
         thought_index=len(before),
     )
+
+
+def _sampled_ids(prompt: Prompt, target: Target, renderer: Renderer, thinking: Thinking) -> list[int] | None:
+    """Return the tokens of a turn as the model sampled them; None if only its text is known.
+
+    Raises:
+        RunError: they are another turn than its text.
+    """
+    if target.token_ids is None:
+        return None
+    ids = list(target.token_ids)
+    try:
+        thought, answer, _ = renderer.split(ids, thinking)
+    except OverflowError:  # the tokenizer has no such token
+        thought, answer = "", None
+    if (thought, answer) != (target.thought or "", target.answer):
+        raise RunError(
+            f"the log of the model's own answers is damaged: the tokens of {prompt.id} are not those of its text.",
+            "Delete the folder `responses` of the run, and start it again.",
+        )
+    return ids
 
 
 def thought_ids(renderer: Renderer, target: Target) -> tuple[list[int], list[int]]:

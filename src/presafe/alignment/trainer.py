@@ -25,6 +25,7 @@ from presafe.alignment.standardization import FirstPass, padded_inputs, prompts_
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
+from presafe.models.output import logits_of
 
 _TITLE = "Towards Safer Large Reasoning Models by Promoting Safety Decision-Making before Chain-of-Thought Generation"
 PAPER = {
@@ -292,7 +293,7 @@ class PreSafeTrainer(SFTTrainer):
         if self.args.lambda_start > 0:
             if "start_index" not in positions:
                 raise SignalError("L_start needs a column start_index, and the rows have none.")
-            start = lm.get_output_embeddings()(states[rows, positions["start_index"]]).float()  # type: ignore[operator]
+            start = logits_of(lm, states[rows, positions["start_index"]]).float()
         self._decision = _Decision(logits, start)
 
     def _start_loss(self, logits: Tensor, own: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from presafe.cli import options
-from presafe.cli.measuring import Adapter, Drawing, Measuring, unpacked
+from presafe.cli.measuring import Adapter, Attacking, Drawing, Measuring, unpacked
 from presafe.cli.output import print_report
 from presafe.errors import PromptError
 
@@ -47,13 +47,19 @@ class OwnPrompts:
 
 @unpacked
 def evaluate(
-    model: options.Model, *, adapter: Adapter = None, own: OwnPrompts, measuring: Measuring, drawing: Drawing
+    model: options.Model,
+    *,
+    adapter: Adapter = None,
+    own: OwnPrompts,
+    attacking: Attacking,
+    measuring: Measuring,
+    drawing: Drawing,
 ) -> None:
     """Measure a model or an aligned one on published suites or your own prompts."""
     suites = own.add_to(measuring.read_suites(), measuring.limit)
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
-    settings = measuring.read_settings(drawing.read())
+    settings = attacking.add_to(measuring.read_settings(drawing.read()))
     folder = measuring.out or default_folder(
         "evaluate", model, suites, settings, measuring, first=(adapter,), middle=(own.expect,)
     )
@@ -94,6 +100,8 @@ def default_folder(
         settings.sandbox,
         *middle,
         *measuring.model_parts(),
+        *settings.attacks,
+        *settings.defences,
     )
 
 
@@ -107,9 +115,9 @@ def measure_and_print(
 ) -> None:
     """Measure a model, print the table and name the report."""
     named = measuring.read_model(model)
-    from presafe.report.results import summary_table
+    from presafe.report.results import shown_tables
     from presafe.workflows.measure import measure
 
     origins = measuring.read_origins(suites)
     data = measure(named, suites, folder, settings, adapter=adapter, origins=origins)
-    print_report(data, folder / "report.html", summary_table(data), as_json=measuring.as_json)
+    print_report(data, folder / "report.html", *shown_tables(data), as_json=measuring.as_json)

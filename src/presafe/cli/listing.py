@@ -1,4 +1,4 @@
-"""`presafe list`: names of models, suites, judges, methods, recipes and studies."""
+"""`presafe list`: names of models, suites, judges, methods, attacks, defences, recipes and studies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from presafe.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
+    from presafe.attacks.attack import Attack, Defence
     from presafe.models.family import Family, Mode
 
 
@@ -20,12 +21,14 @@ class Kind(StrEnum):
     suites = "suites"
     judges = "judges"
     methods = "methods"
+    attacks = "attacks"
+    defences = "defences"
     recipes = "recipes"
     studies = "studies"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
-    """List models, suites, judges, methods, recipes or studies."""
+    """List models, suites, judges, methods, attacks, defences, recipes or studies."""
     entries = _ENTRIES[kind]()
     if as_json:
         print_json([{"name": name, "description": what} for name, what in entries])
@@ -127,6 +130,29 @@ def _methods() -> list[tuple[str, str]]:
     return [(name, f"{method.title}: {method.description} ({method.source})") for name, method in methods().items()]
 
 
+def _attacks() -> list[tuple[str, str]]:
+    """Return the attacks, each with what it does, its settings and its source."""
+    from presafe.attacks.registry import attacks
+
+    return [(name, f"{attack.title}, on the {attack.place}: {_entry(attack)}") for name, attack in attacks().items()]
+
+
+def _defences() -> list[tuple[str, str]]:
+    """Return the defences, each with what it does, its settings and its source."""
+    from presafe.attacks.registry import defences
+
+    return [(name, f"{defence.title}: {_entry(defence)}") for name, defence in defences().items()]
+
+
+def _entry(kind: type[Attack] | type[Defence]) -> str:
+    """Return the first sentence of an attack or defence, its settings with their defaults, and its source."""
+    from presafe.attacks.registry import settings_of
+
+    sentence = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
+    settings = settings_of(kind)
+    return f"{sentence}{f'; settings {settings}' if settings else ''} ({kind.source})"
+
+
 def _recipes() -> list[tuple[str, str]]:
     """Return the shipped recipes, each with its title."""
     from presafe.config.recipe import load_recipe, shipped_recipes
@@ -146,6 +172,8 @@ _ENTRIES = {
     Kind.suites: _suites,
     Kind.judges: _judges,
     Kind.methods: _methods,
+    Kind.attacks: _attacks,
+    Kind.defences: _defences,
     Kind.recipes: _recipes,
     Kind.studies: _studies,
 }

@@ -38,6 +38,7 @@ from presafe.cli.run import run
 from presafe.cli.score import score
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
+from presafe.cli.tamper import tamper
 from presafe.errors import PreSafeError
 from presafe.runtime.reading import is_utf8, printable
 
@@ -77,6 +78,7 @@ for verb in (
     probe,
     evaluate,
     sweep,
+    tamper,
     compare,
     report,
     look,

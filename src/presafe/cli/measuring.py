@@ -16,6 +16,7 @@ import typer
 
 from presafe.cli import options
 from presafe.cli.output import AsJson
+from presafe.errors import PreSafeError
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.config.measure import MeasureSettings
@@ -99,6 +100,29 @@ class Measuring:
         judges: list[object] = [self.judge] if self.judge else []
         judges += [("thought", self.judge_thought)] if self.judge_thought else []
         return (self.family, self.tokenizer, self.dtype, *judges)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacking:
+    """Options of attacks on the model and of defences around it."""
+
+    attack: options.Attacks = None
+    defence: options.Defences = None
+
+    def add_to(self, settings: MeasureSettings) -> MeasureSettings:
+        """Return the settings with the attacks and defences.
+
+        Raises:
+            PreSafeError: one is unknown, has a wrong setting, or is named twice.
+        """
+        from presafe.attacks.registry import attack_label, defence_label
+
+        attacks = [attack_label(text) for text in self.attack or ()]
+        defences = [defence_label(text) for text in self.defence or ()]
+        for label in {*attacks, *defences}:
+            if [*attacks, *defences].count(label) > 1:
+                raise PreSafeError(f"{label} is named twice.", "Name it once.")
+        return settings.model_copy(update={"attacks": tuple(attacks), "defences": tuple(defences)})
 
 
 @dataclass(frozen=True, kw_only=True)

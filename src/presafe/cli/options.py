@@ -54,6 +54,20 @@ Judge = Annotated[
 JudgeThought = Annotated[
     str | None, typer.Option("--judge-thought", help="Judge of the thoughts on harmful prompts. Else strings.")
 ]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        metavar="NAME[:K=V,...]",
+        help="Attack on the harmful suites; again for more. `presafe list attacks`.",
+    ),
+]
+Defences = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defence", metavar="NAME[:K=V,...]", help="Defence around the model; again for more. `presafe list defences`."
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, max=MOST, help="Token budget of thought and answer; else the family's."),

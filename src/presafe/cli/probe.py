@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from presafe.cli import options
 from presafe.cli.evaluate import default_folder, measure_and_print
-from presafe.cli.measuring import Drawing, Measuring, unpacked
+from presafe.cli.measuring import Attacking, Drawing, Measuring, unpacked
 
 _SUITES = ("smolthink_harmful", "smolthink_benign")
 
 
 @unpacked
-def probe(model: options.Model, *, measuring: Measuring, drawing: Drawing) -> None:
+def probe(model: options.Model, *, attacking: Attacking, measuring: Measuring, drawing: Drawing) -> None:
     """Measure a model as it is: what it refuses with its chain of thought on and off."""
     suites = measuring.read_suites(_SUITES)
-    settings = measuring.read_settings(drawing.read())
+    settings = attacking.add_to(measuring.read_settings(drawing.read()))
     folder = measuring.out or default_folder("probe", model, suites, settings, measuring)
     measure_and_print(model, suites, folder, settings, measuring)

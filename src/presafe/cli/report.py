@@ -16,18 +16,27 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     png: Annotated[bool, typer.Option("--png", help="Also write the figures as PNG.")] = False,
     is_opened: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare", metavar="OTHER", help="Compare with another run or measurement; the page links there."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rewrite a run's report, for example after an update of presafe."""
     from presafe.cli.finish import finish
     from presafe.runs.folder import locked
-    from presafe.stages.report import check_evaluated
+    from presafe.stages.report import check_evaluated, comparison_folder
     from presafe.stages.report import report as write
     from presafe.stages.run_folder import RunFolder
+    from presafe.workflows.compare import compare_folders
 
     run = RunFolder.existing(folder)
     with locked(folder):
         check_evaluated(run)  # before the stage is timed
+        for other in others or ():
+            compare_folders([folder, other], comparison_folder(run, other))
         with run.working_on("report"):
             write(run, png=png)
     finish(run, as_json=as_json)

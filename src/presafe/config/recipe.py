@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from presafe.config.attacking import AttackName, DefenceName
 from presafe.config.bounds import (
     Count,
     Name,
@@ -41,7 +42,7 @@ from presafe.config.files import (
     read_toml,
     shipped_names,
 )
-from presafe.config.sources import QuerySource, Source
+from presafe.config.sources import QuerySource, Source, check_not_planted
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
@@ -152,6 +153,12 @@ class RespondSettings(Settings):
     """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
     """Seed of generated arithmetic and of sampling."""
+
+    @field_validator("classifier_queries")
+    @classmethod
+    def _check_classifier_queries(cls, queries: tuple[QuerySource, ...]) -> tuple[QuerySource, ...]:
+        check_not_planted(queries, "`respond.classifier_queries`")
+        return queries
 
 
 class SignalSettings(Settings):
@@ -289,6 +296,10 @@ class EvaluateSettings(Settings):
 
     suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
+    attacks: tuple[AttackName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Attacks, with their settings: each harmful suite is measured under each of them, too, as SUITE@ATTACK."""
+    defences: tuple[DefenceName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Defences, with their settings: each system is measured behind each of them, too, CoT on, as SYSTEM+DEFENCE."""
     aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
     """CoT modes of the aligned systems; "on" must be among them. The original model is measured in both."""
     max_tokens: Positive = 160
@@ -308,6 +319,14 @@ class EvaluateSettings(Settings):
     refusal strings. Stage 1 always uses the strings."""
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
+
+    _check_distinct = field_validator("attacks", "defences")(_distinct)
+
+    @field_validator("suites")
+    @classmethod
+    def _check_suites(cls, suites: dict[str, Source]) -> dict[str, Source]:
+        check_not_planted(suites.values(), "`evaluate.suites`")
+        return suites
 
     @field_validator("aligned_thinking")
     @classmethod

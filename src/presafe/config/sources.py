@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -70,11 +70,28 @@ class FileSource(TableSource):
     """A CSV, TSV, JSON or JSONL file, gzipped or not."""
     column: str | None = None
     """Column that holds the prompt; None takes the first known name."""
+    planted: StrictBool = Field(default=False, exclude_if=lambda is_planted: not is_planted)
+    """Whether these alignment queries test what p′ alone teaches: p′ is 1, whatever the classifier says, and their rows
+    carry no next-token loss (ours)."""
 
     @property
     def origin(self) -> str:
         """Return what messages call this source."""
         return str(self.file)
+
+
+def check_not_planted(sources: Iterable[object], where: str) -> None:
+    """Check that no source is planted.
+
+    Args:
+        sources: Sources of any kind.
+        where: The setting that they are in, for the error.
+
+    Raises:
+        ValueError: one is.
+    """
+    if any(isinstance(source, FileSource) and source.planted for source in sources):
+        raise ValueError(f"`planted` belongs to `respond.alignment_queries`: it has no effect in {where}")
 
 
 class HubSource(TableSource):

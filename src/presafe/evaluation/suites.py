@@ -91,8 +91,14 @@ def suite_names() -> list[str]:
 
 
 def harmful_half(suite: str) -> str | None:
-    """Return the harmful suite that was published with a harmless one and is worded like it, or None."""
-    return PUBLISHED[suite].harmful_half if suite in PUBLISHED else None
+    """Return the harmful suite that belongs to a harmless one and is worded like it, or None.
+
+    Published pairs are known; of a user's own suites, NAME is the harmful half of NAME_benign.
+    """
+    if suite in PUBLISHED:
+        return PUBLISHED[suite].harmful_half
+    is_own_half = suite.endswith("_benign") and suite not in OWN
+    return suite.removesuffix("_benign") if is_own_half else None
 
 
 def suites_of(name: str) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from presafe.internals.forward import padded_batches
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states, start_log_odds, states_at
 from presafe.models.loading import LoadedModel
+from presafe.models.output import logits_of, need_own_logits
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -72,10 +73,11 @@ def decision_scores(
         One score per prompt, in order.
 
     Raises:
-        ModelError: the head is not one of this model's size.
+        ModelError: the head is not one of this model's size, or as `need_own_logits`.
     """
     import torch
 
+    need_own_logits(loaded.model)
     if head is not None:
         head.need_fit(loaded.model)
     scores: dict[int, DecisionScore] = {}
@@ -153,9 +155,7 @@ def _thought_logits(
 
     rows = torch.arange(len(batch.indices), device=batch.ids.device)
     positions = batch.thought[:, None] - 1 + torch.arange(num, device=batch.ids.device)
-    lm_head = loaded.model.get_output_embeddings()
-    logits: Tensor = lm_head(output.last_hidden_state[rows[:, None], positions]).double()
-    return logits
+    return logits_of(loaded.model, output.last_hidden_state[rows[:, None], positions]).double()
 
 
 def _log_odds_of_all(log_odds: Float[Tensor, "steps rows"]) -> Float[Tensor, " rows"]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from presafe.records import Response
+from presafe.records import Prefill, Response
 
 Kind = Literal["baseline", "presafe", "control", "rival"]
 """Role of a method in this project; methods are listed in this order."""
@@ -33,14 +33,6 @@ of SafeKey, for its two heads."""
 Position = Literal["prompt_end", "thought_start", "prompt_mean"]
 """What a head of L_align reads: the last prompt token before the CoT, the CoT's first token, or the mean over the
 prompt."""
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """The beginning of a thought that the model did not write; if `closed`, the end mark follows it."""
-
-    thought: str
-    closed: bool
 
 
 class AdapterShape(NamedTuple):
@@ -82,6 +74,8 @@ class Target(NamedTuple):
     """None leaves the thought open: nothing after it is trained."""
     complete: bool = True
     """Whether the turn ends after the answer."""
+    token_ids: tuple[int, ...] | None = None
+    """The whole turn as the model sampled it; None if only its text is known, or if a method changed it."""
     rest: str = ""
     """The part of the thought after `thought`, where the method's loss must know the border: after the sentences that
     SafeKey's heads read, or from the first pivot on."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from presafe.methods.baselines import SAFEPATH_PRIMER
-from presafe.methods.method import Method, Prefill
+from presafe.methods.method import Method
+from presafe.records import Prefill
 
 LESS_THINK_THOUGHT = "Okay, the user ask for this, I can answer it without thinking much."
 """LessThink's thought, as other papers quote it."""

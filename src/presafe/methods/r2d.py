@@ -26,7 +26,7 @@ def _keep_as_safe(case: Case) -> Target | None:
         return None
     first_step, *later_steps = (target.thought or "").split("\n\n")
     rest = SAFE + "".join(f"\n\n{step}{SAFE}" for step in later_steps)
-    return target._replace(thought=first_step, rest=rest)
+    return target._replace(thought=first_step, rest=rest, token_ids=None)
 
 
 METHODS = {

@@ -26,7 +26,7 @@ def _keep_with_border(case: Case) -> Target | None:
     if target is None or not target.thought:
         return target
     first_sentence, *later_sentences = sentences(target.thought)
-    return target._replace(thought=first_sentence, rest="".join(later_sentences))
+    return target._replace(thought=first_sentence, rest="".join(later_sentences), token_ids=None)
 
 
 METHODS = {

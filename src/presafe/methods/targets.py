@@ -56,7 +56,8 @@ def own_words(case: Case) -> Target | None:
         raise KeyError(case.prompt_id)
     if case.response.verdict in LEFT_OUT:
         return None
-    return Target(case.response.thought, case.response.answer, complete=case.response.complete)
+    response = case.response
+    return Target(response.thought, response.answer, complete=response.complete, token_ids=response.token_ids)
 
 
 def sentences(text: str) -> list[str]:

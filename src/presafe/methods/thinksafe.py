@@ -16,7 +16,7 @@ def _own_refusal(case: Case) -> Target | None:
     response = case.response
     if response is None or response.verdict != "refuse":
         return None
-    return Target(response.thought, response.answer, complete=response.complete)
+    return Target(response.thought, response.answer, complete=response.complete, token_ids=response.token_ids)
 
 
 METHODS = {

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from presafe.errors import ModelError
-from presafe.models.checks import first_line, need_finite, need_finite_model, probe, read_object, reading
+from presafe.models.checks import first_line, need_finite, need_finite_model, read_object, reading
+from presafe.models.merging import changed_part, read_layers
 from presafe.models.patterns import need_quick_patterns
 from presafe.runtime.launcher import weights_are_sharded
 
 _OTHER_MODEL = "Name the model that it was trained on, or export it again."
-_MERGE_TOLERANCE = 0.1
-"""Largest difference between merged and adapted logits, as a share of the largest logit. Ours: rounding in bfloat16
-gives about 0.01; weights merged in a wrong place give about 1.
-"""
 
 
 def need_adapter(folder: Path) -> None:
@@ -83,12 +80,8 @@ def _need_mergeable(folder: Path, largest_size: int) -> None:
         raise ModelError(
             f"the adapter in {folder} is for the task {task}, not for a causal language model.", _OTHER_MODEL
         )
-    if missing := [key for key in ("r", "lora_alpha") if kind == "LORA" and key not in config]:
-        raise ModelError(
-            f"the adapter_config.json in {folder} lacks {missing[0]}; PEFT would take its default, which is another "
-            "adapter than the one that was trained.",
-            "Copy it again, or export it again.",
-        )
+    if kind == "LORA":
+        _need_scale(folder, config)
     patterns = config.get("rank_pattern")
     for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())):
         if isinstance(rank, int) and rank > largest_size > 0:  # PEFT would allocate it before it sees the weights
@@ -97,6 +90,26 @@ def _need_mergeable(folder: Path, largest_size: int) -> None:
                 "large.",
                 _OTHER_MODEL,
             )
+
+
+def _need_scale(folder: Path, config: dict[str, Any]) -> None:
+    """Check that the config of a LoRA adapter states its rank and its scale, and that it acts at that scale.
+
+    Raises:
+        ModelError: one of the two is missing, or the scale is 0.
+    """
+    if missing := [key for key in ("r", "lora_alpha") if key not in config]:
+        raise ModelError(
+            f"the adapter_config.json in {folder} lacks {missing[0]}; PEFT would take its default, which is another "
+            "adapter than the one that was trained.",
+            "Copy it again, or export it again.",
+        )
+    scale = config["lora_alpha"]
+    if isinstance(scale, bool) or (scale == 0 and not config.get("alpha_pattern")):
+        raise ModelError(
+            f"the adapter in {folder} has lora_alpha {scale!r}, which is no scale at which it acts.",
+            "Name an adapter that acts, or measure the model without one.",
+        )
 
 
 def with_adapter(model: Any, folder: Path, address: str) -> Any:
@@ -201,15 +214,15 @@ def merge_adapter(model: Any, folder: Path, address: str) -> Any:
         )
 
     adapted = with_adapter(model, folder, address)
-    trained = None if weights_are_sharded() else reading(lambda: probe(adapted), failed)
     untie(adapted.get_base_model())
+    before = None if weights_are_sharded() else reading(lambda: read_layers(adapted), failed)
     merged = reading(adapted.merge_and_unload, failed)
-    if trained is None:  # shards compute nothing here
+    if before is None:  # shards compute nothing here
         return merged
-    logits = need_finite_model(merged, what, "Its weights are too large for their type: train it again.")
-    if float((logits - trained).abs().max()) > _MERGE_TOLERANCE * float(trained.abs().max()):
+    need_finite_model(merged, what, "Its weights are too large for their type: train it again.")
+    if changed := changed_part(before, merged):
         raise ModelError(
-            f"{what} is another model merged than it was trained: it cannot be merged.",
+            f"{what} is another model merged than it was trained: it cannot be merged (first: {changed}).",
             _OTHER_MODEL,
         )
     return merged

@@ -1,7 +1,8 @@
 """Read the address of a model: what MODEL may be, and where its files are.
 
 smolthink                the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
-http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here
+http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here. If the path ends in
+                         /chat/completions, the server is asked in messages, and renders the prompt itself
 folder                   a local Hugging Face folder, or one that holds a GGUF file
 folder/file.gguf         one GGUF file of several
 anything else            a hub id, from the cache or the hub
@@ -9,15 +10,18 @@ anything else            a hub id, from the cache or the hub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from presafe.attacks.registry import read_attack, read_defence
 from presafe.config.recipe import is_served
 from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
 
 SMOLTHINK = "smolthink"
+_CHAT = "/chat/completions"
 
 
 class Served(NamedTuple):
@@ -26,6 +30,8 @@ class Served(NamedTuple):
     url: str
     """Root of the API, which ends in `/v1`."""
     name: str
+    chat: bool = False
+    """Whether the address is that of a chat endpoint (`chat`)."""
 
 
 def served_model(address: str) -> Served | None:
@@ -54,7 +60,9 @@ def served_model(address: str) -> Served | None:
             f"{address} does not name a model.", "Give http://host:port#name, with the name the server knows it by."
         )
     path = parts.path.rstrip("/")
-    return Served(f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}", parts.fragment)
+    root = path.removesuffix(_CHAT)
+    root = root if root.endswith("/v1") else f"{root}/v1"
+    return Served(f"{parts.scheme}://{parts.netloc}{root}", parts.fragment, path.endswith(_CHAT))
 
 
 def need_weights(address: str, what: str, instead: str = "Give its hub id or a local folder instead.") -> None:
@@ -70,6 +78,25 @@ def need_weights(address: str, what: str, instead: str = "Give its hub id or a l
     """
     if is_served(address):
         raise ModelError(f"{what} needs local weights, and {address} is a served model.", instead)
+
+
+def need_weights_for(address: str, attacks: Sequence[str], defences: Sequence[str]) -> None:
+    """Check that a model is of a kind that attacks and defences need.
+
+    Args:
+        address: The model's address.
+        attacks: Labels of attacks.
+        defences: Labels of defences.
+
+    Raises:
+        ModelError: one of them reads the model's own probabilities, and the model is served.
+    """
+    for label in attacks:
+        if read_attack(label).needs_weights:
+            need_weights(address, f"the attack {label}")
+    for label in defences:
+        if read_defence(label).needs_weights:
+            need_weights(address, f"the defence {label}")
 
 
 def pretrained(address: str) -> dict[str, str]:

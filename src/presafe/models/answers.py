@@ -15,7 +15,23 @@ _SLACK = 8
 """Tokens that a server may count beyond the budget, such as the end of the turn. Ours."""
 _MAX_COUNT = 2**31
 """No prompt, answer or context has as many tokens. Ours."""
+_MAX_NAMES = 20
+"""Largest number of offered names that are shown."""
 _MALFORMED = "its answer is no completion"
+
+
+THOUGHT_FIELDS = ("reasoning", "reasoning_content")
+"""Fields of a chat message that hold the thought: vLLM from 0.11 and others; vLLM before, SGLang and llama.cpp."""
+
+
+class Reply(NamedTuple):
+    """What a chat endpoint returned."""
+
+    content: str
+    thought: str | None
+    """The thought; None if it has no field of its own, or the field is null."""
+    num_tokens: int
+    stopped: bool
 
 
 class Offer(NamedTuple):
@@ -50,6 +66,16 @@ def read_offers(response: httpx.Response) -> list[Offer]:
     ]
 
 
+def listed(names: list[str]) -> str:
+    """Return the first of a server's names, as they are shown to the user.
+
+    Args:
+        names: What it calls its models.
+    """
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(map(shown, names[:_MAX_NAMES])) + more
+
+
 def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Completion:
     """Return what a model wrote, how many tokens it has, and whether the model ended it.
 
@@ -70,16 +96,40 @@ def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Co
         raise TryAgain(_MALFORMED) from error
     if not isinstance(text, str):
         raise TryAgain(_MALFORMED)
-    if reason == "content_filter":
-        raise Refused("it filtered the answer (finish_reason content_filter)", of_prompt=True)
-    num_tokens = _num_written(body, max_tokens)
-    if reason is None and max_tokens is not None:
-        stopped = num_tokens < max_tokens
-    elif isinstance(reason, str) and reason in _STOPPED | _CUT:
-        stopped = reason in _STOPPED
-    else:
-        raise TryAgain(f"its answer ended for an unknown reason (finish_reason {_shown(reason)})")
+    num_tokens, stopped = _ended(body, reason, max_tokens)
     return Completion(without_secret(text), num_tokens, stopped)
+
+
+def reply_of(response: httpx.Response, max_tokens: int) -> Reply:
+    """Return the message of a chat endpoint: its content, and the thought if it has a field of its own.
+
+    Args:
+        response: The server's answer, of status 200.
+        max_tokens: Token budget of the request.
+
+    Raises:
+        TryAgain: it is no chat completion, a field is no text, both thought fields are there and differ, its end is not
+            known, or its number of tokens is impossible.
+        Refused: the server filtered what the model wrote, does not count its tokens, or returns a tool call.
+    """
+    try:
+        body = read_json(response)
+        choice = body["choices"][0]
+        message, reason = choice["message"], choice["finish_reason"]
+        content = _text_or_none(message["content"])
+        thoughts = [thought for name in THOUGHT_FIELDS if (thought := _text_or_none(message.get(name))) is not None]
+        role, calls = message.get("role", "assistant"), message.get("tool_calls")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise TryAgain(_MALFORMED) from error
+    if role != "assistant":
+        raise TryAgain(f"its answer is of the role {_shown(role)}")
+    if calls:
+        raise Refused("it returns a tool call, and no tool was offered", of_prompt=True)
+    if len(set(thoughts)) > 1:
+        raise TryAgain(f"its answer holds two thoughts that differ ({' and '.join(THOUGHT_FIELDS)})")
+    num_tokens, stopped = _ended(body, reason, max_tokens)
+    thought = without_secret(thoughts[0]) if thoughts else None
+    return Reply(without_secret(content or ""), thought, num_tokens, stopped)
 
 
 def num_read(response: httpx.Response) -> int | None:
@@ -102,6 +152,24 @@ def num_read(response: httpx.Response) -> int | None:
     return count or None  # no prompt has 0 tokens: some servers do not count what is in their cache
 
 
+def _ended(body: Any, reason: Any, max_tokens: int | None) -> tuple[int, bool]:
+    """Return the number of tokens that a model wrote, and whether it ended by itself; see `completion_of`.
+
+    Args:
+        body: The server's answer.
+        reason: Its `finish_reason`.
+        max_tokens: Token budget of the request; None if it is not known.
+    """
+    if reason == "content_filter":
+        raise Refused("it filtered the answer (finish_reason content_filter)", of_prompt=True)
+    num_tokens = _num_written(body, max_tokens)
+    if reason is None and max_tokens is not None:
+        return num_tokens, num_tokens < max_tokens
+    if isinstance(reason, str) and reason in _STOPPED | _CUT:
+        return num_tokens, reason in _STOPPED
+    raise TryAgain(f"its answer ended for an unknown reason (finish_reason {_shown(reason)})")
+
+
 def _num_written(body: Any, max_tokens: int | None) -> int:
     """Return the number of tokens that a server counted in its answer; the arguments are as `completion_of`'s."""
     usage = body.get("usage")
@@ -113,6 +181,21 @@ def _num_written(body: Any, max_tokens: int | None) -> int:
         budget = f", at most {max_tokens} were requested" if max_tokens is not None else ""
         raise TryAgain(f"it counts {_shown(value)} tokens in its answer{budget}")
     return count
+
+
+def _text_or_none(value: Any) -> str | None:
+    """Return a field's text, or None if it is null.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it holds half a surrogate pair.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"a text, got a {type(value).__name__}")
+    value.encode()
+    return value
 
 
 def _count(value: Any) -> int | None:

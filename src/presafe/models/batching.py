@@ -59,6 +59,10 @@ class LocalEngine:
         """Load the model, if it is not loaded; see `Engine.ready`."""
         return self._load().renderer
 
+    def loaded(self) -> LoadedModel:
+        """Return the model; it is loaded if it is not."""
+        return self._load()
+
     def context(self) -> int | None:
         """Return the model's context in tokens; see `Engine.context`."""
         return context_length(self._load().model.config)
@@ -158,7 +162,8 @@ def _hand_over(waiting: _Waiting, completion: Completion) -> None:
 
 
 def _completion(renderer: Renderer, generation: Generation) -> Completion:
-    return Completion(renderer.tokenizer.decode(generation.ids), len(generation.ids), generation.stopped)
+    text, num_tokens = renderer.tokenizer.decode(generation.ids), len(generation.ids)
+    return Completion(text, num_tokens, generation.stopped, tuple(generation.ids))
 
 
 def choose_next(waiting: Sequence[Request], running: Sequence[Request], max_rows: int, max_tokens: int) -> list[int]:

@@ -7,9 +7,11 @@ what the model was trained on (DeepSeek-R1-Distill: 16,384 of 131,072), or 10^30
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from presafe.errors import PromptError
+
+P = TypeVar("P")
 
 
 def context_length(config: Any) -> int | None:
@@ -31,16 +33,16 @@ def context_length(config: Any) -> int | None:
 
 
 def check_context(
-    prompts: Mapping[str, str],
-    ids_of: Callable[[str], Sequence[int]],
+    prompts: Mapping[str, P],
+    ids_of: Callable[[P], Sequence[int]],
     max_tokens: int,
     context: int | None,
 ) -> None:
     """Check that each prompt and its token budget fit a context.
 
     Args:
-        prompts: Texts of the prompts, by their names in errors.
-        ids_of: Returns the token ids of a prompt's text.
+        prompts: The prompts or their texts, by their names in errors.
+        ids_of: Returns the token ids of a prompt.
         max_tokens: Token budget of an answer.
         context: Largest number of tokens of prompt and answer together; None checks nothing.
 
@@ -49,7 +51,7 @@ def check_context(
     """
     if context is None:
         return
-    lengths = [(len(ids_of(text)), name) for name, text in prompts.items()]
+    lengths = [(len(ids_of(prompt)), name) for name, prompt in prompts.items()]
     too_long = [length for length in lengths if length[0] + max_tokens > context]
     if too_long:
         num_tokens, name = max(too_long)

@@ -3,7 +3,8 @@
 Token ids are tried first: all guarantees of `rendering` are about them. A server that takes text tokenizes it itself.
 What it will read is computed with the model's own tokenizer, and a prompt in which it would read a user's words as
 control tokens is not sent. OpenAI's settings (max_tokens, seed, temperature, top_p, stop) are sent to every server,
-because a server that ignores unknown fields would not see them elsewhere.
+because a server that ignores unknown fields would not see them elsewhere. A chat endpoint gets messages (`chat`), and
+only if the address is its own.
 """
 
 from __future__ import annotations
@@ -12,16 +13,12 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from presafe.errors import ModelError
+from presafe.models.chat import UnaskableError, chat_body, hides_marks, rendered_ids
 from presafe.models.exchange import Request
 from presafe.models.rendering import Renderer
 
 _MAX_STOPS = 4
 """Number of stop strings that OpenAI's completions accept."""
-
-
-class UnaskableError(ModelError):
-    """A server of this kind cannot be asked exactly this."""
 
 
 class Dialect(StrEnum):
@@ -35,10 +32,12 @@ class Dialect(StrEnum):
     """For example Ollama, which accepts transformers' settings without reading them."""
     OPENAI = "text, OpenAI's settings"
     """Any other server of completions."""
+    CHAT = "messages: the server renders the prompt and may split the thought from the answer"
+    """A chat endpoint."""
 
 
 def request_body(dialect: Dialect, name: str, request: Request, renderer: Renderer) -> dict[str, Any]:
-    """Return the JSON body of a request to `/v1/completions`.
+    """Return the JSON body of a request to `/v1/completions`, or to a chat endpoint.
 
     Each setting is sent, even if it has the usual default: servers take missing settings from the model's own
     generation config.
@@ -50,7 +49,7 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
         renderer: The model's tokenizer and family.
 
     Raises:
-        UnaskableError: as `as_text`; or top-k in OpenAI's dialect.
+        UnaskableError: as `as_text` or `chat_body`; or top-k in OpenAI's dialect.
     """
     sampling = request.sampling
     seed = request.seed % 2**31  # the range that every server takes
@@ -61,13 +60,18 @@ def request_body(dialect: Dialect, name: str, request: Request, renderer: Render
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
     }
-    if dialect is Dialect.IDS:
-        return body | {
-            "prompt": request.ids,
+    if dialect in (Dialect.IDS, Dialect.CHAT):
+        body |= {
             "top_k": sampling.top_k or -1,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "stop_token_ids": renderer.stop_ids(),
+        }
+    if dialect is Dialect.CHAT:
+        return body | chat_body(request, renderer)
+    if dialect is Dialect.IDS:
+        return body | {
+            "prompt": request.ids,
             "skip_special_tokens": False,  # think marks are special tokens in some families
             "spaces_between_special_tokens": False,
         }
@@ -101,8 +105,16 @@ def with_broken_settings(name: str, request: Request, renderer: Renderer) -> dic
     return request_body(Dialect.LENIENT, name, request, renderer) | {"generation_config": "[]"}
 
 
-def num_sent(body: dict[str, Any], renderer: Renderer) -> int:
-    """Return the number of tokens that a server must count in a request's prompt."""
+def num_sent(body: dict[str, Any], request: Request, renderer: Renderer) -> int:
+    """Return the number of tokens that a server must count in a request's prompt.
+
+    Args:
+        body: Body of the request (`request_body`).
+        request: The prompt and how it is continued.
+        renderer: The model's tokenizer and family.
+    """
+    if "messages" in body:
+        return len(rendered_ids(request, renderer))
     prompt = body["prompt"]
     return len(prompt if isinstance(prompt, list) else renderer.tokenizer.encode(prompt))
 
@@ -121,14 +133,12 @@ def as_text(renderer: Renderer, ids: list[int]) -> str:
             the family's think marks are special tokens, which such servers leave out of the answer.
     """
     tokenizer = renderer.tokenizer
-    control = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    marks = renderer.completion_ids(renderer.family.think_close)
-    if not control.isdisjoint(marks):
+    if hides_marks(renderer):
         raise UnaskableError(
             f"this server leaves special tokens out of its answers, and {renderer.family.think_close} is one.",
             "Serve the model with vLLM, which takes token ids.",
         )
-    control |= set(tokenizer.added_tokens_decoder)
+    control = set(tokenizer.added_tokens_decoder)
     text: str = tokenizer.decode(ids)
     candidates = (text, text.removeprefix(tokenizer.bos_token or ""))
     read = {candidate: tokenizer.encode(candidate) for candidate in candidates}

@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 from presafe.errors import ModelError
 from presafe.models.family import Sampling
-from presafe.models.rendering import Renderer
+from presafe.models.rendering import Answer, Renderer
+from presafe.records import Thinking
 
 
 class UnansweredError(ModelError):
@@ -22,6 +23,21 @@ class Request(NamedTuple):
     sampling: Sampling
     seed: int
     """Seed of this prompt, below 2^48."""
+    text: str = ""
+    """The user's text, for a server that renders the prompt itself."""
+    thinking: Thinking = "on"
+    """Mode in which it is asked."""
+
+
+def greeting_of(renderer: Renderer, thinking: Thinking) -> Request:
+    """Return a request for one token, with which a server is greeted.
+
+    Args:
+        renderer: The model's tokenizer and family.
+        thinking: Mode in which it is asked.
+    """
+    ids = renderer.render("Hello.", thinking).ids
+    return Request(ids, max_tokens=1, sampling=Sampling(), seed=0, text="Hello.", thinking=thinking)
 
 
 class Completion(NamedTuple):
@@ -30,6 +46,10 @@ class Completion(NamedTuple):
     text: str
     num_tokens: int
     stopped: bool
+    ids: tuple[int, ...] = ()
+    """The sampled tokens, with the one that ends the turn; none from a server, which sends text."""
+    answer: Answer | None = None
+    """Thought and answer, if the server has split them; then `text` is the answer's text as it was sent."""
 
 
 class Engine(Protocol):

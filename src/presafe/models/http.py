@@ -8,16 +8,16 @@ messages   a server's messages are shown on one line, without control characters
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import httpx
 
 from presafe.errors import ModelError
+from presafe.runtime.reading import parse_json
 
 KEY_VARIABLE = "PRESAFE_API_KEY"
 _SHOWN = 200
@@ -136,12 +136,9 @@ def read_json(response: httpx.Response) -> Any:
     """Return an answer's JSON, read as the standard defines it: UTF-8, without NaN and Infinity.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deeply.
+        ValueError: as `parse_json`.
     """
-    try:
-        return json.loads(response.content.decode("utf-8-sig"), parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    return parse_json(response.content.decode("utf-8-sig"))
 
 
 def shown(text: str) -> str:
@@ -181,10 +178,6 @@ def retry_after(response: httpx.Response) -> float:
 def _without_key(text: str) -> str:
     key = (api_key() or "").replace(" ", "")
     return re.sub(r"\s*".join(map(re.escape, key)), "***", text, flags=re.IGNORECASE) if key else text
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
 
 
 def _seconds(variable: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,7 +170,6 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     def failed(error: Exception) -> ModelError:
         if not isinstance(error, SafetensorError):
@@ -182,7 +183,7 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
     options = pretrained(address)
     need_readable_configs(options)
     model = load_whole(
-        AutoModelForCausalLM,
+        reading(lambda: _auto_class(options, trust_remote_code=trust_remote_code), failed),
         address,
         failed,
         new_head=False,
@@ -202,6 +203,28 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
     return model
 
 
+def _auto_class(options: dict[str, str], *, trust_remote_code: bool) -> Any:
+    """Return transformers' class that loads a model: that of causal language models, or of those that also read images.
+
+    Args:
+        options: Arguments of `from_pretrained`.
+        trust_remote_code: Whether to run the model's own Python code.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    if "gguf_file" in options:
+        return AutoModelForCausalLM
+    kind = type(AutoConfig.from_pretrained(**options, trust_remote_code=trust_remote_code))
+    reads_images = kind not in MODEL_FOR_CAUSAL_LM_MAPPING and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
+
+
 _shared: dict[tuple[str, Path | None, str | None, str, bool], LoadedModel] = {}
 
 
@@ -216,6 +239,28 @@ def shared_model(
             address, adapter=adapter, family=family, dtype=dtype, trust_remote_code=trust_remote_code
         )
     return _shared[key]
+
+
+@contextmanager
+def sharing(
+    loaded: LoadedModel, address: str, adapter: Path | None, family: str | None, dtype: str, trust_remote_code: bool
+) -> Iterator[None]:
+    """Give a model of this process to all that asks `shared_model` for these settings, for a while.
+
+    Args:
+        loaded: The model, changed in memory.
+        address: As `shared_model`, as are the others.
+        adapter: See there.
+        family: See there.
+        dtype: See there.
+        trust_remote_code: See there.
+    """
+    release_model()
+    _shared[address, adapter, family, dtype, trust_remote_code] = loaded
+    try:
+        yield
+    finally:
+        release_model()
 
 
 def release_model() -> None:

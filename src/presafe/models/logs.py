@@ -17,6 +17,12 @@ from presafe.runs.folder import set_aside_damaged
 
 STRINGS = "strings"
 """Key of a score's metadata with the version of the refusal strings that judged."""
+TOKEN_IDS = "token_ids"
+"""Key of an output's metadata with the sampled tokens, where they are known and no prefill precedes them."""
+ATTACKED = "attacked"
+"""Key of a sample's metadata with how the prompt is attacked (`Attacked`)."""
+SPENT = "spent"
+"""Key of an output's metadata with what the response took (`Spent`), where the model was not asked just once."""
 THOUGHT = "thought"
 """Name of the scorer that reads the thought; all others read the answer."""
 _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
@@ -108,6 +114,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         thinking: Mode in which the model was sampled.
     """
     (choice,) = sample.output.choices
+    metadata = sample.output.metadata or {}
     content = choice.message.content if isinstance(choice.message.content, list) else []
     scores = dict(sample.scores or {})
     of_thought = scores.pop(THOUGHT, None)
@@ -119,7 +126,8 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         thought="\n".join(part.reasoning for part in content if isinstance(part, ContentReasoning)),
         answer=choice.message.text,
         truncated=choice.stop_reason == "max_tokens",
-        complete=bool((sample.output.metadata or {}).get("complete")),
+        complete=bool(metadata.get("complete")),
+        token_ids=metadata.get(TOKEN_IDS),
         num_tokens=sample.output.usage.output_tokens if sample.output.usage else 0,
         verdict=cast(Verdict, of_answer.value),
         sample=sample.epoch,
@@ -127,6 +135,8 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         score=judged.get("score"),
         extent=judged.get("extent"),
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
+        members=judged.get("members") or {},
+        spent=metadata.get(SPENT),
     )
 
 

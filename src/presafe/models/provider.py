@@ -8,7 +8,7 @@ holds if a server refused the prompt: the answer is empty, and the metadata hold
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -33,15 +33,26 @@ from presafe.errors import ModelError
 from presafe.methods.registry import is_prefill, methods
 from presafe.models.address import need_weights, served_model
 from presafe.models.batching import LocalEngine
+from presafe.models.dialect import Dialect
 from presafe.models.exchange import Completion, Engine, Request, UnansweredError
 from presafe.models.family import Sampling
-from presafe.models.loading import load_model, load_renderer, shared_model
+from presafe.models.loading import LoadedModel, load_model, load_renderer, shared_model
+from presafe.models.logs import TOKEN_IDS
 from presafe.models.rendering import Renderer
+from presafe.models.retokenization import dropped_merges
 from presafe.models.served import ServedEngine
-from presafe.records import Thinking
+from presafe.records import Prefill, Prompt, Thinking, Turn
 
 _MAX_UNANSWERED = 8
 """Prompts that a server may refuse before it answers one; if there are more, the prompts are not the reason. Ours."""
+
+TURN = "turn"
+"""Key of a user message's metadata with how it is asked (`Turn`); without it, plainly."""
+
+
+def _both(first: Prefill | None, later: Prefill | None) -> Prefill | None:
+    """Return two beginnings of a turn, one after the other."""
+    return first.then(later) if first and later else first or later
 
 
 class PreSafeAPI(ModelAPI):
@@ -64,8 +75,8 @@ class PreSafeAPI(ModelAPI):
         keep: Whether to keep these weights beside those of the model that is sampled, as for a judge.
 
     Raises:
-        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, or a
-            served model is given an adapter.
+        ModelError: `thinking` is another word, `method` does not prefill, the address of a server is malformed, a
+            served model is given an adapter, or a chat endpoint a method.
     """
 
     def __init__(
@@ -98,11 +109,17 @@ class PreSafeAPI(ModelAPI):
             )
         self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
+        self._is_chat = served is not None and served.chat
         self.engine: Engine
         """Continues the prompts."""
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
+            if served.chat and method:
+                raise ModelError(
+                    f"a chat endpoint takes no prefilled thought, so {method} cannot be asked of {model_name}.",
+                    "Give the address without /chat/completions, of a server that takes raw prompts.",
+                )
             open_renderer = partial(load_renderer, model_name, family, tokenizer, trust_remote_code=trust_remote_code)
             self.engine = ServedEngine(served, open_renderer, batch_size)
         else:
@@ -113,12 +130,25 @@ class PreSafeAPI(ModelAPI):
             shared = partial(shared_model, model_name, folder, family, dtype, trust_remote_code)
             self.engine = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
+        self.on_answered: Callable[[int], None] = lambda _: None
+        """Called with the number of answers that a solver has just finished, where it asks several times for one."""
         self.failure: Exception | None = None
         """The error of sampling with its traceback; Inspect passes on only its message."""
 
     def max_connections(self) -> int:
         """Return how many prompts Inspect may sample at once."""
         return self.engine.in_flight()
+
+    def local_model(self) -> LoadedModel:
+        """Return the model's weights in this process.
+
+        Raises:
+            ModelError: the model is behind a server.
+        """
+        if not isinstance(self.engine, LocalEngine):
+            need_weights(self.model_name, "reading a model's probabilities")
+            raise AssertionError("an engine of another kind has no address of a server")
+        return self.engine.loaded()
 
     def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
         """Return how tokens are drawn: as the family publishes for this mode, except for what is given.
@@ -138,13 +168,46 @@ class PreSafeAPI(ModelAPI):
             first = error.errors()[0]
             raise ModelError(f"`{first['loc'][0]}`: {first['msg']}, got {first['input']!r}.") from error
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """Return the token ids that a user's text is asked with, including a prefilled thought."""
-        renderer = self.engine.ready()
-        return renderer.render(text, self._thinking).ids + self._prefill_ids(renderer)
+    def prompt_ids(self, text: str, turn: Turn = Turn()) -> list[int]:  # noqa: B008  frozen
+        """Return the token ids that a user's text is asked with, including what the model's turn begins with.
 
-    def _prefill_ids(self, renderer: Renderer) -> list[int]:
-        return renderer.prefill_ids(self._prefill) if self._prefill else []
+        Args:
+            text: The user's text.
+            turn: How it is asked.
+
+        Raises:
+            ModelError: as `Renderer.render`; or a thought is begun with CoT off, merges are to be left out of a
+                tokenizer that has none, or a chat endpoint is to begin the model's turn.
+        """
+        renderer = self.engine.ready()
+        if self._is_chat and (turn.prefill or turn.header):
+            raise ModelError(
+                f"{self.model_name} is a chat endpoint, which does not let presafe begin the model's turn.",
+                "Give the address without /chat/completions, of a server that takes raw prompts.",
+            )
+        if turn.dropout and isinstance(self.engine, ServedEngine) and self.engine.dialect is not Dialect.IDS:
+            raise ModelError(
+                f"{self.model_name} takes text, and would merge again what retokenization cuts.",
+                "Serve the model with vLLM, which takes token ids.",
+            )
+        encode = dropped_merges(renderer.tokenizer, turn.dropout, turn.seed) if turn.dropout else None
+        ids = renderer.render(text, self._thinking, encode).ids
+        return ids + self._prefill_ids(renderer, turn) + (renderer.header_ids() if turn.header else [])
+
+    def ids_of(self, prompt: Prompt) -> list[int]:
+        """Return the token ids that a prompt is asked with, as its attack says; see `prompt_ids`."""
+        return self.prompt_ids(prompt.text, prompt.attacked.turn if prompt.attacked else Turn())
+
+    def _prefill_ids(self, renderer: Renderer, turn: Turn) -> list[int]:
+        """Return the ids with which the model's turn begins: the method's, then the attack's."""
+        prefill = _both(self._prefill, turn.prefill)
+        if prefill is None:
+            return []
+        if self._thinking != "off":
+            return renderer.prefill_ids(prefill)
+        if not prefill.closed:
+            raise ModelError("a thought is begun for the model, and with CoT off there is none.", "Measure CoT on.")
+        return renderer.text_ids(prefill.answer)
 
     async def count_text_tokens(self, text: str) -> int:
         """Return the number of tokens of a text."""
@@ -165,31 +228,41 @@ class PreSafeAPI(ModelAPI):
         if len(input) != 1 or input[0].role != "user" or tools:
             raise ModelError("the presafe provider takes one user message and no tools.")
         try:
-            return await self._generate(input[0].text, config)
+            turn = Turn.model_validate((input[0].metadata or {}).get(TURN, {}))
+            return await self._generate(input[0].text, turn, config)
         except Exception as error:
             self.failure = error
             raise
 
-    async def _generate(self, text: str, config: GenerateConfig) -> ModelOutput:
+    async def _generate(self, text: str, turn: Turn, config: GenerateConfig) -> ModelOutput:
         renderer = self.engine.ready()
         given = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
         draw = f"{config.seed or 0} {text}".encode()
-        prefill = self._prefill_ids(renderer)
+        # After the mark of a new answer, what stands before it is no part of the answer.
+        prefill = [] if turn.header else self._prefill_ids(renderer, turn)
+        thinking: Thinking = "off" if turn.header else self._thinking
         request = Request(
-            ids=self.prompt_ids(text),
+            ids=self.prompt_ids(text, turn),
             max_tokens=config.max_tokens or renderer.family.max_tokens,
             sampling=self.sampling_for(given),
             seed=int.from_bytes(hashlib.sha256(draw).digest()[:6]),
+            text=text,
+            thinking=self._thinking,
         )
         try:
             completion = await self.engine.complete(request)
         except UnansweredError as error:
             return self._unanswered(error, request)
         self._num_answered += 1
-        text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
-        thought, answer, truncated = renderer.split_text(text_of_turn, self._thinking, ended=completion.stopped)
+        if completion.answer is not None:
+            thought, answer, truncated = completion.answer
+        else:
+            text_of_turn = renderer.tokenizer.decode(prefill) + completion.text
+            thought, answer, truncated = renderer.split_text(text_of_turn, thinking, ended=completion.stopped)
         content: list[Content] = [ContentReasoning(reasoning=thought)] if thought else []
         content.append(ContentText(text=answer))
+        if prefill or turn.header:  # the sampled tokens are then not the whole turn
+            completion = completion._replace(ids=())
         # If the thought closed, an answer cut by the budget is still an answer; after a cut thought there is none.
         return self._output(content, request, completion, "max_tokens" if truncated else "stop")
 
@@ -211,6 +284,7 @@ class PreSafeAPI(ModelAPI):
         self, content: list[Content], request: Request, completion: Completion, reason: StopReason
     ) -> ModelOutput:
         message = ChatMessageAssistant(content=content, model=self.model_name, source="generate")
+        sampled = {TOKEN_IDS: list(completion.ids)} if completion.ids else {}
         num_in, num_out = len(request.ids), completion.num_tokens
         return ModelOutput(
             model=self.model_name,
@@ -220,5 +294,6 @@ class PreSafeAPI(ModelAPI):
                 "thinking": self._thinking,
                 "complete": completion.stopped,
                 "sampling": request.sampling.model_dump(),
+                **sampled,
             },
         )

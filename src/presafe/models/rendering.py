@@ -10,16 +10,20 @@ Two rules, each from a trap met in real models:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
-from presafe.methods.method import Prefill
 from presafe.models.family import Family, Mode
 from presafe.models.templates import render_bounded, with_fixed_day
-from presafe.records import Thinking
+from presafe.records import Prefill, Thinking
 
 _SLOT = "\ue000user text\ue000"
 """Placeholder of the user's text while the template is rendered, with private-use characters that no template has."""
+
+
+Encode = Callable[[str], list[int]]
+"""Returns the token ids of a text."""
 
 
 class RenderedPrompt(NamedTuple):
@@ -70,12 +74,13 @@ class Renderer:
         # Only looks ahead, so that a mark that begins inside another one is found, too.
         self._control = re.compile(f"(?={'|'.join(re.escape(mark) for mark in sorted(marks - {''}))})")
 
-    def render(self, text: str, thinking: Thinking) -> RenderedPrompt:
+    def render(self, text: str, thinking: Thinking, encode: Encode | None = None) -> RenderedPrompt:
         """Return the token ids of one user turn, ready for the model to continue.
 
         Args:
             text: The user's text; everything in it stays text.
             thinking: "on" for on(x), "off" for off(x), or one of the family's levels.
+            encode: Tokenizes the user's text, in which no control token is spelled; None does as the tokenizer does.
 
         Raises:
             ModelError: the family has no such mode; the template drops the user's text; the token at the decision
@@ -85,15 +90,15 @@ class Renderer:
         self.need_mode(thinking)
         family = self.family
         if thinking == "off" and family.off_decision_text is not None:
-            off = self._prompt_ids(text, "off")
+            off = self._prompt_ids(text, "off", encode)
             self._need_decision(off, "off", family.off_decision_text)
             return RenderedPrompt(off, len(off) - 1)
         first = "on" if thinking == "off" else thinking
-        on = self._prompt_ids(text, first)
+        on = self._prompt_ids(text, first, encode)
         self._need_decision(on, first, family.decision_text)
         if thinking != "off":
             return RenderedPrompt(on, len(on) - 1)
-        off = self._prompt_ids(text, "off")
+        off = self._prompt_ids(text, "off", encode)
         if len(off) == len(on) or off[: len(on)] != on:
             raise ModelError(
                 f"family {family.name}: the prompt with CoT off does not start with the one with CoT on.",
@@ -173,15 +178,12 @@ class Renderer:
         return [*thought, *self.completion_ids(self.family.closing.lstrip())]
 
     def prefill_ids(self, prefill: Prefill) -> list[int]:
-        """Return the token ids of a prefill, which begins the model's thought after a prompt with CoT on.
+        """Return the token ids of a prefill, which begins the model's turn after a prompt with CoT on.
 
         Args:
-            prefill: The thought, and whether it is closed.
+            prefill: The thought, whether it is closed, and what the answer then begins with.
         """
-        return [
-            *self.opening_ids(),
-            *self._prefilled(prefill),
-        ]
+        return [*self.opening_ids(), *self._prefilled(prefill), *self.text_ids(prefill.answer)]
 
     def _prefilled(self, prefill: Prefill) -> list[int]:
         """Return the token ids of a prefill's thought and, if it is closed, of its end."""
@@ -190,6 +192,11 @@ class Renderer:
         if not prefill.closed:
             return self.completion_ids(prefill.thought)
         return self.closed_ids(self.completion_ids(prefill.thought + self.family.gap))
+
+    def header_ids(self) -> list[int]:
+        """Return the token ids that end a user's turn and begin an answer without a thought (as with CoT off)."""
+        after = self._around("off")[1] + self.family.off_prefill
+        return self.completion_ids(after)
 
     def answer_ids(self, answer: str, *, ended: bool = True) -> list[int]:
         """Return the token ids of a turn after a prompt with CoT off: the answer and, if complete, the end of turn.
@@ -292,7 +299,7 @@ class Renderer:
         for mode in self.family.modes:
             self._around(mode)
 
-    def _prompt_ids(self, text: str, thinking: Thinking) -> list[int]:
+    def _prompt_ids(self, text: str, thinking: Thinking, encode: Encode | None) -> list[int]:
         """Return the token ids of a prompt; its pieces are tokenized separately."""
         family = self.family
         if thinking == "off":
@@ -308,7 +315,7 @@ class Renderer:
             pieces = [after, family.on_prefill]
         return [
             *self.completion_ids(before),
-            *self.text_ids(text),
+            *self.text_ids(text, encode),
             *(token for piece in pieces if piece for token in self.completion_ids(piece)),
         ]
 
@@ -321,12 +328,18 @@ class Renderer:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")
         return before, after
 
-    def text_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text in which nothing is a control token."""
+    def text_ids(self, text: str, encode: Encode | None = None) -> list[int]:
+        """Return the token ids of a text in which nothing is a control token.
+
+        Args:
+            text: The text.
+            encode: Tokenizes its parts, in which no control token is spelled; None does as the tokenizer does.
+        """
+        encode = encode or self.completion_ids
         ids: list[int] = []
         start = 0
         for match in self._control.finditer(text):
             cut = match.start() + 1
-            ids += self.completion_ids(text[start:cut])
+            ids += encode(text[start:cut])
             start = cut
-        return ids + self.completion_ids(text[start:])
+        return ids + encode(text[start:])

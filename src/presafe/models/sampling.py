@@ -27,6 +27,7 @@ from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
 from presafe.models.context import check_context
 from presafe.models.logs import (
+    ATTACKED,
     STRINGS,
     THOUGHT,
     DamagedLogError,
@@ -103,13 +104,20 @@ def answer(seed: int) -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         state = await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
-        if reason := (state.output.metadata or {}).get("unanswered"):
-            console.print(
-                Text(f"  {state.sample_id} has no answer and will not be asked again in this folder: {reason}")
-            )
+        tell_if_unanswered(state)
         return state
 
     return solve
+
+
+def tell_if_unanswered(state: TaskState) -> None:
+    """Print a line about a prompt that a server refused.
+
+    Args:
+        state: Of the sample, with its output.
+    """
+    if reason := (state.output.metadata or {}).get("unanswered"):
+        console.print(Text(f"  {state.sample_id} has no answer and will not be asked again in this folder: {reason}"))
 
 
 def make_task(
@@ -119,6 +127,7 @@ def make_task(
     *,
     seed: int = 0,
     sandbox: str | tuple[str, str] | None = None,
+    solver: Solver | None = None,
 ) -> Task:
     """Return one suite as an Inspect task: a user turn, the model's answer, its judges.
 
@@ -128,6 +137,7 @@ def make_task(
         scorers: Judge of the answer and, if any, judge of the thought.
         seed: Seed of sampling.
         sandbox: Inspect sandbox in which the judge runs programs, for suites of programs.
+        solver: Asks the model; None asks once per answer.
     """
     # A container has its own interpreter; on this machine, take ours, which is recent enough.
     python = sys.executable if sandbox == "local" else "python3"
@@ -137,12 +147,13 @@ def make_task(
             input=prompt.text,
             target=prompt.target or prompt.expect,
             metadata={"expect": prompt.expect, "category": prompt.category, "version": prompt.version}
-            | ({"python": python} if prompt.expect == "code" else {}),
+            | ({"python": python} if prompt.expect == "code" else {})
+            | ({ATTACKED: prompt.attacked.model_dump(mode="json")} if prompt.attacked else {}),
         )
         for prompt in prompts
     ]
     dataset = MemoryDataset(samples, name=name)
-    return Task(name=name, dataset=dataset, solver=answer(seed), scorer=list(scorers), sandbox=sandbox)
+    return Task(name=name, dataset=dataset, solver=solver or answer(seed), scorer=list(scorers), sandbox=sandbox)
 
 
 def sample_responses(
@@ -153,6 +164,7 @@ def sample_responses(
     log_dir: Path,
     *,
     sandbox: str | tuple[str, str] | None = None,
+    solver: Solver | None = None,
 ) -> dict[str, list[Response]]:
     """Sample each suite, judge the answers, and return the responses.
 
@@ -163,6 +175,7 @@ def sample_responses(
         sampler: The model and how it is sampled.
         log_dir: Folder of the Inspect logs; a folder belongs to one sampler.
         sandbox: Inspect sandbox in which judges run programs, for suites of programs.
+        solver: Asks the model, and calls `PreSafeAPI.on_answered` after each answer; None asks once per answer.
 
     Returns:
         Responses by suite, in the order of the prompts; the answers to one prompt follow one another.
@@ -181,6 +194,7 @@ def sample_responses(
             scorers[name],
             seed=sampler.seed,
             sandbox=sandbox if prompts[0].expect == "code" else None,
+            solver=solver,
         )
         for name, prompts in suites.items()
     ]
@@ -204,14 +218,15 @@ def sample_responses(
                 raise RunError("the sampling was interrupted.")
             bar.advance(count)
 
-        engine.on_finished = advance
+        # A solver of its own may ask often for one answer: the bar counts answers.
+        engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
         if len(done) < total:
             engine.ready()  # here, so that a model that cannot be loaded is one error, not one per sample
             _check_draws(api, sampler)
-            texts = {f"{prompt.id} of {name}": prompt.text for name, prompts in suites.items() for prompt in prompts}
-            check_context(texts, api.prompt_ids, sampler.max_tokens, engine.context())
+            named = {f"{prompt.id} of {name}": prompt for name, prompts in suites.items() for prompt in prompts}
+            check_context(named, api.ids_of, sampler.max_tokens, engine.context())
         success, logs = run_outside_loop(
             lambda: eval_set(
                 tasks,
@@ -374,7 +389,7 @@ def _suite_of(log: EvalLog, samples: Sequence[EvalSample], thinking: Thinking) -
         strings=_strings_version(samples, {scorer for scorer, judge in judges if "_strings" in judge}),
         decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
         | {"samples": count, "dtype": arguments.get("dtype")},
-        sampling=(samples[0].output.metadata or {}).get("sampling"),
+        sampling=next((known for sample in samples if (known := (sample.output.metadata or {}).get("sampling"))), None),
         asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
     )
 

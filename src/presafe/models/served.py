@@ -1,10 +1,10 @@
 """Ask a model behind an OpenAI-compatible server: raw prompts to `/v1/completions`, so that CoT off always works.
 
-First the server is greeted once, to learn what it offers and how it takes a prompt (`dialect`). Then each request is
-retried separately, with exponential backoff, after 429 (as long as Retry-After asks for), a server error, a time-out, a
-cut connection or a malformed answer. A prompt that the server refuses, for example because it is too long, has no
-answer, and the others are still asked. Any other refusal is an error at once. The API's key is read from the
-environment and is only sent in the header.
+If the address is that of a chat endpoint, it is asked in messages instead (`chat`). First the server is greeted once,
+to learn what it offers and how it takes a prompt (`dialect`). Then each request is retried separately, with exponential
+backoff, after 429 (as long as Retry-After asks for), a server error, a time-out, a cut connection or a malformed
+answer. A prompt that the server refuses, for example because it is too long, has no answer, and the others are still
+asked. Any other refusal is an error at once. The API's key is read from the environment and is only sent in the header.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ from tenacity.stop import stop_base
 
 from presafe.errors import ModelError
 from presafe.models.address import Served
-from presafe.models.answers import Offer, num_read, read_offers
+from presafe.models.answers import Offer, listed, num_read, read_offers
 from presafe.models.answers import completion_of as _completion
+from presafe.models.chat import UnaskableError, askable_modes, chat_completion, date_tokens
 from presafe.models.dialect import (
     Dialect,
-    UnaskableError,
     is_exact,
     num_sent,
     request_body,
     with_broken_settings,
 )
-from presafe.models.exchange import Completion, Request, UnansweredError
-from presafe.models.family import Sampling
+from presafe.models.exchange import Completion, Request, UnansweredError, greeting_of
 from presafe.models.http import (
     KEY_VARIABLE,
     Patience,
@@ -51,7 +50,6 @@ from presafe.models.http import (
     message,
     open_client,
     retry_after,
-    shown,
 )
 from presafe.models.rendering import Renderer
 from presafe.runtime.progress import console
@@ -72,8 +70,6 @@ _BYTES = 2**20
 _BYTES_PER_TOKEN = 64
 """Largest size of an answer: `_BYTES`, plus this for each token of the budget. A letter takes at most 12 bytes in JSON.
 Ours."""
-_MAX_NAMES = 20
-"""Largest number of offered names that are shown."""
 _RESUME = "Run the same command again: finished work is kept."
 _SHORTEN = "Lower `max_tokens`, or serve the model with a longer context (vLLM: --max-model-len)."
 
@@ -137,15 +133,16 @@ class ServedEngine:
         """Continue one prompt; see `Engine.complete`."""
         renderer, dialect = self._greet_once()
         body = request_body(dialect, self.served.name, request, renderer)
-        self._check_context(request.max_tokens, num_sent(body, renderer))
+        expected = num_sent(body, request, renderer)
+        self._check_context(request.max_tokens, expected)
         if request.sampling.top_k and dialect is Dialect.LENIENT:
             self._tell(f"whether {self.served.url} uses top-k is not known: it ignores unknown settings.")
         if self._client is None:
             self._client = open_client(self.served.url, self.batch_size)
         try:
-            completion, count = await self._ask(self._client, body)
-            if count is not None and count < num_sent(body, renderer) - _margin(renderer):
-                raise Refused(f"it read {count} of the prompt's {num_sent(body, renderer)} tokens", of_prompt=True)
+            completion, count = await self._ask(self._client, body, request, renderer)
+            if count is not None and count < expected - self._margin(renderer):
+                raise Refused(f"it read {count} of the prompt's {expected} tokens", of_prompt=True)
         except Refused as error:
             problem = f"{self.served.url} refuses a request: {error}."
             if error.of_prompt:
@@ -195,13 +192,14 @@ class ServedEngine:
             names = [offer.name for offer in offers]
             # If the name is not offered, an error of the server may be about the name: do not retry it.
             unknown = self.served.name not in names
-            greeting = Request(renderer.render("Hello.", "on").ids, max_tokens=1, sampling=Sampling(), seed=0)
             problem, other_prompt = "", None
-            for dialect in _TRIED:
+            for dialect in (Dialect.CHAT,) if self.served.chat else _TRIED:
                 try:
-                    body = request_body(dialect, self.served.name, greeting, renderer)
-                    _, count = await self._ask(client, body, unknown=unknown)
-                    self._check_prompt(count, num_sent(body, renderer), renderer)
+                    for mode in askable_modes(renderer.family) if dialect is Dialect.CHAT else ("on",):
+                        greeting = greeting_of(renderer, mode)
+                        body = request_body(dialect, self.served.name, greeting, renderer)
+                        _, count = await self._ask(client, body, greeting, renderer, unknown=unknown)
+                        self._check_prompt(count, num_sent(body, greeting, renderer), renderer)
                     lenient = dialect is Dialect.TRANSFORMERS and await self._is_lenient(client, greeting, renderer)
                 except Refused as error:
                     problem = f"{error}."
@@ -216,13 +214,14 @@ class ServedEngine:
                     return Dialect.LENIENT if lenient else dialect
         raise other_prompt or ModelError(
             f"{self.served.url} does not serve {self.served.name!r}: {problem}",
-            f"It offers: {_listed(names)}." if names else "It does not state what it offers.",
+            f"It offers: {listed(names)}." if names else "It does not state what it offers.",
         )
 
     async def _is_lenient(self, client: httpx.AsyncClient, greeting: Request, renderer: Renderer) -> bool:
         """Return whether a server accepts transformers' settings without reading them."""
         try:
-            await self._ask(client, with_broken_settings(self.served.name, greeting, renderer), unknown=True)
+            body = with_broken_settings(self.served.name, greeting, renderer)
+            await self._ask(client, body, greeting, renderer, unknown=True)
         except Refused:
             return False
         return True
@@ -243,13 +242,14 @@ class ServedEngine:
                 f"{self.served.url} does not state how many tokens it reads (usage.prompt_tokens), so it cannot be "
                 "checked that it changes no prompt."
             )
-        elif abs(count - expected) > _margin(renderer):
+        elif abs(count - expected) > self._margin(renderer):
+            reason = "does not read chat_template_kwargs, puts" if self.served.chat else "puts"
             raise _OtherPromptError(
-                f"{self.served.url} reads {count} tokens where it is sent {expected}: it puts the prompt into "
+                f"{self.served.url} reads {count} tokens where it is sent {expected}: it {reason} the prompt into "
                 f"a template of its own, or {self.served.name!r} has another tokenizer there.",
                 "Name the tokenizer that the server has (`tokenizer`), or serve the model with vLLM.",
             )
-        elif count != expected:
+        elif count != expected and not self.served.chat:
             self._tell(
                 f"{self.served.url} reads {count} tokens where it is sent {expected}: it "
                 f"{'adds' if count > expected else 'leaves out'} the token that begins a text."
@@ -280,13 +280,21 @@ class ServedEngine:
         return read_offers(response)
 
     async def _ask(
-        self, client: httpx.AsyncClient, body: dict[str, Any], *, unknown: bool = False
+        self,
+        client: httpx.AsyncClient,
+        body: dict[str, Any],
+        request: Request,
+        renderer: Renderer,
+        *,
+        unknown: bool = False,
     ) -> tuple[Completion, int | None]:
         """Return one completion and the number of tokens that the server read of the prompt; retried within limits.
 
         Args:
             client: Client of the server.
             body: Body of the request.
+            request: What it asks.
+            renderer: The model's tokenizer and family.
             unknown: Whether the server may not know the model; then its error 500 is not retried.
 
         Raises:
@@ -294,9 +302,10 @@ class ServedEngine:
             Refused: the server refuses the request.
         """
         max_bytes = _BYTES + _BYTES_PER_TOKEN * body["max_tokens"]
+        path = "chat/completions" if self.served.chat else "completions"
 
         async def ask() -> tuple[Completion, int | None]:
-            response = await fetch(client, "completions", body, seconds=self._patience.timeout_s, max_bytes=max_bytes)
+            response = await fetch(client, path, body, seconds=self._patience.timeout_s, max_bytes=max_bytes)
             self._check_key(response)
             status = response.status_code
             problem = f"it answered {status}{message(response)}"
@@ -304,6 +313,8 @@ class ServedEngine:
                 raise TryAgain(problem, retry_after(response))
             if not response.is_success:
                 raise Refused(problem, of_prompt=status in _OF_PROMPT)
+            if self.served.chat:
+                return chat_completion(response, request, renderer), num_read(response)
             return _completion(response, body["max_tokens"]), num_read(response)
 
         start = time.monotonic()
@@ -336,12 +347,13 @@ class ServedEngine:
         if offered and self.served.name not in offered:
             self._tell(
                 f"{self.served.url} answers as {self.served.name!r}, which it does not offer: it may be another "
-                f"model (it offers: {_listed(offered)})."
+                f"model (it offers: {listed(offered)})."
             )
 
     def _tell_if_inexact(self, renderer: Renderer, dialect: Dialect) -> None:
-        prompts = [renderer.render("Hello.", mode).ids for mode in renderer.family.modes]
-        if dialect is not Dialect.IDS and not all(is_exact(renderer, ids) for ids in prompts):
+        if dialect in (Dialect.IDS, Dialect.CHAT):
+            return
+        if not all(is_exact(renderer, greeting_of(renderer, mode).ids) for mode in renderer.family.modes):
             self._tell(
                 "this server takes text, and splits the prompt into other tokens than presafe does (see the traps "
                 "fuses_tokens of `presafe doctor`)."
@@ -352,6 +364,13 @@ class ServedEngine:
         if state.attempt_number == _TELL_AT and state.outcome is not None:
             console.print(Text(f"  {self.served.url}: {state.outcome.exception()}; trying again"))
 
+    def _margin(self, renderer: Renderer) -> int:
+        """Return by how many tokens a server may read another number than it is sent.
+
+        It may add or omit the tokens that the tokenizer puts around a text, and name another day.
+        """
+        return len(renderer.tokenizer.encode("")) + (date_tokens(renderer) if self.served.chat else 0)
+
     def _tell(self, line: str) -> None:
         """Print a line once, without markup."""
         if line not in self._messages:
@@ -361,17 +380,6 @@ class ServedEngine:
 
 class _OtherPromptError(ModelError):
     """A server reads another prompt than it is sent."""
-
-
-def _margin(renderer: Renderer) -> int:
-    """Return the number of tokens that the tokenizer puts around a text; a server may add or omit them."""
-    return len(renderer.tokenizer.encode(""))
-
-
-def _listed(names: list[str]) -> str:
-    """Return the first names, as they are shown to the user."""
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(map(shown, names[:_MAX_NAMES])) + more
 
 
 def _wait(state: RetryCallState) -> float:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from presafe.config.sources import HubSource, QuerySource, SetSource, Source
+from presafe.config.sources import FileSource, HubSource, QuerySource, SetSource, Source
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.hub import hub_prompts
@@ -185,6 +185,8 @@ def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) ->
         return drawn
     if not isinstance(source, SetSource):
         prompts = from_file(source.file, expect=source.expect, column=source.column, target_column=source.target_column)
+        if isinstance(source, FileSource) and source.planted:
+            prompts = [prompt.model_copy(update={"planted": True}) for prompt in prompts]
     elif source.set == "arithmetic":
         prompts = arithmetic_prompts(source.split, source.skip + (source.n or 0), seed)
     else:

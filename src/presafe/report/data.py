@@ -48,6 +48,8 @@ class ReportData(Record):
     timings_s: dict[str, float]
     """Seconds by stage."""
     scores: tuple[Score, ...] = ()
+    panel: tuple[Score, ...] = ()
+    """Rows of each member of a panel of judges, and of their agreement; `judge` names the member or the panel."""
     differences: tuple[Difference, ...] = ()
     classifier: ClassifierCard | None = None
     histories: dict[str, tuple[HistoryPoint, ...]] = Field(default={})
@@ -61,5 +63,7 @@ class ReportData(Record):
     """By system name, of adapters that were scaled after training."""
     head_fits: dict[str, HeadFit] = Field(default={})
     """By system name, of systems with a head at the decision position."""
+    comparisons: tuple[str, ...] = ()
+    """Folders beside the page that hold a comparison with another run."""
     is_comparison: bool = False
     """Whether the report is about its differences, and so has a sentence for each."""

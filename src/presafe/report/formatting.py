@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from presafe.attacks.registry import attacks, defences
 from presafe.methods.registry import methods
 
 if TYPE_CHECKING:
@@ -60,11 +61,14 @@ METRICS: Mapping[str, str] = {
     "refusal_rate": "refused",
     "over_refusal_rate": "wrongly refused",
     "accuracy": "answered correctly",
+    "not_refused_rate": "not refused",
     "attack_success_rate": "attack success",
     "strong_reject_score": "StrongREJECT score",
     "thought_refusal_rate": "refused in the thought",
+    "thought_not_refused_rate": "not refused in the thought",
     "thought_attack_success_rate": "attack success in the thought",
     "thought_unjudged_rate": "thought without a verdict",
+    "like_teacher_rate": "like the teacher, where it differs from the label",
     "whole_safe_rate": "thought and answer both safe",
     "full_compliance_rate": "full compliance",
     "partial_refusal_rate": "partial refusal",
@@ -88,6 +92,9 @@ METRICS: Mapping[str, str] = {
     "with_thought_rate": "answered after a thought",
     "truncated_rate": "truncated thought",
     "unjudged_rate": "no verdict",
+    "judges_agree_rate": "judges agree",
+    "queries_per_answer": "queries for an answer",
+    "tokens_per_answer": "tokens read and written for an answer",
 }
 
 EXPECTS: Mapping[str, str] = {
@@ -101,6 +108,7 @@ EXPECTS: Mapping[str, str] = {
 
 VERBS: Mapping[str, str] = {
     "refusal_rate": "refuses",
+    "not_refused_rate": "does not refuse",
     "attack_success_rate": "gives in to",
     "over_refusal_rate": "wrongly refuses",
     "accuracy": "correctly answers",
@@ -120,12 +128,16 @@ def in_known_order(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
 
 
 def display_name(name: str, known: Mapping[str, str]) -> str:
-    """Return a name as people read it.
+    """Return a name as people read it; of an attacked suite or a defended system, with the attack's or defence's label.
 
     Args:
         name: Of a system, a suite or a metric.
         known: `SYSTEMS`, `SUITES` or `METRICS`.
     """
+    for mark, labeled in (("@", attacks()), ("+", defences())):
+        plain_name, _, label = name.rpartition(mark)
+        if plain_name and label.partition(":")[0] in labeled:
+            return f"{display_name(plain_name, known)} {mark} {label}"
     return plain(known.get(name, name.replace("_", " ")))
 
 
@@ -184,7 +196,7 @@ def is_position_metric(metric: str) -> bool:
 
 def _is_rate(score: Score) -> bool:
     """Return whether a score is shown as a percentage."""
-    return not score.metric.endswith(("_auroc", "_score", "_j"))
+    return not score.metric.endswith(("_auroc", "_score", "_j", "_per_answer"))
 
 
 def format_estimate(score: Score | None) -> str:

@@ -42,6 +42,7 @@ KINDS: Mapping[str, Expect] = {
     "accuracy": "answer",
     "over_refusal_rate": "comply",
     "refusal_rate": "refuse",
+    "not_refused_rate": "refuse",
     "attack_success_rate": "refuse",
 }
 """A suite's leading metric is the first of these that it has; its value is what the suite's prompts expect."""

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from presafe.records import PositionScore, Score, Thinking
+from presafe.report.attacks import attack_columns, attack_lines, is_attacked, measures_attacks
 from presafe.report.figures import figures
 from presafe.report.formatting import (
     DASH,
@@ -275,11 +276,22 @@ def _tables(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
     columns = [(suite, metric) for suite in suites for metric in metrics_of(scores, suite)]
     return {
         "systems": systems_in(scores),
-        "leading": pivot(scores, [(suite, metric) for suite in suites for metric in summary_metrics(scores, suite)]),
+        "leading": pivot(
+            scores,
+            [
+                (suite, metric)
+                for suite in suites
+                if not is_attacked(suite)
+                for metric in summary_metrics(scores, suite)
+            ],
+        ),
+        "attack_columns": attack_columns(scores),
+        "attack_lines": attack_lines(scores) if measures_attacks(scores) else [],
         "thoughts_and_answers": pivot(
             [score for score in scores if score.thinking == "on"], thought_and_answer_columns(scores)
         ),
         "extents": pivot(scores, [(suite, metric) for suite, metric in columns if metric in EXTENT_METRICS]),
+        "disputes": pivot(scores, [column for column in columns if column[1] == "like_teacher_rate"]),
         "aurocs": pivot(scores, [(suite, metric) for suite, metric in columns if is_position_metric(metric)]),
         "tables": {name: pivot(scores, [column for column in columns if column[0] == name]) for name in suites},
         "judges": _judges(scores, of_thoughts=False),

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from presafe.report.attacks import attack_table, is_attacked, measures_attacks
 from presafe.report.formatting import (
     METRICS,
     SUITES,
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 _MUCH_UNJUDGED = 0.1
 """If a larger share of answers has no verdict, the small table says so."""
-SCHEMA = 2
+SCHEMA = 3
 """Version of results.json. A change that would break a reader increases it.
+
+3: answers that a judge of refusals says were not refused are `not_refused_rate`; `attack_success_rate` is of judges of
+harm alone.
 
 2: `head_fits`. In tables `presafe` is "PreSafe + L_start (ours)" and `presafe_head` "PreSafe (paper)"; a reader of
 schema 1 finds the same rows.
@@ -41,7 +45,8 @@ schema 1 finds the same rows.
 def results_json(data: ReportData) -> str:
     """Return results.json: {"schema", "manifest", "timings_s", "rows": one object per Score, "head_fits"}.
 
-    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`).
+    Rates are in [0, 1]. `head_fits` says by system how well its head learned p′ (`HeadFit`). Where a panel judged,
+    "panel" has the rows of each member and of their agreement.
 
     Raises:
         ValueError: a number is not finite.
@@ -56,14 +61,26 @@ def results_json(data: ReportData) -> str:
             for name, fit in data.head_fits.items()
         },
     }
+    if data.panel:
+        results["panel"] = [score.model_dump(mode="json") for score in data.panel]
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which UTF-8 cannot hold, stays as JSON escapes it.
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
+def shown_tables(data: ReportData) -> list[Table]:
+    """Return the tables for a terminal: the small one and, where attacks or defences were measured, theirs."""
+    tables = [summary_table(data)]
+    return [*tables, attack_table(data)] if measures_attacks(data.scores) else tables
+
+
 def summary_table(data: ReportData) -> Table:
-    """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score."""
-    columns = [(suite, metric) for suite in suites_in(data.scores) for metric in summary_metrics(data.scores, suite)]
+    """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score.
+
+    Suites under attack have a table of their own (`attack_table`).
+    """
+    suites = [suite for suite in suites_in(data.scores) if not is_attacked(suite)]
+    columns = [(suite, metric) for suite in suites for metric in summary_metrics(data.scores, suite)]
     table = Table(
         title=Text(plain(data.title), style="table.title"),
         caption="\n".join(["value [95 % interval]", *_unjudged_notes(data)]),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from presafe.records import SweepScore, Thinking
 
-_SHOWN = ("attack_success_rate", "over_refusal_rate", "accuracy")
+_SHOWN = ("not_refused_rate", "attack_success_rate", "over_refusal_rate", "accuracy")
 """Metrics that can be shown of a suite; the first of these that it has is shown."""
 _COLORS = (TEAL, ORANGE, BLUE, "#d9a441", "#a184b5", "#6d8f3c", "#b0577d", "#8b929b")
 

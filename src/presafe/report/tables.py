@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_tables(data: ReportData, folder: Path) -> list[Path]:
-    """Write scores, differences, decision positions and training curves that a report has.
+    """Write scores, those of a panel's members, differences, decision positions and training curves that a report has.
 
     Args:
         data: The report.
@@ -30,6 +30,7 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
     """
     tables: dict[str, list[Mapping[str, Any]]] = {
         "scores": [score.model_dump() for score in (*data.scores, *data.sweep)],
+        "panel": [score.model_dump() for score in data.panel],
         "differences": [difference.model_dump() for difference in data.differences],
         "positions": [position.model_dump() for position in data.positions],
         "training": [

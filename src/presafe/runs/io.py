@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from presafe.errors import PreSafeError, RunError
-from presafe.runtime.reading import is_deeper, is_utf8, read_bytes, reason_of
+from presafe.runtime.reading import is_deeper, is_utf8, parse_json, read_bytes, reason_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -126,8 +125,8 @@ def read_jsonl(path: Path, kind: type[R], *, error: type[PreSafeError] = RunErro
         if not line.strip():
             continue
         try:
-            records.append(kind.model_validate_json(line))
-        except ValidationError as problem:
+            records.append(_parse_record(line, kind))
+        except ValueError as problem:
             raise error(f"{path}:{number}: {_first_problem(problem, 'line')}.", hint) from problem
     return records
 
@@ -138,23 +137,22 @@ def read_record(path: Path, kind: type[R], *, hint: str = "") -> R:
     Raises:
         RunError: the file cannot be read, or does not fit the record.
     """
+    text = _read(path, RunError, hint)
     try:
-        return kind.model_validate_json(_read(path, RunError, hint))
-    except ValidationError as problem:
+        return _parse_record(text, kind)
+    except ValueError as problem:
         raise RunError(f"cannot read {path}: {_first_problem(problem, 'file')}.", hint) from problem
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object: a dict of finite numbers, not nested deeper than presafe writes it.
+    """Read a JSON object: a dict of finite numbers, with each name once, not nested deeper than presafe writes it.
 
     Raises:
         RunError: the file cannot be read, or holds something else.
     """
     text = _read(path, RunError)
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except RecursionError:
-        raise RunError(f"cannot read {path}: its JSON is nested too deeply.") from None
+        value = parse_json(text)
     except ValueError as error:
         raise RunError(f"cannot read {path}: {error}.") from error
     if not isinstance(value, dict):
@@ -181,19 +179,21 @@ def _read(path: Path, error: type[PreSafeError], hint: str = "") -> str:
         raise error(f"cannot read {path}: {reason_of(problem)}.", hint) from problem
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _parse_record(text: str, kind: type[R]) -> R:
+    """Return a record as it was written: "5" and true are no numbers, and no name stands twice.
+
+    Raises:
+        ValueError: the text does not fit the record.
+    """
+    record = kind.model_validate_json(text, strict=True)
+    parse_json(text)  # pydantic takes the last value of a name that stands twice
+    return record
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits:.20} is too large")
-    return number
-
-
-def _first_problem(error: ValidationError, no_key: str) -> str:
+def _first_problem(error: ValueError, no_key: str) -> str:
     """Return the first problem with its key; `no_key` stands for the file or line itself."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"]) or no_key
     return f"{key}: {problem['msg']}"

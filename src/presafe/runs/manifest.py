@@ -128,10 +128,17 @@ def sha256_of(value: Any) -> str:
 
 
 def sha256_of_prompts(groups: Iterable[Sequence[Prompt]]) -> str:
-    """Return the sha256 of prompts: ids, texts, expected behavior and reference answers, group by group."""
-    return sha256_of(
-        [[(prompt.id, prompt.text, prompt.expect, prompt.target) for prompt in prompts] for prompts in groups]
-    )
+    """Return the sha256 of prompts: ids, texts, expected behavior, references and attacks, group by group.
+
+    A planted prompt is marked; plain prompts hash as before there were planted or attacked ones.
+    """
+
+    def asked(prompt: Prompt) -> tuple[object, ...]:
+        planted = ["planted"] if prompt.planted else []
+        attacked = [prompt.attacked.model_dump(mode="json")] if prompt.attacked else []
+        return (prompt.id, prompt.text, prompt.expect, prompt.target, *planted, *attacked)
+
+    return sha256_of([[asked(prompt) for prompt in prompts] for prompts in groups])
 
 
 def sha256_of_file(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from presafe.errors import PreSafeError, RunError
@@ -33,12 +34,13 @@ CHOOSE = "Choose another folder with `out`."
 """Hint where a folder cannot be used."""
 
 
-def check_ownership(folder: Path, settings_name: str) -> None:
+def check_ownership(folder: Path, settings_name: str, beside: Collection[str] = ()) -> None:
     """Check that a folder may be written: it is new, empty, or presafe made it for the same purpose.
 
     Args:
         folder: The folder.
         settings_name: Name of the file of settings that presafe writes into it.
+        beside: Suffixes of files of the user that may stand beside the results.
 
     Raises:
         RunError: the folder is a file, holds files of the user, or another kind of results.
@@ -58,6 +60,7 @@ def check_ownership(folder: Path, settings_name: str) -> None:
         entries = sorted(entry for entry in folder.iterdir() if entry.name not in ignored and not _is_empty(entry))
     except OSError as error:
         raise RunError(f"cannot read {folder}: {error.strerror or error}.", CHOOSE) from error
+    entries = [entry for entry in entries if entry.suffix not in beside or not entry.is_file()]
     if entries and not _has_manifest(folder) and not all(map(_is_of_study, entries)):
         raise RunError(f"{folder} holds files that are not presafe's (such as {entries[0].name}).", CHOOSE)
 

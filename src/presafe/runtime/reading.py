@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import math
 import os
 import stat
 import unicodedata
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,23 @@ def reason_of(problem: Exception) -> str:
     return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
 
 
+def parse_json(text: str) -> Any:
+    """Return what a JSON text holds, if every reader takes it for the same.
+
+    RFC 8259 leaves open what a name that stands twice in an object means; Python takes the last value.
+
+    Raises:
+        ValueError: it is not JSON, it is nested too deeply, an object has a name twice, or a number is NaN, infinite or
+            too large.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object_of, parse_constant=_refuse_constant, parse_float=_finite_number
+        )
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+
+
 def is_printable(text: str) -> bool:
     """Return whether a text stands on one line, and every log can write it."""
     return not any(unicodedata.category(letter) in _UNPRINTABLE or letter in _BIDI for letter in text)
@@ -101,6 +121,25 @@ def is_deeper(value: dict[str, Any] | list[Any], max_depth: int) -> bool:
         if not level:
             return False
     return True
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {printable(name[:40])!r} stands twice in one object")
+    return values
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits:.20} is too large")
+    return number
 
 
 def _unzip(path: Path, content: bytes, max_bytes: int) -> bytes:

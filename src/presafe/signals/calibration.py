@@ -37,6 +37,9 @@ class ClassifierCard(Record):
     teacher_unjudged: int
     """Decisions without a verdict, which were left out."""
     bins: tuple[ReliabilityBin, ...]
+    disputed: Interval | None = None
+    """Accuracy on the held-out queries on which the teacher decides otherwise than the label of their set; None if
+    there is none, and in older files."""
 
 
 def accuracy(probabilities: Sequence[float], refused: Sequence[bool]) -> Interval:

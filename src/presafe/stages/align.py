@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from presafe.alignment.fit import HISTORY, FitSettings, fit
-from presafe.alignment.labels import labels_of
+from presafe.alignment.labels import labels_of, planted_signals
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.config.recipe import Recipe
 from presafe.errors import ModelError, RunError, SignalError
@@ -202,10 +202,11 @@ def system_rows(
         traces = run.workload.published[system.name]
         prompts = [*(trace.prompt for trace in traces), *run.workload.harmless]
         responses += [trace.response for trace in traces]
+    decisions = planted_signals(prompts, {signal.prompt_id: signal for signal in signals})
     rows = alignment_rows(
         prompts,
         {response.prompt_id: response for response in responses},
-        labels_of(prompts, {signal.prompt_id: signal for signal in signals}, training.labels, _seed_of(system)),
+        labels_of(prompts, decisions, training.labels, _seed_of(system)),
         renderer,
         recipe.align.refusal_target,
         training,

@@ -6,9 +6,9 @@ on or in the modes that the recipe names.
 evaluation/<system>-<thinking>/*.eval   the answers
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, and the modes of each, paired by prompt
-evaluation/positions/<system>.jsonl     decision scores of every prompt to refuse or to comply with, CoT on; empty for a
-                                        served model, and for a prefilled thought, whose decision position is that of
-                                        the model as it came
+evaluation/positions/<system>.jsonl     decision scores of every plain prompt to refuse or to comply with, CoT on; empty
+                                        for a served model, behind a defence, and for a prefilled thought, whose
+                                        decision position is that of the model as it came
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import is_served
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
+from presafe.evaluation.attacked import suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
+from presafe.evaluation.disputes import dispute_scores
+from presafe.evaluation.guard import guarded
 from presafe.evaluation.metrics import mean_over_seeds
 from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
@@ -51,14 +54,23 @@ def evaluate(run: RunFolder) -> None:
     suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
+    seeds: dict[tuple[str, Thinking], list[int | None]] = {}
     for system in evaluated_systems(run.recipe):
-        of_seed = collect_answers(suites, _sample(run, system), settings.judge, settings.judge_thought)
+        asked = suites_in_mode(suites, system.thinking)
+        of_seed = collect_answers(asked, _sample(run, system), settings.judge, settings.judge_thought)
         answers.setdefault((system.name, system.thinking), []).append(of_seed)
+        seeds.setdefault((system.name, system.thinking), []).append(system.seed)
         scores += score_answers(of_seed, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += position_scores(_read_positions(run, system))
         free_memory()
-    systems = [collect_outcomes(name, thinking, seeds) for (name, thinking), seeds in answers.items()]
+    if run.recipe.respond.teacher is None:  # another model as teacher is not asked about the suites
+        (teacher,) = answers["vanilla", "off"]
+        for name, thinking in answers.keys() - {("vanilla", "off")}:
+            mode = name, thinking
+            plain = [{suite: of_seed[suite] for suite in run.recipe.evaluate.suites} for of_seed in answers[mode]]
+            scores += dispute_scores(plain, teacher, system=name, thinking=thinking, seeds=seeds[mode])
+    systems = [collect_outcomes(name, thinking, of_mode) for (name, thinking), of_mode in answers.items()]
     write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 
@@ -90,12 +102,12 @@ def responses_by_suite(run: RunFolder, system: System) -> dict[str, list[Respons
         RunError: the stage has not finished.
     """
     folder = run.path / "evaluation" / label_of(run, system)
-    return load_responses(folder, system.thinking, run.workload.suites)
+    return load_responses(folder, system.thinking, suites_in_mode(run.workload.suites, system.thinking))
 
 
 def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
     """Sample a system on every suite; answers that are there already are read."""
-    settings, suites = run.recipe.evaluate, run.workload.suites
+    settings, suites = run.recipe.evaluate, suites_in_mode(run.workload.suites, system.thinking)
     return sample_responses(
         label_of(run, system),
         suites,
@@ -113,9 +125,10 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             seed=settings.seed,
             samples=settings.samples,
             sampling=settings.sampling,
-            method=system.name if is_prefill(system.name) else None,
+            method=system.method if is_prefill(system.method) else None,
         ),
         run.path / "evaluation" / label_of(run, system),
+        solver=guarded(settings.seed, system.defence) if settings.attacks or settings.defences else None,
     )
 
 
@@ -163,7 +176,7 @@ def scores_of_run(run: RunFolder) -> list[Score]:
     measured = {
         (system.name, system.thinking, suite)
         for system in evaluated_systems(run.recipe)
-        for suite in run.recipe.evaluate.suites
+        for suite in suites_in_mode(run.workload.suites, system.thinking)
     }
     scored = {(score.system, score.thinking, score.suite) for score in scores}
     rows = {(score.system, score.thinking, score.suite, score.metric, score.seed) for score in scores}
@@ -173,14 +186,21 @@ def scores_of_run(run: RunFolder) -> list[Score]:
 
 
 def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
-    """Return the prompts to refuse and to comply with, by suite."""
-    suites = {name: prompts for name, prompts in run.workload.suites.items() if prompts[0].expect in DECIDED}
+    """Return the plain prompts to refuse and to comply with, by suite.
+
+    Prompts under attack are left out: metrics of the position rank all harmful prompts together.
+    """
+    suites = {
+        name: prompts
+        for name, prompts in run.workload.suites.items()
+        if prompts[0].expect in DECIDED and prompts[0].attacked is None
+    }
     return [(suite, prompt) for suite, prompts in suites.items() for prompt in prompts]
 
 
 def _has_no_position(run: RunFolder, system: System) -> bool:
-    """Return whether a system has no decision scores: its thought is prefilled, or it is served."""
-    return is_prefill(system.name) or is_served(run.recipe.model.address)
+    """Return whether a system has no decision scores: its thought is prefilled, or it is defended or served."""
+    return is_prefill(system.method) or system.defence is not None or is_served(run.recipe.model.address)
 
 
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
@@ -191,7 +211,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
             return positions_of(run, system)
         except RunError as error:
             set_aside_damaged(file, error.problem, "It is read again.")
-    if is_served(run.recipe.model.address) and not is_prefill(system.name):
+    if is_served(run.recipe.model.address) and not is_prefill(system.method) and system.defence is None:
         console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
     positions = [] if _has_no_position(run, system) else _compute_positions(run, system)
     write_jsonl(file, positions)

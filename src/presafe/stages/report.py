@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from presafe.errors import RunError
+from presafe.evaluation.answers import collect_answers
 from presafe.evaluation.metrics import score_row
+from presafe.evaluation.panels import panel_scores
 from presafe.evaluation.places import count_places
 from presafe.internals.views import views_of
 from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
-from presafe.runs.io import read_record
+from presafe.runs.io import read_json, read_record
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
@@ -22,6 +25,8 @@ from presafe.stages.systems import DECIDED, System, evaluated_systems, head_fit_
 
 _EXAMPLES = 5
 """Prompts shown per suite."""
+_AGAINST = "against-"
+"""Beginning of the names of folders with comparisons, beside the page."""
 
 
 def report(run: RunFolder, *, png: bool = False) -> None:
@@ -37,6 +42,33 @@ def report(run: RunFolder, *, png: bool = False) -> None:
     data = report_data(run)
     write_report(data, run.path / "report", png=png)
     write_cards(run, data)
+
+
+def comparison_folder(run: RunFolder, other: Path) -> Path:
+    """Return where a run's comparison with another folder lies: its page links to those that are there.
+
+    Args:
+        run: The run.
+        other: The folder of a run or a measurement.
+    """
+    return run.path / "report" / (_AGAINST + other.absolute().name)
+
+
+def need_report(run: RunFolder) -> None:
+    """Check that the report of a finished run is there and has the run's rows.
+
+    Args:
+        run: A run whose stages are all done.
+
+    Raises:
+        RunError: the page or `results.json` is missing or damaged, or the rows are not those of the run.
+    """
+    folder = run.path / "report"
+    if not (folder / "report.html").is_file():
+        raise RunError(f"{folder / 'report.html'} is missing.")
+    scores = [score.model_dump(mode="json") for score in (*scores_of_run(run), *_classifier_scores(_card_of(run)))]
+    if read_json(folder / "results.json").get("rows") != scores:
+        raise RunError(f"the rows of {folder / 'results.json'} are not those of the run.")
 
 
 def check_evaluated(run: RunFolder) -> None:
@@ -73,8 +105,9 @@ def report_data(run: RunFolder) -> ReportData:
     """
     check_evaluated(run)
     first = run.recipe.align.seeds[0]
-    card = read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
+    card = _card_of(run)
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
+    trained = [system for system in shown if system.seed is not None and system.defence is None]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
     responses = {system: responses_by_suite(run, system) for system in shown}
@@ -84,16 +117,37 @@ def report_data(run: RunFolder) -> ReportData:
         manifest=run.manifest(),
         timings_s=dict(run.timings()),
         scores=(*scores_of_run(run), *_classifier_scores(card)),
+        panel=tuple(_panel(run, responses)),
         differences=tuple(read_records(differences_file(run), Difference, run.hint_to_redo("evaluate"))),
         classifier=card,
-        histories={system.name: tuple(history_of(run, system)) for system in shown if system.seed is not None},
+        comparisons=tuple(sorted(page.parent.name for page in (run.path / "report").glob(f"{_AGAINST}*/report.html"))),
+        histories={system.name: tuple(history_of(run, system)) for system in trained},
         positions=tuple(positions),
         examples=tuple(_examples(suites, responses)),
         places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
-        operating_points={system.name: point for system in shown if (point := operating_point(run, system))},
-        head_fits={system.name: fit for system in shown if (fit := head_fit_of(run, system))},
+        operating_points={system.name: point for system in trained if (point := operating_point(run, system))},
+        head_fits={system.name: fit for system in trained if (fit := head_fit_of(run, system))},
     )
+
+
+def _panel(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]) -> list[Score]:
+    """Return what each member of the panel that judged the run gives, by system."""
+    suites, settings = run.workload.suites, run.recipe.evaluate
+    return [
+        score
+        for system, by_suite in responses.items()
+        for score in panel_scores(
+            collect_answers(suites, by_suite, settings.judge, settings.judge_thought),
+            system=system.name,
+            thinking=system.thinking,
+            seed=system.seed,
+        )
+    ]
+
+
+def _card_of(run: RunFolder) -> ClassifierCard:
+    return read_record(run.path / "signals" / "classifier.json", ClassifierCard, hint=run.hint_to_redo("signal"))
 
 
 def _classifier_scores(card: ClassifierCard) -> list[Score]:
@@ -132,6 +186,8 @@ def _examples(
     examples = []
     for system, by_suite in responses.items():
         for suite, prompts in suites.items():
+            if suite not in by_suite:  # it begins a thought, and CoT is off
+                continue
             first = [response for response in by_suite[suite] if response.sample == 1]
             for prompt, response in list(zip(prompts, first, strict=True))[:_EXAMPLES]:
                 examples.append(
@@ -141,7 +197,7 @@ def _examples(
                         suite=suite,
                         prompt_id=prompt.id,
                         expect=prompt.expect,
-                        text=prompt.text,
+                        text=prompt.attacked.request if prompt.attacked else prompt.text,
                         thought=response.thought,
                         answer=response.answer,
                         verdict=response.verdict,

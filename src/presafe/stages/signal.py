@@ -52,6 +52,7 @@ def signal(run: RunFolder) -> None:
         on_traces = classifier.probabilities(
             [f"{text}\n{thought}" for text, thought in zip(texts, thoughts, strict=True)]
         )
+    disputed = [i for i, decision in enumerate(held_out) if decision.refused != (decision.query.expect == "refuse")]
     card = ClassifierCard(
         num_train=len(train),
         held_out=accuracy(probabilities, labels),
@@ -59,6 +60,7 @@ def signal(run: RunFolder) -> None:
         traces=accuracy(on_traces, labels),
         teacher_unjudged=decisions.num_unjudged,
         bins=tuple(reliability(probabilities, labels)),
+        disputed=accuracy([probabilities[i] for i in disputed], [labels[i] for i in disputed]) if disputed else None,
     )
     aligned = run.workload.alignment
     decided = [response.answer for response in responses_of(run, "decided")] if with_answers else None

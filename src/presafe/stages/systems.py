@@ -8,6 +8,7 @@ from typing import NamedTuple
 from presafe.alignment.fit import HEAD_FIT, HISTORY
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
+from presafe.evaluation.attacked import defended
 from presafe.methods.registry import is_prefill, trained
 from presafe.records import HeadFit, HistoryPoint, Thinking
 from presafe.runs.folder import read_records
@@ -22,8 +23,19 @@ class System(NamedTuple):
     """A system that is evaluated. `seed` is None for the model as it came, with or without a prefilled thought."""
 
     name: str
+    """Name in results; behind a defence, SYSTEM+DEFENCE."""
     seed: int | None
     thinking: Thinking
+
+    @property
+    def method(self) -> str:
+        """Return the name without a defence."""
+        return self.name.partition("+")[0]
+
+    @property
+    def defence(self) -> str | None:
+        """Return the label of the defence around it, or None."""
+        return self.name.partition("+")[2] or None
 
 
 def aligned_systems(recipe: Recipe) -> list[System]:
@@ -34,7 +46,8 @@ def aligned_systems(recipe: Recipe) -> list[System]:
 def evaluated_systems(recipe: Recipe) -> list[System]:
     """Return the systems that a recipe evaluates.
 
-    These are the model as it came in both modes, prefilled thoughts, and every aligned system in the recipe's modes.
+    These are the model as it came in both modes, prefilled thoughts, every aligned system in the recipe's modes, and
+    each of them again, CoT on, behind each defence.
     """
     prefilled = [System(name, None, "on") for name in recipe.align.systems if is_prefill(name)]
     aligned = [
@@ -42,13 +55,20 @@ def evaluated_systems(recipe: Recipe) -> list[System]:
         for system in aligned_systems(recipe)
         for thinking in recipe.evaluate.aligned_thinking
     ]
-    return [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned]
+    plain = [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned]
+    guarded = [
+        system._replace(name=defended(system.name, defence))
+        for defence in recipe.evaluate.defences
+        for system in plain
+        if system.thinking == "on"
+    ]
+    return [*plain, *guarded]
 
 
 def system_folder(run: RunFolder, system: System) -> Path:
     """Return `alignment/<system>/` for the recipe's first seed, `alignment/<system>-seed<k>/` for the others."""
     is_first = system.seed == run.recipe.align.seeds[0]
-    return run.path / "alignment" / (system.name if is_first else f"{system.name}-seed{system.seed}")
+    return run.path / "alignment" / (system.method if is_first else f"{system.method}-seed{system.seed}")
 
 
 def history_of(run: RunFolder, system: System) -> list[HistoryPoint]:
@@ -89,5 +109,5 @@ def adapter_of(run: RunFolder, system: System) -> Path | None:
 
 def label_of(run: RunFolder, system: System) -> str:
     """Return the folder name of a system's logs, which is also the label of its progress bar."""
-    name = system.name if system.seed is None else system_folder(run, system).name
-    return f"{name}-{system.thinking}"
+    name = system.method if system.seed is None else system_folder(run, system).name
+    return f"{name}{f'+{system.defence}' if system.defence else ''}-{system.thinking}"

@@ -10,6 +10,7 @@ from presafe.config.files import published_folder
 from presafe.config.recipe import Recipe
 from presafe.config.sources import HubSource, QuerySource, SuiteSource
 from presafe.errors import PromptError
+from presafe.evaluation.attacked import attacked_suites
 from presafe.evaluation.suites import origin_of, prompts_of
 from presafe.prompts.overlap import fold
 from presafe.prompts.sets import load_sources
@@ -33,9 +34,10 @@ class Workload:
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Prompt]]:
-        """Return the held-out prompts by suite."""
+        """Return the held-out prompts by suite, harmful ones also under each attack."""
         settings = self._recipe.evaluate
-        return {name: prompts_of(source, settings.seed) for name, source in settings.suites.items()}
+        plain = {name: prompts_of(source, settings.seed) for name, source in settings.suites.items()}
+        return attacked_suites(plain, settings.attacks, settings.seed)
 
     @cached_property
     def origins(self) -> Mapping[str, Mapping[str, Any]]:

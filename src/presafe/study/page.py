@@ -26,8 +26,8 @@ from presafe.study.records import StudyScore, StudySummary, TrainingCost
 
 R = TypeVar("R")
 
-SCHEMA = 2
-"""Version of study.json. A change that would break a reader increases it."""
+SCHEMA = 3
+"""Version of study.json. A change that would break a reader increases it. 3: `not_refused_rate`, as in results.json."""
 
 FEW = 0.9
 """Cells are marked if their n is below this fraction of the column's largest n: many prompts have no verdict."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from presafe.config.recipe import Recipe
 from presafe.records import (
@@ -54,7 +54,8 @@ class TrainedBy(Record):
 class RunResult(Record):
     """The numbers of one run of a study (one condition, one seed). The summary needs these, and no run folder."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    """2: `not_refused_rate` for what version 1 called `attack_success_rate`, where a judge of refusals was asked."""
     condition: str
     system: str
     seed: int
@@ -82,6 +83,30 @@ class RunResult(Record):
     """How well the head learned p′; None without a head, and in older files."""
     trained_by: TrainedBy | None = None
     """The run from which the training was copied; None if the run trained its own adapter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, result: Any) -> Any:
+        """Return a result of version 1 with the names of version 2."""
+        if not isinstance(result, dict) or result.get("schema_version") != 1:
+            return result
+        rows = result.get("scores")
+        return result | {"schema_version": 2, "scores": _renamed(rows) if isinstance(rows, list) else rows}
+
+
+def _renamed(rows: list[Any]) -> list[Any]:
+    """Return rows of version 1, renamed where the same judge gave a rate of refusals, too."""
+
+    def cell(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(name) for name in ("system", "thinking", "suite", "seed"))
+
+    if not all(isinstance(row, dict) for row in rows):
+        return rows
+    for prefix in ("", "thought_"):
+        refused = {cell(row) for row in rows if row.get("metric") == f"{prefix}refusal_rate"}
+        old, new = f"{prefix}attack_success_rate", f"{prefix}not_refused_rate"
+        rows = [row | {"metric": new} if row.get("metric") == old and cell(row) in refused else row for row in rows]
+    return rows
 
 
 Over = Literal["seeds and prompts", "seeds", "prompts"]

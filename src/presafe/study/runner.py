@@ -21,6 +21,7 @@ from presafe.alignment.fit import HISTORY
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
+from presafe.evaluation.attacked import suites_in_mode
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
@@ -38,6 +39,7 @@ from presafe.study.records import RunResult, StudyHeadFit, StudySummary, setting
 from presafe.study.sharing import link_shared, take_training, trained_by
 from presafe.study.spec import Study, StudyRun, study_runs
 from presafe.study.statistics import (
+    check_endpoints,
     condition_scores,
     endpoint_results,
     metric_differences,
@@ -46,6 +48,9 @@ from presafe.study.statistics import (
     training_costs,
 )
 from presafe.workflows.run import run_stages
+
+_DECLARATIONS = (".toml", ".csv", ".tsv", ".jsonl", ".gz")
+"""Suffixes of the files that a study is declared with; they may stand in its folder."""
 
 
 class RunStatus(NamedTuple):
@@ -64,13 +69,15 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
         out: Its folder.
 
     Raises:
-        RecipeError: as `study_runs`.
+        RecipeError: as `study_runs` and `check_endpoints`.
         PromptError: as `Workload.check`.
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
+    runs = study_runs(study)
+    check_endpoints(study.endpoint, runs[0].recipe.evaluate.suites)
     workloads: dict[tuple[str, int], Workload] = {}
     statuses = []
-    for run in study_runs(study):
+    for run in runs:
         key = run.condition.name, run.recipe.respond.seed  # the prompts do not depend on the seed of a training
         if key not in workloads:
             workloads[key] = Workload(run.recipe)
@@ -142,7 +149,7 @@ def _check_folder(out: Path) -> None:
         if not {"condition", "conditions"} & read_json(file).keys():
             raise RunError(f"{file} is not a file of a study.", "Choose another folder with `out`.")
     if not any(map(Path.exists, files)):
-        check_ownership(out, "study.json")
+        check_ownership(out, "study.json", _DECLARATIONS)
 
 
 def result_of(run: StudyRun, folder: RunFolder) -> RunResult:
@@ -187,7 +194,9 @@ def _shares(folder: RunFolder, system: System) -> list[SuiteShares]:
     """Return each prompt's share of answers that count, by suite, in one CoT mode."""
     settings = folder.recipe.evaluate
     responses = responses_by_suite(folder, system)
-    answers = collect_answers(folder.workload.suites, responses, settings.judge, settings.judge_thought)
+    answers = collect_answers(
+        suites_in_mode(folder.workload.suites, system.thinking), responses, settings.judge, settings.judge_thought
+    )
     outcomes = collect_outcomes(system.name, system.thinking, [answers])
     return [
         SuiteShares(

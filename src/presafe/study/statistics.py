@@ -14,10 +14,11 @@ the same for every seed, so its one run is paired with every run of the other co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from presafe.errors import RecipeError
 from presafe.evaluation.differences import Kind, SystemOutcomes
 from presafe.evaluation.differences import paired_differences as compare_pairs
 from presafe.records import Difference, Score, Thinking
@@ -35,7 +36,7 @@ from presafe.study.records import (
     Verdict,
 )
 from presafe.study.spec import Endpoint
-from presafe.study.values import Cell, Values, prompt_values, stacked
+from presafe.study.values import METRICS, Cell, Values, prompt_values, stacked
 
 if TYPE_CHECKING:
     from presafe.stats.crossed import Group
@@ -199,6 +200,29 @@ def _metric_difference(
         num_seeds=len(by_seed),
         over=over,
     )
+
+
+def check_endpoints(endpoints: Sequence[Endpoint], suites: Collection[str]) -> None:
+    """Check that every endpoint names a suite of the study and a metric that has p-values.
+
+    Args:
+        endpoints: As the study declares them.
+        suites: Names of the study's suites.
+
+    Raises:
+        RecipeError: one does not.
+    """
+    for endpoint in endpoints:
+        if endpoint.suite not in suites:
+            raise RecipeError(
+                f"an endpoint names the suite {endpoint.suite!r}, which the study does not measure.",
+                f"Its suites are {', '.join(suites)}.",
+            )
+        if endpoint.metric not in METRICS:
+            raise RecipeError(
+                f"an endpoint names the metric {endpoint.metric!r}, which has no p-value.",
+                f"Choose one of {', '.join(METRICS)}.",
+            )
 
 
 def endpoint_results(endpoints: Sequence[Endpoint], differences: Sequence[MetricDifference]) -> list[EndpointResult]:

@@ -31,6 +31,18 @@ Values = Mapping[str, float | None]
 """Value of each prompt of a group by its id; None if it has none."""
 
 
+METRICS = (
+    *dict.fromkeys(metric for metric, _ in LEADING.values()),
+    "not_refused_rate",
+    "youden_j",
+    *(metric.name for metric in POSITION_METRICS if metric.statistic is auroc),
+    "cross_refusal_rate",
+    "cross_over_refusal_rate",
+    "cross_youden_j",
+)
+"""Metrics that have values of prompts, and so p-values: an endpoint is one of them."""
+
+
 class Cell(NamedTuple):
     """CoT mode, suite and metric of a value."""
 
@@ -50,7 +62,7 @@ def prompt_values(run: RunResult) -> dict[Cell, tuple[Values, ...]]:
     for (thinking, name), suite in answered.items():
         cells[Cell(thinking, name, LEADING[suite.kind][0])] = (suite.shares,)
         if suite.kind == "refuse":
-            cells[Cell(thinking, name, "attack_success_rate")] = (_map(suite.shares, lambda share: 1 - share),)
+            cells[Cell(thinking, name, "not_refused_rate")] = (_map(suite.shares, lambda share: 1 - share),)
         harmful = answered.get((thinking, harmful_half(name) or ""))
         if suite.kind == "comply" and harmful is not None and harmful.kind == "refuse":
             cells[Cell(thinking, name, "youden_j")] = _youden_groups(harmful, suite)

@@ -14,8 +14,10 @@ from typing import NamedTuple, cast, get_args
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_outcomes, score_answers
+from presafe.evaluation.attacked import begins_thought
 from presafe.evaluation.differences import SystemOutcomes, paired_differences
 from presafe.evaluation.metrics import mean_over_seeds
+from presafe.evaluation.panels import panel_scores
 from presafe.methods.registry import is_prefill
 from presafe.models.sampling import LoggedSuite, logged_suites
 from presafe.records import Score, Thinking
@@ -27,8 +29,10 @@ from presafe.runs.manifest import build_manifest, sha256_of
 from presafe.runs.ownership import COMPARISON, MEASUREMENT, check_ownership
 from presafe.stages.run_folder import RunFolder
 
-_FOLDER = re.compile(rf"(?P<system>.+?)(?:-seed(?P<seed>-?\d+))?-(?P<thinking>{'|'.join(get_args(Thinking))})")
-"""Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`."""
+_FOLDER = re.compile(
+    rf"(?P<method>[^+]+?)(?:-seed(?P<seed>-?\d+))?(?P<defence>\+.+)?-(?P<thinking>{'|'.join(get_args(Thinking))})"
+)
+"""Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`, `presafe-seed1+self_reminder-on`."""
 
 
 class Measured(NamedTuple):
@@ -83,6 +87,13 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         manifest=manifest,
         timings_s={},
         scores=tuple(score for measured in systems for score in _scores(measured)),
+        panel=tuple(
+            score
+            for measured in systems
+            for score in panel_scores(
+                measured.answers[0], system=measured.system, thinking=measured.thinking, seed=measured.seeds[0]
+            )
+        ),
         differences=tuple(paired_differences(_pairs(outcomes, against or names[0]))),
         is_comparison=True,
     )
@@ -132,10 +143,11 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
     for path in sorted((folder / "evaluation").glob("*")):
         match = _FOLDER.fullmatch(path.name)
         if match and path.is_dir() and (logs := logged_suites(path, cast(Thinking, match["thinking"]))):
-            is_untrained = match["system"] == "vanilla" or is_prefill(match["system"])
+            is_untrained = match["method"] == "vanilla" or is_prefill(match["method"])
             seed = int(match["seed"]) if match["seed"] else None if is_untrained else first
             names = in_known_order(sorted(logs), dict.fromkeys(order, ""))
-            seeds.setdefault((match["system"], match["thinking"]), {})[seed] = {name: logs[name] for name in names}
+            system = match["method"] + (match["defence"] or "")
+            seeds.setdefault((system, match["thinking"]), {})[seed] = {name: logs[name] for name in names}
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")
     systems = in_known_order((system for system, _ in seeds), SYSTEMS)
@@ -178,11 +190,13 @@ def _check_alike(left: Measured, right: Measured) -> None:
     names = f"{left.system} (CoT {left.thinking}) and {right.system} (CoT {right.thinking})"
     expected = left.logs[0]
     for logs in (*left.logs, *right.logs):
-        if expected.keys() != logs.keys():
-            unpaired = ", ".join(sorted(expected.keys() ^ logs.keys()))
-            raise RunError(f"{names} were not measured on the same suites (only one has {unpaired}).", "Measure both.")
+        unpaired = sorted(suite for suite in expected.keys() ^ logs.keys() if not begins_thought(suite))
+        if unpaired:
+            only_one = ", ".join(unpaired)
+            raise RunError(f"{names} were not measured on the same suites (only one has {only_one}).", "Measure both.")
         for suite, log in logs.items():
-            if differing := _differing(expected[suite], log, in_one_mode=left.thinking == right.thinking):
+            alike = left.thinking == right.thinking
+            if suite in expected and (differing := _differing(expected[suite], log, in_one_mode=alike)):
                 raise RunError(
                     f"{names} differ in the {' and the '.join(differing)} of {suite}.", "Measure both in the same way."
                 )

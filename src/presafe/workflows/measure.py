@@ -5,18 +5,25 @@ If both modes are measured, they are compared prompt by prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
-from presafe.errors import JudgeError, PromptError
+from presafe.errors import AttackError, JudgeError, PromptError
 from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
+from presafe.evaluation.attacked import attacked_suites, defended, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
+from presafe.evaluation.guard import guarded
+from presafe.evaluation.panels import panel_scores
 from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
 from presafe.models.adapters import need_adapter
+from presafe.models.address import need_weights_for
 from presafe.models.loading import load_renderer
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.records import Expect, Prompt, Score, Thinking
@@ -40,7 +47,8 @@ def measure(
 
     Args:
         model: Its address, and its family and dtype if they are not the defaults.
-        suites: Prompts by suite name; all prompts of a suite expect the same of the model.
+        suites: Prompts by suite name; all prompts of a suite expect the same of the model. Harmful ones are measured
+            again under each attack of the settings.
         out: Folder of logs and report. It belongs to one call's settings.
         settings: How the model is measured: CoT modes, token budget, sampling, judges.
         adapter: Folder of a PEFT adapter.
@@ -48,43 +56,80 @@ def measure(
 
     Raises:
         ModelError: no adapter in the folder, or no such model.
+        AttackError: an attack has no harmful suite or no mode to be measured in.
         JudgeError: no such judge, one that cannot be asked, or one with nothing to judge: no suite, or no thought.
         PromptError: no suite, or an empty one.
         RunError: the folder holds something else, or a measurement with other settings or prompts; or no sandbox.
         PreSafeError: as `sample_responses`.
     """
+    system = "adapted" if adapter else "vanilla"
+    return measure_systems(model, suites, out, settings, {system: nullcontext}, adapter=adapter, origins=origins)
+
+
+def measure_systems(
+    model: ModelSettings,
+    suites: Mapping[str, Sequence[Prompt]],
+    out: Path,
+    settings: MeasureSettings,
+    systems: Mapping[str, Callable[[], AbstractContextManager[None]]],
+    *,
+    adapter: Path | None = None,
+    origins: Origins | None = None,
+    kept: Mapping[str, Any] = MappingProxyType({}),
+) -> ReportData:
+    """Measure one model as several systems, each of which is set up for as long as it is measured; see `measure`.
+
+    Args:
+        model: As `measure`, as are the next three.
+        suites: See there.
+        out: See there.
+        settings: See there.
+        systems: By name, what sets the system up.
+        adapter: See there.
+        origins: See there.
+        kept: More settings that the folder belongs to.
+
+    Raises:
+        PreSafeError: as `measure`.
+    """
+    suites = attacked_suites(suites, settings.attacks, settings.seed)
     kinds = _check(suites, settings, adapter)
+    need_weights_for(model.address, settings.attacks, settings.defences)
     sandbox = find_sandbox(settings.sandbox) if "code" in kinds.values() else None
     max_tokens = token_budget(model, settings)
-    system = "adapted" if adapter else "vanilla"
-    stored = _stored_settings(model, suites, settings, adapter, max_tokens, sandbox)
+    stored = {**_stored_settings(model, suites, settings, adapter, max_tokens, sandbox), **kept}
     check_ownership(out, MEASUREMENT)
     with locked(out):
         manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
         scores: list[Score] = []
+        panel: list[Score] = []
         modes: list[SystemOutcomes] = []
-        for mode in settings.thinking:
-            with timed(out, f"CoT {mode}"):
+        for system, defence, mode in product(systems, (None, *settings.defences), settings.thinking):
+            name = defended(system, defence)
+            label = f"CoT {mode}{f' with {defence}' if defence else ''}"
+            label = label if len(systems) == 1 else f"{system}, {label}"
+            asked = suites_in_mode(suites, mode)
+            with timed(out, label), systems[system]():
                 responses = sample_responses(
-                    f"{model.address} CoT {mode}",
-                    suites,
-                    {
-                        name: scorers_for(expect, settings.judge, settings.judge_thought)
-                        for name, expect in kinds.items()
-                    },
+                    f"{model.address} {label}",
+                    asked,
+                    {suite: scorers_for(kinds[suite], settings.judge, settings.judge_thought) for suite in asked},
                     _sampler(model, mode, adapter, settings, max_tokens),
-                    out / "evaluation" / f"{system}-{mode}",
+                    out / "evaluation" / f"{name}-{mode}",
                     sandbox=sandbox,
+                    solver=guarded(settings.seed, defence) if settings.attacks or settings.defences else None,
                 )
-            answers = collect_answers(suites, responses, settings.judge, settings.judge_thought)
-            modes.append(collect_outcomes(system, mode, [answers]))
-            scores += score_answers(answers, system=system, thinking=mode, seed=None)
+            answers = collect_answers(asked, responses, settings.judge, settings.judge_thought)
+            modes.append(collect_outcomes(name, mode, [answers]))
+            scores += score_answers(answers, system=name, thinking=mode, seed=None)
+            panel += panel_scores(answers, system=name, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
             recipe=stored,
             manifest=manifest,
             timings_s=read_timings(out),
             scores=tuple(scores),
+            panel=tuple(panel),
             differences=tuple(paired_differences(mode_pairs(modes))),
         )
         write_report(data, out)
@@ -123,6 +168,9 @@ def _check(
         raise PromptError("nothing to measure on: no suite, or one without prompts.")
     kinds = {name: prompts[0].expect for name, prompts in suites.items()}
     check_judges(settings.judge, settings.judge_thought, kinds.values())
+    for name, prompts in suites.items():
+        if not any(name in suites_in_mode({name: prompts}, mode) for mode in settings.thinking):
+            raise AttackError(f"{name} begins a thought, and CoT is off.", "Measure it with `thinking = on`, too.")
     if settings.judge_thought and set(settings.thinking) == {"off"}:
         raise JudgeError(
             f"judge {settings.judge_thought} would judge no thought: CoT is off.", "Measure CoT on, too, or drop it."
@@ -141,18 +189,24 @@ def _stored_settings(
     sandbox: Sandbox | None,
 ) -> dict[str, Any]:
     """Return what a folder of a measurement belongs to; its keys are those of older folders, which are resumed."""
-    return {
-        "model": model_with_adapter(model, adapter),
-        "suites": {name: len(prompts) for name, prompts in suites.items()},
-        "thinking": list(settings.thinking),
-        "max_tokens": max_tokens,
-        "seed": settings.seed,
-        "samples": settings.samples,
-        "sampling": settings.sampling.model_dump(),
-        "sandbox": None if sandbox is None else settings.sandbox or "docker",
-        "judge": settings.judge,
-        "judge_thought": settings.judge_thought,
-    }
+    attacked = {"attacks": list(settings.attacks)} if settings.attacks else {}
+    defended = {"defences": list(settings.defences)} if settings.defences else {}
+    return (
+        attacked
+        | defended
+        | {
+            "model": model_with_adapter(model, adapter),
+            "suites": {name: len(prompts) for name, prompts in suites.items()},
+            "thinking": list(settings.thinking),
+            "max_tokens": max_tokens,
+            "seed": settings.seed,
+            "samples": settings.samples,
+            "sampling": settings.sampling.model_dump(),
+            "sandbox": None if sandbox is None else settings.sandbox or "docker",
+            "judge": settings.judge,
+            "judge_thought": settings.judge_thought,
+        }
+    )
 
 
 def _sampler(

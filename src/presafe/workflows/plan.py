@@ -64,7 +64,7 @@ def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask
     return [
         SamplingTask(
             f"evaluate {name}, {num_systems} systems",
-            num_systems * evaluate.samples * _count(source, assumed, name),
+            num_systems * evaluate.samples * _count(source, assumed, name) * _times_asked(recipe, name, source),
             evaluate.max_tokens,
             evaluate.batch_size,
             evaluate.batch_tokens,
@@ -72,6 +72,15 @@ def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask
         )
         for name, source in evaluate.suites.items()
     ]
+
+
+def _times_asked(recipe: Recipe, name: str, source: Source) -> int:
+    """Return how often a suite is asked: plainly and, if it is harmful, under each attack.
+
+    Queries beyond the first of a search or a defence are not counted, nor that attacks make prompts longer.
+    """
+    expect = PUBLISHED[source.suite].expect if isinstance(source, SuiteSource) else _expect(source)
+    return 1 + len(recipe.evaluate.attacks) if expect == "refuse" else 1
 
 
 def _alignment_counts(recipe: Recipe, assumed: Assumptions) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from presafe.config.recipe import Recipe
-from presafe.models.address import need_weights
+from presafe.errors import RunError
+from presafe.models.address import need_weights, need_weights_for
 from presafe.runs.folder import locked
 from presafe.runs.ownership import check_ownership
 from presafe.runtime.launcher import is_main_process, launcher_hidden
@@ -50,6 +51,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
             "training an adapter",
             'Stop before it with `until = "signal"`, or train none with systems = [] in the recipe\'s [align].',
         )
+    need_weights_for(recipe.model.address, recipe.evaluate.attacks, recipe.evaluate.defences)
     workload = workload or Workload(recipe)
     workload.check()
     judge, judge_thought = recipe.evaluate.judge, recipe.evaluate.judge_thought
@@ -61,6 +63,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
     with locked(out):
         run = RunFolder.open_for(out, recipe, workload)
         _check_logs(run, until)
+        _check_report(run, until)
         for number, stage in enumerate(STAGES[: STAGES.index(until) + 1], start=1):
             if run.is_done(stage):
                 heading(f"{number} {stage}", ": done before")
@@ -89,6 +92,23 @@ def _check_logs(run: RunFolder, until: Stage) -> None:
             before = len(log_files(run.path / folder))
             if len(set_damaged_aside(run.path / folder, check_sample)) < before:
                 run.make_due(stage)
+
+
+def _check_report(run: RunFolder, until: Stage) -> None:
+    """Make the report of a finished run due again if it is missing, damaged, or has other rows than the run.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    if until != "report" or run.not_done():
+        return
+    from presafe.stages.report import need_report  # loads matplotlib
+
+    try:
+        need_report(run)
+    except RunError as error:
+        console.print(f"  {error.problem} The report is written again.", soft_wrap=True)
+        run.make_due("report")
 
 
 def _work_of(stage: Stage) -> Callable[[RunFolder], None]:

@@ -339,13 +339,6 @@ def test_fused_attention_learns_as_much_as_plain(align: Any, tmp_path: Path, mon
     assert [point.nll for point in long] == pytest.approx([point.nll for point in short], rel=0.01)
 
 
-def test_a_tracker_that_is_not_installed_is_named(align: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "find_spec", lambda name: None if name == "trackio" else object())
-    settings = SETTINGS.model_copy(update={"report_to": ("tensorboard", "trackio")})
-    with pytest.raises(RecipeError, match="report_to names trackio, which is not installed"):
-        align(tmp_path / "run", settings=settings)
-
-
 def test_no_tracker_is_written_into_settings() -> None:
     # so that folders from before the setting resume
     assert "report_to" not in SETTINGS.model_dump(mode="json")

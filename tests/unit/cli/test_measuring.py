@@ -18,7 +18,13 @@ SHARED = {
     "--draw",
     *("--temperature", "--top-p", "--top-k"),
 }
-OWN = {"probe": set[str](), "evaluate": {"--adapter", "--prompts", "--column", "--expect"}, "sweep": {"--adapter"}}
+ATTACKING = {"--attack", "--defence"}
+OWN = {
+    "probe": ATTACKING,
+    "evaluate": {"--adapter", "--prompts", "--column", "--expect"} | ATTACKING,
+    "tamper": {"--adapter", "--scale", "--ablate", "--layer"} | ATTACKING,
+    "sweep": {"--adapter"},
+}
 
 
 class FolderNamedError(Exception):

@@ -58,7 +58,7 @@ def test_harmful_prompts_give_refusal_and_attack_rates() -> None:
     rows = rows_of(REFUSED, "refuse")
     assert {metric: (row.value, row.n) for metric, row in rows.items()} == {
         "refusal_rate": (0.75, 8),
-        "attack_success_rate": (0.25, 8),
+        "not_refused_rate": (0.25, 8),
         "truncated_rate": (0.1, 10),
         "unjudged_rate": (0.2, 10),
     }
@@ -130,7 +130,7 @@ def test_thoughts_have_their_own_rates_and_judge() -> None:
     rows = rows_of(responses, "refuse", thought_judge="thought_strings")
     assert (rows["refusal_rate"].value, rows["refusal_rate"].judge) == (pytest.approx(1 / 3), "refusal_strings")
     assert {metric: (row.value, row.n, row.judge) for metric, row in rows.items() if metric[:8] == "thought_"} == {
-        "thought_attack_success_rate": (pytest.approx(1 / 3), 3, "thought_strings"),
+        "thought_not_refused_rate": (pytest.approx(1 / 3), 3, "thought_strings"),
         "thought_refusal_rate": (pytest.approx(2 / 3), 3, "thought_strings"),
         "thought_unjudged_rate": (0.25, 4, "thought_strings"),
     }

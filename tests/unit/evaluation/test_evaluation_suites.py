@@ -340,6 +340,12 @@ def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) 
     assert "119 prompts to comply with; presafe (Apache-2.0)" in lines["smolthink_borderline"]
 
 
+def test_own_halves_belong_together_by_name() -> None:
+    assert harmful_half("chess_benign") == "chess"
+    assert harmful_half("chess") is None
+    assert harmful_half("smolthink_benign") is None  # its harmful set is not worded like it
+
+
 def test_halves_are_suites_of_one_publisher() -> None:
     halves = {name: half for name in suite_names() if (half := harmful_half(name))}
     assert halves.keys() == {"jailbreakbench_benign", "xstest_safe", "wildjailbreak_benign"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,26 @@ def test_agree_ranks_model_judges_and_panels(judge_server: JudgeServer, tmp_path
     assert calls == {"good": 6, "garbage": 12}  # asked twice, as malformed
     assert invoke(*arguments) in printed  # except the line that tells which judge is asked
     assert judge_server.calls == calls
+
+
+def test_two_judges_read_the_answers_in_one_pass(judge_server: JudgeServer, tiny: Path, tmp_path: Path) -> None:
+    # the server's judge answers by "can't", which a random model never writes; so do the strings
+    out, model = tmp_path / "out", "jailbreakbench_refusal=openai-api/loopback/good"
+    panel = f"unanimity:refusal_strings+{model}"
+    arguments = ("--suite", "smolthink_harmful", "--limit", "2", "--thinking", "off", "--max-tokens", "6")
+    invoke("evaluate", str(tiny), *arguments, "--judge", panel, "--out", str(out))
+    assert judge_server.calls["good"] == 2  # each answer once
+    rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["panel"]
+    values = {(row["judge"], row["metric"]): (row["value"], row["n"]) for row in rows}
+    for judged_by in ("refusal_strings", model):
+        assert values[judged_by, "attack_success_rate"] == (1.0, 2)
+        assert values[judged_by, "unjudged_rate"] == (0.0, 2)
+    assert values[panel, "judges_agree_rate"] == (1.0, 2)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Each judge of the panel alone" in page
+    assert f"<td>{model}</td>" in page
+    assert (out / "data" / "panel.csv").read_text(encoding="utf-8").count("\n") == len(rows) + 1
+    folder = tmp_path / "compared"
+    invoke("compare", str(out), str(shutil.copytree(out, tmp_path / "again")), "--out", str(folder))
+    compared = json.loads((folder / "results.json").read_text(encoding="utf-8"))["panel"]
+    assert {row["system"] for row in compared} == {"out/vanilla", "again/vanilla"}

@@ -184,11 +184,26 @@ def test_other_types_that_can_be_merged_are(base: Path, tmp_path: Path, config: 
         ({"r": 10**9}, "has rank 1000000000"),  # 10⁹ × 32 numbers a layer, had PEFT allocated them
         ({"r": "four"}, "does not fit"),
         ({"r": 0}, "does not fit"),
+        ({"lora_alpha": 0}, "lora_alpha 0, which is no scale at which it acts"),  # failed first: measured as "Adapted"
+        ({"lora_alpha": True}, "lora_alpha True, which is no scale"),
         ({"target_modules": 7}, "does not fit"),
         ({"target_modules": ["nothing"]}, "does not fit"),
         ({"target_modules": "("}, "is no regular expression"),
     ],
-    ids=["type", "no_type", "list_type", "task", "rank", "text_rank", "no_rank", "target", "no_target", "regex"],
+    ids=[
+        "type",
+        "no_type",
+        "list_type",
+        "task",
+        "rank",
+        "text_rank",
+        "no_rank",
+        "scale",
+        "truth",
+        "target",
+        "no_target",
+        "regex",
+    ],
 )
 def test_a_broken_config_of_an_adapter_is_one_line(
     base: Path, whole: Path, tmp_path: Path, values: dict[str, Any], words: str

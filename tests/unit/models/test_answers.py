@@ -127,3 +127,12 @@ def test_offers_are_read_with_their_context() -> None:
 @pytest.mark.parametrize("body", ["null", "7", "[]", "{}", '{"data": null}', '{"data": {"id": "x"}}', "<html>"])
 def test_another_list_offers_nothing(body: str) -> None:
     assert read_offers(httpx.Response(200, content=body)) == []
+
+
+def test_a_name_that_stands_twice_is_no_answer() -> None:
+    # Failed first: the last value was taken, here 6 tokens and the model b.
+    usage = '"usage": {"completion_tokens": 5}, "usage": {"completion_tokens": 6}'
+    body = f'{{"choices": [{{"text": "7", "finish_reason": "stop"}}], {usage}}}'
+    with pytest.raises(TryAgain, match="no completion"):
+        completion_of(httpx.Response(200, content=body), BUDGET)
+    assert read_offers(httpx.Response(200, content='{"data": [{"id": "a"}], "data": [{"id": "b"}]}')) == []

@@ -141,3 +141,16 @@ def test_each_new_family_says_where_its_rendering_is_from() -> None:
     assert new < set(families())
     for name in new:
         assert "Rendering:" in (folder / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def test_each_familys_sampling_names_its_source() -> None:
+    sources = ("model card", "README", "generation_config.json", "unsourced")
+    folder = Path(__file__).parents[3] / "src" / "presafe" / "models" / "families"
+    for name in set(families()) - {"smolthink", "deepseek_r1_early"}:  # ours, and R1's with another template
+        comment = " ".join(
+            line[2:] for line in (folder / f"{name}.toml").read_text("utf-8").split("\n") if line[:1] == "#"
+        )
+        _, sampling, source = comment.partition("Sampling")
+        assert sampling
+        assert any(word in source for word in sources), name
+        assert "from memory" not in comment

@@ -11,27 +11,23 @@ from typing import Any, NamedTuple
 
 import pytest
 import real_tokenizers
+from hostile_texts import EVERY_MARK, USER_TEXT, WRITTEN
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from real_tokenizers import template
 
 from presafe.alignment.rows import alignment_rows, refusal_start
-from presafe.methods.method import Prefill
 from presafe.models.dialect import as_text, is_exact
 from presafe.models.family import families
 from presafe.models.loading import load_renderer
 from presafe.models.recognition import detect_family
 from presafe.models.rendering import Answer, Renderer
-from presafe.records import Prompt, Response, Signal, Thinking
+from presafe.records import Prefill, Prompt, Response, Signal, Thinking
 
 R1 = template("deepseek_r1_distill.jinja")
 R1_EARLY = R1.replace("{{'<｜Assistant｜><think>\\n'}}", "{{'<｜Assistant｜>'}}")
 """The template of DeepSeek-R1's first weeks differs in this place."""
 INSTRUCT = template("qwen3_instruct_2507.jinja")
-QWEN_THINKING = INSTRUCT.replace(
-    "{{- '<|im_start|>assistant\\n' }}\n{%- endif %}", "{{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}"
-)
-"""Qwen3-2507 Thinking and QwQ differ from Instruct in this place."""
+QWEN_THINKING = real_tokenizers.qwen_thinking()
 
 
 class Case(NamedTuple):
@@ -85,24 +81,6 @@ CASES = {
     "qwen_thinking": Case("qwen_thinking", "qwen3", QWEN_THINKING, _CHATML, (*_ASSISTANT, *_OPEN), _CLOSE),
     "qwen3_instruct_2507": Case("qwen3_instruct_2507", "qwen3", INSTRUCT, _CHATML, (*_ASSISTANT, *_OPEN), _CLOSE),
 }
-
-MARKS = [
-    *sorted({mark for f in families().values() for mark in (f.think_open, f.think_close, *f.stop)}),
-    *("<|im_start|>", "<|im_start|>assistant\n", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"),
-    *("<|begin_of_text|>", "<|eot_id|>", "<|EOT|>", "[THINK]", "[/THINK]", "</think", "<think", "think>", "｜>", "<|"),
-]
-"""Every control token and think mark of every family, and pieces of them."""
-_DROPPED = "\x04\x06\x13\x14\x16\x1d"
-"""Bytes that SmolLM2's vocabulary lacks; and of planes 4 to 11."""
-_CHARACTERS = st.characters(codec="utf-8", exclude_characters=_DROPPED).filter(
-    lambda c: not 0x40000 <= ord(c) < 0xC0000
-)
-PLAIN = st.text(_CHARACTERS, max_size=12)
-USER_TEXT = st.lists(st.one_of(st.sampled_from(MARKS), PLAIN), min_size=1, max_size=6).map("".join)
-WRITTEN = USER_TEXT.map(str.strip)
-
-EVERY_MARK = " ".join(MARKS)
-"""Always tried: every control token and think mark of every family in one text."""
 
 FEW = settings(max_examples=6, deadline=None)
 

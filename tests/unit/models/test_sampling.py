@@ -130,6 +130,15 @@ def test_how_tokens_were_drawn_is_in_the_log(tiny: Path, tmp_path: Path) -> None
     assert (log.version, log.expected) == (1, {"p0": ("comply", "comply")})
 
 
+def test_the_sampled_tokens_are_in_the_log(tiny: Path, tmp_path: Path) -> None:
+    renderer = load_renderer(str(tiny))
+    for response in sample(tiny, tmp_path, sampling=WARM):
+        assert response.token_ids is not None
+        assert len(response.token_ids) == response.num_tokens
+        assert renderer.split(list(response.token_ids), "off").answer == response.answer
+        assert "token_ids" not in response.model_dump()  # they stay in the log
+
+
 @pytest.mark.parametrize(
     "option", [{"temperature": -1.0}, {"temperature": 1e-9}, {"top_p": 0.0}, {"top_k": -1}], ids=str
 )

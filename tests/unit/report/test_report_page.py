@@ -158,7 +158,7 @@ def test_thoughts_and_answers_have_their_own_table(data: ReportData) -> None:
         make_score("presafe", "on", "smolthink_harmful", f"thought_{name}_rate", value).model_copy(
             update={"judge": "thought_strings"}
         )
-        for name, value in (("refusal", 0.75), ("attack_success", 0.25), ("unjudged", 0.1))
+        for name, value in (("refusal", 0.75), ("not_refused", 0.25), ("unjudged", 0.1))
     ]
     page = page_of(data.model_copy(update={"scores": (*data.scores, *thoughts)}))
     assert len(cells_of(page, "PreSafe + L_start (ours)")) == 5  # CoT and the four suites, as without
@@ -283,7 +283,7 @@ def test_settings_flatten_to_dotted_names() -> None:
 def test_report_folder_holds_page_results_and_figures(data: ReportData, tmp_path: Path) -> None:
     page = write_report(data, tmp_path / "report")
     assert page.read_text(encoding="utf-8") == page_of(data)
-    assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 2
+    assert json.loads((tmp_path / "report" / "results.json").read_text())["schema"] == 3
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
 

@@ -16,7 +16,7 @@ from presafe.report.results import differences_table, results_json, summary_tabl
 def test_results_json_round_trips_with_exact_keys(data: ReportData) -> None:
     results = json.loads(results_json(data))
     assert list(results) == ["schema", "manifest", "timings_s", "rows", "head_fits"]
-    assert results["schema"] == 2
+    assert results["schema"] == 3
     assert results["manifest"] == data.manifest
     assert results["timings_s"] == {"align": 212.5}
     keys = ["system", "thinking", "suite", "metric", "value", "low", "high", "n", "seed", "judge", "samples"]

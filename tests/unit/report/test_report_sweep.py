@@ -14,7 +14,7 @@ def cell(temperature: float, value: float, top_k: int = 0) -> SweepScore:
         system="vanilla",
         thinking="on",
         suite="strong_reject",
-        metric="attack_success_rate",
+        metric="not_refused_rate",
         value=value,
         low=value - 0.05,
         high=value + 0.05,
@@ -43,7 +43,7 @@ def test_panel_holds_its_cells_greedy_first() -> None:
 
 def test_sentence_names_the_lowest_and_highest_cell() -> None:
     assert sweep_sentences(SWEEP)[0] == (
-        "With its chain of thought on, Vanilla gives in to between 10.0 % [5, 15] (greedy) and 40.0 % [35, 45] "
+        "With its chain of thought on, Vanilla does not refuse between 10.0 % [5, 15] (greedy) and 40.0 % [35, 45] "
         "(T 1, top-p 0.95, top-k all) of StrongREJECT prompts, over 4 ways of sampling."
     )
     assert sweep_sentences([]) == ()

@@ -265,6 +265,8 @@ def test_a_file_or_dangling_link_is_refused_as_a_folder(tmp_path: Path) -> None:
         ("[]", "it holds a list, not a JSON object"),
         ("true", "it holds true or false, not a JSON object"),
         ('{"align": NaN}', "NaN is no number"),
+        ('{"align": 1, "align": 2}', "the name 'align' stands twice in one object"),
+        ('{"a": [{"b": 1, "b": 1}]}', "the name 'b' stands twice in one object"),
         ('{"align": 1e999}', "1e999 is too large"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": "x\\ud800y"}', "half of a pair of surrogates"),

@@ -16,6 +16,7 @@ from presafe.runs.io import read_jsonl, read_record, set_aside, write_jsonl, wri
 
 ONE = Signal(prompt_id="a", probability=0.25)
 TWO = Signal(prompt_id="b", probability=1.0)
+TWICE = '{"prompt_id": "a", "prompt_id": "b", "probability": 1}'
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
@@ -50,6 +51,10 @@ def test_empty_lines_are_skipped(tmp_path: Path) -> None:
         ('{"prompt_id": "b"}', "probability: Field required"),
         ('{"prompt_id": "b", "probability": 1, "p": 1}', "p: Extra inputs are not permitted"),
         ('{"prompt_id": "b", ', "line: Invalid JSON"),
+        # Failed first: these were read as 0.5, 1 and 0.75.
+        ('{"prompt_id": "b", "probability": "0.5"}', "probability: Input should be a valid number"),
+        ('{"prompt_id": "b", "probability": true}', "probability: Input should be a valid number"),
+        ('{"prompt_id": "b", "probability": 0.5, "probability": 0.75}', "the name 'probability' stands twice"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -131,7 +136,7 @@ def test_a_cut_file_of_a_run_is_a_run_error(tmp_path: Path) -> None:
         read_jsonl(path, Signal, error=PromptError)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"prompt_id": "a", "probability": 2}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", TWICE, '{"prompt_id": "a", "probability": 2}', "[" * 100_000])
 def test_a_damaged_record_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "one.json"
     path.write_text(text, encoding="utf-8")

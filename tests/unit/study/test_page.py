@@ -201,5 +201,5 @@ def test_folder_holds_page_figure_and_json(tmp_path: Path) -> None:
     assert "](figures/conditions.svg)" in (tmp_path / "study.md").read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "conditions.svg").read_text(encoding="utf-8").startswith("<?xml")
     results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    assert results["schema"] == 2
+    assert results["schema"] == 3
     assert [score["num_seeds"] for score in results["scores"]] == [0, 3, 3, 3, 3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from presafe.config.recipe import (
     recipe_settings,
     shipped_recipes,
 )
-from presafe.study.records import settings_without_defaults
+from presafe.study.records import RunResult, settings_without_defaults
 
 
 def recipe_with(**tables: dict[str, Any]) -> Recipe:
@@ -105,3 +107,17 @@ def test_defaults_are_those_of_the_committed_runs(table: type[Any]) -> None:
         if isinstance(field.default, int | float | str)
     }
     assert scalars == DEFAULTS[table]
+
+
+def test_results_of_version_1_are_read_with_new_names() -> None:
+    file = Path(__file__).parents[3] / "research" / "studies" / "control" / "runs" / "presafe-seed0.json"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    assert stored["schema_version"] == 1
+    result = RunResult.model_validate(stored)
+    old = [row["value"] for row in stored["scores"] if row["metric"] == "attack_success_rate"]
+    assert old
+    assert [row.value for row in result.scores if row.metric == "not_refused_rate"] == old
+    assert not [row for row in result.scores if row.metric == "attack_success_rate"]
+    # a judge of harm gives no rate of refusals, and keeps its name
+    stored["scores"] = [row for row in stored["scores"] if row["metric"] != "refusal_rate"]
+    assert [row.value for row in RunResult.model_validate(stored).scores if row.metric == "attack_success_rate"] == old

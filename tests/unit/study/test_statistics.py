@@ -7,11 +7,13 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from presafe.errors import RecipeError
 from presafe.records import PositionScore, Score, SuiteShares
 from presafe.stats.crossed import crossed_estimate
 from presafe.study.records import RunResult
 from presafe.study.spec import Endpoint
 from presafe.study.statistics import (
+    check_endpoints,
     condition_scores,
     endpoint_results,
     metric_differences,
@@ -267,6 +269,13 @@ def test_endpoint_has_a_verdict(better: Literal["higher", "lower"], bound: float
     endpoint = Endpoint(suite="asked", metric="refusal_rate", better=better, bound=bound)
     (row,) = endpoint_results([endpoint], metric_differences(runs, "base"))
     assert (row.verdict, row.condition, row.num_seeds) == (verdict, "a", 3)
+
+
+@pytest.mark.parametrize(("suite", "metric"), [("askd", "refusal_rate"), ("asked", "refusal"), ("asked", "head_ece")])
+def test_a_misspelt_endpoint_is_an_error(suite: str, metric: str) -> None:
+    check_endpoints([Endpoint(suite="asked", metric="youden_j")], {"asked"})
+    with pytest.raises(RecipeError, match="an endpoint names the"):
+        check_endpoints([Endpoint(suite=suite, metric=metric)], {"asked"})
 
 
 def test_endpoints_are_corrected_together() -> None:
