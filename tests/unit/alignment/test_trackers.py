@@ -23,6 +23,14 @@ Curves = dict[str, list[float]]
 """Losses of L_SFT by run."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep trackio out of the user's cache; it reads the variable when it is first imported, by any training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        yield
+
+
 def train(renderer: Renderer, run: Path, tracker: str) -> Curves:
     """Train two systems one after the other, as a run does in one process; return what their histories hold."""
     curves = {}
@@ -107,10 +115,7 @@ def test_wandb_gets_a_run_for_each_system(renderer: Renderer, tmp_path: Path, mo
     assert curves == {name: pytest.approx(losses) for name, losses in expected.items()}
 
 
-def test_trackio_gets_a_run_for_each_system(
-    renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+def test_trackio_gets_a_run_for_each_system(renderer: Renderer, tmp_path: Path) -> None:
     utils: Any = pytest.importorskip("trackio.utils", reason="trackio is not installed")
     expected = train(renderer, tmp_path / "run", "trackio")
     with sqlite3.connect(utils.TRACKIO_DIR / "presafe.db") as database:
