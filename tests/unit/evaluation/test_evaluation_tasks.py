@@ -81,7 +81,7 @@ def test_xstest_has_a_metric_for_each_part(data: Path, tmp_path: Path) -> None:
     # one of three harmless prompts is refused, one of two harmful ones
     assert rates["by_part"] == {
         "refusal_rate": 0.5,
-        "attack_success_rate": 0.5,
+        "not_refused_rate": 0.5,
         "over_refusal_rate": pytest.approx(1 / 3),
     }
     samples = {str(sample.id): set(sample.scores or {}) for sample in log.samples or []}
@@ -97,7 +97,7 @@ def test_xstest_has_a_metric_for_each_part(data: Path, tmp_path: Path) -> None:
 def test_a_limit_meets_both_parts(data: Path, tmp_path: Path) -> None:
     log = run(data, tmp_path / "logs", limit=2)
     assert {str(sample.id).partition("/")[0] for sample in log.samples or []} == {"xstest_safe", "xstest_unsafe"}
-    assert metrics(log)["by_part"]["attack_success_rate"] == 0.0  # the first stand-in is refused
+    assert metrics(log)["by_part"]["not_refused_rate"] == 0.0  # the first stand-in is refused
 
 
 def rate(*verdicts: tuple[str, str]) -> dict[str, float]:
@@ -139,5 +139,5 @@ def test_inspects_own_command_runs_names_and_files(data: Path, tmp_path: Path) -
     assert {name: log.status for name, log in by_name.items()} == {"xstest": "success", "advbench": "success"}
     # a random model writes no refusal
     rates = metrics(by_name["xstest"])["by_part"]
-    assert rates == {"refusal_rate": 0.0, "attack_success_rate": 1.0, "over_refusal_rate": 0.0}
+    assert rates == {"refusal_rate": 0.0, "not_refused_rate": 1.0, "over_refusal_rate": 0.0}
     assert metrics(by_name["advbench"])["refusal_strings"]["share_of"] == 0.0
