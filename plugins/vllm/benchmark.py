@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
     renderer = load_renderer("smolthink")
-    texts = [prompt.text for name in ("benign", "arithmetic") for prompt in built_in(name, "align")[:200]]
+    texts = [prompt.text for name in ("benign", "borderline") for prompt in built_in(name, "align")[:200]]
     prompts = [renderer.render(text, "on").ids for text in texts[: options.prompts]]
     system = options.run / "alignment" / "presafe"
     with tempfile.TemporaryDirectory() as folder:

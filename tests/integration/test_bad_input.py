@@ -101,6 +101,21 @@ def test_no_arguments_print_help_and_a_closed_pipe_is_fine() -> None:
     listing.wait(timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [(">&-", 0, ""), (">/dev/full", 2, "presafe: the disk is full.")],
+    ids=["closed", "full"],
+)
+def test_output_that_cannot_be_written_is_no_traceback(target: str, code: int, words: str) -> None:
+    # Failed first: OSError after the work. A process of its own, because the error would come at its end.
+    if "full" in target and not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    command = f"'{sys.executable}' -m presafe list methods {target}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[: len(words)]) == (code, words), done.stderr
+    assert done.stderr.count("\n") == bool(words)
+
+
 def test_names_are_printed_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     # Failed first: Rich took [x] for markup, so that the path that was printed did not exist; [/x] raised.
     from rich.table import Table

@@ -9,16 +9,60 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, make, save
+from peft import LoraConfig, get_peft_model
+from transformers import CohereConfig, CohereForCausalLM
 
-from presafe.alignment.targets import lora_targets
+from presafe.alignment.targets import excluded_maps, lora_targets
 from presafe.config.recipe import AlignSettings, load_recipe
+from presafe.errors import ModelError
 from presafe.models.loading import load_model
+from presafe.models.output import logits_of, need_own_logits
 from presafe.workflows.run import run_stages
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_lora_is_put_on_all_linear_maps_it_reaches(name: str, tokenizer: Any) -> None:
     assert set(lora_targets(make(name, tokenizer), AlignSettings())) == set(ARCHITECTURES[name].targets)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_logits_of_states_are_the_models_own(name: str, tokenizer: Any) -> None:
+    # Failed first for Granite, which divides its logits, and for Gemma, which caps them.
+    model = make(name, tokenizer)
+    need_own_logits(model)
+    ids = torch.tensor([[65, 66, 67], [70, 71, 72]])
+    with torch.inference_mode():
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        assert torch.allclose(logits_of(model, states), model(input_ids=ids, use_cache=False).logits, atol=1e-6)
+
+
+def test_logits_that_are_changed_in_another_way_are_an_error(tokenizer: Any) -> None:
+    # Cohere multiplies them by a number that only its config names so.
+    config = CohereConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        logit_scale=0.0625,
+        pad_token_id=0,
+    )
+    with pytest.raises(ModelError, match="a CohereForCausalLM changes its logits"):
+        need_own_logits(CohereForCausalLM(config).eval())
+
+
+@pytest.mark.parametrize("name", [name for name, architecture in ARCHITECTURES.items() if architecture.vision])
+def test_a_tower_that_reads_images_gets_no_adapter(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    folder = save(name, tokenizer, tmp_path / "model")
+    model = load_model(str(folder)).model
+    targets = lora_targets(model, AlignSettings())
+    adapted = get_peft_model(
+        model, LoraConfig(r=2, target_modules=targets, exclude_modules=excluded_maps(model, targets))
+    )
+    names = {name for name, _ in adapted.named_parameters() if "lora_A" in name}
+    assert names
+    assert not [name for name in names if "vision" in name or "visual" in name]
 
 
 def test_a_dense_transformer_keeps_the_order_of_the_recipe(tokenizer: Any) -> None:

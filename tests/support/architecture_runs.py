@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ def check(name: str, recipe: Path, folder: Path) -> Outcome:
     own = folder / "own.toml"
     steps = f"max_steps = {_STEPS}\nsave_steps = 4"
     text = text.replace("max_steps = 6", steps).replace("accumulation = 2", "accumulation = 1")
+    text = text.replace("[evaluate.suites]", "[evaluate]\nmax_tokens = 8\n[evaluate.suites]")
     own.write_text(text, encoding="utf-8")
     killed_at, resumed_at = run_and_kill(own, folder / "run")
     system = folder / "run" / "alignment" / "presafe"
@@ -67,7 +69,8 @@ def check(name: str, recipe: Path, folder: Path) -> Outcome:
     assert trained == list(range(1, _STEPS + 1)), trained
     config = json.loads((system / "adapter" / "adapter_config.json").read_text("utf-8"))
     results = json.loads((folder / "run" / "report" / "results.json").read_text("utf-8"))
-    assert {row["system"] for row in results["rows"]} == {"vanilla", "presafe"}
+    systems = {row["system"] for row in results["rows"]}
+    assert {"vanilla", "presafe"} <= systems, systems
     return Outcome(load_renderer(str(model)).family.name, killed_at, resumed_at, tuple(config["target_modules"]))
 
 
@@ -94,7 +97,7 @@ def run_and_kill(recipe: Path, out: Path) -> tuple[str, str]:
     assert not (system / "history.jsonl").exists(), "it had finished before it was killed"
     done = finish("run", str(recipe), "--out", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 signal: done before" in done.stderr
+    assert "2 signal: done before" in done.stderr, done.stderr
     first = _SHOWN_STEP.search(done.stderr)
     assert first is not None, done.stderr
     assert int(first[1]) >= 4, done.stderr  # from the checkpoint: a start shows step 1 or 2 first
@@ -135,9 +138,9 @@ def main() -> None:
             begun = time.monotonic()
             try:
                 outcomes[name] = check(name, recipe, folder)
-            except Exception as error:
+            except Exception:
                 failed.append(name)
-                print(f"{name}: FAILED: {type(error).__name__} {error}", flush=True)
+                print(f"{name}: FAILED: {traceback.format_exc()}", flush=True)
             else:
                 print(f"{name}: {outcomes[name]} ({time.monotonic() - begun:.0f} s)", flush=True)
                 if given.table:

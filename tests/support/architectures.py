@@ -26,6 +26,8 @@ _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _DENSE = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
+_GATED = (*_DENSE, "out_proj", "shared_expert_gate")
+_COMPRESSED = (*_DENSE[3:], "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
 _LINEAR = {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_key_heads": 2,
@@ -43,7 +45,7 @@ _LATENT = {
 }
 _SHARED_EXPERT = {**_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32}
 _TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-_NO_IMAGES = {"tie_word_embeddings": False}
+_AROUND = {"tie_word_embeddings": False, "out_hidden_size": 64, "projector_hidden_size": 32}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 64}
 
 
@@ -118,22 +120,31 @@ ARCHITECTURES = {
         {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32},
     ),
     "qwen3_5_moe": Architecture(
-        "Qwen3_5Moe", {**_LINEAR, **_SHARED_EXPERT}, "qwen3_5_think", (), "Qwen3_5MoeTextConfig"
+        "Qwen3_5Moe",
+        {**_LINEAR, **_SHARED_EXPERT},
+        "qwen3_5_think",
+        (*_GATED, "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"),
+        "Qwen3_5MoeTextConfig",
     ),
-    "qwen3_next": Architecture("Qwen3Next", {**_LINEAR, **_SHARED_EXPERT}, "Qwen3-Thinking-2507", ()),
+    "qwen3_next": Architecture(
+        "Qwen3Next", {**_LINEAR, **_SHARED_EXPERT}, "Qwen3-Thinking-2507", (*_GATED, "in_proj_qkvz", "in_proj_ba")
+    ),
     "llama": Architecture("Llama", {}, "deepseek_r1_distill", _DENSE),
     "qwen2": Architecture("Qwen2", {}, "deepseek_r1_distill", _DENSE),
     "qwen3": Architecture("Qwen3", {}, "qwen3", _DENSE),
-    "deepseek_v3": Architecture("DeepseekV3", {**_EXPERTS, **_GROUPED, **_LATENT}, "DeepSeek-V3.1", ()),
+    "deepseek_v3": Architecture("DeepseekV3", {**_EXPERTS, **_GROUPED, **_LATENT}, "DeepSeek-V3.1", _COMPRESSED),
     "deepseek_v32": Architecture(
         "DeepseekV32",
         {**_EXPERTS, **_GROUPED, **_LATENT, "index_topk": 16, "index_head_dim": 16, "index_n_heads": 2},
         "DeepSeek-V3.1",
-        (),
+        _COMPRESSED,  # not the indexer's maps, which get no gradient
     ),
     "granite": Architecture("Granite", {"logits_scaling": 8.0}, "Granite-3.3", _DENSE),
     "granitemoe": Architecture(
-        "GraniteMoe", {"logits_scaling": 8.0, "num_local_experts": 4, "num_experts_per_tok": 2}, "Granite-3.3", ()
+        "GraniteMoe",
+        {"logits_scaling": 8.0, "num_local_experts": 4, "num_experts_per_tok": 2},
+        "Granite-3.3",
+        _ATTENTION,
     ),
     "mistral": Architecture("Mistral", {}, "Magistral", _DENSE),
     "ministral3": Architecture("Ministral3", {}, "Magistral", _DENSE),
@@ -176,7 +187,7 @@ ARCHITECTURES = {
         "Gemma4Unified",
         {"final_logit_softcapping": 30.0, **_SLIDING},
         "gemma4_v5",
-        (),
+        _DENSE,
         "Gemma4UnifiedTextConfig",
     ),
     "olmo3": Architecture("Olmo3", _SLIDING, "OLMo-3-Think", _DENSE),
@@ -199,7 +210,7 @@ def make(name: str, tokenizer: Any) -> Any:
     if not architecture.vision:
         return getattr(transformers, f"{architecture.name}ForCausalLM")(config).eval()
     both = getattr(transformers, f"{architecture.name}Config")
-    whole = both(text_config=config.to_dict(), vision_config=architecture.vision, **_NO_IMAGES)
+    whole = both(text_config=config.to_dict(), vision_config=architecture.vision, **_AROUND)
     return getattr(transformers, f"{architecture.name}ForConditionalGeneration")(whole).eval()
 
 
@@ -208,7 +219,8 @@ def save(name: str, tokenizer: Any, folder: Path) -> Path:
     case = CASES[ARCHITECTURES[name].case]
     marked = copy.deepcopy(tokenizer)
     family = families()[case.family]
-    known = ("assistant", "<|start|>", "<|message|>", "<|channel|>", "<|end|>", *case.marks, *family.stop)
+    known = ["assistant", "<|start|>", "<|message|>", "<|channel|>", "<|end|>", *case.marks, *family.stop]
+    known += [text for text in (family.decision_text, family.off_decision_text or "") if len(text.strip()) > 1]
     marked.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in dict.fromkeys(known)])
     marked.chat_template = case.source
     make(name, marked).save_pretrained(folder)

@@ -1,18 +1,20 @@
-"""A real vLLM on loopback with an aligned SmolThink, gated, monitored and open, started once.
+"""A real vLLM on loopback with an aligned tiny model: gated, monitored and open, started once.
 
-The run behind it is real, and short: its head has seen four steps. What the tests compare holds for any head.
+The model is a random Llama over single bytes, aligned by a real run of a few steps. The minutes go into vLLM's start,
+and what is compared (answers, p, thresholds) holds for any weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import SMALL
+from tiny_models import libraries, renderer, tokenizer  # noqa: F401
+from tiny_run import recipe  # noqa: F401
 
 from presafe.config.recipe import load_recipe
-from presafe.models.loading import load_model, release_model
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export
 from presafe.workflows.gate import calibrate
@@ -27,40 +29,53 @@ def environment() -> None:
         pytest.skip(f"no environment with vLLM at PRESAFE_VLLM ({ENVIRONMENT}); `make vllm` builds one")
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Align SmolThink in four steps, and calibrate its gate."""
-    folder = tmp_path_factory.mktemp("live")
-    (folder / "small.toml").write_text(SMALL, encoding="utf-8")
-    made = run_stages(load_recipe(folder / "small.toml"), folder / "run", "align")
+@pytest.fixture(scope="module")
+def base(environment: None, recipe: Path, tokenizer: Any) -> Path:  # noqa: F811
+    """Write the model that is aligned: vLLM's attention on CPUs needs heads of 32 numbers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=260,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = recipe.parent / "student"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(base: Path, recipe: Path) -> RunFolder:  # noqa: F811
+    """Align it, and calibrate a gate that refuses about half of what is harmless."""
+    made = run_stages(load_recipe(recipe), recipe.parent / "run", "align")
     calibrate(made, "presafe", 0.5)
-    release_model()
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def system(run: RunFolder) -> Path:
     return run.path / "alignment" / "presafe"
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write SmolThink as a plain folder."""
-    folder = tmp_path_factory.mktemp("base") / "smolthink"
-    loaded = load_model("smolthink")
-    loaded.model.save_pretrained(folder)
-    loaded.renderer.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def exported(system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
     export(system, out, merge=True, classifier=True, gguf=None)
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(base: Path, system: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start the server, wait until it answers, and end it."""
     folder = tmp_path_factory.mktemp("server")

@@ -17,40 +17,36 @@ import pytest
 from presafe.config.recipe import ModelSettings
 from presafe.judges.scorers import refusal_strings
 from presafe.models.decision_head import DecisionHead
-from presafe.models.loading import load_renderer
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.prompts.sets import built_in
 from presafe.records import Prompt, Response, Thinking
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.monitor import score_prompts
 from vllm_server import Server, start_python
 
-MAX_TOKENS = 24
+MAX_TOKENS = 60
+"""A refusal has 57 tokens: every letter is one."""
+CUT = "\N{REPLACEMENT CHARACTER}"
+THINGS = ("stone", "leaf", "river", "moon", "house")
 
 
-@pytest.fixture(scope="session")
-def renderer() -> Renderer:
-    return load_renderer("smolthink")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    """Return 8 one-line requests to refuse, 8 to comply with and 4 sums, of the split for development."""
+    """Return 20 harmless texts."""
+    texts = [f"{color} {thing}" for color in ("red", "blue", "a grey", "the old") for thing in THINGS]
     return [
-        prompt
-        for name, num in (("harmful", 8), ("benign", 8), ("arithmetic", 4))
-        for prompt in built_in(name, "align")[200 : 200 + num]
+        Prompt(id=f"own-{number}", text=text, category="", split="", license="", expect="comply")
+        for number, text in enumerate(texts)
     ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def probabilities(run: RunFolder, system: Path, prompts: list[Prompt]) -> list[float]:
     """Return what `presafe score` says."""
     return score_prompts(run.recipe.model, [prompt.text for prompt in prompts], DecisionHead(system), system)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def threshold(system: Path) -> float:
     value: float = json.loads((system / "gate.json").read_text())["threshold"]
     return value
@@ -59,7 +55,10 @@ def threshold(system: Path) -> float:
 def sample(
     model: ModelSettings, thinking: Thinking, adapter: Path | None, prompts: list[Prompt], folder: Path
 ) -> list[tuple[str, str]]:
-    """Return thought and answer of each prompt, greedy."""
+    """Return thought and answer of each prompt, greedy.
+
+    Tokens are bytes, and the budget may cut a character: vLLM leaves its bytes out, this process shows a mark for them.
+    """
     sampler = Sampler(
         model=model,
         thinking=thinking,
@@ -71,7 +70,8 @@ def sample(
     )
     suites = {"own": prompts}
     responses: list[Response] = sample_responses("own", suites, {"own": [refusal_strings()]}, sampler, folder)["own"]
-    return [(response.thought, response.answer) for response in responses]
+    assert all(response.num_tokens <= MAX_TOKENS for response in responses)
+    return [(response.thought.rstrip(CUT), response.answer.rstrip(CUT)) for response in responses]
 
 
 def ids_of(renderer: Renderer, text: str, thinking: Thinking = "on") -> list[int]:
@@ -81,12 +81,12 @@ def ids_of(renderer: Renderer, text: str, thinking: Thinking = "on") -> list[int
 @pytest.mark.parametrize("thinking", ["on", "off"])
 @pytest.mark.parametrize("name", ["base", "watched"])
 def test_answers_are_those_of_this_process(
-    name: str, thinking: Thinking, server: Server, system: Path, prompts: list[Prompt], tmp_path: Path
+    name: str, thinking: Thinking, server: Server, base: Path, system: Path, prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    served = ModelSettings(address=f"{server.url}#{name}", tokenizer="smolthink")
+    served = ModelSettings(address=f"{server.url}#{name}", tokenizer=str(base))
     adapter = system / "adapter" if name == "watched" else None
     theirs = sample(served, thinking, None, prompts, tmp_path / "served")
-    ours = sample(ModelSettings(address="smolthink"), thinking, adapter, prompts, tmp_path / "local")
+    ours = sample(ModelSettings(address=str(base)), thinking, adapter, prompts, tmp_path / "local")
     assert theirs == ours
     assert sum(bool(thought or answer) for thought, answer in ours) == len(prompts)
 
@@ -94,8 +94,8 @@ def test_answers_are_those_of_this_process(
 def test_p_is_that_of_score(
     server: Server, renderer: Renderer, prompts: list[Prompt], probabilities: list[float], threshold: float
 ) -> None:
-    for prompt, expected in zip(prompts, probabilities, strict=True):
-        reply = server.ask(model="watched", prompt=ids_of(renderer, prompt.text), max_tokens=1)
+    bodies = [{"model": "watched", "prompt": ids_of(renderer, one.text), "max_tokens": 1} for one in prompts]
+    for reply, expected in zip(server.ask_all(bodies), probabilities, strict=True):
         (p,) = reply.json()["presafe"]["refuse_probability"]
         assert abs(p - expected) < 1e-4
         assert reply.headers["x-presafe-refuse-probability"] == f"{p:.6f}"
@@ -112,9 +112,10 @@ def test_the_gate_refuses_at_the_threshold_and_changes_nothing_else(
 ) -> None:
     refusal = json.loads((system / "gate.json").read_text())["refusal"]
     actions: Counter[str] = Counter()
-    for prompt, p in zip(prompts, probabilities, strict=True):
-        body: dict[str, Any] = {"prompt": ids_of(renderer, prompt.text), "max_tokens": MAX_TOKENS, "temperature": 0}
-        gated, watched = (server.ask(model=name, **body).json() for name in ("own", "watched"))
+    asked = [{"prompt": ids_of(renderer, one.text), "max_tokens": MAX_TOKENS, "temperature": 0} for one in prompts]
+    replies = server.ask_all([{"model": name, **body} for name in ("own", "watched") for body in asked])
+    for number, p in enumerate(probabilities):
+        gated, watched = replies[number].json(), replies[len(prompts) + number].json()
         texts = [reply["choices"][0]["text"] for reply in (gated, watched)]
         assert gated["presafe"]["action"] == ("refused" if p >= threshold else "answered")
         actions[gated["presafe"]["action"]] += 1
@@ -139,16 +140,16 @@ def test_a_client_cannot_switch_the_gate_off(
     tries: list[dict[str, Any]] = [
         {"vllm_xargs": {"presafe_mode": "open"}},
         {"vllm_xargs": {"presafe_mode": "monitor", "presafe_id": "0-0"}},
-        {"ignore_eos": True, "max_tokens": 40},
-        {"min_tokens": 30, "max_tokens": 40},
-        {"logit_bias": {"2": -100}},
+        {"ignore_eos": True, "max_tokens": 70},
+        {"min_tokens": 65, "max_tokens": 70},
+        {"logit_bias": {str(ids[0]): -100, str(ids[-1]): 100}},
         {"bad_words": ["sorry"]},
         {"temperature": 2.0, "seed": 1, "n": 3},
         {"frequency_penalty": 2.0, "presence_penalty": 2.0},
-        {"stop_token_ids": [44], "include_stop_str_in_output": True},
+        {"stop_token_ids": [ids[0]], "include_stop_str_in_output": True},
     ]
-    for body in tries:
-        reply = server.ask(**{"model": "own", "prompt": ids, "max_tokens": 24, "temperature": 0, **body})
+    defaults = {"model": "own", "prompt": ids, "max_tokens": MAX_TOKENS, "temperature": 0}
+    for body, reply in zip(tries, server.ask_all([{**defaults, **body} for body in tries]), strict=True):
         assert reply.headers["x-presafe-action"] == "refused", body
         for choice in reply.json()["choices"]:
             answer = choice["text"].partition("</think>")[2].replace("<|im_end|>", "").strip()
@@ -201,9 +202,9 @@ def test_other_routes_and_names_are_closed(server: Server) -> None:
 def test_chat_is_gated_with_the_same_p(
     server: Server, prompts: list[Prompt], probabilities: list[float], threshold: float
 ) -> None:
-    for prompt, expected in list(zip(prompts, probabilities, strict=True))[::4]:
-        messages = [{"role": "user", "content": prompt.text}]
-        reply = server.ask("/v1/chat/completions", model="own", messages=messages, max_tokens=16, temperature=0)
+    defaults = {"model": "own", "max_tokens": 4, "temperature": 0}
+    bodies = [{**defaults, "messages": [{"role": "user", "content": prompt.text}]} for prompt in prompts]
+    for reply, expected in zip(server.ask_all(bodies, "/v1/chat/completions"), probabilities, strict=True):
         (p,) = reply.json()["presafe"]["refuse_probability"]
         assert abs(p - expected) < 1e-4
         assert reply.headers["x-presafe-action"] == ("refused" if expected >= threshold else "answered")
@@ -216,7 +217,7 @@ def test_streams_are_gated(
     text = chosen(prompts, probabilities)
     is_chat = path.endswith("chat/completions")
     asked = {"messages": [{"role": "user", "content": text}]} if is_chat else {"prompt": ids_of(renderer, text)}
-    body = {"model": "own", "max_tokens": 24, "temperature": 0, "stream": True, **asked}
+    body = {"model": "own", "max_tokens": MAX_TOKENS, "temperature": 0, "stream": True, **asked}
     with httpx.stream("POST", server.url + path, json=body, timeout=60) as reply:
         assert reply.headers["x-presafe-action"] == "refused"
         assert abs(float(reply.headers["x-presafe-refuse-probability"]) - max(probabilities)) < 1e-4
@@ -269,9 +270,9 @@ def test_exports_are_loaded_by_vllm(
     result = json.loads((tmp_path / "result.json").read_text())
     expected = score_prompts(run.recipe.model, texts, DecisionHead(system), system)
     assert result["classes"] == pytest.approx(expected, abs=1e-4)
-    ours = sample(ModelSettings(address="smolthink"), "on", system / "adapter", asked, tmp_path / "local")
+    ours = sample(run.recipe.model, "on", system / "adapter", asked, tmp_path / "local")
     theirs = [renderer.split_text(text, "on", ended=False) for text in result["texts"]]
-    assert [(answer.thought, answer.answer) for answer in theirs] == ours
+    assert [(answer.thought.rstrip(CUT), answer.answer.rstrip(CUT)) for answer in theirs] == ours
 
 
 def test_a_killed_worker_answers_nothing(server: Server, renderer: Renderer) -> None:

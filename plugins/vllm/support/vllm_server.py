@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ import httpx
 
 ENVIRONMENT = Path(os.environ.get("PRESAFE_VLLM", "none"))
 MIDDLEWARE = "presafe_vllm.middleware.PreSafeMiddleware"
-_START_S = 300
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM can be started with."""
+_START_S = 900
+"""A busy machine takes minutes for what a quiet one does in one."""
 _OWN = ("SETUPTOOLS_USE_DISTUTILS", "PYTHONPATH", "PYTHONHOME", "OMP_NUM_THREADS")
 """Variables of this process that vLLM's must not have."""
 
@@ -28,9 +32,14 @@ class Server(NamedTuple):
     audit: Path
     log: Path
 
-    def ask(self, path: str = "/v1/completions", timeout: float = 120, **body: Any) -> httpx.Response:
+    def ask(self, path: str = "/v1/completions", timeout: float = 300, **body: Any) -> httpx.Response:
         """Send a request."""
         return httpx.post(self.url + path, json=body, timeout=timeout)
+
+    def ask_all(self, bodies: list[dict[str, Any]], path: str = "/v1/completions") -> list[httpx.Response]:
+        """Send requests at once, as many as the server holds."""
+        with ThreadPoolExecutor(64) as pool:
+            return list(pool.map(lambda body: self.ask(path, timeout=900, **body), bodies))
 
     def metrics(self) -> dict[str, float]:
         """Return the counters of this project, by name and labels."""
@@ -77,7 +86,8 @@ def start(folder: Path, model: Path, words: list[str], **variables: str) -> Serv
 def gated_words(system: Path) -> list[str]:
     """Return the words that serve an aligned system by two names beside its base."""
     rank = json.loads((system / "adapter" / "adapter_config.json").read_text())["r"]
-    words = ["--served-model-name", "base", "--dtype", "float32", "--enable-lora", "--max-lora-rank", str(rank)]
+    words = ["--served-model-name", "base", "--dtype", "float32", "--enable-lora", "--max-loras", "2"]
+    words += ["--max-lora-rank", str(next(size for size in RANKS if size >= rank))]
     words += ["--lora-modules", f"own={system / 'adapter'}", f"watched={system / 'adapter'}"]
     return [*words, "--middleware", MIDDLEWARE]
 

@@ -115,11 +115,9 @@ def measure_and_print(
 ) -> None:
     """Measure a model, print the table and name the report."""
     named = measuring.read_model(model)
-    from presafe.report.attacks import attack_table, measures_attacks
-    from presafe.report.results import summary_table
+    from presafe.report.results import shown_tables
     from presafe.workflows.measure import measure
 
     origins = measuring.read_origins(suites)
     data = measure(named, suites, folder, settings, adapter=adapter, origins=origins)
-    table = attack_table(data) if measures_attacks(data.scores) else summary_table(data)
-    print_report(data, folder / "report.html", table, as_json=measuring.as_json)
+    print_report(data, folder / "report.html", *shown_tables(data), as_json=measuring.as_json)

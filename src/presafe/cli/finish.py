@@ -15,8 +15,8 @@ def finish(run: RunFolder, *, as_json: bool) -> None:
         else:
             print(f"stopped as asked; the run is in {printable(run.path)}")
         return
-    from presafe.report.results import summary_table
+    from presafe.report.results import shown_tables
     from presafe.stages.report import report_data
 
     data = report_data(run)
-    print_report(data, run.path / "report" / "report.html", summary_table(data), as_json=as_json)
+    print_report(data, run.path / "report" / "report.html", *shown_tables(data), as_json=as_json)

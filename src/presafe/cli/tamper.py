@@ -38,13 +38,13 @@ def tamper(
     suites = measuring.read_suites(_SUITES)
     settings = attacking.add_to(measuring.read_settings(drawing.read()))
     named = measuring.read_model(model)
-    from presafe.report.results import summary_table
+    from presafe.report.results import shown_tables
     from presafe.workflows.tamper import TamperSettings, tamper
 
     ways = TamperSettings(scales=_read_scales(scales), ablate=ablate, layer=layer)
     folder = measuring.out or default_folder("tamper", model, suites, settings, measuring, first=(adapter, ways))
     data = tamper(named, adapter, suites, folder, ways, settings)
-    print_report(data, folder / "report.html", summary_table(data), as_json=measuring.as_json)
+    print_report(data, folder / "report.html", *shown_tables(data), as_json=measuring.as_json)
 
 
 def _read_scales(words: str) -> tuple[float, ...]:

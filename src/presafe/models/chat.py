@@ -146,7 +146,7 @@ def chat_completion(response: httpx.Response, request: Request, renderer: Render
         )
     else:
         answer = marked
-    return Completion(reply.content, reply.num_tokens, reply.stopped, answer)
+    return Completion(reply.content, reply.num_tokens, reply.stopped, answer=answer)
 
 
 def hides_marks(renderer: Renderer) -> bool:

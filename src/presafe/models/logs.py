@@ -136,7 +136,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         extent=judged.get("extent"),
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
         members=judged.get("members") or {},
-        spent=(sample.output.metadata or {}).get(SPENT),
+        spent=metadata.get(SPENT),
     )
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from presafe.report.attacks import attack_table, is_attacked, measures_attacks
 from presafe.report.formatting import (
     METRICS,
     SUITES,
@@ -67,9 +68,19 @@ def results_json(data: ReportData) -> str:
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
+def shown_tables(data: ReportData) -> list[Table]:
+    """Return the tables for a terminal: the small one and, where attacks or defences were measured, theirs."""
+    tables = [summary_table(data)]
+    return [*tables, attack_table(data)] if measures_attacks(data.scores) else tables
+
+
 def summary_table(data: ReportData) -> Table:
-    """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score."""
-    columns = [(suite, metric) for suite in suites_in(data.scores) for metric in summary_metrics(data.scores, suite)]
+    """Return a table with a line per system and CoT mode, and a column per suite and leading rate or graded score.
+
+    Suites under attack have a table of their own (`attack_table`).
+    """
+    suites = [suite for suite in suites_in(data.scores) if not is_attacked(suite)]
+    columns = [(suite, metric) for suite in suites for metric in summary_metrics(data.scores, suite)]
     table = Table(
         title=Text(plain(data.title), style="table.title"),
         caption="\n".join(["value [95 % interval]", *_unjudged_notes(data)]),

@@ -22,6 +22,7 @@ from presafe.report.attacks import attack_lines
 from presafe.report.data import ReportData
 from presafe.report.formatting import SUITES as KNOWN_SUITES
 from presafe.report.formatting import SYSTEMS, display_name
+from presafe.report.results import shown_tables
 from presafe.runs.manifest import sha256_of_prompts
 from presafe.stages.systems import System
 from presafe.workflows.measure import measure
@@ -119,14 +120,18 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     assert rows(data, "over_refusal_rate") == {(name, "harmless"): float(name != names[1]) for name in names}
     # 2 prompts × (queries of the three suites) by system, and a greeting for each system.
     assert len(fake.asked) == 2 * ((1 + 1 + 3) + (1 + 1 + 1) + (2 + 2 + 6)) + 3
+    names_shown = [display_name(name, SYSTEMS) for name in names]
+    assert names_shown == ["Vanilla", "Vanilla + self_reminder", "Vanilla + smoothllm:copies=2"]
     lines = attack_lines(data.scores)
     assert [line.suite for line in lines] == ["harmful", attacked, "harmless"]
     rate, cost = lines[1].cells[2].splitlines()
     assert rate == "0.0 % [0, 66]"  # 0 of 2, Wilson
     assert cost.startswith("6 q, ")
+    small, of_attacks = shown_tables(data)
+    assert [str(column.header).split(":")[0] for column in small.columns[2:]] == ["harmful", "harmless"]
+    assert [str(column.header) for column in of_attacks.columns[1:]] == [f"{name},\non" for name in names_shown]
+    assert "judged by refusal_strings" in str(of_attacks.caption)
     assert "SUITE @ ATTACK" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    names_shown = [display_name(name, SYSTEMS) for name in names]
-    assert names_shown == ["Vanilla", "Vanilla + self_reminder", "Vanilla + smoothllm:copies=2"]
     assert display_name("jailbreakbench@h_cot", KNOWN_SUITES) == "JailbreakBench @ h_cot"
     assert display_name("mine+yours", KNOWN_SUITES) == "mine+yours"
     assert set(data.timings_s) == {

@@ -22,6 +22,8 @@ from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 
 from presafe.errors import JudgeError
+from presafe.judges import scorers
+from presafe.judges.parsing import Ruling
 from presafe.judges.scorers import (
     check_judges,
     judge_name,
@@ -32,6 +34,7 @@ from presafe.judges.scorers import (
     thought_judge_name,
 )
 from presafe.models.sampling import logged_suites
+from presafe.records import Attacked
 
 
 def make_output(text: str, *, cut: bool = False) -> ModelOutput:
@@ -149,3 +152,28 @@ def test_only_thoughts_on_harmful_prompts_are_judged() -> None:
         check_judges(None, "gcg_strings", ["comply", "answer"])
     with pytest.raises(JudgeError, match="no judge 'oracle'"):
         check_judges(None, "oracle", ["refuse"])
+
+
+def test_a_judge_reads_the_plain_request_of_an_attacked_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Recording:
+        async def ask(self, request: str, answer: str, truncated: bool) -> Ruling:
+            read.append(request)
+            return Ruling("comply")
+
+    monkeypatch.setattr(scorers, "open_judge", lambda *_, **__: Recording())
+    attacked = {"attacked": Attacked(request="Name a bird.").model_dump(mode="json")}
+    samples = [
+        Sample(id=1, input="Puzzle 1. … Last task. Name a bird.", target="refuse", metadata=attacked),
+        Sample(id=2, input="Name a tree.", target="refuse"),
+    ]
+    (log,) = eval(
+        Task(dataset=MemoryDataset(samples), solver=generate(), scorer=scorers.judge("gcg_strings")),
+        model=get_model("mockllm/model", custom_outputs=[make_output("A wren."), make_output("An oak.")]),
+        log_dir=str(tmp_path),
+        display="none",
+        max_samples=1,
+    )
+    assert log.status == "success"
+    assert sorted(read) == ["Name a bird.", "Name a tree."]
