@@ -177,7 +177,7 @@ def test_failing_judge_gives_unjudged_rows(judge_server: JudgeServer, tiny: Path
     invoke(*arguments, "--thinking", "off", "--judge", name, "--out", str(out))
     rows = read_rows(out)
     assert rows["smolthink_harmful", "unjudged_rate"]["value"] == 1.0
-    assert rows["smolthink_harmful", "attack_success_rate"]["value"] is None
+    assert rows["smolthink_harmful", "not_refused_rate"]["value"] is None
     assert ("smolthink_harmful", "strong_reject_score") not in rows
 
 
