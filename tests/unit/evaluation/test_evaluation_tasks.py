@@ -22,6 +22,7 @@ from inspect_ai.model import (
 from inspect_ai.scorer import SampleScore, Score
 from model_folders import model_folder
 
+from presafe.errors import PromptError
 from presafe.evaluation import tasks as task_module
 from presafe.evaluation.tasks import suite_task, xstest
 from presafe.judges.parts import part_rates
@@ -119,6 +120,18 @@ def test_a_part_without_a_verdict_has_no_rate() -> None:
     rates = rate(("refuse", "refuse"), ("comply", "unjudged"))
     assert rates["refusal_rate"] == 1.0
     assert rates["over_refusal_rate"] != rates["over_refusal_rate"]  # NaN
+
+
+def test_a_tasks_own_limit_draws_over_categories(tmp_path: Path) -> None:
+    file = tmp_path / "strongreject" / "strongreject_dataset.csv"
+    file.parent.mkdir()
+    rows = [f"{category},stand-in {category}{number}" for category in "abc" for number in range(4)]
+    file.write_text("\n".join(["category,forbidden_prompt", *rows]), encoding="utf-8")
+    task = suite_task("strong_reject", data_dir=str(tmp_path), limit=3)
+    assert [str((sample.metadata or {})["category"]) for sample in task.dataset] == ["a", "b", "c"]
+    for wrong in (0, True, "3"):
+        with pytest.raises(PromptError, match="at least 1; got"):
+            suite_task("strong_reject", data_dir=str(tmp_path), limit=wrong)  # type: ignore[arg-type]
 
 
 def test_an_unknown_setting_is_an_error(data: Path) -> None:
