@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, make, save
 from peft import LoraConfig, get_peft_model
 from transformers import CohereConfig, CohereForCausalLM
 
-from presafe.alignment.targets import excluded_maps, lora_targets
+from presafe.alignment.targets import excluded_modules, lora_targets
 from presafe.config.recipe import AlignSettings, load_recipe
 from presafe.errors import ModelError
 from presafe.models.loading import load_model
@@ -58,7 +58,7 @@ def test_a_tower_that_reads_images_gets_no_adapter(name: str, tokenizer: Any, tm
     model = load_model(str(folder)).model
     targets = lora_targets(model, AlignSettings())
     adapted = get_peft_model(
-        model, LoraConfig(r=2, target_modules=targets, exclude_modules=excluded_maps(model, targets))
+        model, LoraConfig(r=2, target_modules=targets, exclude_modules=excluded_modules(model, targets))
     )
     names = {name for name, _ in adapted.named_parameters() if "lora_A" in name}
     assert names

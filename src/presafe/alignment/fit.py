@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
 from presafe.alignment.scale import trained_alpha
-from presafe.alignment.targets import excluded_maps, lora_targets
+from presafe.alignment.targets import excluded_modules, lora_targets
 from presafe.alignment.trackers import check_trackers, run_name, tracked
 from presafe.config.recipe import AlignSettings
 from presafe.errors import RecipeError, SignalError
@@ -215,7 +215,7 @@ def _lora_config(model: Any, settings: FitSettings) -> Any:
         r=align.lora_rank if shape is None else shape.rank,
         lora_alpha=trained_alpha(align, shape),
         target_modules=targets,
-        exclude_modules=excluded_maps(model, targets),
+        exclude_modules=excluded_modules(model, targets),
         layers_to_transform=blocks,
         task_type="CAUSAL_LM",
     )

@@ -27,20 +27,21 @@ def lora_targets(model: Any, align: AlignSettings) -> list[str]:
         model: The causal language model, without an adapter.
         align: Settings of the alignment.
     """
+    from torch import nn
+
     named = list(align.lora_targets)
     if align.lora_targets != AlignSettings.model_fields["lora_targets"].default:
         return named
     modules, outside = dict(model.named_modules()), set(_outside(model))
-    inside = [
-        name for name in _linear_maps(model) if _BLOCK.search(name) and name not in outside and ".indexer." not in name
-    ]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name not in outside]
+    inside = [name for name in linear if _BLOCK.search(name) and ".indexer." not in name]
     of_mamba = {name for name in inside if "Mamba" in type(modules[name.rpartition(".")[0]]).__name__}
     names = {name.rpartition(".")[2] for name in inside if name not in of_mamba or not name.endswith(".out_proj")}
     return named if names == set(named) or not names else sorted(names)
 
 
-def excluded_maps(model: Any, targets: Iterable[str]) -> list[str] | None:
-    """Return the linear maps outside the language model that have a target's name; None if there are none.
+def excluded_modules(model: Any, targets: Iterable[str]) -> list[str] | None:
+    """Return the modules outside the language model that have a target's name; None if there are none.
 
     Args:
         model: The causal language model, without an adapter.
@@ -51,15 +52,8 @@ def excluded_maps(model: Any, targets: Iterable[str]) -> list[str] | None:
 
 
 def _outside(model: Any) -> list[str]:
-    """Return the names of the linear maps that are neither in the language model's decoder nor its output layer."""
+    """Return the names of the modules that are neither in the language model's decoder nor its output layer."""
     if model.config.get_text_config() is model.config:
         return []
     own = {id(module) for module in (*model.get_decoder().modules(), model.get_output_embeddings())}
-    return [name for name, module in _linear_maps(model).items() if id(module) not in own]
-
-
-def _linear_maps(model: Any) -> dict[str, Any]:
-    """Return the linear maps of a model by name."""
-    from torch import nn
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [name for name, module in model.named_modules() if id(module) not in own]

@@ -39,7 +39,7 @@ def logits_of(model: Any, states: Tensor) -> Tensor:
 
 
 def need_own_logits(model: Any) -> None:
-    """Check on one token that `logits_of` gives the logits of the model's own forward pass.
+    """Check on four tokens that `logits_of` gives the logits of the model's own forward pass.
 
     Args:
         model: The causal language model.
@@ -49,10 +49,11 @@ def need_own_logits(model: Any) -> None:
     """
     import torch
 
-    token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(4, device=model.device)[None] % rows  # several: the embedding of a padding token is 0
     with torch.inference_mode():
-        states = model.base_model(input_ids=token, use_cache=False).last_hidden_state
-        own = model(input_ids=token, use_cache=False).logits.float()
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        own = model(input_ids=ids, use_cache=False).logits.float()
         difference = (logits_of(model, states).float() - own).abs().max()
     if difference > _CLOSE * own.abs().max():
         kind = type(model).__name__
