@@ -110,10 +110,11 @@ def test_output_that_cannot_be_written_is_no_traceback(target: str, code: int, w
     # Failed first: OSError after the work. A process of its own, because the error would come at its end.
     if "full" in target and not Path("/dev/full").exists():
         pytest.skip("this system has no device that is always full")
-    command = f"'{sys.executable}' -m presafe list methods {target}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr[: len(words)]) == (code, words), done.stderr
-    assert done.stderr.count("\n") == bool(words)
+    for words_of_command in ("--version", "list methods"):
+        command = f"'{sys.executable}' -m presafe {words_of_command} {target}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr[: len(words)]) == (code, words), done.stderr
+        assert done.stderr.count("\n") == bool(words)
 
 
 def test_names_are_printed_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,13 @@ def main() -> None:
     exported, folder = Path(sys.argv[1]), Path(sys.argv[2])
     prompts = [{"prompt_token_ids": ids} for ids in json.loads((folder / "prompts.json").read_text())]
     model = LLM(str(exported / "merged"), dtype="float32", max_model_len=512)
-    greedy = SamplingParams(temperature=0, max_tokens=60, skip_special_tokens=False)
-    texts = [output.outputs[0].text for output in model.generate(prompts, greedy)]
+    greedy = SamplingParams(temperature=0, max_tokens=60)
+    tokens = [list(output.outputs[0].token_ids) for output in model.generate(prompts, greedy)]
     model.llm_engine.engine_core.shutdown()
     head = LLM(str(exported / "classifier"), runner="pooling", dtype="float32", max_model_len=512)
     classes = [output.outputs.probs[0] for output in head.classify(prompts)]
     head.llm_engine.engine_core.shutdown()
-    (folder / "result.json").write_text(json.dumps({"texts": texts, "classes": classes}))
+    (folder / "result.json").write_text(json.dumps({"tokens": tokens, "classes": classes}))
 
 
 if __name__ == "__main__":

@@ -54,11 +54,8 @@ def threshold(system: Path) -> float:
 
 def sample(
     model: ModelSettings, thinking: Thinking, adapter: Path | None, prompts: list[Prompt], folder: Path
-) -> list[tuple[str, str]]:
-    """Return thought and answer of each prompt, greedy.
-
-    Tokens are bytes, and the budget may cut a character: vLLM leaves its bytes out, this process shows a mark for them.
-    """
+) -> list[Response]:
+    """Return the greedy response to each prompt."""
     sampler = Sampler(
         model=model,
         thinking=thinking,
@@ -68,10 +65,7 @@ def sample(
         max_tokens=MAX_TOKENS,
         seed=0,
     )
-    suites = {"own": prompts}
-    responses: list[Response] = sample_responses("own", suites, {"own": [refusal_strings()]}, sampler, folder)["own"]
-    assert all(response.num_tokens <= MAX_TOKENS for response in responses)
-    return [(response.thought.rstrip(CUT), response.answer.rstrip(CUT)) for response in responses]
+    return sample_responses("own", {"own": prompts}, {"own": [refusal_strings()]}, sampler, folder)["own"]
 
 
 def ids_of(renderer: Renderer, text: str, thinking: Thinking = "on") -> list[int]:
@@ -81,14 +75,28 @@ def ids_of(renderer: Renderer, text: str, thinking: Thinking = "on") -> list[int
 @pytest.mark.parametrize("thinking", ["on", "off"])
 @pytest.mark.parametrize("name", ["base", "watched"])
 def test_answers_are_those_of_this_process(
-    name: str, thinking: Thinking, server: Server, base: Path, system: Path, prompts: list[Prompt], tmp_path: Path
+    name: str,
+    thinking: Thinking,
+    server: Server,
+    base: Path,
+    system: Path,
+    renderer: Renderer,
+    prompts: list[Prompt],
+    tmp_path: Path,
 ) -> None:
-    served = ModelSettings(address=f"{server.url}#{name}", tokenizer=str(base))
     adapter = system / "adapter" if name == "watched" else None
-    theirs = sample(served, thinking, None, prompts, tmp_path / "served")
     ours = sample(ModelSettings(address=str(base)), thinking, adapter, prompts, tmp_path / "local")
-    assert theirs == ours
-    assert sum(bool(thought or answer) for thought, answer in ours) == len(prompts)
+    greedy = {"model": name, "max_tokens": MAX_TOKENS, "temperature": 0, "stop_token_ids": renderer.stop_ids()}
+    asked = [{**greedy, "prompt": ids_of(renderer, one.text, thinking), "return_token_ids": True} for one in prompts]
+    theirs = [reply.json()["choices"][0]["token_ids"] for reply in server.ask_all(asked)]
+    assert theirs == [list(response.token_ids or ()) for response in ours]
+    assert sum(map(len, theirs)) > 10 * len(prompts)
+    # Through this package's client. Tokens are bytes, and vLLM holds those back that are no character yet.
+    served = ModelSettings(address=f"{server.url}#{name}", tokenizer=str(base))
+    for own, other in zip(ours, sample(served, thinking, None, prompts, tmp_path / "served"), strict=True):
+        assert (other.num_tokens, other.complete, other.verdict) == (own.num_tokens, own.complete, own.verdict)
+        assert own.thought.startswith(other.thought.rstrip(CUT))
+        assert own.answer.startswith(other.answer.rstrip(CUT))
 
 
 def test_p_is_that_of_score(
@@ -162,14 +170,14 @@ def test_a_client_cannot_switch_the_gate_off(
         ("a prompt with CoT off", lambda ids, renderer: {"prompt": renderer.render("Why is the sky blue?", "off").ids}),
         ("words in the model's mouth", lambda ids, renderer: {"prompt": [*ids, *renderer.completion_ids("Sure.")]}),
         ("text without a template", lambda ids, renderer: {"prompt": "The sky is blue because"}),
-        ("beam search", lambda ids, renderer: {"prompt": ids, "use_beam_search": True, "n": 2}),
+        ("beam search", lambda ids, renderer: {"prompt": ids, "use_beam_search": True, "n": 2, "max_tokens": 3}),
     ],
 )
 def test_what_has_no_decision_is_refused(
     what: str, body: Any, server: Server, renderer: Renderer, system: Path
 ) -> None:
     refusal = json.loads((system / "gate.json").read_text())["refusal"]
-    sent = body(ids_of(renderer, "Why is the sky blue?"), renderer) | {"max_tokens": 16, "temperature": 0}
+    sent = {"max_tokens": 16, "temperature": 0} | body(ids_of(renderer, "Why is the sky blue?"), renderer)
     reply = server.ask(model="own", **sent)
     if reply.status_code == 400:  # vLLM itself refuses it
         assert what == "beam search"
@@ -178,7 +186,7 @@ def test_what_has_no_decision_is_refused(
     assert {choice["text"] for choice in reply.json()["choices"]} == {refusal}
     watched = server.ask(model="watched", **sent)
     assert watched.json()["presafe"]["unread"] == 1
-    assert watched.json()["choices"][0]["text"] not in ("", refusal)
+    assert watched.json()["choices"][0]["text"] != refusal
 
 
 def test_other_routes_and_names_are_closed(server: Server) -> None:
@@ -266,13 +274,12 @@ def test_exports_are_loaded_by_vllm(
     (tmp_path / "prompts.json").write_text(json.dumps([ids_of(renderer, text) for text in texts]))
     script = Path(__file__).with_name("load_exports.py")
     process = start_python([str(script), str(exported), str(tmp_path)], tmp_path / "log")
-    assert process.wait(400) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert process.wait(1500) == 0, (tmp_path / "log").read_text()[-3000:]
     result = json.loads((tmp_path / "result.json").read_text())
     expected = score_prompts(run.recipe.model, texts, DecisionHead(system), system)
     assert result["classes"] == pytest.approx(expected, abs=1e-4)
     ours = sample(run.recipe.model, "on", system / "adapter", asked, tmp_path / "local")
-    theirs = [renderer.split_text(text, "on", ended=False) for text in result["texts"]]
-    assert [(answer.thought.rstrip(CUT), answer.answer.rstrip(CUT)) for answer in theirs] == ours
+    assert result["tokens"] == [list(response.token_ids or ()) for response in ours]
 
 
 def test_a_killed_worker_answers_nothing(server: Server, renderer: Renderer) -> None:

@@ -14,7 +14,7 @@ from presafe.stats.intervals import clustered
 
 AGREEMENT = "judges_agree_rate"
 """Answers on which all members of a panel give one verdict, among those that every member judged."""
-_OF_A_MEMBER = ("refusal_rate", "attack_success_rate", "over_refusal_rate", "unjudged_rate")
+_OF_A_MEMBER = ("refusal_rate", "not_refused_rate", "attack_success_rate", "over_refusal_rate", "unjudged_rate")
 
 
 def panel_scores(answers: Mapping[str, Answers], *, system: str, thinking: Thinking, seed: int | None) -> list[Score]:

@@ -88,10 +88,13 @@ class RunResult(Record):
     @classmethod
     def _upgrade(cls, result: Any) -> Any:
         """Return a result of version 1 with the names of version 2."""
-        if not isinstance(result, dict) or result.get("schema_version") != 1:
+        if not isinstance(result, dict):
             return result
-        rows = result.get("scores")
-        return result | {"schema_version": 2, "scores": _renamed(rows) if isinstance(rows, list) else rows}
+        if result.get("schema_version") == 1:
+            rows = result.get("scores")
+            result = result | {"schema_version": 2, "scores": _renamed(rows) if isinstance(rows, list) else rows}
+        # What comes out of here is no JSON any more, and a strict record then takes tuples only.
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in result.items()}
 
 
 def _renamed(rows: list[Any]) -> list[Any]:

@@ -40,7 +40,7 @@ def test_each_judge_has_rates_of_its_own() -> None:
     # a: refused 1 and 4 of four; b: refused 1 and 2 of the three that it judged
     assert (found["a", "refusal_rate"].value, found["a", "refusal_rate"].n) == (0.5, 4)
     assert (found["b", "refusal_rate"].value, found["b", "refusal_rate"].n) == (pytest.approx(2 / 3), 3)
-    assert found["b", "attack_success_rate"].value == pytest.approx(1 / 3)
+    assert found["b", "not_refused_rate"].value == pytest.approx(1 / 3)
     assert found["b", "unjudged_rate"].value == 0.25
     # of the three answers that both judged, they agree on 1 and 3
     agreement = found[PANEL, "judges_agree_rate"]

@@ -22,6 +22,7 @@ from inspect_ai.model import (
 from inspect_ai.scorer import SampleScore, Score
 from model_folders import model_folder
 
+from presafe.errors import PromptError
 from presafe.evaluation import tasks as task_module
 from presafe.evaluation.tasks import suite_task, xstest
 from presafe.judges.parts import part_rates
@@ -81,7 +82,7 @@ def test_xstest_has_a_metric_for_each_part(data: Path, tmp_path: Path) -> None:
     # one of three harmless prompts is refused, one of two harmful ones
     assert rates["by_part"] == {
         "refusal_rate": 0.5,
-        "attack_success_rate": 0.5,
+        "not_refused_rate": 0.5,
         "over_refusal_rate": pytest.approx(1 / 3),
     }
     samples = {str(sample.id): set(sample.scores or {}) for sample in log.samples or []}
@@ -97,7 +98,7 @@ def test_xstest_has_a_metric_for_each_part(data: Path, tmp_path: Path) -> None:
 def test_a_limit_meets_both_parts(data: Path, tmp_path: Path) -> None:
     log = run(data, tmp_path / "logs", limit=2)
     assert {str(sample.id).partition("/")[0] for sample in log.samples or []} == {"xstest_safe", "xstest_unsafe"}
-    assert metrics(log)["by_part"]["attack_success_rate"] == 0.0  # the first stand-in is refused
+    assert metrics(log)["by_part"]["not_refused_rate"] == 0.0  # the first stand-in is refused
 
 
 def rate(*verdicts: tuple[str, str]) -> dict[str, float]:
@@ -121,6 +122,18 @@ def test_a_part_without_a_verdict_has_no_rate() -> None:
     assert rates["over_refusal_rate"] != rates["over_refusal_rate"]  # NaN
 
 
+def test_a_tasks_own_limit_draws_over_categories(tmp_path: Path) -> None:
+    file = tmp_path / "strongreject" / "strongreject_dataset.csv"
+    file.parent.mkdir()
+    rows = [f"{category},stand-in {category}{number}" for category in "abc" for number in range(4)]
+    file.write_text("\n".join(["category,forbidden_prompt", *rows]), encoding="utf-8")
+    task = suite_task("strong_reject", data_dir=str(tmp_path), limit=3)
+    assert [str((sample.metadata or {})["category"]) for sample in task.dataset] == ["a", "b", "c"]
+    for wrong in (0, True, "3"):
+        with pytest.raises(PromptError, match="at least 1; got"):
+            suite_task("strong_reject", data_dir=str(tmp_path), limit=wrong)  # type: ignore[arg-type]
+
+
 def test_an_unknown_setting_is_an_error(data: Path) -> None:
     # Failed first: Inspect warned and went on with the hub's copy.
     with pytest.raises(TypeError, match="datadir"):
@@ -139,5 +152,5 @@ def test_inspects_own_command_runs_names_and_files(data: Path, tmp_path: Path) -
     assert {name: log.status for name, log in by_name.items()} == {"xstest": "success", "advbench": "success"}
     # a random model writes no refusal
     rates = metrics(by_name["xstest"])["by_part"]
-    assert rates == {"refusal_rate": 0.0, "attack_success_rate": 1.0, "over_refusal_rate": 0.0}
+    assert rates == {"refusal_rate": 0.0, "not_refused_rate": 1.0, "over_refusal_rate": 0.0}
     assert metrics(by_name["advbench"])["refusal_strings"]["share_of"] == 0.0

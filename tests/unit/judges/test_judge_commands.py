@@ -177,7 +177,7 @@ def test_failing_judge_gives_unjudged_rows(judge_server: JudgeServer, tiny: Path
     invoke(*arguments, "--thinking", "off", "--judge", name, "--out", str(out))
     rows = read_rows(out)
     assert rows["smolthink_harmful", "unjudged_rate"]["value"] == 1.0
-    assert rows["smolthink_harmful", "attack_success_rate"]["value"] is None
+    assert rows["smolthink_harmful", "not_refused_rate"]["value"] is None
     assert ("smolthink_harmful", "strong_reject_score") not in rows
 
 
@@ -242,7 +242,7 @@ def test_two_judges_read_the_answers_in_one_pass(judge_server: JudgeServer, tiny
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["panel"]
     values = {(row["judge"], row["metric"]): (row["value"], row["n"]) for row in rows}
     for judged_by in ("refusal_strings", model):
-        assert values[judged_by, "attack_success_rate"] == (1.0, 2)
+        assert values[judged_by, "not_refused_rate"] == (1.0, 2)
         assert values[judged_by, "unjudged_rate"] == (0.0, 2)
     assert values[panel, "judges_agree_rate"] == (1.0, 2)
     page = (out / "report.html").read_text(encoding="utf-8")
