@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 
-from architectures import ARCHITECTURES, save
+from architectures import ARCHITECTURES, class_name, save
 from command_line import finish, start
 from tiny_models import make_tokenizer
 from tiny_run import write_recipe
@@ -106,9 +106,8 @@ def run_and_kill(recipe: Path, out: Path) -> tuple[str, str]:
 
 def row(name: str, outcome: Outcome) -> str:
     """Return the line of one architecture in the documentation's table."""
-    kind = "ForConditionalGeneration" if ARCHITECTURES[name].vision else "ForCausalLM"
     targets = ", ".join(f"`{target}`" for target in sorted(outcome.targets))
-    return f"| `{ARCHITECTURES[name].name}{kind}` | `{outcome.family}` | yes | yes | {targets} |"
+    return f"| `{class_name(name)}` | `{outcome.family}` | yes | yes | {targets} |"
 
 
 def write_rows(file: Path, outcomes: dict[str, Outcome]) -> None:

@@ -197,6 +197,12 @@ ARCHITECTURES = {
 }
 
 
+def class_name(name: str) -> str:
+    """Return the name of an architecture's class in transformers."""
+    kind = "ForConditionalGeneration" if ARCHITECTURES[name].vision else "ForCausalLM"
+    return f"{ARCHITECTURES[name].name}{kind}"
+
+
 def make(name: str, tokenizer: Any) -> Any:
     """Return a tiny random model of an architecture, for a tokenizer's vocabulary."""
     architecture = ARCHITECTURES[name]
@@ -208,10 +214,10 @@ def make(name: str, tokenizer: Any) -> Any:
     )
     torch.manual_seed(0)
     if not architecture.vision:
-        return getattr(transformers, f"{architecture.name}ForCausalLM")(config).eval()
+        return getattr(transformers, class_name(name))(config).eval()
     both = getattr(transformers, f"{architecture.name}Config")
     whole = both(text_config=config.to_dict(), vision_config=architecture.vision, **_AROUND)
-    return getattr(transformers, f"{architecture.name}ForConditionalGeneration")(whole).eval()
+    return getattr(transformers, class_name(name))(whole).eval()
 
 
 def save(name: str, tokenizer: Any, folder: Path) -> Path:

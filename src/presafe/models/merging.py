@@ -5,6 +5,8 @@
 The share of the adapter that is in the merged layer is near 1 although the merge rounds the weights, because most of
 the rounding has nothing to do with the adapter. The logits of the whole model cannot show it: in bfloat16, the rounding
 of 30 blocks changes them by up to a fifth of the largest, as much as an adapter that was left out.
+
+The experts of a mixture are one tensor, which no layer reads alone. Its product with a fixed vector stands for outputs.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Layers(NamedTuple):
     """What the parts of a model with an adapter compute; outputs on fixed inputs, by name of the layer."""
 
     adapted: Mapping[str, Tensor]
-    """Outputs of the layers with the adapter."""
+    """Outputs of the layers with the adapter; of experts by name of their tensor."""
     base: Mapping[str, Tensor]
     """Outputs of the same layers without it."""
     rest: Mapping[str, float]
@@ -43,13 +45,20 @@ def read_layers(adapted: Any) -> Layers:
     Args:
         adapted: The PEFT model.
     """
+    from peft.tuners.lora.layer import ParamWrapper
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     model = adapted.get_base_model()
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    found = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers = {name: layer for name, layer in found.items() if not isinstance(layer, ParamWrapper)}
     outputs = {name: _output(layer, layer.get_base_layer()) for name, layer in layers.items()}
     base = {name: _output(layer.get_base_layer(), layer.get_base_layer()) for name, layer in layers.items()}
-    return Layers(outputs, base, _sums(model, set(layers)))
+    for name, wrapper in found.items():
+        if isinstance(wrapper, ParamWrapper):  # one lies in another where two tensors of one module are adapted
+            tensor = f"{name.partition('.base_layer')[0]}.{wrapper.parameter_name}"
+            base[tensor] = _product(wrapper.get_param())
+            outputs[tensor] = base[tensor] + sum(_product(wrapper.get_delta_weight(a)) for a in wrapper.active_adapters)
+    return Layers(outputs, base, _sums(model, set(found)))
 
 
 def changed_part(before: Layers, merged: Any) -> str | None:
@@ -61,10 +70,11 @@ def changed_part(before: Layers, merged: Any) -> str | None:
     """
     modules = dict(merged.named_modules())
     for name, trained in before.adapted.items():
-        layer, base = modules[name], before.base[name]
-        output = _output(layer, layer)
+        layer, base = modules.get(name), before.base[name]
+        weight = merged.get_parameter(name) if layer is None else layer.weight
+        output = _product(weight) if layer is None else _output(layer, layer)
         added = trained - base
-        tolerance = _ROUNDING.get(str(layer.weight.dtype).removeprefix("torch."), 0.0)
+        tolerance = _ROUNDING.get(str(weight.dtype).removeprefix("torch."), 0.0)
         is_near = (output - trained).norm() <= tolerance * trained.norm()
         share = ((output - base) * added).sum() / added.square().sum().clamp(min=1e-30)
         if not is_near or (added.any() and not abs(share - 1) <= _MOST_MISSING):
@@ -93,6 +103,14 @@ def _output(layer: Any, shaped: Any) -> Tensor:
     with torch.no_grad():
         output: Tensor = layer(inputs.to(weight.device))
     return output
+
+
+def _product(tensor: Tensor) -> Tensor:
+    """Return the product of a tensor's last dimension with a fixed vector, in float32."""
+    import torch
+
+    vector = torch.randn(tensor.shape[-1], generator=torch.Generator().manual_seed(0))
+    return tensor.detach().float() @ vector.to(tensor.device)
 
 
 def _sums(model: Any, adapted: set[str]) -> dict[str, float]:
