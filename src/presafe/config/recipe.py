@@ -42,7 +42,7 @@ from presafe.config.files import (
     read_toml,
     shipped_names,
 )
-from presafe.config.sources import QuerySource, Source, check_not_planted
+from presafe.config.sources import QuerySource, SafetyData, Source, check_not_planted
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
@@ -182,22 +182,6 @@ class SignalSettings(Settings):
     """Steps between checkpoints: the most that a kill can lose."""
     seed: Seed = 0
     """Seed of the split, the new layer and the order of rows."""
-
-
-class SafetyData(Settings):
-    """Published safe thoughts and answers, in a file on this machine."""
-
-    file: Path
-    """A CSV, TSV, JSON or JSONL file, gzipped or not, with one question per row; in the working directory, or in the
-    folder that PRESAFE_DATA names."""
-    prompt_column: str | None = None
-    """Column of the question; None takes the first known name."""
-    response_column: str = "response"
-    """Column of the answer, or of thought and answer with the thought between <think> and </think>."""
-    thought_column: str | None = None
-    """Column of the thought, if it has one of its own."""
-    n: Positive | None = None
-    """Number of rows, from the top; None takes all."""
 
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]

@@ -134,6 +134,22 @@ class SuiteSource(PromptSlice):
         return self.suite
 
 
+class SafetyData(Settings):
+    """Published safe thoughts and answers, in a file on this machine."""
+
+    file: Path
+    """A CSV, TSV, JSON or JSONL file, gzipped or not, with one question per row; in the working directory, or in the
+    folder that PRESAFE_DATA names."""
+    prompt_column: str | None = None
+    """Column of the question; None takes the first known name."""
+    response_column: str = "response"
+    """Column of the answer, or of thought and answer with the thought between <think> and </think>."""
+    thought_column: str | None = None
+    """Column of the thought, if it has one of its own."""
+    n: Positive | None = None
+    """Number of rows, from the top; None takes all."""
+
+
 _SOURCES: dict[str, type[PromptSlice]] = {"set": SetSource, "file": FileSource, "hub": HubSource, "suite": SuiteSource}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from presafe.config.files import data_file
-from presafe.config.recipe import SafetyData
+from presafe.config.sources import SafetyData
 from presafe.errors import PromptError
 from presafe.prompts.rows import MAX_LETTERS, column_names, read_rows
 from presafe.prompts.sets import from_rows

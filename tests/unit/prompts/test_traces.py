@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from presafe.config.recipe import SafetyData
+from presafe.config.sources import SafetyData
 from presafe.errors import PromptError
 from presafe.prompts.traces import load_traces
 
