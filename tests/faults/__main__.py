@@ -1,6 +1,6 @@
 """Try damaged and hostile inputs, kills and misbehaving servers on presafe, and print what was tried, held and failed.
 
-    python -m faults --short --out FOLDER              about 130 s, as `make test` does
+    python -m faults --short --out FOLDER              about 75 s, as `make test` does
     python -m faults --minutes 30 --out FOLDER         as `make faults` does
     python -m faults --self-test --out FOLDER          faults are planted in the product; each must be caught
 

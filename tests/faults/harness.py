@@ -33,7 +33,7 @@ _SHARES = {
     "kills": 0.10,
 }
 """Of the time; what one kind leaves is added to the next."""
-_SHORT_S = 130.0
+_SHORT_S = 75.0
 _SHRINK_S = 8.0
 """Seconds in which a failing input is made smaller."""
 _BATCH = 200

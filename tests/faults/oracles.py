@@ -108,6 +108,8 @@ def _is_same(read: Any, taken: Any) -> bool:
     if isinstance(read, bool) or isinstance(taken, bool) or read is None or taken is None:
         return read is taken
     if isinstance(read, int | float) and isinstance(taken, int | float):
+        if isinstance(read, int) and isinstance(taken, float):  # a number without a point, in the place of a float
+            return abs(read) < 2**1023 and float(read) == taken
         return read == taken or (read != read and taken != taken)
     return type(read) is type(taken) and bool(read == taken)
 

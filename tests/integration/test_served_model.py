@@ -79,10 +79,14 @@ def test_served_and_local_models_measure_the_same(address: str, tmp_path: Path) 
         logs = [logged_suites(tmp_path / name / "evaluation" / f"vanilla-{mode}", mode) for name in rows]
         served, local = (suites["smolthink_harmful"].responses for suites in logs)
         assert len(served) == 3
-        # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ.
-        assert {i: r.model_copy(update={"complete": True}) for i, (r,) in served.items()} == {
-            i: r.model_copy(update={"complete": True}) for i, (r,) in local.items()
+        # A turn that ends with the last token of its budget counts as cut in this server: `complete` may differ. It
+        # sends text, and no token ids.
+        other = {"complete": True, "token_ids": None}
+        assert {i: r.model_copy(update=other) for i, (r,) in served.items()} == {
+            i: r.model_copy(update=other) for i, (r,) in local.items()
         }
+        assert all(r.token_ids is None for (r,) in served.values())
+        assert all(len(r.token_ids or ()) == r.num_tokens for (r,) in local.values())
         assert all(response.num_tokens > 5 for (response,) in served.values())
 
 

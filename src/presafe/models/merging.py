@@ -47,18 +47,29 @@ def read_layers(adapted: Any) -> Layers:
     """
     from peft.tuners.lora.layer import ParamWrapper
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
     model = adapted.get_base_model()
-    found = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    modules = dict(model.named_modules())
+    # layers that are trained whole, or a few tokens of them; what lies in one is no layer of the merged model
+    whole = {name: module for name, module in modules.items() if isinstance(module, AuxiliaryTrainingWrapper)}
+    inner = tuple(f"{name}." for name in whole)
+    found = {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, BaseTunerLayer) and not name.startswith(inner)
+    }
     layers = {name: layer for name, layer in found.items() if not isinstance(layer, ParamWrapper)}
-    outputs = {name: _output(layer, layer.get_base_layer()) for name, layer in layers.items()}
-    base = {name: _output(layer.get_base_layer(), layer.get_base_layer()) for name, layer in layers.items()}
+    plain = {name: layer.get_base_layer() for name, layer in layers.items()}
+    plain |= {name: layer.original_module for name, layer in whole.items()}
+    outputs = {name: _output(layer, plain[name]) for name, layer in {**layers, **whole}.items()}
+    base = {name: _output(layer, layer) for name, layer in plain.items()}
     for name, wrapper in found.items():
         if isinstance(wrapper, ParamWrapper):  # one lies in another where two tensors of one module are adapted
             tensor = f"{name.partition('.base_layer')[0]}.{wrapper.parameter_name}"
             base[tensor] = _product(wrapper.get_param())
             outputs[tensor] = base[tensor] + sum(_product(wrapper.get_delta_weight(a)) for a in wrapper.active_adapters)
-    return Layers(outputs, base, _sums(model, set(found)))
+    return Layers(outputs, base, _sums(model, {*found, *whole}))
 
 
 def changed_part(before: Layers, merged: Any) -> str | None:
