@@ -39,7 +39,7 @@ class JudgeError(PreSafeError):
 
 
 class AttackError(PreSafeError):
-    """An attack or a defence is not known, or cannot do what its settings ask for."""
+    """An attack or a defense is not known, or cannot do what its settings ask for."""
 
 
 class SignalError(PreSafeError):

@@ -125,7 +125,7 @@ class Response(Record):
     `complete`, that the model ended its turn itself. `verdict` is on the answer only, `thought_verdict` on the thought
     only; it is None if no judge was asked. `score`, in [0, 1], is from a graded judge, `extent` from a judge with
     XSTest's classes. `members` holds the verdict of each member of a panel by its name; empty for a single judge.
-    `spent` is None where the model was asked once, without a defence or a search.
+    `spent` is None where the model was asked once, without a defense or a search.
     """
 
     prompt_id: str

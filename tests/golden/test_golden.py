@@ -1,4 +1,4 @@
-"""What today's code leaves is what the code before the rooms were moved left (`record.json`)."""
+"""What today's code leaves is what `record.json` holds; `golden.py` says which code wrote it."""
 
 from __future__ import annotations
 

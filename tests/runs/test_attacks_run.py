@@ -1,4 +1,4 @@
-"""A run with attacks and defences on models of a few thousand weights, to its report; and its comparison."""
+"""A run with attacks and defenses on models of a few thousand weights, to its report; and its comparison."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from presafe.workflows.plan import sampling_tasks
 from presafe.workflows.run import run_stages
 
 ATTACKED = {"harmful", "harmful@prefilled_thought"}
-DEFENCES = ("perplexity:fpr=0",)
+DEFENSES = ("perplexity:fpr=0",)
 
 
 @pytest.fixture(scope="module")
 def file(recipe: Path) -> Path:
-    """Write a recipe with an attack and a defence. The student reads longer prompts than it was made for."""
+    """Write a recipe with an attack and a defense. The student reads longer prompts than it was made for."""
     config = recipe.parent / "student" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2048}))
     rows = "".join(json.dumps({"prompt": f"the red stone {number}"}) + "\n" for number in range(2))
     (recipe.parent / "stand_ins.jsonl").write_text(rows)
-    attacked = 'attacks = ["prefilled_thought"]\ndefences = ["perplexity:fpr=0"]'
+    attacked = 'attacks = ["prefilled_thought"]\ndefenses = ["perplexity:fpr=0"]'
     text = (
         RECIPE.format(folder=recipe.parent)
         .replace("max_steps = 6", "max_steps = 2")
@@ -52,9 +52,9 @@ def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_stages(load_recipe(file), tmp_path_factory.mktemp("attacked") / "run")
 
 
-def test_every_system_is_also_measured_behind_each_defence(whole: Any) -> None:
+def test_every_system_is_also_measured_behind_each_defense(whole: Any) -> None:
     plain = [("vanilla", "on"), ("vanilla", "off"), ("presafe", "on")]
-    defended = [(f"{name}+{defence}", "on") for defence in DEFENCES for name in ("vanilla", "presafe")]
+    defended = [(f"{name}+{defense}", "on") for defense in DEFENSES for name in ("vanilla", "presafe")]
     systems = evaluated_systems(whole.recipe)
     assert [(system.name, system.thinking) for system in systems] == [*plain, *defended]
     scores = read_jsonl(whole.path / "evaluation" / "scores.jsonl", Score)
@@ -69,7 +69,7 @@ def test_every_system_is_also_measured_behind_each_defence(whole: Any) -> None:
 def test_a_defended_system_has_the_folder_and_adapter_of_its_own(whole: Any) -> None:
     system = System("presafe+perplexity:fpr=0", 0, "on")
     assert label_of(whole, system) == "presafe+perplexity:fpr=0-on"
-    # The model that stands behind the defence is the aligned one: what it says differs from the vanilla one's.
+    # The model that stands behind the defense is the aligned one: what it says differs from the vanilla one's.
     aligned, vanilla = (
         [response.answer + response.thought for response in responses_by_suite(whole, named)["harmful"]]
         for named in (system, System("vanilla+perplexity:fpr=0", None, "on"))
@@ -97,7 +97,7 @@ def test_the_filter_refuses_no_more_than_its_threshold_says(whole: Any) -> None:
 
 def test_the_report_knows_attacked_suites_and_is_read_again(whole: Any) -> None:
     page = (whole.path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Attacks and defences" in page
+    assert "Attacks and defenses" in page
     assert "PreSafe + L_start (ours) + perplexity:fpr=0" in page
     assert "harmful @ prefilled_thought" in page
     assert scores_of_run(RunFolder.existing(whole.path)) == read_jsonl(
@@ -105,7 +105,7 @@ def test_the_report_knows_attacked_suites_and_is_read_again(whole: Any) -> None:
     )
 
 
-def test_a_run_with_defences_is_compared(whole: Any, tmp_path: Path) -> None:
+def test_a_run_with_defenses_is_compared(whole: Any, tmp_path: Path) -> None:
     compared = compare_folders([whole.path], tmp_path, against="presafe")
     assert "presafe+perplexity:fpr=0" in {score.system for score in compared.scores}
 
@@ -123,5 +123,5 @@ def test_a_served_model_has_no_perplexity_filter(file: Path, tmp_path: Path) -> 
     settings = recipe_settings(file)
     settings["model"] = {"address": "http://127.0.0.1:9#m"}
     settings["align"]["systems"] = ["zero_think"]
-    with pytest.raises(ModelError, match="the defence perplexity:fpr=0 needs local weights"):
+    with pytest.raises(ModelError, match="the defense perplexity:fpr=0 needs local weights"):
         run_stages(parse_recipe(settings, "served"), tmp_path / "run")

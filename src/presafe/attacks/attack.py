@@ -1,8 +1,8 @@
-"""What an attack declares, and what a search and a defence do: they ask, see the answer, and ask again.
+"""What an attack declares, and what a search and a defense do: they ask, see the answer, and ask again.
 
 attack    (prompt, seed) → prompt          a pure function; its settings are its fields
 search    ask, answer, ask again           until an answer does not refuse, or the budget is spent
-defence   query → answer                   asks the model once or more, or not at all
+defense   query → answer                   asks the model once or more, or not at all
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Query(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a model says to a query. `output` is what the caller of a search or defence gets back, whole."""
+    """What a model says to a query. `output` is what the caller of a search or defense gets back, whole."""
 
     thought: str
     answer: str
@@ -51,7 +51,7 @@ def _no_costs(texts: Sequence[str], prefill: Prefill) -> list[float]:
 
 @dataclass
 class Reader:
-    """What a search or defence may use beside the model's answers. One reader belongs to one model."""
+    """What a search or defense may use beside the model's answers. One reader belongs to one model."""
 
     refuses: Callable[[str], bool]
     """Whether an answer refuses, by the refusal strings."""
@@ -183,8 +183,8 @@ class Search(Attack):
         raise NotImplementedError
 
 
-class Defence(Record):
-    """Base of every defence: around any model, with what it costs counted. The fields of a class are its settings."""
+class Defense(Record):
+    """Base of every defense: around any model, with what it costs counted. The fields of a class are its settings."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -213,4 +213,4 @@ class Defence(Record):
 
 
 REFUSAL = "I'm sorry, but I can't help with that."
-"""Answer of a defence that refuses without the model. Ours."""
+"""Answer of a defense that refuses without the model. Ours."""

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from presafe.attacks.attack import Ask, Defence, Query, Reader, Reply
+from presafe.attacks.attack import Ask, Defense, Query, Reader, Reply
 from presafe.stats.auroc import threshold_at
 
 
@@ -36,7 +36,7 @@ def window_score(surprises: Sequence[float], window: int) -> float:
     return max((sum(part) / len(part) for part in windows), default=0.0)
 
 
-class PerplexityFilter(Defence):
+class PerplexityFilter(Defense):
     """Windowed perplexity filter (see the module)."""
 
     title: ClassVar[str] = "Perplexity filter"
@@ -58,10 +58,10 @@ class PerplexityFilter(Defence):
         return threshold_at(scores, Fraction(str(self.fpr)))
 
     async def answer(self, query: Query, ask: Ask, reader: Reader) -> Reply | None:
-        """Refuse a query above the threshold, and ask every other one; see `Defence.answer`."""
+        """Refuse a query above the threshold, and ask every other one; see `Defense.answer`."""
         limit = reader.once(("perplexity", self.window, self.fpr), lambda: self.threshold(reader))
         (surprises,) = reader.surprises([query.text])
         return None if window_score(surprises, self.window) > limit else await ask(query)
 
 
-DEFENCES: dict[str, type[Defence]] = {"perplexity": PerplexityFilter}
+DEFENSES: dict[str, type[Defense]] = {"perplexity": PerplexityFilter}

@@ -1,10 +1,10 @@
-"""All attacks and defences by name, and how a text such as `cot_hijacking:words=2000` is read.
+"""All attacks and defenses by name, and how a text such as `cot_hijacking:words=2000` is read.
 
     NAME                    with the default settings
     NAME:setting=value,…    with others
 
 A text is stored and shown in one form, its label: without settings that have their default, in the order in which the
-attack declares them. Each module of this room declares its own in `ATTACKS` or `DEFENCES`.
+attack declares them. Each module of this room declares its own in `ATTACKS` or `DEFENSES`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 import presafe.attacks
-from presafe.attacks.attack import Attack, Defence, Place
+from presafe.attacks.attack import Attack, Defense, Place
 from presafe.errors import AttackError
 from presafe.records import Record
 
@@ -38,13 +38,13 @@ def attacks() -> dict[str, type[Attack]]:
 
 
 @cache
-def defences() -> dict[str, type[Defence]]:
-    """Return every defence by name.
+def defenses() -> dict[str, type[Defense]]:
+    """Return every defense by name.
 
     Raises:
         ValueError: two modules declare the same name.
     """
-    return dict(sorted(_declared("DEFENCES").items()))
+    return dict(sorted(_declared("DEFENSES").items()))
 
 
 def _declared(table: str) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def read_attack(text: str) -> Attack:
     return _read(text, "attack", attacks())
 
 
-def read_defence(text: str) -> Defence:
-    """Return the defence that a text names.
+def read_defense(text: str) -> Defense:
+    """Return the defense that a text names.
 
     Raises:
-        AttackError: no such defence, or a setting that is unknown, malformed or out of bounds.
+        AttackError: no such defense, or a setting that is unknown, malformed or out of bounds.
     """
-    return _read(text, "defence", defences())
+    return _read(text, "defense", defenses())
 
 
 def attack_label(text: str) -> str:
@@ -89,17 +89,17 @@ def attack_label(text: str) -> str:
     return _label(text, read_attack(text))
 
 
-def defence_label(text: str) -> str:
-    """Return the label of the defence that a text names.
+def defense_label(text: str) -> str:
+    """Return the label of the defense that a text names.
 
     Raises:
-        AttackError: as `read_defence`.
+        AttackError: as `read_defense`.
     """
-    return _label(text, read_defence(text))
+    return _label(text, read_defense(text))
 
 
 def settings_of(kind: type[Record]) -> str:
-    """Return the settings of an attack or defence with their defaults, as a text takes them; "" if it has none."""
+    """Return the settings of an attack or defense with their defaults, as a text takes them; "" if it has none."""
     return ",".join(f"{name}={_written(field.default)}" for name, field in kind.model_fields.items())
 
 

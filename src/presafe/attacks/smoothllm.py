@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from presafe.attacks.attack import Ask, Defence, Query, Reader, Reply
+from presafe.attacks.attack import Ask, Defense, Query, Reader, Reply
 
 Change = Literal["swap", "insert", "patch"]
 
@@ -57,7 +57,7 @@ def majority(broken: Sequence[bool]) -> bool:
     return 2 * sum(broken) > len(broken)
 
 
-class SmoothLLM(Defence):
+class SmoothLLM(Defense):
     """SmoothLLM (see the module)."""
 
     title: ClassVar[str] = "SmoothLLM"
@@ -71,11 +71,11 @@ class SmoothLLM(Defence):
     """Kind of the change."""
 
     def most_queries(self) -> int:
-        """Return N; see `Defence.most_queries`."""
+        """Return N; see `Defense.most_queries`."""
         return self.copies
 
     async def answer(self, query: Query, ask: Ask, reader: Reader) -> Reply:
-        """Ask all copies, and return one that agrees with the majority; see `Defence.answer`."""
+        """Ask all copies, and return one that agrees with the majority; see `Defense.answer`."""
         rng = random.Random(f"{query.seed} smoothllm {query.text}")
         texts = [changed(query.text, self.share, self.change, rng) for _ in range(self.copies)]
         queries = [query._replace(text=text, seed=query.seed + number) for number, text in enumerate(texts)]
@@ -85,4 +85,4 @@ class SmoothLLM(Defence):
         return rng.choice([reply for reply, is_broken in zip(replies, broken, strict=True) if is_broken == verdict])
 
 
-DEFENCES: dict[str, type[Defence]] = {"smoothllm": SmoothLLM}
+DEFENSES: dict[str, type[Defense]] = {"smoothllm": SmoothLLM}

@@ -6,7 +6,7 @@
     4. when the budget is spent, the model is asked once, with the best suffix
 
 The target is the beginning of a thought, or an empty, closed thought and the beginning of an answer. Its cost is −ln P
-per token under the model itself, so weights are needed, but no gradients. Behind a defence, the search still reads the
+per token under the model itself, so weights are needed, but no gradients. Behind a defense, the search still reads the
 bare model: who searches like this has the weights.
 
 Faithful: random search with a shrinking change, on the probability of a target. Not faithful: the paper starts from a

@@ -101,7 +101,7 @@ def default_folder(
         *middle,
         *measuring.model_parts(),
         *settings.attacks,
-        *settings.defences,
+        *settings.defenses,
     )
 
 

@@ -1,4 +1,4 @@
-"""`presafe list`: names of models, suites, judges, methods, attacks, defences, recipes and studies."""
+"""`presafe list`: names of models, suites, judges, methods, attacks, defenses, recipes and studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from presafe.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
-    from presafe.attacks.attack import Attack, Defence
+    from presafe.attacks.attack import Attack, Defense
     from presafe.models.family import Family, Mode
 
 
@@ -22,13 +22,13 @@ class Kind(StrEnum):
     judges = "judges"
     methods = "methods"
     attacks = "attacks"
-    defences = "defences"
+    defenses = "defenses"
     recipes = "recipes"
     studies = "studies"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
-    """List models, suites, judges, methods, attacks, defences, recipes or studies."""
+    """List models, suites, judges, methods, attacks, defenses, recipes or studies."""
     entries = _ENTRIES[kind]()
     if as_json:
         print_json([{"name": name, "description": what} for name, what in entries])
@@ -137,15 +137,15 @@ def _attacks() -> list[tuple[str, str]]:
     return [(name, f"{attack.title}, on the {attack.place}: {_entry(attack)}") for name, attack in attacks().items()]
 
 
-def _defences() -> list[tuple[str, str]]:
-    """Return the defences, each with what it does, its settings and its source."""
-    from presafe.attacks.registry import defences
+def _defenses() -> list[tuple[str, str]]:
+    """Return the defenses, each with what it does, its settings and its source."""
+    from presafe.attacks.registry import defenses
 
-    return [(name, f"{defence.title}: {_entry(defence)}") for name, defence in defences().items()]
+    return [(name, f"{defense.title}: {_entry(defense)}") for name, defense in defenses().items()]
 
 
-def _entry(kind: type[Attack] | type[Defence]) -> str:
-    """Return the first sentence of an attack or defence, its settings with their defaults, and its source."""
+def _entry(kind: type[Attack] | type[Defense]) -> str:
+    """Return the first sentence of an attack or defense, its settings with their defaults, and its source."""
     from presafe.attacks.registry import settings_of
 
     sentence = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
@@ -173,7 +173,7 @@ _ENTRIES = {
     Kind.judges: _judges,
     Kind.methods: _methods,
     Kind.attacks: _attacks,
-    Kind.defences: _defences,
+    Kind.defenses: _defenses,
     Kind.recipes: _recipes,
     Kind.studies: _studies,
 }

@@ -104,25 +104,25 @@ class Measuring:
 
 @dataclass(frozen=True, kw_only=True)
 class Attacking:
-    """Options of attacks on the model and of defences around it."""
+    """Options of attacks on the model and of defenses around it."""
 
     attack: options.Attacks = None
-    defence: options.Defences = None
+    defense: options.Defenses = None
 
     def add_to(self, settings: MeasureSettings) -> MeasureSettings:
-        """Return the settings with the attacks and defences.
+        """Return the settings with the attacks and defenses.
 
         Raises:
             PreSafeError: one is unknown, has a wrong setting, or is named twice.
         """
-        from presafe.attacks.registry import attack_label, defence_label
+        from presafe.attacks.registry import attack_label, defense_label
 
         attacks = [attack_label(text) for text in self.attack or ()]
-        defences = [defence_label(text) for text in self.defence or ()]
-        for label in {*attacks, *defences}:
-            if [*attacks, *defences].count(label) > 1:
+        defenses = [defense_label(text) for text in self.defense or ()]
+        for label in {*attacks, *defenses}:
+            if [*attacks, *defenses].count(label) > 1:
                 raise PreSafeError(f"{label} is named twice.", "Name it once.")
-        return settings.model_copy(update={"attacks": tuple(attacks), "defences": tuple(defences)})
+        return settings.model_copy(update={"attacks": tuple(attacks), "defenses": tuple(defenses)})
 
 
 @dataclass(frozen=True, kw_only=True)

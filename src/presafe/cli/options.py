@@ -62,10 +62,10 @@ Attacks = Annotated[
         help="Attack on the harmful suites; again for more. `presafe list attacks`.",
     ),
 ]
-Defences = Annotated[
+Defenses = Annotated[
     list[str] | None,
     typer.Option(
-        "--defence", metavar="NAME[:K=V,...]", help="Defence around the model; again for more. `presafe list defences`."
+        "--defense", metavar="NAME[:K=V,...]", help="Defense around the model; again for more. `presafe list defenses`."
     ),
 ]
 MaxTokens = Annotated[

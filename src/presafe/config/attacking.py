@@ -1,4 +1,4 @@
-"""Names of attacks and defences in settings: checked where they are read, and stored as their labels."""
+"""Names of attacks and defenses in settings: checked where they are read, and stored as their labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from presafe.attacks.registry import attack_label, defence_label
+from presafe.attacks.registry import attack_label, defense_label
 from presafe.errors import AttackError
 
 
@@ -25,5 +25,5 @@ def _labeled(label: Callable[[str], str]) -> Callable[[str], str]:
 
 AttackName = Annotated[str, AfterValidator(_labeled(attack_label))]
 """Name of an attack, with its settings: `presafe list attacks`."""
-DefenceName = Annotated[str, AfterValidator(_labeled(defence_label))]
-"""Name of a defence, with its settings: `presafe list defences`."""
+DefenseName = Annotated[str, AfterValidator(_labeled(defense_label))]
+"""Name of a defense, with its settings: `presafe list defenses`."""

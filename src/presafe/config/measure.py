@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from presafe.config.attacking import AttackName, DefenceName
+from presafe.config.attacking import AttackName, DefenseName
 from presafe.config.bounds import Positive, Seed, Settings
 from presafe.config.recipe import SamplingSettings
 from presafe.records import Thinking
@@ -17,8 +17,8 @@ class MeasureSettings(Settings):
     """CoT modes to measure, in this order."""
     attacks: tuple[AttackName, ...] = ()
     """Attacks, with their settings; each harmful suite is measured under each of them, too."""
-    defences: tuple[DefenceName, ...] = ()
-    """Defences, with their settings; the model is measured behind each of them, too."""
+    defenses: tuple[DefenseName, ...] = ()
+    """Defenses, with their settings; the model is measured behind each of them, too."""
     max_tokens: Positive | None = None
     """Token budget of thought and answer; None takes the budget of the model's family."""
     batch_size: Positive = 64
@@ -40,9 +40,9 @@ class MeasureSettings(Settings):
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings."""
 
-    @field_validator("thinking", "attacks", "defences")
+    @field_validator("thinking", "attacks", "defenses")
     @classmethod
     def _check_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
-            raise ValueError("a CoT mode, an attack or a defence is named twice")
+            raise ValueError("a CoT mode, an attack or a defense is named twice")
         return names

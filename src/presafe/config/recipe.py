@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.attacking import AttackName, DefenceName
+from presafe.config.attacking import AttackName, DefenseName
 from presafe.config.bounds import (
     Count,
     Name,
@@ -282,8 +282,8 @@ class EvaluateSettings(Settings):
     """Prompts by suite name."""
     attacks: tuple[AttackName, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Attacks, with their settings: each harmful suite is measured under each of them, too, as SUITE@ATTACK."""
-    defences: tuple[DefenceName, ...] = Field(default=(), exclude_if=lambda names: not names)
-    """Defences, with their settings: each system is measured behind each of them, too, CoT on, as SYSTEM+DEFENCE."""
+    defenses: tuple[DefenseName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Defenses, with their settings: each system is measured behind each of them, too, CoT on, as SYSTEM+DEFENSE."""
     aligned_thinking: tuple[Thinking, ...] = Field(default=("on",), min_length=1)
     """CoT modes of the aligned systems; "on" must be among them. The original model is measured in both."""
     max_tokens: Positive = 160
@@ -304,7 +304,7 @@ class EvaluateSettings(Settings):
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
 
-    _check_distinct = field_validator("attacks", "defences")(_distinct)
+    _check_distinct = field_validator("attacks", "defenses")(_distinct)
 
     @field_validator("suites")
     @classmethod

@@ -1,7 +1,7 @@
-"""Suites under attack and systems behind defences: their names, and which suites a mode has.
+"""Suites under attack and systems behind defenses: their names, and which suites a mode has.
 
 SUITE@ATTACK       a harmful suite under an attack is a suite of its own
-SYSTEM+DEFENCE     a system behind a defence is a system of its own
+SYSTEM+DEFENSE     a system behind a defense is a system of its own
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from presafe.records import Prompt, Thinking
 Suites = Mapping[str, Sequence[Prompt]]
 
 
-def defended(system: str, defence: str | None) -> str:
-    """Return the name of a system in results: behind a defence, SYSTEM+DEFENCE.
+def defended(system: str, defense: str | None) -> str:
+    """Return the name of a system in results: behind a defense, SYSTEM+DEFENSE.
 
     Args:
         system: Name of the system.
-        defence: Label of the defence, or None.
+        defense: Label of the defense, or None.
     """
-    return system if defence is None else f"{system}+{defence}"
+    return system if defense is None else f"{system}+{defense}"
 
 
 def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[str, list[Prompt]]:

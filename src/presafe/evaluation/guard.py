@@ -1,7 +1,7 @@
-"""The solver of attacks and defences: it asks as an attack says, through a defence, and counts.
+"""The solver of attacks and defenses: it asks as an attack says, through a defense, and counts.
 
-An attack begins where the user stands, so a defence sees what the attack asks: a search asks the defence, and the
-defence asks the model. Every query to the model is counted (`Spent`).
+An attack begins where the user stands, so a defense sees what the attack asks: a search asks the defense, and the
+defense asks the model. Every query to the model is counted (`Spent`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import cast
 from inspect_ai.model import ChatMessageUser, ContentReasoning, ModelOutput, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from presafe.attacks.attack import REFUSAL, Ask, Defence, Query, Reader, Reply, Search
-from presafe.attacks.registry import read_attack, read_defence
+from presafe.attacks.attack import REFUSAL, Ask, Defense, Query, Reader, Reply, Search
+from presafe.attacks.registry import read_attack, read_defense
 from presafe.internals.surprise import prefill_costs, surprises
 from presafe.judges.refusal import is_refusal
 from presafe.models.logs import ATTACKED, SPENT
@@ -25,14 +25,14 @@ from presafe.records import Attacked, Prefill, Spent, Turn
 
 
 @solver
-def guarded(seed: int, defence: str | None = None) -> Solver:
-    """Return the solver that asks as attacks say, behind a defence if there is one, and counts what an answer takes.
+def guarded(seed: int, defense: str | None = None) -> Solver:
+    """Return the solver that asks as attacks say, behind a defense if there is one, and counts what an answer takes.
 
     Args:
         seed: Seed of the eval.
-        defence: Label of the defence around the model, or None.
+        defense: Label of the defense around the model, or None.
     """
-    around = read_defence(defence) if defence is not None else None
+    around = read_defense(defense) if defense is not None else None
     readers: list[Reader] = []
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -62,11 +62,11 @@ def guarded(seed: int, defence: str | None = None) -> Solver:
     return solve
 
 
-def _behind(defence: Defence, ask: Ask, reader: Reader) -> Ask:
-    """Return what a user asks where a defence stands before the model."""
+def _behind(defense: Defense, ask: Ask, reader: Reader) -> Ask:
+    """Return what a user asks where a defense stands before the model."""
 
     async def answer(query: Query) -> Reply:
-        reply = await defence.answer(query, ask, reader)
+        reply = await defense.answer(query, ask, reader)
         if reply is not None:
             return reply
         output = ModelOutput.from_content(str(get_model()), REFUSAL)
@@ -106,7 +106,7 @@ class _Asked:
 
 
 def _reader(api: PreSafeAPI) -> Reader:
-    """Return what searches and defences read of a model beside its answers."""
+    """Return what searches and defenses read of a model beside its answers."""
 
     def read(texts: Sequence[str]) -> list[list[float]]:
         return surprises(api.local_model(), texts)

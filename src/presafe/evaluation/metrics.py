@@ -13,7 +13,7 @@
     with_thought_rate     answered after a thought, CoT on     / harmless prompts complied with; all problems
     truncated_rate        thoughts cut off by the token budget / all
     unjudged_rate         answers without a verdict      / all
-    queries_per_answer, tokens_per_answer        what an answer took, where a search or a defence asks several times
+    queries_per_answer, tokens_per_answer        what an answer took, where a search or a defense asks several times
     youden_j              for two suites that were published as halves: refusal_rate − over_refusal_rate
 
 A judge of refusals gives the first two, which add up to one. A judge of harm gives no refusal rate: a safe answer need

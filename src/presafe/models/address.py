@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from presafe.attacks.registry import read_attack, read_defence
+from presafe.attacks.registry import read_attack, read_defense
 from presafe.config.recipe import is_served
 from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
@@ -80,13 +80,13 @@ def need_weights(address: str, what: str, instead: str = "Give its hub id or a l
         raise ModelError(f"{what} needs local weights, and {address} is a served model.", instead)
 
 
-def need_weights_for(address: str, attacks: Sequence[str], defences: Sequence[str]) -> None:
-    """Check that a model is of a kind that attacks and defences need.
+def need_weights_for(address: str, attacks: Sequence[str], defenses: Sequence[str]) -> None:
+    """Check that a model is of a kind that attacks and defenses need.
 
     Args:
         address: The model's address.
         attacks: Labels of attacks.
-        defences: Labels of defences.
+        defenses: Labels of defenses.
 
     Raises:
         ModelError: one of them reads the model's own probabilities, and the model is served.
@@ -94,9 +94,9 @@ def need_weights_for(address: str, attacks: Sequence[str], defences: Sequence[st
     for label in attacks:
         if read_attack(label).needs_weights:
             need_weights(address, f"the attack {label}")
-    for label in defences:
-        if read_defence(label).needs_weights:
-            need_weights(address, f"the defence {label}")
+    for label in defenses:
+        if read_defense(label).needs_weights:
+            need_weights(address, f"the defense {label}")
 
 
 def pretrained(address: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Attacks and defences in one table: a line per suite and attack, a column per system, and what an answer took.
+"""Attacks and defenses in one table: a line per suite and attack, a column per system, and what an answer took.
 
 harmful suites       attack success, plainly and under each attack
-harmless suites      wrongly refused: what a defence costs those whom it does not concern
+harmless suites      wrongly refused: what a defense costs those whom it does not concern
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_attacked(suite: str) -> bool:
 
 
 def measures_attacks(scores: Sequence[Score]) -> bool:
-    """Return whether there is an attack or a defence among rows."""
+    """Return whether there is an attack or a defense among rows."""
     return any(is_attacked(score.suite) or "+" in score.system for score in scores)
 
 
@@ -109,7 +109,7 @@ def attack_table(data: ReportData) -> Table:
     judges = sorted({str(score.judge) for score in data.scores if score.metric in _RATES})
     times = ", ".join(f"{work} {format_duration(seconds)}" for work, seconds in data.timings_s.items())
     table = Table(
-        title=Text(f"{plain(data.title)}, attacks and defences", style="table.title"),
+        title=Text(f"{plain(data.title)}, attacks and defenses", style="table.title"),
         caption=f"value [95 % interval]; q: queries and t: tokens read and written for an answer\n"
         f"judged by {', '.join(judges)}\n{times}",
     )

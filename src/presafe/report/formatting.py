@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from presafe.attacks.registry import attacks, defences
+from presafe.attacks.registry import attacks, defenses
 from presafe.methods.registry import methods
 
 if TYPE_CHECKING:
@@ -128,13 +128,13 @@ def in_known_order(names: Iterable[str], known: Mapping[str, str]) -> list[str]:
 
 
 def display_name(name: str, known: Mapping[str, str]) -> str:
-    """Return a name as people read it; of an attacked suite or a defended system, with the attack's or defence's label.
+    """Return a name as people read it; of an attacked suite or a defended system, with the attack's or defense's label.
 
     Args:
         name: Of a system, a suite or a metric.
         known: `SYSTEMS`, `SUITES` or `METRICS`.
     """
-    for mark, labeled in (("@", attacks()), ("+", defences())):
+    for mark, labeled in (("@", attacks()), ("+", defenses())):
         plain_name, _, label = name.rpartition(mark)
         if plain_name and label.partition(":")[0] in labeled:
             return f"{display_name(plain_name, known)} {mark} {label}"

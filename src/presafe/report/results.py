@@ -69,7 +69,7 @@ def results_json(data: ReportData) -> str:
 
 
 def shown_tables(data: ReportData) -> list[Table]:
-    """Return the tables for a terminal: the small one and, where attacks or defences were measured, theirs."""
+    """Return the tables for a terminal: the small one and, where attacks or defenses were measured, theirs."""
     tables = [summary_table(data)]
     return [*tables, attack_table(data)] if measures_attacks(data.scores) else tables
 

@@ -7,7 +7,7 @@ evaluation/<system>-<thinking>/*.eval   the answers
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, and the modes of each, paired by prompt
 evaluation/positions/<system>.jsonl     decision scores of every plain prompt to refuse or to comply with, CoT on; empty
-                                        for a served model, behind a defence, and for a prefilled thought, whose
+                                        for a served model, behind a defense, and for a prefilled thought, whose
                                         decision position is that of the model as it came
 """
 
@@ -128,7 +128,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             method=system.method if is_prefill(system.method) else None,
         ),
         run.path / "evaluation" / label_of(run, system),
-        solver=guarded(settings.seed, system.defence) if settings.attacks or settings.defences else None,
+        solver=guarded(settings.seed, system.defense) if settings.attacks or settings.defenses else None,
     )
 
 
@@ -200,7 +200,7 @@ def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
 
 def _has_no_position(run: RunFolder, system: System) -> bool:
     """Return whether a system has no decision scores: its thought is prefilled, or it is defended or served."""
-    return is_prefill(system.method) or system.defence is not None or is_served(run.recipe.model.address)
+    return is_prefill(system.method) or system.defense is not None or is_served(run.recipe.model.address)
 
 
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
@@ -211,7 +211,7 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
             return positions_of(run, system)
         except RunError as error:
             set_aside_damaged(file, error.problem, "It is read again.")
-    if is_served(run.recipe.model.address) and not is_prefill(system.method) and system.defence is None:
+    if is_served(run.recipe.model.address) and not is_prefill(system.method) and system.defense is None:
         console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
     positions = [] if _has_no_position(run, system) else _compute_positions(run, system)
     write_jsonl(file, positions)

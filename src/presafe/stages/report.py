@@ -108,7 +108,7 @@ def report_data(run: RunFolder) -> ReportData:
     first = run.recipe.align.seeds[0]
     card = _card_of(run)
     shown = [system for system in evaluated_systems(run.recipe) if system.seed in (None, first)]
-    trained = [system for system in shown if system.seed is not None and system.defence is None]
+    trained = [system for system in shown if system.seed is not None and system.defense is None]
     positions = [position for system in shown if system.thinking == "on" for position in positions_of(run, system)]
     suites = run.workload.suites
     responses = {system: responses_by_suite(run, system) for system in shown}

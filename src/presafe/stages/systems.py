@@ -23,18 +23,18 @@ class System(NamedTuple):
     """A system that is evaluated. `seed` is None for the model as it came, with or without a prefilled thought."""
 
     name: str
-    """Name in results; behind a defence, SYSTEM+DEFENCE."""
+    """Name in results; behind a defense, SYSTEM+DEFENSE."""
     seed: int | None
     thinking: Thinking
 
     @property
     def method(self) -> str:
-        """Return the name without a defence."""
+        """Return the name without a defense."""
         return self.name.partition("+")[0]
 
     @property
-    def defence(self) -> str | None:
-        """Return the label of the defence around it, or None."""
+    def defense(self) -> str | None:
+        """Return the label of the defense around it, or None."""
         return self.name.partition("+")[2] or None
 
 
@@ -47,7 +47,7 @@ def evaluated_systems(recipe: Recipe) -> list[System]:
     """Return the systems that a recipe evaluates.
 
     These are the model as it came in both modes, prefilled thoughts, every aligned system in the recipe's modes, and
-    each of them again, CoT on, behind each defence.
+    each of them again, CoT on, behind each defense.
     """
     prefilled = [System(name, None, "on") for name in recipe.align.systems if is_prefill(name)]
     aligned = [
@@ -57,8 +57,8 @@ def evaluated_systems(recipe: Recipe) -> list[System]:
     ]
     plain = [System("vanilla", None, "on"), System("vanilla", None, "off"), *prefilled, *aligned]
     guarded = [
-        system._replace(name=defended(system.name, defence))
-        for defence in recipe.evaluate.defences
+        system._replace(name=defended(system.name, defense))
+        for defense in recipe.evaluate.defenses
         for system in plain
         if system.thinking == "on"
     ]
@@ -110,4 +110,4 @@ def adapter_of(run: RunFolder, system: System) -> Path | None:
 def label_of(run: RunFolder, system: System) -> str:
     """Return the folder name of a system's logs, which is also the label of its progress bar."""
     name = system.method if system.seed is None else system_folder(run, system).name
-    return f"{name}{f'+{system.defence}' if system.defence else ''}-{system.thinking}"
+    return f"{name}{f'+{system.defense}' if system.defense else ''}-{system.thinking}"

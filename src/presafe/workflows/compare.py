@@ -30,7 +30,7 @@ from presafe.runs.ownership import COMPARISON, MEASUREMENT, check_ownership
 from presafe.stages.run_folder import RunFolder
 
 _FOLDER = re.compile(
-    rf"(?P<method>[^+]+?)(?:-seed(?P<seed>-?\d+))?(?P<defence>\+.+)?-(?P<thinking>{'|'.join(get_args(Thinking))})"
+    rf"(?P<method>[^+]+?)(?:-seed(?P<seed>-?\d+))?(?P<defense>\+.+)?-(?P<thinking>{'|'.join(get_args(Thinking))})"
 )
 """Name of a system's folder of logs: `presafe-on`, `presafe-seed1-on`, `presafe-seed1+self_reminder-on`."""
 
@@ -146,7 +146,7 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
             is_untrained = match["method"] == "vanilla" or is_prefill(match["method"])
             seed = int(match["seed"]) if match["seed"] else None if is_untrained else first
             names = in_known_order(sorted(logs), dict.fromkeys(order, ""))
-            system = match["method"] + (match["defence"] or "")
+            system = match["method"] + (match["defense"] or "")
             seeds.setdefault((system, match["thinking"]), {})[seed] = {name: logs[name] for name in names}
     if not seeds:
         raise RunError(f"{folder} holds no finished suite.", "Name a folder of `presafe run`, `probe` or `evaluate`.")

@@ -94,7 +94,7 @@ def measure_systems(
     """
     suites = attacked_suites(suites, settings.attacks, settings.seed)
     kinds = _check(suites, settings, adapter)
-    need_weights_for(model.address, settings.attacks, settings.defences)
+    need_weights_for(model.address, settings.attacks, settings.defenses)
     sandbox = find_sandbox(settings.sandbox) if "code" in kinds.values() else None
     max_tokens = token_budget(model, settings)
     stored = {**_stored_settings(model, suites, settings, adapter, max_tokens, sandbox), **kept}
@@ -104,9 +104,9 @@ def measure_systems(
         scores: list[Score] = []
         panel: list[Score] = []
         modes: list[SystemOutcomes] = []
-        for system, defence, mode in product(systems, (None, *settings.defences), settings.thinking):
-            name = defended(system, defence)
-            label = f"CoT {mode}{f' with {defence}' if defence else ''}"
+        for system, defense, mode in product(systems, (None, *settings.defenses), settings.thinking):
+            name = defended(system, defense)
+            label = f"CoT {mode}{f' with {defense}' if defense else ''}"
             label = label if len(systems) == 1 else f"{system}, {label}"
             asked = suites_in_mode(suites, mode)
             with timed(out, label), systems[system]():
@@ -117,7 +117,7 @@ def measure_systems(
                     _sampler(model, mode, adapter, settings, max_tokens),
                     out / "evaluation" / f"{name}-{mode}",
                     sandbox=sandbox,
-                    solver=guarded(settings.seed, defence) if settings.attacks or settings.defences else None,
+                    solver=guarded(settings.seed, defense) if settings.attacks or settings.defenses else None,
                 )
             answers = collect_answers(asked, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(name, mode, [answers]))
@@ -190,7 +190,7 @@ def _stored_settings(
 ) -> dict[str, Any]:
     """Return what a folder of a measurement belongs to; its keys are those of older folders, which are resumed."""
     attacked = {"attacks": list(settings.attacks)} if settings.attacks else {}
-    defended = {"defences": list(settings.defences)} if settings.defences else {}
+    defended = {"defenses": list(settings.defenses)} if settings.defenses else {}
     return (
         attacked
         | defended

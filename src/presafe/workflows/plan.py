@@ -77,7 +77,7 @@ def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask
 def _times_asked(recipe: Recipe, name: str, source: Source) -> int:
     """Return how often a suite is asked: plainly and, if it is harmful, under each attack.
 
-    Queries beyond the first of a search or a defence are not counted, nor that attacks make prompts longer.
+    Queries beyond the first of a search or a defense are not counted, nor that attacks make prompts longer.
     """
     expect = PUBLISHED[source.suite].expect if isinstance(source, SuiteSource) else _expect(source)
     return 1 + len(recipe.evaluate.attacks) if expect == "refuse" else 1

@@ -51,7 +51,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
             "training an adapter",
             'Stop before it with `until = "signal"`, or train none with systems = [] in the recipe\'s [align].',
         )
-    need_weights_for(recipe.model.address, recipe.evaluate.attacks, recipe.evaluate.defences)
+    need_weights_for(recipe.model.address, recipe.evaluate.attacks, recipe.evaluate.defenses)
     workload = workload or Workload(recipe)
     workload.check()
     judge, judge_thought = recipe.evaluate.judge, recipe.evaluate.judge_thought

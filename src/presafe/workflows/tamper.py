@@ -76,7 +76,7 @@ def tamper(
         suites: Prompts by suite.
         out: Folder of logs and report.
         settings: The ways.
-        measured: How each is measured; attacks and defences are taken together with every way.
+        measured: How each is measured; attacks and defenses are taken together with every way.
 
     Raises:
         ModelError: a served model, no adapter, or one that does not fit.

@@ -1,4 +1,4 @@
-"""Names of attacks and defences: how they are read, shown and refused."""
+"""Names of attacks and defenses: how they are read, shown and refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from presafe.attacks.hijacking import CotHijacking
 from presafe.attacks.registry import (
     attack_label,
     attacks,
-    defence_label,
-    defences,
+    defense_label,
+    defenses,
     read_attack,
-    read_defence,
+    read_defense,
     settings_of,
 )
 from presafe.cli.main import app
@@ -27,10 +27,10 @@ from presafe.errors import AttackError, RecipeError
 from presafe.records import Prefill
 
 
-def test_every_attack_and_defence_names_its_source() -> None:
-    sources = [attack.source for attack in attacks().values()] + [defence.source for defence in defences().values()]
+def test_every_attack_and_defense_names_its_source() -> None:
+    sources = [attack.source for attack in attacks().values()] + [defense.source for defense in defenses().values()]
     assert all(re.search(r"arXiv \d{4}\.\d{5}|ours|20\d\d", source) for source in sources)
-    titles = [attack.title for attack in attacks().values()] + [defence.title for defence in defences().values()]
+    titles = [attack.title for attack in attacks().values()] + [defense.title for defense in defenses().values()]
     assert len(set(titles)) == len(titles)
 
 
@@ -50,7 +50,7 @@ def test_a_label_leaves_defaults_out_and_has_one_order() -> None:
     assert attack_label("h_cot:around=both") == "h_cot"
     assert attack_label("best_of_n:minutes=1.50,queries=3") == "best_of_n:queries=3,minutes=1.5"
     assert attack_label("best_of_n:tokens=none") == "best_of_n"
-    assert defence_label("smoothllm:change=patch,copies=4") == "smoothllm:copies=4,change=patch"
+    assert defense_label("smoothllm:change=patch,copies=4") == "smoothllm:copies=4,change=patch"
 
 
 def test_a_label_is_read_as_what_it_was_made_from() -> None:
@@ -78,13 +78,13 @@ def test_a_wrong_attack_is_one_line_with_a_hint(text: str, problem: str) -> None
         read_attack(text)
 
 
-def test_a_wrong_defence_lists_the_defences() -> None:
-    with pytest.raises(AttackError, match=r"no defence 'smooth'\. There are: .*smoothllm"):
-        read_defence("smooth")
+def test_a_wrong_defense_lists_the_defenses() -> None:
+    with pytest.raises(AttackError, match=r"no defense 'smooth'\. There are: .*smoothllm"):
+        read_defense("smooth")
 
 
 def test_settings_keep_the_label_and_refuse_a_double() -> None:
-    settings = MeasureSettings(attacks=("h_cot:around=both",), defences=("zero_think",))
+    settings = MeasureSettings(attacks=("h_cot:around=both",), defenses=("zero_think",))
     assert settings.attacks == ("h_cot",)
     with pytest.raises(ValueError, match="named twice"):
         MeasureSettings(attacks=("h_cot", "h_cot:around=both"))
@@ -104,11 +104,11 @@ def test_a_recipe_checks_attacks_and_stores_none_where_none_is() -> None:
     stored = parse_recipe(recipe(attacks=["many_shot:shots=32"]), "mine").model_dump(mode="json")["evaluate"]
     assert stored["attacks"] == ["many_shot"]
     # A folder from before attacks has no such key, and must resume.
-    assert not {"attacks", "defences"} & parse_recipe(recipe(), "mine").model_dump(mode="json")["evaluate"].keys()
+    assert not {"attacks", "defenses"} & parse_recipe(recipe(), "mine").model_dump(mode="json")["evaluate"].keys()
     with pytest.raises(RecipeError, match=r"evaluate\.attacks\.0: .*no attack 'h_cott'"):
         parse_recipe(recipe(attacks=["h_cott"]), "mine")
-    with pytest.raises(RecipeError, match=r"evaluate\.defences\.0: .*defence 'smoothllm:copies=0': copies"):
-        parse_recipe(recipe(defences=["smoothllm:copies=0"]), "mine")
+    with pytest.raises(RecipeError, match=r"evaluate\.defenses\.0: .*defense 'smoothllm:copies=0': copies"):
+        parse_recipe(recipe(defenses=["smoothllm:copies=0"]), "mine")
 
 
 def test_list_shows_settings_and_sources() -> None:
@@ -116,12 +116,12 @@ def test_list_shows_settings_and_sources() -> None:
     assert len(lines) == len(attacks())
     (line,) = [line for line in lines if line.startswith("cot_hijacking ")]
     assert line.endswith("; settings length=1000 (arXiv 2510.26418)")
-    assert len(CliRunner().invoke(app, ["list", "defences"]).output.splitlines()) == len(defences())
+    assert len(CliRunner().invoke(app, ["list", "defenses"]).output.splitlines()) == len(defenses())
 
 
 def test_attacks_load_without_torch() -> None:
     code = (
-        "import sys, presafe.attacks.registry as r; r.attacks(), r.defences(); "
+        "import sys, presafe.attacks.registry as r; r.attacks(), r.defenses(); "
         "assert not {'torch', 'transformers', 'inspect_ai'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ SHARED = {
     "--draw",
     *("--temperature", "--top-p", "--top-k"),
 }
-ATTACKING = {"--attack", "--defence"}
+ATTACKING = {"--attack", "--defense"}
 OWN = {
     "probe": ATTACKING,
     "evaluate": {"--adapter", "--prompts", "--column", "--expect"} | ATTACKING,

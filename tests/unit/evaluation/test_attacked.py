@@ -1,4 +1,4 @@
-"""Suites under attack and systems behind defences, asked of a server: what is asked, counted, judged and stored."""
+"""Suites under attack and systems behind defenses, asked of a server: what is asked, counted, judged and stored."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def rows(data: ReportData, metric: str) -> dict[tuple[str, str], float | None]:
 
 
 def measured(
-    fake: FakeServer, folder: Path, attacks: tuple[str, ...] = (), defences: tuple[str, ...] = (), **settings: Any
+    fake: FakeServer, folder: Path, attacks: tuple[str, ...] = (), defenses: tuple[str, ...] = (), **settings: Any
 ) -> ReportData:
-    asked = MeasureSettings(thinking=("on",), max_tokens=64, attacks=attacks, defences=defences, **settings)
+    asked = MeasureSettings(thinking=("on",), max_tokens=64, attacks=attacks, defenses=defenses, **settings)
     return measure(ModelSettings(address=fake.address), SUITES, folder, asked)
 
 
@@ -86,15 +86,15 @@ def test_the_hash_of_prompts_knows_attacks_and_is_the_old_one_without() -> None:
 OLD_SHA256 = "2fae7ec111b5bd325fbf55791bed4f9fffe71858bf574f8fa744bf25c0213df6"
 
 
-def test_a_system_name_holds_its_defence() -> None:
+def test_a_system_name_holds_its_defense() -> None:
     assert defended("presafe", "smoothllm:copies=3") == "presafe+smoothllm:copies=3"
     assert defended("vanilla", None) == "vanilla"
     system = System(defended("presafe", "zero_think"), 0, "on")
-    assert (system.method, system.defence) == ("presafe", "zero_think")
-    assert (System("vanilla", None, "on").method, System("vanilla", None, "on").defence) == ("vanilla", None)
+    assert (system.method, system.defense) == ("presafe", "zero_think")
+    assert (System("vanilla", None, "on").method, System("vanilla", None, "on").defense) == ("vanilla", None)
 
 
-def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> None:
+def test_attacks_and_defenses_are_counted_judged_and_shown(tmp_path: Path) -> None:
     def answer(body: dict[str, Any], number: int) -> Any:
         return YES if "Keep in mind" in text_of(body) else NO
 
@@ -103,7 +103,7 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
         data = measured(fake, tmp_path, (attack,), ("self_reminder", "smoothllm:copies=2"))
     names = ("vanilla", "vanilla+self_reminder", "vanilla+smoothllm:copies=2")
     attacked = f"harmful@{attack}"
-    # Refusals throughout: best-of-N spends its three queries, and each goes through the defence, which asks two copies.
+    # Refusals throughout: best-of-N spends its three queries, and each goes through the defense, which asks two copies.
     # The reminder makes this model give in at once.
     assert rows(data, "queries_per_answer") == {
         **{(names[0], suite): 1.0 for suite in SUITES},
@@ -115,7 +115,7 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     assert rows(data, "not_refused_rate") == {
         (name, suite): float(name == names[1]) for name in names for suite in ("harmful", attacked)
     }
-    # Over-refusal of every defence, from the same run: only the reminder's model answers.
+    # Over-refusal of every defense, from the same run: only the reminder's model answers.
     assert rows(data, "over_refusal_rate") == {(name, "harmless"): float(name != names[1]) for name in names}
     # 2 prompts × (queries of the three suites) by system, and a greeting for each system.
     assert len(fake.asked) == 2 * ((1 + 1 + 3) + (1 + 1 + 1) + (2 + 2 + 6)) + 3
@@ -125,7 +125,7 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
     samples = [sample for log in logs for sample in log.samples or [] if log.eval.task == attacked]
     assert {sample.metadata["attacked"]["request"] for sample in samples} == {"Name a bird.", "Name a tree."}
     stored = json.loads((tmp_path / "measurement.json").read_text(encoding="utf-8"))
-    assert (stored["attacks"], stored["defences"]) == ([attack], ["self_reminder", "smoothllm:copies=2"])
+    assert (stored["attacks"], stored["defenses"]) == ([attack], ["self_reminder", "smoothllm:copies=2"])
     lines = attack_lines(data.scores)
     assert [line.suite for line in lines] == ["harmful", attacked, "harmless"]
     rate, cost = lines[1].cells[2].splitlines()
@@ -144,7 +144,7 @@ def test_attacks_and_defences_are_counted_judged_and_shown(tmp_path: Path) -> No
 
 
 def test_the_perplexity_filter_needs_weights(tmp_path: Path) -> None:
-    with serving(lambda *_: NO) as fake, pytest.raises(ModelError, match="the defence perplexity needs local weights"):
+    with serving(lambda *_: NO) as fake, pytest.raises(ModelError, match="the defense perplexity needs local weights"):
         measured(fake, tmp_path, (), ("perplexity",))
 
 

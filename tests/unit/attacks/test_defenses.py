@@ -1,4 +1,4 @@
-"""Defences: votes, windows, thresholds and what is asked, derived by hand."""
+"""Defenses: votes, windows, thresholds and what is asked, derived by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from presafe.attacks.attack import Defence, Query, Reader, Reply
+from presafe.attacks.attack import Defense, Query, Reader, Reply
 from presafe.attacks.perplexity import PerplexityFilter, window_score
 from presafe.attacks.rewording import HeaderReinjection, Retokenize, SelfReminder, ZeroThink
 from presafe.attacks.smoothllm import SmoothLLM, changed, majority
@@ -28,15 +28,15 @@ def reader(surprises: dict[str, list[float]] | None = None) -> Reader:
     return Reader(is_refusal, read, harmless=[text for text in known if text.startswith("harmless")])
 
 
-def answered(defence: Defence, answers: list[str], query: Query, by: Reader) -> tuple[list[Query], Reply | None]:
-    """Return what a defence asks, and its reply, where the model gives these answers in turn."""
+def answered(defense: Defense, answers: list[str], query: Query, by: Reader) -> tuple[list[Query], Reply | None]:
+    """Return what a defense asks, and its reply, where the model gives these answers in turn."""
     asked: list[Query] = []
 
     async def ask(query: Query) -> Reply:
         asked.append(query)
         return Reply("", answers[len(asked) - 1], len(asked))
 
-    return asked, asyncio.run(defence.answer(query, ask, by))
+    return asked, asyncio.run(defense.answer(query, ask, by))
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_the_filter_refuses_what_one_percent_of_harmless_prompts_exceed() -> Non
     # 200 harmless prompts with scores 1 to 200: at most 1 %, two of them, may be above the threshold, which is 198.
     surprises = {f"harmless {score}": [float(score)] for score in range(1, 201)}
     by = reader(surprises | {"at": [198.0], "above": [198.5]})
-    defence = PerplexityFilter()
-    assert defence.threshold(by) == 198.0
-    refused = [text for text in surprises if answered(defence, [YES], Query(text), by)[1] is None]
+    defense = PerplexityFilter()
+    assert defense.threshold(by) == 198.0
+    refused = [text for text in surprises if answered(defense, [YES], Query(text), by)[1] is None]
     assert refused == ["harmless 199", "harmless 200"]  # 2 of 200: its rate of false alarms is 1 %
-    assert answered(defence, [YES], Query("at"), by) == ([Query("at")], Reply("", YES, 1))
-    assert answered(defence, [YES], Query("above"), by) == ([], None)  # the model is not asked
+    assert answered(defense, [YES], Query("at"), by) == ([Query("at")], Reply("", YES, 1))
+    assert answered(defense, [YES], Query("above"), by) == ([], None)  # the model is not asked
     assert PerplexityFilter(fpr=0.1).threshold(by) == 180.0
     assert PerplexityFilter(fpr=0.0).threshold(by) == 200.0
 
