@@ -100,6 +100,7 @@ def default_folder(
         settings.sandbox,
         *middle,
         *measuring.model_parts(),
+        *measuring.draw_parts(),
         *settings.attacks,
         *settings.defenses,
     )

@@ -101,6 +101,10 @@ class Measuring:
         judges += [("thought", self.judge_thought)] if self.judge_thought else []
         return (self.family, self.tokenizer, self.dtype, *judges)
 
+    def draw_parts(self) -> tuple[object, ...]:
+        """Return the part of a default folder's name for how `--limit` draws; none for the default."""
+        return () if self.limit is None or self.draw == "stratified" else (self.draw,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attacking:

@@ -64,6 +64,7 @@ def sweep(model: options.Model, *, adapter: Adapter = None, cells: Grid, measuri
         settings.max_tokens,
         settings.sandbox,
         *measuring.model_parts(),
+        *measuring.draw_parts(),
     )
     named = measuring.read_model(model)
     from presafe.report.results import sweep_table

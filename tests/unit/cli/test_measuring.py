@@ -115,6 +115,25 @@ def test_default_folders_keep_their_names(
         CliRunner().invoke(app, line.split(), catch_exceptions=False)
 
 
+@pytest.mark.parametrize("verb", ["probe", "evaluate", "sweep"])
+def test_other_prompts_have_another_folder(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Failed first: --draw first met the folder of other prompts, and was refused there.
+    folders = []
+
+    def stop(*parts: Any) -> Path:
+        folders.append(parts)
+        raise FolderNamedError
+
+    monkeypatch.setattr(options, "folder_for", stop)
+    words = [verb, "smolthink", "--suite", "smolthink_harmful", "--limit", "4"]
+    for draw in ([], ["--draw", "stratified"], ["--draw", "first"]):
+        with pytest.raises(FolderNamedError):
+            CliRunner().invoke(app, [*words, *draw], catch_exceptions=False)
+    default, stratified, first = folders
+    assert default == stratified
+    assert first == (*default, "first")
+
+
 @pytest.mark.parametrize("verb", ["run", "study", "demo", "look", "score", "doctor", "agree", "compare", "export-data"])
 def test_every_verb_explains_itself(verb: str) -> None:
     group: Any = typer.main.get_command(app)
