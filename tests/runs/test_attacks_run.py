@@ -79,7 +79,7 @@ def test_a_defended_system_has_the_folder_and_adapter_of_its_own(whole: Any) -> 
     assert label_of(whole, seed) == "presafe-seed3+perplexity:fpr=0-on"
 
 
-def test_positions_are_read_of_plain_prompts_and_undefended_systems(whole: Any) -> None:
+def test_positions_are_read_of_plain_prompts(whole: Any) -> None:
     folder = whole.path / "evaluation" / "positions"
     positions = read_jsonl(folder / "presafe-on.jsonl", PositionScore)
     assert {position.suite for position in positions} == {"harmful", "own"}

@@ -110,7 +110,7 @@ def test_p_is_that_of_score(
         assert reply.headers["x-presafe-action"] == ("flagged" if p >= threshold else "answered")
 
 
-def test_the_gate_refuses_at_the_threshold_and_changes_nothing_else(
+def test_the_gate_refuses_at_the_threshold_alone(
     server: Server,
     renderer: Renderer,
     prompts: list[Prompt],

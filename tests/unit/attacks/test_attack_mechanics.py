@@ -145,7 +145,7 @@ def test_what_follows_a_prefill_is_split_into_thought_and_answer(family: str) ->
 
 
 @each_family
-def test_a_system_that_closes_the_thought_comes_before_the_attack(family: str) -> None:
+def test_a_closed_thought_comes_before_the_attack(family: str) -> None:
     renderer = renderer_of(family)
     for turn, answer in (
         (Turn(prefill=Prefill(EXECUTION, closed=False)), ""),

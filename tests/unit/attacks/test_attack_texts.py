@@ -63,7 +63,7 @@ def test_prefills_begin_a_thought_or_an_answer() -> None:
 
 
 @pytest.mark.parametrize("name", attacks())
-def test_the_same_seed_gives_the_same_attack_and_keeps_the_request(name: str) -> None:
+def test_the_same_seed_gives_the_same_attack(name: str) -> None:
     first = attacked(name)
     assert first == attacked(name)
     assert first.attacked is not None
@@ -168,7 +168,7 @@ async def _search(search: Search, answers: list[str], tokens: int = 0) -> tuple[
 NO, YES = "I'm sorry, but I can't help with that.", "A wren."
 
 
-def test_a_search_ends_with_the_first_answer_that_does_not_refuse() -> None:
+def test_a_search_ends_with_the_first_answer_given() -> None:
     asked, reply = asyncio.run(_search(BestOfN(queries=5), [NO, "", YES, YES, YES]))  # "" is no answer at all
     assert (reply.answer, reply.output) == (YES, 3)
     assert [query.seed for query in asked] == [7, 8, 9]

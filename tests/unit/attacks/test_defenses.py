@@ -106,7 +106,7 @@ def test_the_worst_window_is_the_score() -> None:
     assert window_score([], 10) == 0.0
 
 
-def test_the_filter_refuses_what_one_percent_of_harmless_prompts_exceed() -> None:
+def test_the_filter_refuses_one_percent_of_harmless_prompts() -> None:
     # 200 harmless prompts with scores 1 to 200: at most 1 %, two of them, may be above the threshold, which is 198.
     surprises = {f"harmless {score}": [float(score)] for score in range(1, 201)}
     by = reader(surprises | {"at": [198.0], "above": [198.5]})

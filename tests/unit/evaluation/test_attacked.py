@@ -74,7 +74,7 @@ def test_an_attack_without_a_harmful_suite_is_an_error() -> None:
         attacked_suites({**SUITES, "harmful@h_cot": prompts("comply")}, ("h_cot",), 0)
 
 
-def test_the_hash_of_prompts_knows_attacks_and_is_the_old_one_without() -> None:
+def test_the_hash_of_prompts_knows_attacks() -> None:
     plain = SUITES["harmful"]
     (prefilled,) = (attacked_suites(SUITES, ("prefilled_answer",), 0)["harmful@prefilled_answer"],)
     assert [prompt.text for prompt in prefilled] == [prompt.text for prompt in plain]

@@ -32,7 +32,7 @@ TEACHER = {
 }
 
 
-def test_disputed_prompts_are_those_where_teacher_and_label_differ() -> None:
+def test_teacher_and_label_differ_on_disputed_prompts() -> None:
     assert disputed_decisions(TEACHER["harmful"]) == {"1": "comply", "2": "comply", "3": "comply"}
     assert disputed_decisions(TEACHER["benign"]) == {}
     assert disputed_decisions(answers("comply", "refuse", "comply")) == {"0": "refuse"}
