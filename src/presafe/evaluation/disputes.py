@@ -8,7 +8,7 @@ nobody can tell; so only the disputed prompts count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from presafe.evaluation.answers import Answers
 from presafe.evaluation.metrics import by_prompt, score_row
@@ -33,24 +33,22 @@ def disputed_decisions(teacher: Answers) -> dict[str, Verdict]:
 
 
 def dispute_scores(
-    answers: Sequence[Mapping[str, Answers]],
+    answers: Mapping[int | None, Mapping[str, Answers]],
     teacher: Mapping[str, Answers],
     *,
     system: str,
     thinking: Thinking,
-    seeds: Sequence[int | None],
 ) -> list[Score]:
     """Return how often a system decides like the teacher on disputed prompts: one row per seed and suite that has some.
 
     Args:
-        answers: The system's answers by suite, one mapping per seed.
+        answers: The system's answers by seed and suite; None is the seed of a model that was not trained.
         teacher: The teacher's answers by suite, CoT off.
         system: Name of the system.
         thinking: Its CoT mode.
-        seeds: Seed of each of `answers`.
     """
     rows = []
-    for seed, of_seed in zip(seeds, answers, strict=True):
+    for seed, of_seed in answers.items():
         for suite, answered in of_seed.items():
             disputed = disputed_decisions(teacher[suite]) if answered.expect in _DECISIONS else {}
             followed = [

@@ -53,24 +53,26 @@ def evaluate(run: RunFolder) -> None:
     """
     suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
-    answers: dict[tuple[str, Thinking], list[dict[str, Answers]]] = {}
-    seeds: dict[tuple[str, Thinking], list[int | None]] = {}
+    answers: dict[tuple[str, Thinking], dict[int | None, dict[str, Answers]]] = {}
     for system in evaluated_systems(run.recipe):
         asked = suites_in_mode(suites, system.thinking)
         of_seed = collect_answers(asked, _sample(run, system), settings.judge, settings.judge_thought)
-        answers.setdefault((system.name, system.thinking), []).append(of_seed)
-        seeds.setdefault((system.name, system.thinking), []).append(system.seed)
+        answers.setdefault((system.name, system.thinking), {})[system.seed] = of_seed
         scores += score_answers(of_seed, system=system.name, thinking=system.thinking, seed=system.seed)
         if system.thinking == "on":
             scores += position_scores(_read_positions(run, system))
         free_memory()
     if run.recipe.respond.teacher is None:  # another model as teacher is not asked about the suites
-        (teacher,) = answers["vanilla", "off"]
-        for name, thinking in answers.keys() - {("vanilla", "off")}:
-            mode = name, thinking
-            plain = [{suite: of_seed[suite] for suite in run.recipe.evaluate.suites} for of_seed in answers[mode]]
-            scores += dispute_scores(plain, teacher, system=name, thinking=thinking, seeds=seeds[mode])
-    systems = [collect_outcomes(name, thinking, of_mode) for (name, thinking), of_mode in answers.items()]
+        (teacher,) = answers["vanilla", "off"].values()
+        for (name, thinking), by_seed in answers.items():
+            if (name, thinking) != ("vanilla", "off"):
+                plain = {
+                    seed: {suite: of_seed[suite] for suite in settings.suites} for seed, of_seed in by_seed.items()
+                }
+                scores += dispute_scores(plain, teacher, system=name, thinking=thinking)
+    systems = [
+        collect_outcomes(name, thinking, list(by_seed.values())) for (name, thinking), by_seed in answers.items()
+    ]
     write_jsonl(differences_file(run), _differences(systems))
     write_jsonl(run.path / "evaluation" / "scores.jsonl", [*scores, *mean_over_seeds(scores)])
 

@@ -44,7 +44,7 @@ def test_only_disputed_prompts_count() -> None:
         "harmful": answers("refuse", "comply", "comply", "refuse", "unjudged", "refuse"),
         "benign": answers("comply", "refuse", "comply", "comply"),
     }
-    (row,) = dispute_scores([system], TEACHER, system="sft", thinking="on", seeds=[3])
+    (row,) = dispute_scores({3: system}, TEACHER, system="sft", thinking="on")
     assert (row.suite, row.metric, row.seed, row.n) == ("harmful", "like_teacher_rate", 3, 2)
     assert row.value == pytest.approx(0.5)
 
