@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,15 +13,13 @@ from command_line import finish, start
 from inspect_ai.log import list_eval_logs, read_eval_log
 from safetensors.torch import load_file
 
-from presafe.config.recipe import load_recipe
 from presafe.errors import RunError
 from presafe.records import Difference, HistoryPoint, Response, Signal
 from presafe.runs.io import read_jsonl
 from presafe.stages.evaluate import responses_by_suite
-from presafe.stages.report import need_report, report_data
+from presafe.stages.report import need_report
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import evaluated_systems
-from presafe.workflows.run import run_stages
 
 KILL_AT = (
     r"^  teacher: ",
@@ -122,41 +119,6 @@ def test_a_damaged_report_is_written_again(whole_run: Path, small_recipe: Path) 
     assert done.stderr.count("done before") == 4
     assert page.is_file()
     assert json.loads(results.read_text(encoding="utf-8"))["rows"] == rows
-
-
-def test_missing_scores_or_marks_stop_the_report(whole_run: Path, tmp_path: Path) -> None:
-    # Failed first: the report was written without them.
-    run = RunFolder(
-        shutil.copytree(whole_run, tmp_path / "run", copy_function=os.link), RunFolder.existing(whole_run).recipe
-    )
-    scores = run.path / "evaluation" / "scores.jsonl"
-    text = scores.read_text(encoding="utf-8")
-    first = text.split("\n")[0] + "\n"
-    for damaged in ("", first, text + first):
-        scores.unlink()  # a link to the whole run's own file
-        scores.write_text(damaged, encoding="utf-8")
-        with pytest.raises(RunError, match="its rows are not those of the run's systems and suites"):
-            report_data(run)
-    (run.path / "stages" / "align").unlink()
-    with pytest.raises(RunError, match="its stage align is not done"):
-        report_data(run)
-
-
-def test_a_damaged_log_of_a_finished_run_is_sampled_again(
-    whole_run: Path, small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Failed first: its folder could not be used again. That samples come back is tested with the sampler.
-    out = shutil.copytree(whole_run, tmp_path / "run", copy_function=os.link)
-    log = next((out / "evaluation" / "vanilla-on").glob("*.eval"))
-    half = log.read_bytes()[: log.stat().st_size // 2]
-    log.unlink()
-    log.write_bytes(half)
-    worked: list[str] = []
-    monkeypatch.setattr("presafe.workflows.run._work_of", lambda stage: lambda run: worked.append(stage))
-    run_stages(load_recipe(small_recipe), out)
-    assert worked == ["evaluate", "report"]
-    assert not log.exists()
-    assert log.with_name(f"{log.name}.damaged").read_bytes() == half
 
 
 def test_other_settings_are_refused_and_named(whole_run: Path, small_recipe: Path, tmp_path: Path) -> None:
