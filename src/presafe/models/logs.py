@@ -65,12 +65,27 @@ def read_log(path: Path, check: Callable[[EvalSample], object]) -> EvalLog:
         for sample in log.samples or []:
             if log.status == "success" or sample.scores:
                 check(sample)
+        _check_number(log)
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make the zip, zstd, JSON and record readers raise errors of all kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DamagedLogError(f"{path} is damaged ({reason:.100}).", hint) from error
     return log
+
+
+def _check_number(log: EvalLog) -> None:
+    """Check that a finished log holds as many samples as it counted.
+
+    Names in a zip's directory have no checksum: a damaged one hides a sample.
+
+    Raises:
+        ValueError: it holds another number.
+    """
+    if log.status == "success" and log.results:
+        held, counted = len(log.samples or []), log.results.total_samples
+        if held != counted:
+            raise ValueError(f"it holds {held} of {counted} samples")
 
 
 def _check_checksums(path: Path) -> None:

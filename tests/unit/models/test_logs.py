@@ -56,3 +56,20 @@ def test_a_flipped_bit_in_an_answer_is_damage(tmp_path: Path) -> None:
             with pytest.raises(DamagedLogError, match=r"is damaged.*checksum"):
                 read_log(copy, lambda sample: None)
     assert num_changed > 0
+
+
+def test_a_log_that_lost_a_sample_is_damage(tmp_path: Path) -> None:
+    # Failed first: names in the zip's directory have no checksum, and one changed bit there hid a sample.
+    samples = [Sample(id=str(place), input="What is a spoon?") for place in (2, 3)]
+    eval(
+        Task(dataset=samples, solver=fixed_answer(), name="spoon"),
+        model="mockllm/model",
+        log_dir=str(tmp_path),
+        display="none",
+    )
+    (log,) = tmp_path.glob("*.eval")
+    before, name, after = log.read_bytes().rpartition(b"samples/2_epoch_1.json")
+    log.write_bytes(before + name.replace(b"2", b"3") + after)
+    assert len(read_eval_log(str(log)).samples or []) == 1
+    with pytest.raises(DamagedLogError, match="it holds 1 of 2 samples"):
+        read_log(log, lambda sample: None)
