@@ -6,7 +6,8 @@ All train the same LoRA adapter on the same rows of SmolThink in float32 (on a G
 two kinds of forward pass in turn: four refusals after a thought, four answers after a thought. Other work is one row,
 of which all tokens after the first 32 are scored. TRL's trainer computes the plain next-token loss, so it does less.
 The naive way computes PreSafe's loss as one would write it first: logits at every position, and
-`output_hidden_states=True` for the state at the decision position.
+`output_hidden_states=True` for the state at the decision position. The floor trains without any logits or head: forward
+and backward pass of the model's layers, which every side needs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ WORK = {"demo": (4, ((45, 35), (40, 96))), "256": (1, ((32, 224),)), "1024": (1,
 QUICK = (1, ((32, 8),))
 Passes = tuple[tuple[int, int], ...]
 _NAMES = {"demo": "the demo's rows", "256": "256 tokens", "1024": "1024 tokens"}
-NAMES = {"presafe": OURS, "trl": "SFTTrainer", "naive": "naive"}
+NAMES = {"presafe": OURS, "trl": "SFTTrainer", "naive": "naive", "floor": "floor"}
 
 
 def measure(sizes: Sizes) -> list[dict[str, Any]]:
@@ -46,8 +47,7 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
             found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
             return found
 
-        names = ["presafe", "trl", "naive"]
-        values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in names}, sizes.repeats, warm_up=False)
+        values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in NAMES}, sizes.repeats, warm_up=False)
         goals = {"SFTTrainer": 0.7}
         rows += [
             against(f"training step, {_NAMES[work]}", "seconds", values["seconds"], goals),
@@ -86,7 +86,7 @@ def train(side: str, work: tuple[int, Passes], steps: int, *, quick: bool) -> di
     if side == "trl":
         rows = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
     classes: dict[str, tuple[Any, Any]] = {"presafe": (PreSafeTrainer, PreSafeConfig), "trl": (SFTTrainer, SFTConfig)}
-    classes["naive"] = (_naive_trainer(), PreSafeConfig)
+    classes |= {"naive": (_naive_trainer(), PreSafeConfig), "floor": (_floor_trainer(), PreSafeConfig)}
     trainer_class, config_class = classes[side]
     with tempfile.TemporaryDirectory() as folder:
         config = config_class(
@@ -165,6 +165,23 @@ def _naive_trainer() -> Any:
             return sft + binary_cross_entropy_with_logits(head(state).flatten(), target.float())
 
     return NaiveTrainer
+
+
+def _floor_trainer() -> Any:
+    """Return PreSafe's trainer with a loss that needs nothing after the model's last layer."""
+    from presafe.alignment.head import causal_lm
+    from presafe.alignment.trainer import PreSafeTrainer
+
+    class FloorTrainer(PreSafeTrainer):
+        """Runs the layers forward and backward only."""
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            rows = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            return causal_lm(self.model).model(**rows).last_hidden_state.float().mean()
+
+    return FloorTrainer
 
 
 if __name__ == "__main__":
