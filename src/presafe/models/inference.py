@@ -271,9 +271,10 @@ def _read_source(template: str) -> _Source:
     try:
         environment = _compile_jinja_template(template).environment
         tree = environment.parse(template)
+        names = meta.find_undeclared_variables(environment.parse(template))  # it changes the tree that it reads
     except TemplateSyntaxError:
         return _Source([], [], [], [])
-    names = meta.find_undeclared_variables(tree) - _HARMLESS - set(environment.globals)
+    names -= _HARMLESS | set(environment.globals)
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}  # jinja2 may list them, too
     parts = [part.node for part in tree.find_all((nodes.Getattr, nodes.Getitem))]
     # "a" in `x == "a"`, in `x in ["a"]` and in `x.startswith("a")`

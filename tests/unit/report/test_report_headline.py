@@ -273,7 +273,7 @@ def test_the_operating_point_leads() -> None:
     ) in headline(scores, "M")
     first, second, third = headline_cards(scores)
     assert (first.before and first.before.value, first.after and first.after.value) == (0.2, 0.55)
-    assert (second.after and second.after.value, second.n) == (0.08, "99 → 99")
+    assert (second.after and second.after.value, second.n) == (0.08, "100 → 100")
     assert third.metric == "wrongly refused"
 
 
