@@ -139,7 +139,8 @@ def test_a_prompt_does_not_change_with_the_day() -> None:
 def test_each_family_says_whence_and_when_its_rendering_is() -> None:
     folder = Path(__file__).parents[3] / "src" / "presafe" / "models" / "families"
     for name in families().keys() - {"smolthink"}:  # ours
-        comment = " ".join(line.removeprefix("# ").strip() for line in (folder / f"{name}.toml").open() if line[0] == "#")
+        lines = (folder / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
         rendering = comment.partition("Rendering: ")[2].partition("Sampling: ")[0]
         assert re.search(r"\b20\d\d\b", rendering), name
         assert re.search("compared|template that|templates", rendering), name
