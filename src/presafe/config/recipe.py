@@ -42,7 +42,7 @@ from presafe.config.files import (
     read_toml,
     shipped_names,
 )
-from presafe.config.sources import QuerySource, SafetyData, Source, check_not_planted
+from presafe.config.sources import Draw, QuerySource, SafetyData, Source, check_not_planted
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
@@ -280,6 +280,9 @@ class EvaluateSettings(Settings):
 
     suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
+    draw: Draw = "stratified"
+    """How the `n` prompts of a suite are taken after `skip`: drawn over its categories in proportion by `evaluate.seed`, or
+    the first ones, as runs before this setting did. Prompts from the hub are drawn at random in any case."""
     attacks: tuple[AttackName, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Attacks, with their settings: each harmful suite is measured under each of them, too, as SUITE@ATTACK."""
     defenses: tuple[DefenseName, ...] = Field(default=(), exclude_if=lambda names: not names)
@@ -297,7 +300,7 @@ class EvaluateSettings(Settings):
     batch_tokens: Positive = 65_536
     """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
-    """Seed of generated arithmetic and of sampling."""
+    """Seed of generated arithmetic, of `draw` and of sampling."""
     judge: str | None = None
     """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); None takes the
     refusal strings. Stage 1 always uses the strings."""
