@@ -281,8 +281,8 @@ class EvaluateSettings(Settings):
     suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
     draw: Draw = "stratified"
-    """How the `n` prompts of a suite are taken after `skip`: drawn over its categories in proportion by `evaluate.seed`, or
-    the first ones, as runs before this setting did. Prompts from the hub are drawn at random in any case."""
+    """How the `n` prompts of a suite are taken after `skip`: drawn over its categories in proportion, by `seed`, or the
+    first ones, as runs before this setting did. Prompts from the hub are drawn at random in any case."""
     attacks: tuple[AttackName, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Attacks, with their settings: each harmful suite is measured under each of them, too, as SUITE@ATTACK."""
     defenses: tuple[DefenseName, ...] = Field(default=(), exclude_if=lambda names: not names)

@@ -37,7 +37,7 @@ def _upgrade_head(align: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_draw(evaluate: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of stage evaluate with the draw: where a suite has `n`, the first prompts were all there was."""
+    """Return the settings of stage evaluate with the draw: a suite with `n` gave its first prompts."""
     suites = evaluate.get("suites")
     tables = suites.values() if isinstance(suites, dict) else ()
     has_limit = any(isinstance(table, dict) and table.get("n") is not None for table in tables)
