@@ -8,10 +8,9 @@ that cannot take effect are errors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     Field,
     StrictBool,
     ValidationError,
@@ -22,7 +21,9 @@ from pydantic import (
 
 from presafe.config.attacking import AttackName, DefenseName
 from presafe.config.bounds import (
+    CallbackName,
     Count,
+    MethodName,
     Name,
     Positive,
     Rate,
@@ -32,6 +33,7 @@ from presafe.config.bounds import (
     SuiteName,
     Temperature,
     TopP,
+    Tracker,
     Weight,
 )
 from presafe.config.files import (
@@ -49,16 +51,6 @@ from presafe.methods.registry import methods
 from presafe.records import Thinking
 from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
-
-
-def _check_method(name: str) -> str:
-    if name not in methods():
-        raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
-    return name
-
-
-MethodName = Annotated[str, AfterValidator(_check_method)]
-"""Name of a method: `presafe list methods`."""
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -184,9 +176,6 @@ class SignalSettings(Settings):
     """Seed of the split, the new layer and the order of rows."""
 
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
-
-
 class AlignSettings(Settings):
     """Stage 3: train LoRA adapters with L = L_SFT + λ · L_align (paper, section 4), and those to compare with."""
 
@@ -257,8 +246,11 @@ class AlignSettings(Settings):
     """Experiment trackers that get the training curves; each needs its own package. `tensorboard` writes below the
     checkpoints, `wandb` and `trackio` send as their own settings say. Not written where it is empty, so that folders
     from before this setting resume."""
+    callbacks: tuple[CallbackName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Callbacks of transformers' Trainer, "package.module:Class", of modules that can be imported; each training makes
+    its own of every class, without arguments. Not written where it is empty."""
 
-    _check_distinct = field_validator("systems", "seeds", "report_to")(_distinct)
+    _check_distinct = field_validator("systems", "seeds", "report_to", "callbacks")(_distinct)
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:

@@ -53,8 +53,8 @@ ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug skip_m
 resume_from_checkpoint local_rank
 """
 """Options that have an effect: those of the data set, of the model, of TRL's rows, of PreSafe, and the last block,
-which transformers' own Trainer reads. `packing`, `padding_free`, `loss_type` and `label_smoothing_factor` are refused by
-`PreSafeConfig` itself."""
+which transformers' own Trainer reads. `packing`, `padding_free`, `loss_type` and `label_smoothing_factor` are refused
+by `PreSafeConfig` itself."""
 
 ROW = {"prompt": "ab", "completion": "c<|im_end|>", "signal": 0.9, "decision_index": 1}
 
