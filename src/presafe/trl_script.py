@@ -155,8 +155,9 @@ def load_rows(script: Any, split: str, tokenizer: Any, training: Any) -> Any:
     )
     if (most := training.max_length) is None:
         return rows
-    num_without = sum(start + 1 >= most for start in rows["start_index"])
-    num_cut = sum(len(ids) > most for ids in rows["input_ids"]) - num_without
+    lengths = [(start + 1, len(ids)) for start, ids in zip(rows["start_index"], rows["input_ids"], strict=True)]
+    num_without = sum(of_prompt >= most for of_prompt, _ in lengths)
+    num_cut = sum(of_prompt < most < length for of_prompt, length in lengths)
     if num_without == len(rows):
         raise SignalError(f"every prompt of the split {split} has {most} tokens or more.", "Give a larger max_length.")
     if num_cut or num_without:

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 import coverage_of_rules
-from judges import agreement_rows, flip_rows
+from judge_tables import agreement_rows, flip_rows
 from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
 from paths import STUDIES, pages

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from judges import OURS, RECORD, SETS, VERSION_1, labelled, measured, number_of_answers, version_1_verdicts
+from judge_tables import OURS, RECORD, SETS, VERSION_1, labelled, measured, number_of_answers, version_1_verdicts
 from paths import DOCS, ROOT
 
 from presafe.judges.refusal import STRINGS_VERSION

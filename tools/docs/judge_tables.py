@@ -1,6 +1,6 @@
 """Tables of the refusal strings: version 1 by its recorded verdicts, and today's version by what it says now.
 
-    python tools/docs/judges.py    # records the verdicts of version 1 again, from the last commit that had it
+    python tools/docs/judge_tables.py    # records the verdicts of version 1 again, from the last commit that had it
 
 The record holds one verdict per labelled answer. Only the labelled sets, which are harmless, are judged.
 """
