@@ -16,7 +16,6 @@ from presafe.runtime.dtype import Dtype as DtypeName
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.config.recipe import ModelSettings, SamplingSettings
-    from presafe.config.sources import Draw as Way
     from presafe.records import Expect, Prompt, Thinking
 
 
@@ -217,7 +216,7 @@ def _drawn(suite: str, prompts: list[Prompt], limit: int | None, how: str) -> li
 
     if how not in DRAWS:
         raise PromptError(f"--draw must be {' or '.join(DRAWS)}, got {how!r}.")
-    drawn = draw(prompts, limit, cast("Way", how))
+    drawn = draw(prompts, limit, how)
     if drawn != prompts[:limit]:
         categories = len({prompt.category for prompt in prompts})
         console.print(f"  {suite}: {len(drawn)} of {len(prompts)} prompts, drawn over {categories} categories (seed 0)")
