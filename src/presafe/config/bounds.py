@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
-from presafe.methods.registry import methods
 from presafe.runtime.reading import is_printable
 
 
@@ -52,12 +51,6 @@ def checked_suite_name(name: str) -> str:
     return name
 
 
-def _check_method(name: str) -> str:
-    if name not in methods():
-        raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
-    return name
-
-
 Positive = Annotated[int, Strict(), Field(ge=1, le=MOST)]
 Count = Annotated[int, Strict(), Field(ge=0, le=MOST)]
 Seed = Annotated[int, Strict(), Field(ge=0, le=MAX_SEED)]
@@ -72,8 +65,6 @@ TopP = Annotated[float, Strict(), Field(ge=1e-6, le=1, allow_inf_nan=False)]
 """Nucleus mass kept; 1 keeps all. Below 10^-6 float32 rounds it to nothing, and no token would be left."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_printable)]
 """Name in titles and tables."""
-MethodName = Annotated[str, AfterValidator(_check_method)]
-"""Name of a method: `presafe list methods`."""
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 """An experiment tracker."""
 CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]

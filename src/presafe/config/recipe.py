@@ -19,11 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.attacking import AttackName, DefenseName
+from presafe.config.attacking import AttackName, DefenseName, MethodName
 from presafe.config.bounds import (
     CallbackName,
     Count,
-    MethodName,
     Name,
     Positive,
     Rate,
