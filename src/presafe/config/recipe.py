@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.attacking import AttackName, DefenseName
+from presafe.config.attacking import AttackName, DefenseName, Hardening
 from presafe.config.bounds import (
     Count,
     Name,
@@ -33,6 +33,7 @@ from presafe.config.bounds import (
     Temperature,
     TopP,
     Weight,
+    distinct,
 )
 from presafe.config.files import (
     MAX_TOML_BYTES,
@@ -59,12 +60,6 @@ def _check_method(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_check_method)]
 """Name of a method: `presafe list methods`."""
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("no value may stand twice")
-    return values
 
 
 def is_served(address: str) -> bool:
@@ -251,6 +246,8 @@ class AlignSettings(Settings):
     adapter that refuses less than the allowed share is not scaled."""
     max_length: Positive = 1024
     """Most tokens of a row. Longer rows are truncated and counted; rows whose prompt alone exceeds this are dropped."""
+    hardening: Hardening | None = Field(default=None, exclude_if=lambda hardening: hardening is None)
+    """Rows of attacked queries beside the plain ones; None makes none."""
     save_steps: Positive = 1
     """Steps between checkpoints: the most that a kill can lose."""
     report_to: tuple[Tracker, ...] = Field(default=(), exclude_if=lambda trackers: not trackers)
@@ -258,7 +255,7 @@ class AlignSettings(Settings):
     checkpoints, `wandb` and `trackio` send as their own settings say. Not written where it is empty, so that folders
     from before this setting resume."""
 
-    _check_distinct = field_validator("systems", "seeds", "report_to")(_distinct)
+    _check_distinct = field_validator("systems", "seeds", "report_to")(distinct)
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
@@ -304,7 +301,7 @@ class EvaluateSettings(Settings):
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
 
-    _check_distinct = field_validator("attacks", "defenses")(_distinct)
+    _check_distinct = field_validator("attacks", "defenses")(distinct)
 
     @field_validator("suites")
     @classmethod
@@ -315,7 +312,7 @@ class EvaluateSettings(Settings):
     @field_validator("aligned_thinking")
     @classmethod
     def _check_modes(cls, modes: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
-        if "on" not in _distinct(modes):
+        if "on" not in distinct(modes):
             raise ValueError('"on" is the mode that is aligned: "off" may stand beside it')
         return modes
 
@@ -346,6 +343,12 @@ class Recipe(Settings):
         return settings | {
             name: own[name] | table if isinstance(table, dict) else table for name, table in tables.items()
         }
+
+    @model_validator(mode="after")
+    def _check_hardening(self) -> Self:
+        if self.align.hardening:
+            self.align.hardening.check_measured(self.evaluate.attacks)
+        return self
 
 
 def shipped_recipes() -> list[str]:

@@ -6,9 +6,10 @@ SYSTEM+DEFENSE     a system behind a defense is a system of its own
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from presafe.attacks.registry import attacks, read_attack
+from presafe.attacks.search import Search
 from presafe.errors import AttackError
 from presafe.records import Prompt, Thinking
 
@@ -23,6 +24,15 @@ def defended(system: str, defense: str | None) -> str:
         defense: Label of the defense, or None.
     """
     return system if defense is None else f"{system}+{defense}"
+
+
+def folder_name(system: str) -> str:
+    """Return a system's name in the name of a folder: a defense's label may hold an address with slashes.
+
+    Args:
+        system: Name of the system.
+    """
+    return system.replace("/", "_")
 
 
 def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
@@ -49,6 +59,17 @@ def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[st
     return all_suites
 
 
+def measured_suites(suites: Iterable[str], labels: Sequence[str]) -> list[str]:
+    """Return the names of suites, and what they would be called under each attack; harmless ones are not attacked.
+
+    Args:
+        suites: Names of suites.
+        labels: Labels of attacks.
+    """
+    names = list(suites)
+    return [*names, *(f"{name}@{label}" for name in names for label in labels)]
+
+
 def suites_in_mode(suites: Suites, thinking: Thinking) -> dict[str, Sequence[Prompt]]:
     """Return the suites that can be asked in a mode: without a thought, none that begins one.
 
@@ -70,3 +91,13 @@ def begins_thought(suite: str) -> bool:
         return False
     prefill = read_attack(label).prefill()
     return prefill is not None and not prefill.closed
+
+
+def attacks_decision(labels: Sequence[str]) -> bool:
+    """Return whether one of some attacks reads the decision before the CoT.
+
+    Args:
+        labels: Labels of attacks.
+    """
+    searches = [attack for label in labels if isinstance(attack := read_attack(label), Search)]
+    return any(search.objective().decision > 0 for search in searches)

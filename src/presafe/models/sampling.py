@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, cast
@@ -26,6 +26,7 @@ from rich.text import Text
 from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
 from presafe.models.context import check_context
+from presafe.models.decision_head import DecisionReading
 from presafe.models.logs import (
     ATTACKED,
     STRINGS,
@@ -60,6 +61,8 @@ class Sampler(NamedTuple):
     """How tokens are drawn, where it differs from the family's published sampling."""
     method: str | None = None
     """Method that prefills the thought."""
+    decision: DecisionReading | None = None
+    """How the system's decision is read, for searches that attack it."""
 
     def inspect_model(self) -> Model:
         """Return the model as Inspect knows it."""
@@ -218,6 +221,17 @@ def sample_responses(
                 raise RunError("the sampling was interrupted.")
             bar.advance(count)
 
+        @contextmanager
+        def search(label: str, total: int) -> Iterator[Callable[[int], None]]:
+            with bar.part(label, total) as part:
+
+                def advance_part(count: int) -> None:
+                    advance(0)
+                    part.advance(count)
+
+                yield advance_part
+
+        api.decision, api.searches, api.on_search = sampler.decision, log_dir / "searches", search
         # A solver of its own may ask often for one answer: the bar counts answers.
         engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_tables(data: ReportData, folder: Path) -> list[Path]:
-    """Write scores, those of a panel's members, differences, decision positions and training curves that a report has.
+    """Write the records that a report has: scores, differences, decision positions, training curves and others.
 
     Args:
         data: The report.
@@ -36,6 +36,7 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
         "training": [
             {"system": system, **point.model_dump()} for system, points in data.histories.items() for point in points
         ],
+        "thoughts": [row.model_dump() for row in data.thoughts],
         "places": [
             {"system": row.system, "suite": row.suite, "expect": row.expect, "place": place, "count": count}
             for row in data.places

@@ -161,3 +161,26 @@ def test_a_server_of_text_cannot_be_asked_in_other_tokens() -> None:
     api.engine._greeted = (load_renderer("smolthink"), Dialect.OPENAI)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="would merge again what retokenization cuts"):
         api.prompt_ids("Name a bird.", Turn(dropout=0.4))
+
+
+def test_another_model_paraphrases_and_is_counted(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any], number: int) -> Any:
+        if "Write the following text again" in text_of(body):
+            return completion("Which wren sings?")
+        return YES if "Which wren sings?" in text_of(body) else NO
+
+    with serving(answer) as fake:
+        label = f"paraphrase:by={fake.address}"
+        data = measured(fake, tmp_path, (), (label,))
+        again = measured(fake, tmp_path, (), (label,))
+    name = f"vanilla+{label}"
+    assert rows(data, "not_refused_rate") == {("vanilla", "harmful"): 0.0, (name, "harmful"): 1.0}
+    # The paraphrase and the answer.
+    assert rows(data, "queries_per_answer")[name, "harmful"] == 2.0
+    paraphrasing = [body for body in fake.asked if "Write the following text again" in text_of(body)]
+    assert len(paraphrasing) == 4  # two suites of two prompts, asked once: the second call reads the logs
+    assert {body["max_tokens"] for body in paraphrasing} == {256}
+    assert again.scores == data.scores
+    assert sorted(folder.name for folder in (tmp_path / "evaluation").iterdir()) == sorted(
+        ["vanilla-on", f"{name.replace('/', '_')}-on"]
+    )
