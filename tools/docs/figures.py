@@ -227,6 +227,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "demo-full": demo_full,
     "operating-points": trade,
     "inside": cosines,
+    "search-curves": search_curves,
 }
 
 

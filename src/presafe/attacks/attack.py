@@ -138,6 +138,13 @@ class Attack(Record):
     needs_weights: ClassVar[bool] = False
     """Whether it reads the model's own probabilities, so that a served model cannot be attacked with it."""
 
+    def need(self) -> None:
+        """Check what the attack needs beside valid settings, before the first token.
+
+        Raises:
+            AttackError: something is missing, such as a package or another model.
+        """
+
     def words(self, request: str, rng: random.Random) -> str:
         """Return the user's text.
 
