@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, get_model
+from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
 from sides import OURS, Sizes, against, in_turns, say, timed
 from work import mixed_texts, smolthink
 
@@ -53,7 +53,8 @@ def _against_generate(loaded: LoadedModel, sizes: Sizes, budget: int, rows: int)
 
     values = in_turns({OURS: timed(ours), "generate": timed(theirs)}, sizes.repeats, warm_up=False)
     row = against("sampling, CoT on and off", "seconds", values["seconds"], {"generate": 0.5})
-    return row | {"same_answers": _same(wrote[OURS], wrote["generate"]), "tokens": sum(map(len, wrote[OURS]))}
+    lengths = [len(ids) for ids in wrote[OURS]]
+    return row | {"same_answers": _same(wrote[OURS], wrote["generate"]), "floor": _floor(lengths, rows)}
 
 
 def _by_presafe(loaded: LoadedModel, requests: Sequence[Request], rows: int) -> list[list[int]]:
@@ -113,7 +114,7 @@ def _against_inspect(loaded: LoadedModel, sizes: Sizes, budget: int, rows: int) 
         api = mine.api
         assert isinstance(api, PreSafeAPI)
         api.engine.ready()
-        wrote: dict[str, list[list[str]]] = {}
+        wrote: dict[str, list[ModelOutput]] = {}
 
         def ask(side: str, model: Model) -> None:
             wrote[side] = asyncio.run(_answers(model, texts, config))
@@ -121,16 +122,29 @@ def _against_inspect(loaded: LoadedModel, sizes: Sizes, budget: int, rows: int) 
         sides = {OURS: timed(lambda: ask(OURS, mine)), "hf provider": timed(lambda: ask("hf provider", theirs))}
         values = in_turns(sides, sizes.repeats, warm_up=False)
     row = against("sampling through Inspect, CoT on", "seconds", values["seconds"], {"hf provider": 0.5})
-    return row | {"same_answers": _same(wrote[OURS], wrote["hf provider"])}
+    words = {side: list(map(_words, outputs)) for side, outputs in wrote.items()}
+    lengths = [output.usage.output_tokens for output in wrote[OURS] if output.usage]
+    return row | {"same_answers": _same(words[OURS], words["hf provider"]), "floor": _floor(lengths, rows)}
 
 
-async def _answers(model: Model, texts: Sequence[str], config: GenerateConfig) -> list[list[str]]:
-    """Return the words of each answer, thought included, whatever the provider makes a thought of."""
-    outputs = await asyncio.gather(*(model.generate([ChatMessageUser(content=text)], config=config) for text in texts))
-    return [_words(output.choices[0].message.content) for output in outputs]
+async def _answers(model: Model, texts: Sequence[str], config: GenerateConfig) -> list[ModelOutput]:
+    return await asyncio.gather(*(model.generate([ChatMessageUser(content=text)], config=config) for text in texts))
 
 
-def _words(content: Any) -> list[str]:
+def _floor(lengths: Sequence[int], rows: int) -> float:
+    """Return the smallest possible ratio of forward passes: rows that are never empty / batches in order of arrival.
+
+    Args:
+        lengths: Tokens of each answer, in the order of the prompts.
+        rows: Answers that are decoded together.
+    """
+    batches = [max(lengths[start : start + rows]) for start in range(0, len(lengths), rows)]
+    return max(sum(lengths) / rows, max(lengths)) / sum(batches)
+
+
+def _words(output: ModelOutput) -> list[str]:
+    """Return the words of an answer, thought included, whatever the provider makes a thought of."""
+    content: Any = output.choices[0].message.content
     parts = (
         [content]
         if isinstance(content, str)

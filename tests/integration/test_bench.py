@@ -44,6 +44,8 @@ def test_both_sides_of_a_part_give_the_same(record: dict[str, Any]) -> None:
     parts = record["parts"]
     for row in parts["sampling"]:
         assert row["same_answers"]["same"] == row["same_answers"]["of"] > 0
+        assert 0 < row["floor"] <= 1  # rows that are never empty need no more passes than batches
+    assert "floor" in parts["training"][0]["values"]
     assert parts["classifier"][1]["largest_difference"] < 1e-4
     assert parts["decision"][0]["largest_difference"] < 1e-3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from statistics import median
 from typing import Any
 
 from paths import ROOT
@@ -34,24 +35,36 @@ def bench(kind: str) -> str:
 
 def _sides(measured: dict[str, Any]) -> str:
     lines = [
-        "| work | PreSafe | other side | PreSafe / other | goal |",
-        "| --- | --- | --- | --- | --- |",
+        "| work | PreSafe | other side | PreSafe / other | floor | goal |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for part in ("training", "sampling", "classifier", "decision"):
         for row in measured["parts"].get(part, ()):
             mine = sorted(row["values"]["PreSafe"])
             for other, compared in row["others"].items():
+                if other == "floor":
+                    continue
                 theirs = sorted(row["values"][other])
-                ratio, goal = compared["ratio"], compared["goal"]
+                ratio, goal, floor = compared["ratio"], compared["goal"], _floor(row, other)
                 cells = [
                     row["what"],
                     _amount(mine, row["unit"]),
                     f"{other}: {_amount(theirs, row['unit'])}",
                     f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})",
+                    f"{floor:.2f}" if floor else "",
                     f"≤ {goal:.2f}: {_GOALS[compared['met']]}" if goal else "",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _floor(row: dict[str, Any], other: str) -> float | None:
+    """Return the smallest ratio that any program could reach against another side, where it was measured."""
+    if "floor" in row:
+        return float(row["floor"])
+    if "floor" not in row["values"]:
+        return None
+    return float(median(row["values"]["floor"]) / median(row["values"][other]))
 
 
 def _amount(values: list[float], unit: str) -> str:

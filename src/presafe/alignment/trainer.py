@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -164,6 +164,9 @@ class PreSafeTrainer(SFTTrainer):
             peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), HEAD})
         rest.setdefault("data_collator", PreSafeCollator(pad_token_id=processing_class.pad_token_id))
         super().__init__(model=model, args=args, processing_class=processing_class, peft_config=peft_config, **rest)
+        config = cast(Any, causal_lm(self.model)).config.get_text_config()
+        if self.aux_loss_enabled and not hasattr(config, "num_experts"):
+            config.num_experts = config.num_local_experts  # TRL's loss of the router reads the first name only
         # All terms are scaled here, so label tokens are counted over the step, whatever arguments forward takes.
         self.model_accepts_loss_kwargs = True
         self._positions: dict[str, Tensor] | None = None

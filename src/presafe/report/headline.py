@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from presafe.methods.registry import methods
 from presafe.report.formatting import (
     DASH,
     METRICS,
@@ -25,7 +26,15 @@ from presafe.report.formatting import (
     format_size,
     in_known_order,
 )
-from presafe.report.lookup import MODES, count_answers, find_score, leading_metric, suites_in, systems_in
+from presafe.report.lookup import (
+    MODES,
+    count_answers,
+    find_score,
+    leading_metric,
+    metrics_of,
+    suites_in,
+    systems_in,
+)
 
 if TYPE_CHECKING:
     from presafe.records import Difference, HeadFit, Score, Thinking
@@ -62,7 +71,12 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
     system, name = _BEFORE, model
     if _ADAPTED in systems_in(scores):
         system, name = _ADAPTED, f"{model} with the adapter"
-    sentences = [_modes_sentence(scores, system, name), _presafe_sentence(scores), _controls_sentence(scores)]
+    sentences = [
+        _modes_sentence(scores, system, name),
+        _presafe_sentence(scores),
+        _controls_sentence(scores),
+        *_operating_sentences(scores),
+    ]
     prices = [
         price for mode in MODES if (price := _harmless_sentence(scores, _AFTER, mode, display_name(_AFTER, SYSTEMS)))
     ]
@@ -74,14 +88,37 @@ def headline(scores: Sequence[Score], model: str = "the model") -> tuple[str, ..
 
 
 def headline_cards(scores: Sequence[Score]) -> tuple[Card, ...]:
-    """Return the numbers of the headline that PreSafe has, before and after."""
+    """Return the numbers of the headline that PreSafe has, before and after; those at the operating point first."""
     cards = []
+    for suite, metric in _operating_columns(scores):
+        before, after = (find_score(scores, system, "on", suite, metric) for system in (_BEFORE, _AFTER))
+        if after:
+            n = f"{format_size(before) if before else DASH} → {format_size(after)}"
+            cards.append(Card(display_name(suite, SUITES), display_name(metric, METRICS), before, after, n))
     for suite in _headline_suites(scores):
         before, after = (_leading_score(scores, system, "on", suite) for system in (_BEFORE, _AFTER))
         if after:
             n = f"{_count_judged(scores, before)} → {_count_judged(scores, after)}"
             cards.append(Card(display_name(suite, SUITES), display_name(after.metric, METRICS), before, after, n))
     return tuple(cards)
+
+
+def lambda_start_note(align: Mapping[str, object], scores: Sequence[Score]) -> tuple[str, ...]:
+    """Say where a method's name promises L_start and the recipe's `lambda_start` is 0.
+
+    Args:
+        align: The recipe's settings of the alignment; empty if nothing was trained.
+        scores: The rows of the run.
+    """
+    if align.get("lambda_start") != 0:
+        return ()
+    names = [
+        display_name(name, SYSTEMS)
+        for name in systems_in(scores)
+        if name in methods() and (training := methods()[name].training)
+        if training.start and training.head and training.lambda_start is None
+    ]
+    return (f"`lambda_start` is 0 in this run, so there is no L_start in: {', '.join(names)}.",) if names else ()
 
 
 def key_differences(differences: Sequence[Difference]) -> tuple[str, ...]:
@@ -286,6 +323,30 @@ def _controls_sentence(scores: Sequence[Score]) -> str | None:
         if clauses:
             return f"For comparison, with the chain of thought on, {' and '.join(clauses)}."
     return None
+
+
+def _operating_columns(scores: Sequence[Score]) -> list[tuple[str, str]]:
+    """Return the rates of the first harmless suite that has a harmful half: refused, and wrongly refused."""
+    suites = [suite for suite in suites_in(scores, "comply") if "cross_refusal_rate" in metrics_of(scores, suite)]
+    return [(suite, metric) for suite in suites[:1] for metric in ("cross_refusal_rate", "cross_over_refusal_rate")]
+
+
+def _operating_sentences(scores: Sequence[Score]) -> list[str]:
+    """Describe each system at the cross-fitted threshold of its odds of a refusal, in one sentence."""
+    columns = _operating_columns(scores)
+    clauses = []
+    for system in systems_in(scores):
+        rates = [find_score(scores, system, "on", *column) for column in columns]
+        if rates and all(rate and rate.value is not None for rate in rates):
+            right, wrong = (format_estimate(rate) for rate in rates)
+            clauses.append(f"{display_name(system, SYSTEMS)} refuses {right} of the harmful and {wrong} of the harmless")
+    if not clauses:
+        return []
+    return [
+        f"By the odds of a refusal's first token on {describe_prompts(columns[0][0])} and their harmful half, each half "
+        "of the prompts decided at the threshold that wrongly refuses a tenth of the other half: "
+        f"{'; '.join(clauses)}."
+    ]
 
 
 def _harmless_sentence(scores: Sequence[Score], system: str, thinking: Thinking, name: str) -> str | None:

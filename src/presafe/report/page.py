@@ -45,6 +45,7 @@ from presafe.report.headline import (
     head_sentences,
     headline,
     headline_cards,
+    lambda_start_note,
     key_differences,
 )
 from presafe.report.internals import layer_lines, place_lines, probed_suites
@@ -260,6 +261,7 @@ def _sentences(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
         differences = all_differences(data.differences)
     else:
         lead = headline(scores, _model_name(data.recipe)) or sweep_sentences(data.sweep)
+        lead += lambda_start_note(data.recipe.get("align") or {}, scores)
         differences = key_differences(data.differences)
     return {
         "headline": lead,

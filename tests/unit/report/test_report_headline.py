@@ -14,6 +14,7 @@ from presafe.report.headline import (
     headline,
     headline_cards,
     key_differences,
+    lambda_start_note,
 )
 
 NO_RATE = "There is no single rate to name: the tables below hold what was measured."
@@ -250,3 +251,34 @@ def test_judge_of_harm_has_a_sentence() -> None:
     assert sentence.startswith(
         "Harmful, held out: PreSafe + L_start (ours) (CoT on) gives in to 5.0 %, Vanilla (CoT on) 40.0 %,"
     )
+
+
+def test_the_operating_point_leads() -> None:
+    def rows(system: str, right: float, wrong: float) -> list[Score]:
+        suite = "jailbreakbench_benign"
+        return [
+            make_score(system, "on", suite, "over_refusal_rate", 0.4, n=100),
+            make_score(system, "on", suite, "cross_refusal_rate", right, low=right - 0.1, high=right + 0.1, n=100),
+            make_score(system, "on", suite, "cross_over_refusal_rate", wrong, low=wrong - 0.05, high=wrong + 0.1, n=100),
+        ]
+
+    scores = [*rows("vanilla", 0.2, 0.1), *rows("presafe", 0.55, 0.08)]
+    assert (
+        "By the odds of a refusal's first token on JailbreakBench benign prompts and their harmful half, each half of "
+        "the prompts decided at the threshold that wrongly refuses a tenth of the other half: Vanilla refuses 20.0 % "
+        "[10, 30] of the harmful and 10.0 % [5, 20] of the harmless; PreSafe + L_start (ours) refuses 55.0 % [45, 65] "
+        "of the harmful and 8.0 % [3, 18] of the harmless."
+    ) in headline(scores, "M")
+    first, second, third = headline_cards(scores)
+    assert (first.before and first.before.value, first.after and first.after.value) == (0.2, 0.55)
+    assert (second.after and second.after.value, second.n) == (0.08, "100 → 100")
+    assert third.after and third.after.metric == "over_refusal_rate"
+
+
+def test_a_run_without_l_start_says_so() -> None:
+    scores = [make_score(name, "on", "jailbreakbench", "refusal_rate", 0.5) for name in ("vanilla", "sft", "presafe")]
+    assert lambda_start_note({"lambda_start": 0.0}, scores) == (
+        "`lambda_start` is 0 in this run, so there is no L_start in: PreSafe + L_start (ours).",
+    )
+    assert lambda_start_note({"lambda_start": 1.0}, scores) == ()
+    assert lambda_start_note({"lambda_start": 0.0}, scores[:2]) == ()  # SFT's name promises nothing
