@@ -6,6 +6,7 @@ SYSTEM+DEFENSE     a system behind a defense is a system of its own
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from presafe.attacks.registry import attacks, read_attack
@@ -26,13 +27,13 @@ def defended(system: str, defense: str | None) -> str:
     return system if defense is None else f"{system}+{defense}"
 
 
-def folder_name(system: str) -> str:
-    """Return a system's name in the name of a folder: a defense's label may hold an address with slashes.
+def file_name(name: str) -> str:
+    """Return a name without the characters that no file's name, or no log's, may hold: a label may hold an address.
 
     Args:
-        system: Name of the system.
+        name: Name of a system, or label of an attack.
     """
-    return system.replace("/", "_")
+    return re.sub(r"[/#?%]", "_", name)
 
 
 def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
@@ -53,7 +54,7 @@ def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[st
     for label in labels:
         attack = read_attack(label)
         for name in harmful:
-            if (attacked := f"{name}@{label}") in all_suites:
+            if (attacked := f"{name}@{file_name(label)}") in all_suites:
                 raise AttackError(f"suite {attacked} has the name of an attacked suite.", "Rename it.")
             all_suites[attacked] = [attack.apply(prompt, seed, label) for prompt in suites[name]]
     return all_suites
@@ -67,7 +68,7 @@ def measured_suites(suites: Iterable[str], labels: Sequence[str]) -> list[str]:
         labels: Labels of attacks.
     """
     names = list(suites)
-    return [*names, *(f"{name}@{label}" for name in names for label in labels)]
+    return [*names, *(f"{name}@{file_name(label)}" for name in names for label in labels)]
 
 
 def suites_in_mode(suites: Suites, thinking: Thinking) -> dict[str, Sequence[Prompt]]:

@@ -20,7 +20,7 @@ from presafe.alignment.fit import CHECKPOINTS, HISTORY
 from presafe.alignment.scale import rescale, trained_alpha
 from presafe.config.recipe import Recipe
 from presafe.errors import PreSafeError
-from presafe.evaluation.attacked import attacks_decision, defended, folder_name
+from presafe.evaluation.attacked import attacks_decision, defended, file_name
 from presafe.methods.registry import training_of
 from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
@@ -66,7 +66,7 @@ def shared_paths(recipe: Recipe, workload: Workload) -> list[SharedPath]:
     # a search that attacks the decision reads how the recipe's refusals start
     searched = [recipe.align.refusal_target] if attacks_decision(recipe.evaluate.attacks) else []
     vanilla = (model, evaluate, sha256_of_prompts(workload.suites.values()), *searched)
-    guarded = [folder_name(defended("vanilla", defense)) for defense in recipe.evaluate.defenses]
+    guarded = [file_name(defended("vanilla", defense)) for defense in recipe.evaluate.defenses]
     on_alignment = [response_set.name for response_set in response_sets(recipe) if response_set.queries == "alignment"]
     return [
         SharedPath("responses/teacher", True, teacher),

@@ -17,7 +17,7 @@ from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError, JudgeError, PromptError
 from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
-from presafe.evaluation.attacked import attacked_suites, attacks_decision, defended, folder_name, suites_in_mode
+from presafe.evaluation.attacked import attacked_suites, attacks_decision, defended, file_name, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.guard import guarded
 from presafe.evaluation.panels import panel_scores
@@ -122,7 +122,7 @@ def measure_systems(
                     asked,
                     {suite: scorers_for(kinds[suite], settings.judge, settings.judge_thought) for suite in asked},
                     _sampler(model, mode, adapter, settings, max_tokens, decision),
-                    out / "evaluation" / f"{folder_name(name)}-{mode}",
+                    out / "evaluation" / f"{file_name(name)}-{mode}",
                     sandbox=sandbox,
                     solver=guarded(settings.seed, defense) if settings.attacks or settings.defenses else None,
                 )
