@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, cast
@@ -190,15 +191,9 @@ def sample_responses(
         ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are requested.
     """
     model = sampler.inspect_model()
+    boxes = {"code": sandbox}
     tasks = [
-        make_task(
-            name,
-            prompts,
-            scorers[name],
-            seed=sampler.seed,
-            sandbox=sandbox if prompts[0].expect == "code" else None,
-            solver=solver,
-        )
+        make_task(name, prompts, scorers[name], seed=sampler.seed, sandbox=boxes.get(prompts[0].expect), solver=solver)
         for name, prompts in suites.items()
     ]
     try:
@@ -221,17 +216,8 @@ def sample_responses(
                 raise RunError("the sampling was interrupted.")
             bar.advance(count)
 
-        @contextmanager
-        def search(label: str, total: int) -> Iterator[Callable[[int], None]]:
-            with bar.part(label, total) as part:
-
-                def advance_part(count: int) -> None:
-                    advance(0)
-                    part.advance(count)
-
-                yield advance_part
-
-        api.decision, api.searches, api.on_search = sampler.decision, log_dir / "searches", search
+        api.decision, api.searches = sampler.decision, log_dir / "searches"
+        api.on_search = partial(bar.part, check=partial(advance, 0))
         # A solver of its own may ask often for one answer: the bar counts answers.
         engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from presafe.attacks.suffix import ANSWER, THOUGHT
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError
-from presafe.evaluation.searching import SearchRecord
+from presafe.evaluation.searching import SearchRecord, searching
 from presafe.internals.decision import decision_scores
 from presafe.internals.searching import CostReader
 from presafe.judges.refusal import is_refusal
@@ -30,6 +31,7 @@ from presafe.models.decision_head import DecisionHead, DecisionReading, RefusalS
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
 from presafe.models.logs import log_files, read_log
+from presafe.models.provider import PreSafeAPI
 from presafe.models.rendering import Renderer
 from presafe.records import Prompt
 from presafe.runs.io import read_record
@@ -139,6 +141,35 @@ def test_a_killed_search_ends_as_if_it_had_not_been() -> None:
     assert budget.state is not None
     assert whole_budget.state is not None
     assert budget.state.model_dump(exclude={"seconds"}) == whole_budget.state.model_dump(exclude={"seconds"})
+
+
+def test_a_state_is_read_again_and_a_damaged_one_set_aside(tmp_path: Path) -> None:
+    advanced: list[int] = []
+
+    @contextmanager
+    def watched(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        assert (label, total) == ("gcg:queries=100, p/1", 100)
+        yield advanced.append
+
+    api = PreSafeAPI("smolthink")
+    api.searches, api.on_search = tmp_path, watched
+
+    def opened(prompt_id: str = "p/1") -> AbstractContextManager[Budget]:
+        return searching(api, Gcg(queries=100), "gcg:queries=100", prompt_id, "Name a bird.", 1, lambda: 5)
+
+    state = SearchState(suffix=" x y", costs=(2.0,), queries=65, tokens=40, seconds=3.0)
+    with opened() as budget:
+        assert (budget.state, budget.count_tokens()) == (None, 5)
+        budget.keep(state)
+    with opened() as budget:
+        assert (budget.state, budget.count_tokens()) == (state, 45)
+    # The bar begins where the killed search was, and moves by what a round took.
+    assert advanced == [0, 65, 65]
+    (file,) = tmp_path.glob("*.json")
+    file.write_text('{"attack": "gcg:queries=100"}', encoding="utf-8")
+    with opened() as budget:
+        assert budget.state is None
+    assert [path.name for path in tmp_path.iterdir()] == [f"{file.name}.damaged"]
 
 
 def test_a_decision_is_silent_if_neither_says_refuse() -> None:

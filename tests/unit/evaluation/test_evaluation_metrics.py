@@ -64,7 +64,7 @@ def test_harmful_prompts_give_refusal_and_attack_rates() -> None:
     }
 
 
-def test_a_silent_success_is_a_success_before_which_nothing_was_said() -> None:
+def test_a_silent_success_comes_after_a_silent_decision() -> None:
     # 4 judged: 2 complied with, one of them after a silent decision. A silent decision before a refusal is no success.
     verdicts: list[tuple[Verdict, bool | None]] = [
         ("comply", True),
