@@ -125,7 +125,8 @@ class Response(Record):
     `complete`, that the model ended its turn itself. `verdict` is on the answer only, `thought_verdict` on the thought
     only; it is None if no judge was asked. `score`, in [0, 1], is from a graded judge, `extent` from a judge with
     XSTest's classes. `members` holds the verdict of each member of a panel by its name; empty for a single judge.
-    `spent` is None where the model was asked once, without a defense or a search.
+    `spent` is None where the model was asked once, without a defense or a search. `silent` says whether the decision
+    before the CoT was to comply, after a search that attacks it.
     """
 
     prompt_id: str
@@ -145,6 +146,7 @@ class Response(Record):
     """The sampled tokens with the one that ended the turn; None from a server, and in logs of before release 0.3.0."""
     members: dict[str, Verdict] = Field(default={})
     spent: Spent | None = Field(default=None, exclude_if=lambda spent: spent is None)
+    silent: bool | None = Field(default=None, exclude_if=lambda silent: silent is None)
 
 
 class Signal(Record):
@@ -194,6 +196,20 @@ class SweepScore(Score):
     temperature: float
     top_p: float
     top_k: int
+
+
+class ThoughtBin(Record):
+    """How often attacks succeed where the thought has so many words: a rate over the judged answers of a bin."""
+
+    system: str
+    suite: str
+    words: Count
+    """Least number of words in the bin: 0, 1, 16, 32, 64, …"""
+    value: Rate | None
+    low: float | None
+    high: float | None
+    n: Count
+    """Prompts with an answer in the bin."""
 
 
 class Difference(Record):

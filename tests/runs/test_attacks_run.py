@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 from tiny_run import RECIPE
 
+from presafe.config.attacking import Hardening
 from presafe.config.recipe import load_recipe, parse_recipe, recipe_settings
 from presafe.errors import ModelError
+from presafe.models.loading import load_renderer
 from presafe.planning.devices import assumptions
 from presafe.records import PositionScore, Score
 from presafe.runs.io import read_jsonl
-from presafe.stages.evaluate import responses_by_suite, scores_of_run
+from presafe.stages.align import system_rows
+from presafe.stages.evaluate import _searched_decision, responses_by_suite, scores_of_run
+from presafe.stages.respond import responses_of
 from presafe.stages.run_folder import RunFolder
+from presafe.stages.signal import signals_of
 from presafe.stages.systems import System, evaluated_systems, label_of
 from presafe.workflows.compare import compare_folders
+from presafe.workflows.measure import _decision_of
 from presafe.workflows.plan import sampling_tasks
 from presafe.workflows.run import run_stages
 
@@ -125,3 +131,39 @@ def test_a_served_model_has_no_perplexity_filter(file: Path, tmp_path: Path) -> 
     settings["align"]["systems"] = ["zero_think"]
     with pytest.raises(ModelError, match="the defense perplexity:fpr=0 needs local weights"):
         run_stages(parse_recipe(settings, "served"), tmp_path / "run")
+
+
+def test_a_search_reads_the_decision_as_the_run_does(whole: Any) -> None:
+    evaluate = whole.recipe.evaluate.model_copy(update={"attacks": ("adaptive",)})
+    run = RunFolder(whole.path, whole.recipe.model_copy(update={"evaluate": evaluate}))
+    aligned = _searched_decision(run, System("presafe+perplexity:fpr=0", 0, "on"))
+    vanilla = _searched_decision(run, System("vanilla", None, "on"))
+    assert aligned is not None
+    assert aligned.head is not None
+    assert vanilla is not None
+    assert vanilla.head is None
+    # The adapter alone, outside of its run, is read in the same way.
+    alone = _decision_of(whole.recipe.model, whole.path / "alignment" / "presafe" / "adapter")
+    assert alone.start == aligned.start
+    assert alone.head is not None
+    assert alone.head.weight.equal(aligned.head.weight)
+    assert _decision_of(whole.recipe.model, None).head is None
+    # No attack of the run itself reads the decision.
+    assert _searched_decision(whole, System("presafe", 0, "on")) is None
+
+
+def test_a_hardened_run_trains_on_attacked_queries(whole: Any) -> None:
+    hardening = Hardening(attacks=("no_check",), share=1.0)
+    align = whole.recipe.align.model_copy(update={"hardening": hardening})
+    run = RunFolder(whole.path, whole.recipe.model_copy(update={"align": align}))
+    system, renderer = System("presafe", 0, "on"), load_renderer(whole.recipe.model.address, whole.recipe.model.family)
+    own, signals = responses_of(run, "own"), signals_of(run)
+    plain = system_rows(whole, system, renderer, own, signals)
+    rows = system_rows(run, system, renderer, own, signals)
+    attacked = rows[len(plain) :]
+    assert rows[: len(plain)] == plain
+    # Each plain row again, under the attack, with its decision.
+    by_id = {row.prompt_id: row for row in plain}
+    assert {row.prompt_id for row in attacked} == {f"{name}@no_check" for name in by_id}
+    for row in attacked:
+        assert row.signal == by_id[row.prompt_id.removesuffix("@no_check")].signal

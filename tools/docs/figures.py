@@ -148,6 +148,29 @@ def cosines() -> Any:
 
 
 COINS = ("random_labels", "on", "fair coins for p′", PLUM)
+
+
+def search_curves() -> Any:
+    """Draw the cost of the best suffix after each round of a search, a panel per system, a line per attack."""
+    curves = json.loads((STUDIES.parent / "search_curves.json").read_text(encoding="utf-8"))["curves"]
+    systems = list(dict.fromkeys(curve["system"] for curve in curves))
+    figure, axes = plt.subplots(1, len(systems), figsize=(9.6, 3.4), squeeze=False)
+    colors = {"gcg": BLUE, "adaptive": RED}
+    for axis, system in zip(axes[0], systems, strict=True):
+        for curve in (curve for curve in curves if curve["system"] == system):
+            costs, name = curve["costs"], curve["attack"].partition(":")[0]
+            axis.plot(range(1, len(costs) + 1), costs, color=colors[name], label=name)
+            axis.text(len(costs), costs[-1], f" {costs[-1]:.2f}", fontsize=9, color="#24282e", va="center")
+        axis.set_title(system, fontsize=11, loc="left", color="#24282e")
+        axis.set_xlabel("round")
+        axis.set_ylabel("cost of the best suffix (nats)")
+        axis.set_ylim(bottom=0)
+        axis.grid(axis="y", color="#eceef1")
+        axis.legend(frameon=False, fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Any]] = {
     "gap": published("shipped", [VANILLA_ON, VANILLA_OFF, SFT, PRESAFE]),
     "gap-before": published("shipped", [VANILLA_ON, VANILLA_OFF]),
@@ -204,6 +227,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "demo-full": demo_full,
     "operating-points": trade,
     "inside": cosines,
+    "search-curves": search_curves,
 }
 
 

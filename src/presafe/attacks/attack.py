@@ -1,19 +1,18 @@
 """What an attack declares, and what a search and a defense do: they ask, see the answer, and ask again.
 
 attack    (prompt, seed) → prompt          a pure function; its settings are its fields
-search    ask, answer, ask again           until an answer does not refuse, or the budget is spent
+search    ask, answer, ask again           until an answer does not refuse, or the budget is spent (`search.py`)
 defense   query → answer                   asks the model once or more, or not at all
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from presafe.errors import AttackError
 from presafe.records import Attacked, Prefill, Prompt, Record, Turn
@@ -32,6 +31,8 @@ class Query(NamedTuple):
     """Seed of sampling."""
     max_tokens: int | None = None
     """Token budget; None takes that of the measurement."""
+    of: str | None = None
+    """Address of another model to ask, CoT off; None asks the model itself."""
 
 
 class Reply(NamedTuple):
@@ -45,8 +46,47 @@ class Reply(NamedTuple):
 Ask = Callable[[Query], Awaitable[Reply]]
 
 
-def _no_costs(texts: Sequence[str], prefill: Prefill) -> list[float]:
-    raise AttackError("nothing reads the probability of a prefill here.")
+class Objective(NamedTuple):
+    """What a search makes small: a sum of costs in nats, each of which is 0 where the attacker has what it wants."""
+
+    begins: Prefill | None = None
+    """A beginning of the model's turn: −ln P of its tokens, on average."""
+    decision: float = 0.0
+    """Weight of the decision before the CoT: −ln(1 − P) of a refusal by the model's own odds, and the same by the head
+    if the system has one."""
+
+    @property
+    def is_read(self) -> bool:
+        """Return whether there is anything to make small."""
+        return self.begins is not None or self.decision > 0
+
+
+class Decided(NamedTuple):
+    """A decision before the CoT, as log-odds of a refusal."""
+
+    odds: float
+    """The model's own log-odds of starting a refusal."""
+    head: float | None
+    """The head's; None without a head."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Return whether neither of the two says "refuse"."""
+        return self.odds < 0 and (self.head is None or self.head < 0)
+
+
+def _unread(*_: Any) -> Any:
+    raise AttackError("nothing reads the probability of a text here.")
+
+
+class Draw(NamedTuple):
+    """How neighbors of a suffix are drawn."""
+
+    num: int
+    """How many."""
+    topk: int
+    """For each place, the number of tokens with the steepest gradient that are drawn from."""
+    seed: int
 
 
 @dataclass
@@ -57,11 +97,17 @@ class Reader:
     """Whether an answer refuses, by the refusal strings."""
     surprises: Callable[[Sequence[str]], list[list[float]]]
     """Returns −ln P of each token of each text under the model, in nats; raises without local weights."""
-    costs: Callable[[Sequence[str], Prefill], list[float]] = _no_costs
-    """Returns −ln P of each token of a prefill, on average, after each text as a prompt with CoT on, in nats; raises
+    costs: Callable[[Sequence[str], Objective], list[float]] = _unread
+    """Returns the cost of each text as a prompt with CoT on; raises without local weights."""
+    neighbors: Callable[[str, str, Objective, Draw], list[str]] = _unread
+    """Returns suffixes that differ from a suffix after a request in one token, by the gradient of the cost; raises
     without local weights."""
+    decides: Callable[[str], Decided] = _unread
+    """Returns the decision before the CoT about a text; raises without local weights."""
     harmless: Sequence[str] = ()
     """Own harmless prompts, to set thresholds on."""
+    num_read: int = 0
+    """Tokens read so far for costs and neighbors."""
     _kept: dict[Hashable, float] = field(default_factory=dict)
 
     def once(self, key: Hashable, compute: Callable[[], float]) -> float:
@@ -92,6 +138,13 @@ class Attack(Record):
     needs_weights: ClassVar[bool] = False
     """Whether it reads the model's own probabilities, so that a served model cannot be attacked with it."""
 
+    def need(self) -> None:
+        """Check what the attack needs beside valid settings, before the first token.
+
+        Raises:
+            AttackError: something is missing, such as a package or another model.
+        """
+
     def words(self, request: str, rng: random.Random) -> str:
         """Return the user's text.
 
@@ -116,71 +169,6 @@ class Attack(Record):
         rng = random.Random(f"{seed} {label} {prompt.id}")
         attacked = Attacked(request=prompt.text, turn=Turn(prefill=self.prefill()))
         return prompt.model_copy(update={"text": self.words(prompt.text, rng), "attacked": attacked})
-
-
-@dataclass
-class Budget:
-    """What a search may still spend."""
-
-    queries: int
-    tokens: int | None
-    minutes: float | None
-    count_tokens: Callable[[], int]
-    """Returns the tokens that the search has read and written so far."""
-    scored: int = 0
-    """Queries that were scored by probabilities alone, without an answer."""
-    started: float = field(default_factory=time.monotonic)
-
-    def take(self, count: int = 1) -> bool:
-        """Take some queries; return False if the budget has less left.
-
-        Args:
-            count: Number of queries.
-        """
-        is_spent = (
-            self.queries < count
-            or (self.tokens is not None and self.count_tokens() >= self.tokens)
-            or (self.minutes is not None and time.monotonic() - self.started >= 60 * self.minutes)
-        )
-        self.queries -= 0 if is_spent else count
-        return not is_spent
-
-
-class Search(Attack):
-    """Base of every attack that asks several times. Each prompt has its own budget; the first query is always asked."""
-
-    place: ClassVar[Place] = "search"
-
-    queries: int = Field(default=10, ge=1, le=10_000, strict=True)
-    """Most queries to the system under attack."""
-    tokens: int | None = Field(default=None, ge=1, strict=True)
-    """Most tokens read and written, after which no further query is asked; None sets no limit."""
-    minutes: float | None = Field(default=None, gt=0)
-    """Most minutes, after which no further query is asked; None sets no limit. With it, results depend on the machine.
-    """
-
-    def apply(self, prompt: Prompt, seed: int, label: str) -> Prompt:
-        """Return the prompt as it is, with the search's name; the search words the request. See `Attack.apply`."""
-        return prompt.model_copy(update={"attacked": Attacked(request=prompt.text, search=label)})
-
-    def budget(self, count_tokens: Callable[[], int]) -> Budget:
-        """Return the budget of one prompt.
-
-        Args:
-            count_tokens: As `Budget.count_tokens`.
-        """
-        return Budget(self.queries, self.tokens, self.minutes, count_tokens)
-
-    async def run(self, query: Query, ask: Ask, reader: Reader, budget: Budget) -> Reply:
-        """Ask until an answer does not refuse, or the budget is spent; return the last reply.
-
-        Args:
-            query: The plain request; its seed is that of the search.
-            ask: Asks the system under attack.
-            reader: Reads answers.
-            budget: What the search may spend.
-        """
-        raise NotImplementedError
 
 
 class Defense(Record):

@@ -19,7 +19,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from presafe.attacks.attack import Ask, Attack, Budget, Query, Reader, Reply, Search
+from presafe.attacks.attack import Ask, Attack, Query, Reader, Reply
+from presafe.attacks.search import Budget, Search
 
 _SCRAMBLED, _CAPITALIZED, _NOISED = 0.6, 0.6, 0.06
 _FIRST, _LAST = 32, 126

@@ -6,7 +6,7 @@ than the libraries can take.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -32,6 +32,17 @@ def _check_temperature(temperature: float) -> float:
     if temperature and temperature < 0.001:
         raise ValueError("a temperature is 0, which is greedy, or from 0.001 to 100")
     return temperature
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check that no value stands twice, and return the values.
+
+    Raises:
+        ValueError: one does.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError("no value may stand twice")
+    return values
 
 
 def _check_printable(name: str) -> str:

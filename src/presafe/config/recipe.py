@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.attacking import AttackName, DefenseName, MethodName
+from presafe.config.attacking import AttackName, DefenseName, Hardening, MethodName
 from presafe.config.bounds import (
     CallbackName,
     Count,
@@ -34,6 +34,7 @@ from presafe.config.bounds import (
     TopP,
     Tracker,
     Weight,
+    distinct,
 )
 from presafe.config.files import (
     MAX_TOML_BYTES,
@@ -50,12 +51,6 @@ from presafe.methods.registry import methods
 from presafe.records import Thinking
 from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("no value may stand twice")
-    return values
 
 
 def is_served(address: str) -> bool:
@@ -239,6 +234,8 @@ class AlignSettings(Settings):
     adapter that refuses less than the allowed share is not scaled."""
     max_length: Positive = 1024
     """Most tokens of a row. Longer rows are truncated and counted; rows whose prompt alone exceeds this are dropped."""
+    hardening: Hardening | None = Field(default=None, exclude_if=lambda hardening: hardening is None)
+    """Rows of attacked queries beside the plain ones; None makes none."""
     save_steps: Positive = 1
     """Steps between checkpoints: the most that a kill can lose."""
     report_to: tuple[Tracker, ...] = Field(default=(), exclude_if=lambda trackers: not trackers)
@@ -249,7 +246,7 @@ class AlignSettings(Settings):
     """Callbacks of transformers' Trainer, "package.module:Class", of modules that can be imported; each training makes
     its own of every class, without arguments. Not written where it is empty."""
 
-    _check_distinct = field_validator("systems", "seeds", "report_to", "callbacks")(_distinct)
+    _check_distinct = field_validator("systems", "seeds", "report_to", "callbacks")(distinct)
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
@@ -298,7 +295,7 @@ class EvaluateSettings(Settings):
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts; None takes the strings."""
 
-    _check_distinct = field_validator("attacks", "defenses")(_distinct)
+    _check_distinct = field_validator("attacks", "defenses")(distinct)
 
     @field_validator("suites")
     @classmethod
@@ -309,7 +306,7 @@ class EvaluateSettings(Settings):
     @field_validator("aligned_thinking")
     @classmethod
     def _check_modes(cls, modes: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
-        if "on" not in _distinct(modes):
+        if "on" not in distinct(modes):
             raise ValueError('"on" is the mode that is aligned: "off" may stand beside it')
         return modes
 
@@ -340,6 +337,12 @@ class Recipe(Settings):
         return settings | {
             name: own[name] | table if isinstance(table, dict) else table for name, table in tables.items()
         }
+
+    @model_validator(mode="after")
+    def _check_hardening(self) -> Self:
+        if self.align.hardening:
+            self.align.hardening.check_measured(self.evaluate.attacks)
+        return self
 
 
 def shipped_recipes() -> list[str]:

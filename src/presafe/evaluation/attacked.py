@@ -6,9 +6,11 @@ SYSTEM+DEFENSE     a system behind a defense is a system of its own
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from presafe.attacks.registry import attacks, read_attack
+from presafe.attacks.search import Search
 from presafe.errors import AttackError
 from presafe.records import Prompt, Thinking
 
@@ -23,6 +25,15 @@ def defended(system: str, defense: str | None) -> str:
         defense: Label of the defense, or None.
     """
     return system if defense is None else f"{system}+{defense}"
+
+
+def file_name(name: str) -> str:
+    """Return a name without the characters that no file's name, or no log's, may hold: a label may hold an address.
+
+    Args:
+        name: Name of a system, or label of an attack.
+    """
+    return re.sub(r"[/#?%]", "_", name)
 
 
 def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[str, list[Prompt]]:
@@ -43,10 +54,21 @@ def attacked_suites(suites: Suites, labels: Sequence[str], seed: int) -> dict[st
     for label in labels:
         attack = read_attack(label)
         for name in harmful:
-            if (attacked := f"{name}@{label}") in all_suites:
+            if (attacked := f"{name}@{file_name(label)}") in all_suites:
                 raise AttackError(f"suite {attacked} has the name of an attacked suite.", "Rename it.")
             all_suites[attacked] = [attack.apply(prompt, seed, label) for prompt in suites[name]]
     return all_suites
+
+
+def measured_suites(suites: Iterable[str], labels: Sequence[str]) -> list[str]:
+    """Return the names of suites, and what they would be called under each attack; harmless ones are not attacked.
+
+    Args:
+        suites: Names of suites.
+        labels: Labels of attacks.
+    """
+    names = list(suites)
+    return [*names, *(f"{name}@{file_name(label)}" for name in names for label in labels)]
 
 
 def suites_in_mode(suites: Suites, thinking: Thinking) -> dict[str, Sequence[Prompt]]:
@@ -70,3 +92,13 @@ def begins_thought(suite: str) -> bool:
         return False
     prefill = read_attack(label).prefill()
     return prefill is not None and not prefill.closed
+
+
+def attacks_decision(labels: Sequence[str]) -> bool:
+    """Return whether one of some attacks reads the decision before the CoT.
+
+    Args:
+        labels: Labels of attacks.
+    """
+    searches = [attack for label in labels if isinstance(attack := read_attack(label), Search)]
+    return any(search.objective().decision > 0 for search in searches)

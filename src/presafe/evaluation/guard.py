@@ -7,21 +7,21 @@ defense asks the model. Every query to the model is counted (`Spent`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import cast
 
-from inspect_ai.model import ChatMessageUser, ContentReasoning, ModelOutput, get_model
+from inspect_ai.model import ChatMessageUser, ContentReasoning, GenerateConfig, Model, ModelOutput, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from presafe.attacks.attack import REFUSAL, Ask, Defense, Query, Reader, Reply, Search
+from presafe.attacks.attack import REFUSAL, Ask, Defense, Query, Reader, Reply
 from presafe.attacks.registry import read_attack, read_defense
-from presafe.internals.surprise import prefill_costs, surprises
-from presafe.judges.refusal import is_refusal
+from presafe.attacks.search import Search
+from presafe.evaluation.searching import reader_of, searching
 from presafe.models.logs import ATTACKED, SPENT
 from presafe.models.provider import TURN, PreSafeAPI
 from presafe.models.sampling import epoch_seed, tell_if_unanswered
-from presafe.prompts.sets import built_in
-from presafe.records import Attacked, Prefill, Spent, Turn
+from presafe.records import Attacked, Spent, Turn
 
 
 @solver
@@ -35,20 +35,22 @@ def guarded(seed: int, defense: str | None = None) -> Solver:
     around = read_defense(defense) if defense is not None else None
     readers: list[Reader] = []
 
+    @cache
+    def other(address: str) -> Model:
+        return get_model(f"presafe/{address}", memoize=False, thinking="off", keep=True)
+
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         api = cast(PreSafeAPI, get_model().api)
         if not readers:
-            readers.append(_reader(api))
-        asked = _Asked(state, generate)
+            readers.append(reader_of(api))
+        asked = _Asked(state, generate, other)
         attacked = Attacked.model_validate(state.metadata[ATTACKED]) if ATTACKED in state.metadata else None
         query = Query(state.user_prompt.text, attacked.turn if attacked else Turn(), epoch_seed(seed, state.epoch))
         ask = asked.ask if around is None else _behind(around, asked.ask, readers[0])
         if attacked and attacked.search:
             search = read_attack(attacked.search)
             assert isinstance(search, Search)
-            budget = search.budget(asked.count_tokens)
-            reply = await search.run(query, ask, readers[0], budget)
-            asked.spent = asked.spent.model_copy(update={"queries": asked.spent.queries + budget.scored})
+            reply = await asked.search(search, attacked.search, query, ask, readers[0])
         else:
             reply = await ask(query)
         output: ModelOutput = reply.output
@@ -79,8 +81,8 @@ def _behind(defense: Defense, ask: Ask, reader: Reader) -> Ask:
 class _Asked:
     """Asks the model of one sample, and counts."""
 
-    def __init__(self, state: TaskState, generate: Generate) -> None:
-        self._state, self._generate = state, generate
+    def __init__(self, state: TaskState, generate: Generate, other: Callable[[str], Model]) -> None:
+        self._state, self._generate, self._other = state, generate, other
         self.spent = Spent(queries=0, num_read=0, num_written=0)
 
     def count_tokens(self) -> int:
@@ -88,11 +90,15 @@ class _Asked:
         return self.spent.num_read + self.spent.num_written
 
     async def ask(self, query: Query) -> Reply:
-        """Ask the model once."""
+        """Ask a model once."""
         message = ChatMessageUser(content=query.text, metadata={TURN: query.turn.model_dump(mode="json")})
-        state = copy.deepcopy(self._state)
-        state.messages = [message]
-        output = (await self._generate(state, seed=query.seed, max_tokens=query.max_tokens)).output
+        if query.of is not None:
+            config = GenerateConfig(seed=query.seed, max_tokens=query.max_tokens)
+            output = await self._other(query.of).generate([message], config=config)
+        else:
+            state = copy.deepcopy(self._state)
+            state.messages = [message]
+            output = (await self._generate(state, seed=query.seed, max_tokens=query.max_tokens)).output
         usage = output.usage
         self.spent = Spent(
             queries=self.spent.queries + 1,
@@ -104,14 +110,17 @@ class _Asked:
         thought = "\n".join(part.reasoning for part in parts if isinstance(part, ContentReasoning))
         return Reply(thought, output.completion, output)
 
+    async def search(self, search: Search, label: str, query: Query, ask: Ask, reader: Reader) -> Reply:
+        """Run a search, and count what it scored by probabilities, too."""
+        api, read_before = cast(PreSafeAPI, get_model().api), reader.num_read
 
-def _reader(api: PreSafeAPI) -> Reader:
-    """Return what searches and defenses read of a model beside its answers."""
+        def count() -> int:
+            return self.count_tokens() + reader.num_read - read_before
 
-    def read(texts: Sequence[str]) -> list[list[float]]:
-        return surprises(api.local_model(), texts)
-
-    def cost(texts: Sequence[str], prefill: Prefill) -> list[float]:
-        return prefill_costs(api.local_model(), texts, prefill)
-
-    return Reader(is_refusal, read, cost, tuple(prompt.text for prompt in built_in("benign", "align")))
+        prompt_id = str(self._state.sample_id)
+        with searching(api, search, label, prompt_id, query.text, query.seed, count) as budget:
+            reply = await search.run(query, ask, reader, budget)
+        if budget.state:  # what a killed search scored counts, too
+            queries, num_read = self.spent.queries + budget.state.queries, self.spent.num_read + budget.state.tokens
+            self.spent = self.spent.model_copy(update={"queries": queries, "num_read": num_read})
+        return reply

@@ -86,7 +86,7 @@ def decision_scores(
             output = _decode(loaded, batch.ids, batch.mask, head)
             logits = _thought_logits(loaded, output, batch, len(start.links))
             log_odds = torch.stack([start_log_odds(logits[:, i], tokens) for i, tokens in enumerate(start.links)])
-            refusal_logits, weakest_logits = _log_odds_of_all(log_odds), log_odds.min(0).values
+            refusal_logits, weakest_logits = log_odds_of_all(log_odds), log_odds.min(0).values
             probabilities: list[float | None] = [None] * len(batch.indices)
             if head is not None:
                 probabilities = [*_read_head(loaded, head, output, batch, logits[:, 0])]
@@ -158,7 +158,7 @@ def _thought_logits(
     return logits_of(loaded.model, output.last_hidden_state[rows[:, None], positions]).double()
 
 
-def _log_odds_of_all(log_odds: Float[Tensor, "steps rows"]) -> Float[Tensor, " rows"]:
+def log_odds_of_all(log_odds: Float[Tensor, "steps rows"]) -> Float[Tensor, " rows"]:
     """Return the log-odds that every step happens, from the log-odds of each: ln P − ln(1 − P) with P = ∏ σ(step)."""
     import torch
     from torch.nn.functional import logsigmoid

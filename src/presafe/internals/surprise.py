@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from presafe.internals.forward import padded_batches
 from presafe.models.loading import LoadedModel
-from presafe.records import Prefill
 
 _BATCH = 32
 
@@ -22,33 +21,11 @@ def surprises(loaded: LoadedModel, texts: Sequence[str]) -> list[list[float]]:
     Returns:
         One list per text, with one number per token, at least 0.
     """
+    import torch
+
     tokenizer = loaded.renderer.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     sequences = [[start, *loaded.renderer.text_ids(text)] for text in texts]
-    return _surprises(loaded, sequences, [1] * len(texts))
-
-
-def prefill_costs(loaded: LoadedModel, texts: Sequence[str], prefill: Prefill) -> list[float]:
-    """Return −ln P of a prefill's tokens, on average, after each text as a prompt with CoT on.
-
-    Args:
-        loaded: The model.
-        texts: The user prompts.
-        prefill: How the model's turn would begin; it has at least one token.
-
-    Returns:
-        One number per text, in nats per token, at least 0.
-    """
-    begun = loaded.renderer.prefill_ids(prefill)
-    prompts = [loaded.renderer.render(text, "on").ids for text in texts]
-    read = _surprises(loaded, [ids + begun for ids in prompts], [len(ids) for ids in prompts])
-    return [sum(numbers) / len(numbers) for numbers in read]
-
-
-def _surprises(loaded: LoadedModel, sequences: Sequence[list[int]], starts: Sequence[int]) -> list[list[float]]:
-    """Return −ln P of the tokens of each sequence from its start on, in order; a start is at least 1."""
-    import torch
-
     read: dict[int, list[float]] = {}
     with torch.inference_mode():
         for batch in padded_batches(sequences, _BATCH, loaded.model.device):
@@ -56,5 +33,5 @@ def _surprises(loaded: LoadedModel, sequences: Sequence[list[int]], starts: Sequ
             chosen = batch.ids[:, 1:, None]
             log_probabilities = logits[:, :-1].float().log_softmax(-1).gather(-1, chosen)[..., 0]
             for row, index in enumerate(batch.indices):
-                read[index] = (-log_probabilities[row, starts[index] - 1 : len(sequences[index]) - 1]).tolist()
+                read[index] = (-log_probabilities[row, : len(sequences[index]) - 1]).tolist()
     return [read[index] for index in range(len(sequences))]

@@ -81,7 +81,7 @@ def need_weights(address: str, what: str, instead: str = "Give its hub id or a l
 
 
 def need_weights_for(address: str, attacks: Sequence[str], defenses: Sequence[str]) -> None:
-    """Check that a model is of a kind that attacks and defenses need.
+    """Check that a model is of a kind that attacks and defenses need, and that attacks have what else they need.
 
     Args:
         address: The model's address.
@@ -90,8 +90,10 @@ def need_weights_for(address: str, attacks: Sequence[str], defenses: Sequence[st
 
     Raises:
         ModelError: one of them reads the model's own probabilities, and the model is served.
+        AttackError: as `Attack.need`.
     """
     for label in attacks:
+        read_attack(label).need()
         if read_attack(label).needs_weights:
             need_weights(address, f"the attack {label}")
     for label in defenses:

@@ -161,11 +161,28 @@ class DecisionHead:
                 "Name the model that the head was trained on.",
             )
 
-    def probability(self, hidden: Tensor) -> Tensor:
-        """Return σ(φ(h)), the probability of refusal (paper, section 4); hidden states have shape (rows, hidden size).
+    def logit(self, hidden: Float[Tensor, "rows hidden"]) -> Float[Tensor, " rows"]:
+        """Return φ(h), the log-odds of refusal, on the device of the states.
 
         Raises:
             ModelError: the head was trained on a model of another hidden size.
         """
         self._need_width(hidden.shape[-1])
-        return torch.sigmoid(hidden.float().cpu() @ self.weight.T + self.bias).squeeze(-1)
+        weight, bias = self.weight.to(hidden.device), self.bias.to(hidden.device)
+        logits: Tensor = (hidden.float() @ weight.T + bias).squeeze(-1)
+        return logits
+
+    def probability(self, hidden: Tensor) -> Tensor:
+        """Return σ(φ(h)), the probability of refusal (paper, section 4); hidden states have shape (rows, hidden size).
+
+        Raises:
+            ModelError: as `logit`.
+        """
+        return torch.sigmoid(self.logit(hidden.cpu()))
+
+
+class DecisionReading(NamedTuple):
+    """How a system's decision before the CoT is read."""
+
+    start: RefusalStart
+    head: DecisionHead | None = None

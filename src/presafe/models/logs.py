@@ -11,6 +11,7 @@ from zipfile import ZipFile
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import ContentReasoning
 
+from presafe.attacks.search import SEARCH
 from presafe.errors import RunError
 from presafe.records import Response, Thinking, Verdict
 from presafe.runs.folder import set_aside_damaged
@@ -152,6 +153,7 @@ def response_of(sample: EvalSample, thinking: Thinking) -> Response:
         thought_verdict=cast(Verdict, of_thought.value) if of_thought else None,
         members=judged.get("members") or {},
         spent=metadata.get(SPENT),
+        silent=(metadata.get(SEARCH) or {}).get("silent"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -33,6 +34,7 @@ from presafe.errors import ModelError
 from presafe.methods.registry import is_prefill, methods
 from presafe.models.address import need_weights, served_model
 from presafe.models.batching import LocalEngine
+from presafe.models.decision_head import DecisionReading
 from presafe.models.dialect import Dialect
 from presafe.models.exchange import Completion, Engine, Request, UnansweredError
 from presafe.models.family import Sampling
@@ -53,6 +55,11 @@ TURN = "turn"
 def _both(first: Prefill | None, later: Prefill | None) -> Prefill | None:
     """Return two beginnings of a turn, one after the other."""
     return first.then(later) if first and later else first or later
+
+
+def _unwatched(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show no progress of a search."""
+    return nullcontext(lambda _: None)
 
 
 class PreSafeAPI(ModelAPI):
@@ -132,6 +139,12 @@ class PreSafeAPI(ModelAPI):
         self._num_answered = self._num_unanswered = 0
         self.on_answered: Callable[[int], None] = lambda _: None
         """Called with the number of answers that a solver has just finished, where it asks several times for one."""
+        self.decision: DecisionReading | None = None
+        """How the system's decision before the CoT is read, for searches that attack it."""
+        self.searches: Path | None = None
+        """Folder in which searches keep how far they are."""
+        self.on_search: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _unwatched
+        """Called with the name of a search and its queries; it gives what is called with the queries done."""
         self.failure: Exception | None = None
         """The error of sampling with its traceback; Inspect passes on only its message."""
 

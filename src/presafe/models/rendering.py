@@ -328,6 +328,14 @@ class Renderer:
             raise ModelError(f"family {self.family.name}: the chat template drops the user's text.")
         return before, after
 
+    def text_start(self, thinking: Thinking) -> int:
+        """Return the index of the first token of the user's text in a prompt.
+
+        Args:
+            thinking: CoT mode.
+        """
+        return len(self.completion_ids(self._around(thinking)[0]))
+
     def text_ids(self, text: str, encode: Encode | None = None) -> list[int]:
         """Return the token ids of a text in which nothing is a control token.
 

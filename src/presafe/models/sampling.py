@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, cast
@@ -26,6 +27,7 @@ from rich.text import Text
 from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
 from presafe.models.context import check_context
+from presafe.models.decision_head import DecisionReading
 from presafe.models.logs import (
     ATTACKED,
     STRINGS,
@@ -60,6 +62,8 @@ class Sampler(NamedTuple):
     """How tokens are drawn, where it differs from the family's published sampling."""
     method: str | None = None
     """Method that prefills the thought."""
+    decision: DecisionReading | None = None
+    """How the system's decision is read, for searches that attack it."""
 
     def inspect_model(self) -> Model:
         """Return the model as Inspect knows it."""
@@ -187,15 +191,9 @@ def sample_responses(
         ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are requested.
     """
     model = sampler.inspect_model()
+    boxes = {"code": sandbox}
     tasks = [
-        make_task(
-            name,
-            prompts,
-            scorers[name],
-            seed=sampler.seed,
-            sandbox=sandbox if prompts[0].expect == "code" else None,
-            solver=solver,
-        )
+        make_task(name, prompts, scorers[name], seed=sampler.seed, sandbox=boxes.get(prompts[0].expect), solver=solver)
         for name, prompts in suites.items()
     ]
     try:
@@ -218,6 +216,8 @@ def sample_responses(
                 raise RunError("the sampling was interrupted.")
             bar.advance(count)
 
+        api.decision, api.searches = sampler.decision, log_dir / "searches"
+        api.on_search = partial(bar.part, check=partial(advance, 0))
         # A solver of its own may ask often for one answer: the bar counts answers.
         engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.

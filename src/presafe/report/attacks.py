@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from presafe.records import Score, Thinking
     from presafe.report.data import ReportData
 
-_RATES = ("attack_success_rate", "not_refused_rate", "over_refusal_rate")
-"""What a line shows: the first of these that its suite has. A judge of harm gives the first, a judge of refusals the
-second."""
+_RATES = ("silent_success_rate", "attack_success_rate", "not_refused_rate", "over_refusal_rate")
+"""What a line shows: the first of these that its suite has. A search that attacks the decision gives the first, a judge
+of harm the second, a judge of refusals the third."""
 
 
 class AttackColumn(NamedTuple):

@@ -19,6 +19,7 @@ from presafe.records import (
     Score,
     SweepScore,
     Thinking,
+    ThoughtBin,
 )
 from presafe.signals.calibration import ClassifierCard
 
@@ -55,6 +56,8 @@ class ReportData(Record):
     histories: dict[str, tuple[HistoryPoint, ...]] = Field(default={})
     """By system name."""
     positions: tuple[PositionScore, ...] = ()
+    thoughts: tuple[ThoughtBin, ...] = ()
+    """Success of attacks by the length of the thought, CoT on; where attacks were measured."""
     examples: tuple[Example, ...] = ()
     sweep: tuple[SweepScore, ...] = ()
     places: tuple[RefusalPlaces, ...] = ()

@@ -39,6 +39,7 @@ from presafe.report.lookup import (
 )
 from presafe.report.pareto import pareto_figure
 from presafe.report.sweep import sweep_figure
+from presafe.report.thoughts import thoughts_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,6 +77,7 @@ def figures(data: ReportData) -> dict[str, Drawn]:
         "directions": directions_figure(data.inside),
         "plane": plane_figure(data.inside),
         "sweep": sweep_figure(data.sweep),
+        "thoughts": thoughts_figure(data.thoughts),
     }
     return {name: text for name, text in drawn.items() if text is not None}
 

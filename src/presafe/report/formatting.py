@@ -63,6 +63,7 @@ METRICS: Mapping[str, str] = {
     "accuracy": "answered correctly",
     "not_refused_rate": "not refused",
     "attack_success_rate": "attack success",
+    "silent_success_rate": "attack success with a silent decision",
     "strong_reject_score": "StrongREJECT score",
     "thought_refusal_rate": "refused in the thought",
     "thought_not_refused_rate": "not refused in the thought",

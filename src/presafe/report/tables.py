@@ -20,7 +20,8 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
     """Write the data of a report's tables and figures; every figure's are in one of the files.
 
     Scores, those of a panel's members, differences, decision positions, training curves, places of refusals, the
-    classifier's reliability bins, and of a look inside: probes, directions and the plane.
+    classifier's reliability bins, success by length of the thought, and of a look inside: probes, directions and the
+    plane.
 
     Args:
         data: The report.
@@ -40,6 +41,7 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
         "training": [
             {"system": system, **point.model_dump()} for system, points in data.histories.items() for point in points
         ],
+        "thoughts": [row.model_dump() for row in data.thoughts],
         "places": [
             {"system": row.system, "suite": row.suite, "expect": row.expect, "place": place, "count": count}
             for row in data.places

@@ -6,7 +6,7 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,9 +61,33 @@ class Bar:
         tenths = 10 * self._done // max(self._total, 1)
         if not console.is_terminal and tenths > self._printed_tenths:
             self._printed_tenths = tenths
-            seconds = self._progress.tasks[self._task].time_remaining
+            (task,) = [task for task in self._progress.tasks if task.id == self._task]
+            seconds = task.time_remaining
             time_left = f", about {seconds:.0f} s left" if seconds else ""
             console.print(f"  {self._label}: {self._done}/{self._total}{time_left}")
+
+    @contextmanager
+    def part(self, label: str, total: int, check: Callable[[], object]) -> Iterator[Callable[[int], None]]:
+        """Show a bar of its own, below this one, for a part of the work; it goes when the part is done.
+
+        Args:
+            label: Name of the part.
+            total: Number of its items.
+            check: Called before the bar advances; it raises to end the part.
+
+        Yields:
+            What advances the bar by a number of items.
+        """
+        part = Bar(self._progress, label, total)
+
+        def advance(count: int) -> None:
+            check()
+            part.advance(count)
+
+        try:
+            yield advance
+        finally:
+            self._progress.remove_task(part._task)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from presafe.alignment.fit import HISTORY, FitSettings, fit
+from presafe.alignment.hardening import hardened_queries
 from presafe.alignment.labels import labels_of, planted_signals
 from presafe.alignment.rows import AlignmentRow, alignment_rows, start_ids, thinking_off_rows, with_thinking_off
 from presafe.config.recipe import Recipe
@@ -202,15 +203,16 @@ def system_rows(
         prompts = [*(trace.prompt for trace in traces), *run.workload.harmless]
         responses += [trace.response for trace in traces]
     decisions = planted_signals(prompts, {signal.prompt_id: signal for signal in signals})
-    rows = alignment_rows(
-        prompts,
-        {response.prompt_id: response for response in responses},
-        labels_of(prompts, decisions, training.labels, _seed_of(system)),
-        renderer,
-        recipe.align.refusal_target,
-        training,
-    )
+    labels = labels_of(prompts, decisions, training.labels, _seed_of(system))
+    by_id = {response.prompt_id: response for response in responses}
+    rows = alignment_rows(prompts, by_id, labels, renderer, recipe.align.refusal_target, training)
     _check_targets(system, prompts, rows)
+    if recipe.align.hardening:
+        attacked = hardened_queries(prompts, by_id, labels, recipe.align.hardening, _seed_of(system))
+        rows += alignment_rows(
+            attacked.prompts, attacked.responses, attacked.signals, renderer, recipe.align.refusal_target, training
+        )
+        console.print(f"  {system.name}: {len(attacked.prompts)} attacked queries beside {len(prompts)} plain ones")
     if not off:
         return rows
     mixed = with_thinking_off(rows, off, recipe.align.thinking_off_share, _seed_of(system))

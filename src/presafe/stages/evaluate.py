@@ -20,7 +20,7 @@ from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import is_served
 from presafe.errors import RunError
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
-from presafe.evaluation.attacked import suites_in_mode
+from presafe.evaluation.attacked import attacks_decision, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.disputes import dispute_scores
 from presafe.evaluation.guard import guarded
@@ -29,8 +29,9 @@ from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
 from presafe.methods.registry import is_prefill, training_of
-from presafe.models.decision_head import DecisionHead, has_head
-from presafe.models.loading import shared_model
+from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
+from presafe.models.loading import load_renderer, shared_model
+from presafe.models.rendering import Renderer
 from presafe.models.sampling import Sampler, load_responses, sample_responses
 from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
 from presafe.runs.folder import read_records, set_aside_damaged
@@ -128,6 +129,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             samples=settings.samples,
             sampling=settings.sampling,
             method=system.method if is_prefill(system.method) else None,
+            decision=_searched_decision(run, system),
         ),
         run.path / "evaluation" / label_of(run, system),
         solver=guarded(settings.seed, system.defense) if settings.attacks or settings.defenses else None,
@@ -225,11 +227,7 @@ def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
     model, adapter, prompts = run.recipe.model, adapter_of(run, system), _decided(run)
     adapter_folder = adapter.resolve() if adapter else None
     loaded = shared_model(model.address, adapter_folder, model.family, model.dtype, model.trust_remote_code)
-    folder = system_folder(run, system)
-    head = DecisionHead(folder) if adapter and has_head(folder) else None
-    # of the model as it came, the first token of the recipe's refusals is read, as SFT only learns them
-    method = "sft" if system.seed is None else system.name
-    start = refusal_start(loaded.renderer, run.recipe.align.refusal_target, training_of(method))
+    start, head = _reading(run, system, loaded.renderer)
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(prompts)) as bar:
         scores = decision_scores(loaded, [prompt.text for _, prompt in prompts], start, head, on_finished=bar.advance)
     return [
@@ -244,3 +242,21 @@ def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
         )
         for (suite, prompt), score in zip(prompts, scores, strict=True)
     ]
+
+
+def _reading(run: RunFolder, system: System, renderer: Renderer) -> DecisionReading:
+    """Return how a system's decision before the CoT is read."""
+    folder = system_folder(run, system)
+    # of the model as it came, the first token of the recipe's refusals is read, as SFT only learns them
+    method = "sft" if system.seed is None else system.method
+    start = refusal_start(renderer, run.recipe.align.refusal_target, training_of(method))
+    return DecisionReading(start, DecisionHead(folder) if system.seed is not None and has_head(folder) else None)
+
+
+def _searched_decision(run: RunFolder, system: System) -> DecisionReading | None:
+    """Return how the decision is read by searches that attack it; None if there is none."""
+    model = run.recipe.model
+    if not attacks_decision(run.recipe.evaluate.attacks):
+        return None
+    renderer = load_renderer(model.address, model.family, trust_remote_code=model.trust_remote_code)
+    return _reading(run, system, renderer)

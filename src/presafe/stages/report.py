@@ -11,8 +11,9 @@ from presafe.evaluation.attacked import suites_in_mode
 from presafe.evaluation.metrics import score_row
 from presafe.evaluation.panels import panel_scores
 from presafe.evaluation.places import count_places
+from presafe.evaluation.thoughts import thought_bins
 from presafe.internals.views import views_of
-from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score
+from presafe.records import Difference, Prompt, RefusalPlaces, Response, Score, ThoughtBin
 from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
@@ -125,6 +126,7 @@ def report_data(run: RunFolder) -> ReportData:
         histories={system.name: tuple(history_of(run, system)) for system in trained},
         positions=tuple(positions),
         examples=tuple(_examples(suites, responses)),
+        thoughts=tuple(_thoughts(run, responses)),
         places=tuple(_places(suites, responses)),
         inside=tuple(views_of(run.path)),
         operating_points={system.name: point for system in trained if (point := operating_point(run, system))},
@@ -144,6 +146,19 @@ def _panel(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]
             thinking=system.thinking,
             seed=system.seed,
         )
+    ]
+
+
+def _thoughts(run: RunFolder, responses: Mapping[System, dict[str, list[Response]]]) -> list[ThoughtBin]:
+    """Return success by the length of the thought, where attacks were measured."""
+    suites, settings = run.workload.suites, run.recipe.evaluate
+    if not settings.attacks:
+        return []
+    return [
+        row
+        for system, by_suite in responses.items()
+        if system.thinking == "on"
+        for row in thought_bins(collect_answers(suites, by_suite, settings.judge, None), system.name)
     ]
 
 

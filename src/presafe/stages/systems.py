@@ -8,7 +8,7 @@ from typing import NamedTuple
 from presafe.alignment.fit import HEAD_FIT, HISTORY
 from presafe.config.recipe import Recipe
 from presafe.errors import RunError
-from presafe.evaluation.attacked import defended
+from presafe.evaluation.attacked import defended, file_name
 from presafe.methods.registry import is_prefill, trained
 from presafe.records import HeadFit, HistoryPoint, Thinking
 from presafe.runs.folder import read_records
@@ -110,4 +110,4 @@ def adapter_of(run: RunFolder, system: System) -> Path | None:
 def label_of(run: RunFolder, system: System) -> str:
     """Return the folder name of a system's logs, which is also the label of its progress bar."""
     name = system.method if system.seed is None else system_folder(run, system).name
-    return f"{name}{f'+{system.defense}' if system.defense else ''}-{system.thinking}"
+    return file_name(f"{name}{f'+{system.defense}' if system.defense else ''}-{system.thinking}")

@@ -21,7 +21,7 @@ from presafe.alignment.fit import HISTORY
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
-from presafe.evaluation.attacked import suites_in_mode
+from presafe.evaluation.attacked import measured_suites, suites_in_mode
 from presafe.records import SuiteShares
 from presafe.report.formatting import format_duration
 from presafe.runs.folder import check_same_recipe, locked
@@ -74,7 +74,8 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
         RunError: a result cannot be read, or was made with other settings or prompts.
     """
     runs = study_runs(study)
-    check_endpoints(study.endpoint, runs[0].recipe.evaluate.suites)
+    measured = runs[0].recipe.evaluate
+    check_endpoints(study.endpoint, measured_suites(measured.suites, measured.attacks))
     workloads: dict[tuple[str, int], Workload] = {}
     statuses = []
     for run in runs:

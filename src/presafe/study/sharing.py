@@ -20,6 +20,7 @@ from presafe.alignment.fit import CHECKPOINTS, HISTORY
 from presafe.alignment.scale import rescale, trained_alpha
 from presafe.config.recipe import Recipe
 from presafe.errors import PreSafeError
+from presafe.evaluation.attacked import attacks_decision, defended, file_name
 from presafe.methods.registry import training_of
 from presafe.runs.io import disk_error, read_record, write_text
 from presafe.runs.manifest import made_by, sha256_of, sha256_of_prompts
@@ -62,7 +63,10 @@ def shared_paths(recipe: Recipe, workload: Workload) -> list[SharedPath]:
     own = (model, respond, sha256_of_prompts([workload.harmless]))
     traces = (*teacher, signal["held_out"], signal["seed"])
     signals = (*teacher, signal, alignment)
-    vanilla = (model, evaluate, sha256_of_prompts(workload.suites.values()))
+    # a search that attacks the decision reads how the recipe's refusals start
+    searched = [recipe.align.refusal_target] if attacks_decision(recipe.evaluate.attacks) else []
+    vanilla = (model, evaluate, sha256_of_prompts(workload.suites.values()), *searched)
+    guarded = [file_name(defended("vanilla", defense)) for defense in recipe.evaluate.defenses]
     on_alignment = [response_set.name for response_set in response_sets(recipe) if response_set.queries == "alignment"]
     return [
         SharedPath("responses/teacher", True, teacher),
@@ -73,6 +77,7 @@ def shared_paths(recipe: Recipe, workload: Workload) -> list[SharedPath]:
         SharedPath("stages/signal", False, signals),  # the mark: the classifier's files do not show that it is done
         SharedPath("evaluation/vanilla-on", True, vanilla),
         SharedPath("evaluation/vanilla-off", True, vanilla),
+        *(SharedPath(f"evaluation/{name}-on", True, vanilla) for name in guarded),
         # the form of refusals decides which token starts one
         SharedPath("evaluation/positions/vanilla-on.jsonl", False, (*vanilla, recipe.align.refusal_target)),
     ]

@@ -12,26 +12,31 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from presafe.alignment.rows import refusal_start
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError, JudgeError, PromptError
 from presafe.evaluation.answers import collect_answers, collect_outcomes, score_answers
-from presafe.evaluation.attacked import attacked_suites, defended, suites_in_mode
+from presafe.evaluation.attacked import attacked_suites, attacks_decision, defended, file_name, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
 from presafe.evaluation.guard import guarded
 from presafe.evaluation.panels import panel_scores
+from presafe.evaluation.thoughts import thought_bins
 from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
+from presafe.methods.registry import training_of
 from presafe.models.adapters import need_adapter
 from presafe.models.address import need_weights_for
+from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
 from presafe.models.loading import load_renderer
 from presafe.models.sampling import Sampler, sample_responses
-from presafe.records import Expect, Prompt, Score, Thinking
+from presafe.records import Expect, Prompt, Score, Thinking, ThoughtBin
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import create_folder, locked, read_timings, resume_folder, timed
 from presafe.runs.manifest import Origins, sha256_of_file, sha256_of_prompts
 from presafe.runs.ownership import MEASUREMENT, check_ownership
+from presafe.workflows.export import run_of
 
 
 def measure(
@@ -96,6 +101,7 @@ def measure_systems(
     kinds = _check(suites, settings, adapter)
     need_weights_for(model.address, settings.attacks, settings.defenses)
     sandbox = find_sandbox(settings.sandbox) if "code" in kinds.values() else None
+    decision = _decision_of(model, adapter) if attacks_decision(settings.attacks) else None
     max_tokens = token_budget(model, settings)
     stored = {**_stored_settings(model, suites, settings, adapter, max_tokens, sandbox), **kept}
     check_ownership(out, MEASUREMENT)
@@ -103,6 +109,7 @@ def measure_systems(
         manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
         scores: list[Score] = []
         panel: list[Score] = []
+        thoughts: list[ThoughtBin] = []
         modes: list[SystemOutcomes] = []
         for system, defense, mode in product(systems, (None, *settings.defenses), settings.thinking):
             name = defended(system, defense)
@@ -114,14 +121,16 @@ def measure_systems(
                     f"{model.address} {label}",
                     asked,
                     {suite: scorers_for(kinds[suite], settings.judge, settings.judge_thought) for suite in asked},
-                    _sampler(model, mode, adapter, settings, max_tokens),
-                    out / "evaluation" / f"{name}-{mode}",
+                    _sampler(model, mode, adapter, settings, max_tokens, decision),
+                    out / "evaluation" / f"{file_name(name)}-{mode}",
                     sandbox=sandbox,
                     solver=guarded(settings.seed, defense) if settings.attacks or settings.defenses else None,
                 )
             answers = collect_answers(asked, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(name, mode, [answers]))
             scores += score_answers(answers, system=name, thinking=mode, seed=None)
+            if settings.attacks and mode == "on":
+                thoughts += thought_bins(answers, name)
             panel += panel_scores(answers, system=name, thinking=mode, seed=None)
         data = ReportData(
             title=f"{model.address} with {adapter}" if adapter else model.address,
@@ -130,6 +139,7 @@ def measure_systems(
             timings_s=read_timings(out),
             scores=tuple(scores),
             panel=tuple(panel),
+            thoughts=tuple(thoughts),
             differences=tuple(paired_differences(mode_pairs(modes))),
         )
         write_report(data, out)
@@ -210,7 +220,12 @@ def _stored_settings(
 
 
 def _sampler(
-    model: ModelSettings, mode: Thinking, adapter: Path | None, settings: MeasureSettings, max_tokens: int
+    model: ModelSettings,
+    mode: Thinking,
+    adapter: Path | None,
+    settings: MeasureSettings,
+    max_tokens: int,
+    decision: DecisionReading | None,
 ) -> Sampler:
     """Return the model in one CoT mode, and how it is sampled."""
     return Sampler(
@@ -223,7 +238,23 @@ def _sampler(
         seed=settings.seed,
         samples=settings.samples,
         sampling=settings.sampling,
+        decision=decision,
     )
+
+
+def _decision_of(model: ModelSettings, adapter: Path | None) -> DecisionReading:
+    """Return how a model's decision before the CoT is read, for searches that attack it.
+
+    An adapter in a run is read as the run reads it: its method's refusals, and its head if it has one. Any other model
+    is read by refusals at once.
+    """
+    renderer = load_renderer(model.address, model.family, trust_remote_code=model.trust_remote_code)
+    folder = adapter.absolute().parent if adapter else None
+    if folder is None or folder.parent.name != "alignment":
+        return DecisionReading(refusal_start(renderer, "direct"))
+    training = training_of(folder.name.partition("-seed")[0])
+    start = refusal_start(renderer, run_of(folder).recipe.align.refusal_target, training)
+    return DecisionReading(start, DecisionHead(folder) if has_head(folder) else None)
 
 
 def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Origins | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     scale λ     the adapter is merged at λ times its scale: 1 is the aligned model, 0 the base, −1 its opposite
     ablation    the refusal direction of the aligned model is taken out of its states (`internals/ablation.py`)
+    steps n     the adapter is fine-tuned on harmless affirmative starts for n steps (`internals/finetuning.py`)
 
 Each way is a system of the report, CoT on. Weights are changed in memory only, for as long as a way is measured: no
 weights are written. At λ = 0 the weights are the base's, bit for bit.
@@ -10,17 +11,18 @@ weights are written. At λ = 0 the weights are the base's, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from presafe.config.bounds import Settings
+from presafe.config.bounds import Positive, Settings
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.internals.ablation import ablated, refusal_direction
+from presafe.internals.finetuning import finetuned
 from presafe.models.adapters import merged_at, need_adapter, untie, with_adapter
 from presafe.models.address import need_weights
 from presafe.models.loading import LoadedModel, load_renderer, load_weights, sharing
@@ -32,6 +34,10 @@ from presafe.workflows.measure import measure_systems
 
 _DIRECTION_PROMPTS = 64
 """Prompts of each kind that the direction is read on. Ours; Arditi et al. take 128."""
+LEARNING_RATE = 1e-3
+"""Of fine-tuning. Ours; the recipes of this project align with it."""
+_FINETUNING_PROMPTS = 100
+"""Harmless requests that fine-tuning learns a beginning for. Ours."""
 
 
 class TamperSettings(Settings):
@@ -43,6 +49,16 @@ class TamperSettings(Settings):
     """Whether the refusal direction is taken out of the aligned model, too."""
     layer: int | None = Field(default=None, ge=1)
     """Block after which the direction is read, counted from 1; None takes the one at 60 % of the depth."""
+    steps: tuple[Positive, ...] = Field(default=(), exclude_if=lambda steps: not steps)
+    """Steps of fine-tuning after which the model is measured; scale 1 is step 0."""
+    learning_rate: float = Field(default=LEARNING_RATE, gt=0, le=1, exclude_if=lambda rate: rate == LEARNING_RATE)
+    """Of fine-tuning."""
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> Self:
+        if self.learning_rate != LEARNING_RATE and not self.steps:
+            raise ValueError("`learning_rate` has no effect without `steps` of fine-tuning")
+        return self
 
 
 class Way(NamedTuple):
@@ -52,12 +68,18 @@ class Way(NamedTuple):
     """Name of the system in results."""
     scale: float
     is_ablated: bool = False
+    steps: int = 0
+    """Steps of fine-tuning."""
+    learning_rate: float = LEARNING_RATE
 
 
 def ways_of(settings: TamperSettings) -> list[Way]:
     """Return the ways of the settings, scales in their order."""
     scaled = [Way(f"scale_{scale:g}", scale) for scale in settings.scales]
-    return [*scaled, Way("ablated", 1.0, is_ablated=True)] if settings.ablate else scaled
+    ablated_way = [Way("ablated", 1.0, is_ablated=True)] if settings.ablate else []
+    rate = settings.learning_rate
+    tuned = [Way(f"finetuned_{steps}", 1.0, steps=steps, learning_rate=rate) for steps in settings.steps]
+    return [*scaled, *ablated_way, *tuned]
 
 
 def tamper(
@@ -132,18 +154,21 @@ def tampered_with(adapted: Any, loaded: LoadedModel, way: Way, layer: int | None
         layer: Block of the direction; None takes the one at 60 % of the depth.
 
     Raises:
-        ModelError: as `refusal_direction`.
+        ModelError: as `refusal_direction` and `finetuned`.
     """
-    with merged_at(adapted, way.scale):
-        if not way.is_ablated:
-            yield
-            return
-        num_layers = loaded.model.config.get_text_config().num_hidden_layers
-        texts = {
-            name: [prompt.text for prompt in built_in(name, "align")[:_DIRECTION_PROMPTS]]
-            for name in ("harmful", "benign")
-        }
-        block = layer or max(1, round(0.6 * num_layers))
-        direction = refusal_direction(loaded, texts["harmful"], texts["benign"], block)
-        with ablated(loaded.model, direction):
-            yield
+    with ExitStack() as stack:
+        if way.steps:
+            rows = _texts("benign", _FINETUNING_PROMPTS)
+            stack.enter_context(finetuned(adapted, loaded, rows, way.steps, way.learning_rate))
+        stack.enter_context(merged_at(adapted, way.scale))
+        if way.is_ablated:
+            num_layers = loaded.model.config.get_text_config().num_hidden_layers
+            harmful, harmless = (_texts(name, _DIRECTION_PROMPTS) for name in ("harmful", "benign"))
+            block = layer or max(1, round(0.6 * num_layers))
+            stack.enter_context(ablated(loaded.model, refusal_direction(loaded, harmful, harmless, block)))
+        yield
+
+
+def _texts(name: str, count: int) -> list[str]:
+    """Return some prompts of a set of the project, split `align`."""
+    return [prompt.text for prompt in built_in(name, "align")[:count]]

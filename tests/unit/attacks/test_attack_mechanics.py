@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from functools import cache
 from typing import Any
 
 import pytest
-import real_tokenizers
+from attacked_families import renderer_of
 from inspect_ai.model import ChatMessageUser, ContentReasoning, GenerateConfig, ModelOutput
 
 from presafe.attacks.registry import attacks, read_attack
 from presafe.attacks.thought import EXECUTION
 from presafe.errors import ModelError
 from presafe.models.exchange import Completion, Request
-from presafe.models.family import families
-from presafe.models.loading import load_renderer
 from presafe.models.provider import TURN, PreSafeAPI
 from presafe.models.rendering import Renderer
 from presafe.records import Attacked, Prefill, Prompt, Turn
@@ -48,19 +44,6 @@ FAMILIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tup
 closing mark."""
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@cache
-def renderer_of(family: str) -> Renderer:
-    if family == "smolthink":
-        return load_renderer("smolthink")
-    try:
-        tokenizer = copy.deepcopy(real_tokenizers.load("r1_distill_qwen" if family == "r1" else "qwen3"))
-    except real_tokenizers.Unreachable as error:
-        pytest.skip(str(error))
-    if family == "r1":
-        tokenizer.chat_template = real_tokenizers.template("deepseek_r1_distill.jinja")
-    return Renderer(tokenizer, families()["deepseek_r1" if family == "r1" else "qwen3"])
 
 
 def attacked(label: str) -> Prompt:

@@ -9,12 +9,13 @@ from itertools import permutations
 
 import pytest
 
-from presafe.attacks.attack import Attack, Query, Reader, Reply, Search
+from presafe.attacks.attack import Attack, Query, Reader, Reply
 from presafe.attacks.best_of_n import BestOfN, augmented
 from presafe.attacks.harmless import exchanges
 from presafe.attacks.hijacking import make_puzzle
 from presafe.attacks.registry import attacks, read_attack
 from presafe.attacks.request import encoded
+from presafe.attacks.search import Search
 from presafe.attacks.thought import EXECUTION
 from presafe.judges.refusal import is_refusal
 from presafe.records import Prefill, Prompt

@@ -12,12 +12,13 @@ import pytest
 import torch
 from tiny_models import make_model, make_tokenizer
 
-from presafe.attacks.attack import Query, Reader, Reply
+from presafe.attacks.attack import Objective, Query, Reader, Reply
 from presafe.attacks.suffix import SuffixSearch, changed
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError, ModelError
-from presafe.internals.surprise import prefill_costs, surprises
+from presafe.internals.searching import CostReader
+from presafe.internals.surprise import surprises
 from presafe.judges.refusal import is_refusal
 from presafe.models.family import families
 from presafe.models.loading import LoadedModel
@@ -41,14 +42,14 @@ def searched(search: SuffixSearch, reader: Reader) -> tuple[list[Query], Reply, 
 
     budget = search.budget(lambda: 0)
     reply = asyncio.run(search.run(Query("Name a bird.", seed=1), ask, reader, budget))
-    return asked, reply, budget.scored
+    return asked, reply, budget.state.queries if budget.state else 0
 
 
 def test_the_search_keeps_the_best_suffix_and_spends_its_queries() -> None:
     scored: list[str] = []
 
-    def costs(texts: Sequence[str], prefill: Prefill) -> list[float]:
-        assert prefill == Prefill("", closed=True, answer="Sure, here is")
+    def costs(texts: Sequence[str], objective: Objective) -> list[float]:
+        assert objective == Objective(Prefill("", closed=True, answer="Sure, here is"))
         scored.extend(texts)
         return [float(-text.count("e")) for text in texts]  # a model that likes one letter
 
@@ -77,7 +78,7 @@ def test_a_change_is_a_run_of_characters() -> None:
 def test_costs_are_those_of_the_softmax(loaded: LoadedModel) -> None:
     prefill = Prefill("", closed=True, answer="Sure")
     texts = ["Name a bird.", "Why?"]
-    for text, cost in zip(texts, prefill_costs(loaded, texts, prefill), strict=True):
+    for text, cost in zip(texts, CostReader(loaded).costs(texts, Objective(prefill)), strict=True):
         prompt, begun = loaded.renderer.render(text, "on").ids, loaded.renderer.prefill_ids(prefill)
         with torch.inference_mode():
             logits = loaded.model(input_ids=torch.tensor([prompt + begun])).logits[0].double()
@@ -122,4 +123,4 @@ def test_a_search_by_probability_needs_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the attack suffix_search needs local weights"):
         measure(ModelSettings(address="http://127.0.0.1:9#m"), {"mine": prompts}, tmp_path, settings)
     with pytest.raises(AttackError, match="nothing reads the probability"):
-        Reader(is_refusal, lambda texts: []).costs(["x"], Prefill("", closed=True))
+        Reader(is_refusal, lambda texts: []).costs(["x"], Objective(Prefill("", closed=True)))

@@ -22,7 +22,7 @@ ATTACKING = {"--attack", "--defense"}
 OWN = {
     "probe": ATTACKING,
     "evaluate": {"--adapter", "--prompts", "--column", "--expect"} | ATTACKING,
-    "tamper": {"--adapter", "--scale", "--ablate", "--layer"} | ATTACKING,
+    "tamper": {"--adapter", "--scale", "--ablate", "--layer", "--finetune"} | ATTACKING,
     "sweep": {"--adapter"},
 }
 

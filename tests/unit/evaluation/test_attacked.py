@@ -12,7 +12,7 @@ from fake_server import FakeServer, completion, serving
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError, ModelError
-from presafe.evaluation.attacked import attacked_suites, defended, suites_in_mode
+from presafe.evaluation.attacked import attacked_suites, defended, measured_suites, suites_in_mode
 from presafe.models.loading import load_renderer
 from presafe.models.logs import log_files, read_log
 from presafe.models.provider import PreSafeAPI
@@ -65,6 +65,18 @@ def test_each_harmful_suite_is_a_suite_under_each_attack() -> None:
     # With CoT off there is no thought to begin.
     assert list(suites_in_mode(suites, "off")) == ["harmful", "harmless", "harmful@h_cot"]
     assert suites_in_mode(suites, "on") == suites
+
+
+def test_an_address_in_a_label_is_no_part_of_a_file_name() -> None:
+    label = "pair:attacker=http://127.0.0.1:9/v1#m"
+    suites = attacked_suites(SUITES, (label,), 0)
+    name = "harmful@pair:attacker=http:__127.0.0.1:9_v1_m"
+    assert list(suites) == ["harmful", "harmless", name]
+    attacked = suites[name][0].attacked
+    assert attacked is not None
+    assert attacked.search == label
+    assert list(suites_in_mode(suites, "off")) == list(suites)
+    assert measured_suites(["harmful"], [label]) == ["harmful", name]
 
 
 def test_an_attack_without_a_harmful_suite_is_an_error() -> None:
@@ -161,3 +173,26 @@ def test_a_server_of_text_cannot_be_asked_in_other_tokens() -> None:
     api.engine._greeted = (load_renderer("smolthink"), Dialect.OPENAI)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="would merge again what retokenization cuts"):
         api.prompt_ids("Name a bird.", Turn(dropout=0.4))
+
+
+def test_another_model_paraphrases_and_is_counted(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any], number: int) -> Any:
+        if "Write the following text again" in text_of(body):
+            return completion("Which wren sings?")
+        return YES if "Which wren sings?" in text_of(body) else NO
+
+    with serving(answer) as fake:
+        label = f"paraphrase:by={fake.address}"
+        data = measured(fake, tmp_path, (), (label,))
+        again = measured(fake, tmp_path, (), (label,))
+    name = f"vanilla+{label}"
+    assert rows(data, "not_refused_rate") == {("vanilla", "harmful"): 0.0, (name, "harmful"): 1.0}
+    # The paraphrase and the answer.
+    assert rows(data, "queries_per_answer")[name, "harmful"] == 2.0
+    paraphrasing = [body for body in fake.asked if "Write the following text again" in text_of(body)]
+    assert len(paraphrasing) == 4  # two suites of two prompts, asked once: the second call reads the logs
+    assert {body["max_tokens"] for body in paraphrasing} == {256}
+    assert again.scores == data.scores
+    assert sorted(folder.name for folder in (tmp_path / "evaluation").iterdir()) == sorted(
+        ["vanilla-on", f"{name.replace('/', '_').replace('#', '_')}-on"]
+    )

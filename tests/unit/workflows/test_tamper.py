@@ -11,10 +11,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import LORA_TARGETS, make_model, make_tokenizer
 
+from presafe.attacks.attack import Objective
+from presafe.attacks.suffix import ANSWER
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import ModelError
 from presafe.internals.ablation import ablated, refusal_direction
+from presafe.internals.finetuning import finetuned
+from presafe.internals.searching import CostReader
 from presafe.internals.states import hidden_states
 from presafe.models.sampling import load_responses
 from presafe.records import Prompt
@@ -148,3 +152,40 @@ def test_every_way_is_measured_and_no_weights_are_written(folders: tuple[Path, P
     assert stored["tamper"] == {"scales": [1.0, 0.0], "ablate": False, "layer": None}
     with pytest.raises(ModelError, match="needs local weights"):
         tamper(ModelSettings(address="http://h:1#m"), folders[1], {"mine": prompts}, tmp_path, ways, asked)
+
+
+def test_fine_tuning_learns_beginnings_and_leaves_no_trace(folders: tuple[Path, Path]) -> None:
+    adapted, loaded = _load(settings_of(folders[0]), folders[1])
+    texts = [f"Name {word}." for word in ("a bird", "a tree", "a river")]
+    before = {name: value.clone() for name, value in adapted.state_dict().items()}
+    losses = {}
+    for steps in (4, 12):
+        with finetuned(adapted, loaded, texts, steps, 1e-2) as losses[steps]:
+            assert any(not torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
+        after = adapted.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+        assert not any(weight.requires_grad for weight in adapted.parameters())
+    # The first steps do not depend on how many follow, so that readings at 4 and 12 are of one training.
+    assert losses[12][:4] == losses[4]
+    assert losses[12][-1] < losses[12][0] - 0.05
+    # Of the first step's rows: −ln P of the beginning under the aligned model, the same number as a search reads.
+    cost = CostReader(loaded).costs(texts, Objective(ANSWER))
+    assert min(cost) < losses[4][0] < max(cost)
+    with pytest.raises(ModelError, match="fine-tuning diverged at step"), finetuned(adapted, loaded, texts, 9, 1e30):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
+
+
+def test_fine_tuning_is_a_way_of_its_own(folders: tuple[Path, Path]) -> None:
+    settings = TamperSettings(scales=(1.0,), ablate=False, steps=(5, 10))
+    assert [way.name for way in ways_of(settings)] == ["scale_1", "finetuned_5", "finetuned_10"]
+    adapted, loaded = _load(settings_of(folders[0]), folders[1])
+    outputs = []
+    for way in ways_of(TamperSettings(scales=(1.0,), ablate=False, steps=(2,))):
+        with tampered_with(adapted, loaded, way, None):
+            outputs.append(logits(loaded.model))
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-3
+    # A folder from before fine-tuning has no such settings, and must resume.
+    assert TamperSettings().model_dump().keys() == {"scales", "ablate", "layer"}
+    with pytest.raises(ValueError, match="has no effect without `steps`"):
+        TamperSettings(learning_rate=0.1)
