@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from presafe.alignment.rows import AlignmentRow
+from presafe.errors import SignalError
+from presafe.models.family import Family
 from presafe.models.rendering import Renderer
 from presafe.records import Expect, Prompt, Thinking
 from presafe.runs.io import write_json, write_text
@@ -51,6 +53,20 @@ class TextRow(NamedTuple):
             "signal": self.signal,
             "decision_index": self.decision_index,
         }
+
+
+def check_format(format: Format, family: Family) -> None:
+    """Check that a format can hold a family's turns: a text of thought and answer has no place for messages or marks.
+
+    Raises:
+        SignalError: it cannot.
+    """
+    if family.answer_open and format != "trl":
+        raise SignalError(
+            f"the format {format} holds thought and answer as one text, and models of {family.name} mark their answer "
+            f"({family.answer_open!r}): another tool would write these marks wrongly.",
+            "Take `--format trl`, which holds the turn as the model writes it.",
+        )
 
 
 def text_row(row: AlignmentRow, prompt: Prompt, renderer: Renderer) -> TextRow:

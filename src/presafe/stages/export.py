@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from presafe.alignment.formats import Format, TextRow, text_row, write_rows
+from presafe.alignment.formats import Format, TextRow, check_format, text_row, write_rows
 from presafe.errors import RunError
 from presafe.models.loading import load_renderer
 from presafe.runtime.progress import console
@@ -31,12 +31,11 @@ def export_data(run: RunFolder, format: Format, folder: Path, system: str = "pre
         RunError: the run has no signals yet, trains no such system, or the folder cannot be written.
         SignalError: as the stage align.
     """
-    rows = text_rows(run, system)
-    return write_rows(rows, format, folder)
+    return write_rows(text_rows(run, system, format), format, folder)
 
 
-def text_rows(run: RunFolder, name: str) -> list[TextRow]:
-    """Return the training rows of a system as text.
+def text_rows(run: RunFolder, name: str, format: Format) -> list[TextRow]:
+    """Return the training rows of a system as text, for one format.
 
     Raises:
         RunError: as `export_data`.
@@ -49,6 +48,7 @@ def text_rows(run: RunFolder, name: str) -> list[TextRow]:
         raise RunError(f"{run.path} has no signals yet.", "Resume it with `presafe run`.")
     model = run.recipe.model
     renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
+    check_format(format, renderer.family)
     off = off_rows(run) if trains_thinking_off(run.recipe) else []
     rows = system_rows(run, systems[name], renderer, responses_of(run, "own"), signals_of(run), off)
     prompts = {prompt.id: prompt for prompt in run.workload.alignment}

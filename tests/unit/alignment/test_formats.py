@@ -12,9 +12,11 @@ from openai.types.chat import ChatCompletionAssistantMessageParam, ChatCompletio
 from pydantic import TypeAdapter
 from tiny_models import make_model
 
-from presafe.alignment.formats import FORMATS, Format, TextRow, text_row, write_rows
+from presafe.alignment.formats import FORMATS, Format, TextRow, check_format, text_row, write_rows
 from presafe.alignment.rows import alignment_rows, thinking_off_rows
 from presafe.config.sources import FileSource
+from presafe.errors import SignalError
+from presafe.models.family import families
 from presafe.models.rendering import Renderer
 from presafe.prompts.sets import load_source
 from presafe.records import Prompt, Response, Signal
@@ -167,3 +169,13 @@ def test_a_first_token_that_the_tokenizer_adds_stands_once(renderer: Renderer) -
     text = text_row(row, PROMPTS[0], own)
     assert started(text.prompt).input_ids == row.input_ids[: row.decision_index + 1]
     assert text.decision_index == row.decision_index
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "muse_glimmer", "granite_3_3"])
+def test_marked_answers_need_a_format_that_holds_the_turn(name: str) -> None:
+    # Failed first: the answer's own mark was left out, and gpt-oss' thought was closed as Qwen's is.
+    family = families()[name]
+    check_format("trl", family)
+    for format in ("llamafactory", "openai"):
+        with pytest.raises(SignalError, match=f"models of {name} mark their answer"):
+            check_format(format, family)
