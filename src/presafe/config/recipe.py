@@ -34,6 +34,7 @@ from presafe.config.bounds import (
     TopP,
     Weight,
 )
+from presafe.config.engine import EngineSettings, is_served
 from presafe.config.files import (
     MAX_TOML_BYTES,
     format_validation_error,
@@ -65,11 +66,6 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise ValueError("no value may stand twice")
     return values
-
-
-def is_served(address: str) -> bool:
-    """Return whether an address is that of a model behind a server, whose weights are not on this machine."""
-    return address.startswith(("http://", "https://"))
 
 
 class ModelSettings(Settings):
@@ -334,6 +330,8 @@ class Recipe(Settings):
     signal: SignalSettings = SignalSettings()
     align: AlignSettings = AlignSettings()
     evaluate: EvaluateSettings
+    engine: EngineSettings | None = Field(default=None, exclude=True)
+    """Where the models are sampled; no part of what a run is, and not stored. None samples in this process."""
 
     @model_validator(mode="before")
     @classmethod
