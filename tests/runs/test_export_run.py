@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_server import Reply, serving
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
@@ -16,10 +17,13 @@ from presafe.config.recipe import load_recipe
 from presafe.errors import ModelError, PreSafeError, RunError
 from presafe.methods.targets import REFUSALS
 from presafe.models.decision_head import DecisionHead
+from presafe.models.loading import load_renderer
 from presafe.runs.manifest import sha256_of_file
+from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export, load_system
 from presafe.workflows.gate import calibrate
+from presafe.workflows.gate_check import check
 from presafe.workflows.monitor import score_prompts
 from presafe.workflows.run import run_stages
 from presafe_vllm.served import problem_of_files
@@ -169,3 +173,66 @@ def test_what_cannot_be_calibrated_is_said(words: tuple[str, ...], problem: str,
     assert isinstance(done.exception, PreSafeError)
     with pytest.raises(PreSafeError, match=problem):
         raise done.exception
+
+
+def test_a_live_server_is_compared_with_the_gate_file(run: RunFolder, system: Path) -> None:
+    calibrate(run, "presafe", 0.25)
+    gate = json.loads((system / "gate.json").read_text(encoding="utf-8"))
+    texts = [decision.query.text for decision in decisions_of(run).judged]
+    renderer = load_renderer(run.recipe.model.address)
+    kept = {tuple(renderer.render(text, "on").ids): p for text, p in zip(texts, gate["reference"]["p"], strict=True)}
+    assert kept[tuple(renderer.render(texts[0], "on").ids)] == pytest.approx(probabilities(run, system, texts)[0])
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        choice = {"text": "a", "finish_reason": "length"}
+        field = {"refuse_probability": [kept[tuple(body["prompt"])]]}
+        return Reply(json.dumps({"choices": [choice], "presafe": field}).encode())
+
+    with serving(answer) as fake:
+        done = command("gate", "check", str(run.path), "--server", fake.address, "--json")
+        shown = command("gate", "check", str(run.path), "--server", fake.address)
+    assert done.exit_code == shown.exit_code == 5  # 4 queries of each kind tell nothing
+    report = json.loads(done.stdout)
+    assert report.keys() == {
+        *("schema", "verdict", "server", "gate_sha256", "threshold", "promised", "ranking", "hits", "wrong_refusals"),
+        *("largest_difference", "decisions_changed"),
+    }
+    assert (report["schema"], report["verdict"]) == (1, "INCONCLUSIVE")
+    assert report["server"] == {"url": f"{fake.address.removesuffix('#smolthink')}/v1", "name": "smolthink"} | {
+        "read_by": "plug-in"
+    }
+    assert (report["ranking"]["value"], report["hits"]["value"], report["decisions_changed"]) == (0, 0, 0)
+    assert report["gate_sha256"] == sha256_of_file(system / "gate.json")
+    assert shown.stdout.startswith("INCONCLUSIVE\nread by          plug-in\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("check", "RUN"), "check takes a `server`"),
+        (("check", "RUN", "--server", "smolthink"), "smolthink is no server that takes raw prompts"),
+        (("calibrate", "RUN", "--server", "http://a#b"), "`server` and `tokenizer` belong to check"),
+    ],
+)
+def test_what_cannot_be_checked_is_an_error(words: tuple[str, ...], problem: str, run: RunFolder) -> None:
+    calibrate(run, "presafe", 0.25)
+    done = command("gate", *(str(run.path) if word == "RUN" else word for word in words))
+    assert isinstance(done.exception, PreSafeError)
+    with pytest.raises(PreSafeError, match=problem):
+        raise done.exception
+
+
+def test_a_gate_file_of_other_queries_is_refused(run: RunFolder, system: Path) -> None:
+    path = calibrate(run, "presafe", 0.25)
+    gate = json.loads(path.read_text(encoding="utf-8"))
+    for change, problem in (
+        ({"reference": {**gate["reference"], "queries_sha256": "0" * 64}}, "was calibrated on other queries"),
+        ({"reference": {**gate["reference"], "p": [0.5]}}, "was calibrated on other queries"),
+        ({"reference": None}, "keeps no p of its queries"),
+    ):
+        path.write_text(json.dumps({**gate, **change}), encoding="utf-8")
+        with pytest.raises(RunError, match=problem):
+            check(run, "presafe", "http://127.0.0.1:9#base")
+    path.unlink()
+    with pytest.raises(RunError, match=r"there is no .*gate\.json"):
+        check(run, "presafe", "http://127.0.0.1:9#base")

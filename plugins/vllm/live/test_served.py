@@ -14,13 +14,19 @@ from typing import Any
 import httpx
 import pytest
 
+from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import ModelSettings
+from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import refusal_strings
+from presafe.models.address import raw_server
 from presafe.models.decision_head import DecisionHead
+from presafe.models.loading import load_model
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import Sampler, sample_responses
+from presafe.models.served_decision import served_decisions
 from presafe.records import Prompt, Response, Thinking
 from presafe.stages.run_folder import RunFolder
+from presafe.workflows.gate_check import check
 from presafe.workflows.monitor import score_prompts
 from vllm_server import Server, start_python
 
@@ -108,6 +114,26 @@ def test_p_is_that_of_score(
         assert abs(p - expected) < 1e-4
         assert reply.headers["x-presafe-refuse-probability"] == f"{p:.6f}"
         assert reply.headers["x-presafe-action"] == ("flagged" if p >= threshold else "answered")
+
+
+def test_score_reads_the_plug_in_and_the_odds(
+    server: Server, base: Path, renderer: Renderer, prompts: list[Prompt], probabilities: list[float]
+) -> None:
+    texts, start = [prompt.text for prompt in prompts], refusal_start(renderer, "direct")
+    watched = served_decisions(raw_server(f"{server.url}#watched"), renderer, texts, start)
+    assert {decision.way for decision in watched} == {"plug-in"}
+    assert [decision.probability for decision in watched] == pytest.approx(probabilities, abs=1e-4)
+    odds = served_decisions(raw_server(f"{server.url}#base"), renderer, texts, start, ways=("odds",))
+    ours = decision_scores(load_model(str(base)), texts, start, None)
+    assert [decision.logit for decision in odds] == pytest.approx([score.refusal_logit for score in ours], abs=1e-3)
+
+
+def test_a_live_server_passes_the_check_of_its_gate_file(server: Server, run: RunFolder) -> None:
+    report = check(run, "presafe", f"{server.url}#watched")
+    assert report["server"]["read_by"] == "plug-in"
+    assert report["largest_difference"] < 1e-4
+    assert (report["decisions_changed"], report["ranking"]["value"]) == (0, 0)
+    assert report["verdict"] == "INCONCLUSIVE"  # four queries of each kind
 
 
 def test_the_gate_refuses_at_the_threshold_alone(

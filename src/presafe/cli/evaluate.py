@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from presafe.cli import options
-from presafe.cli.measuring import Adapter, Attacking, Drawing, Measuring, unpacked
+from presafe.cli.measuring import Adapter, Attacking, Drawing, Measuring, Placing, unpacked
 from presafe.cli.output import print_report
 from presafe.errors import PromptError
 
@@ -54,13 +54,14 @@ def evaluate(
     own: OwnPrompts,
     attacking: Attacking,
     measuring: Measuring,
+    placing: Placing,
     drawing: Drawing,
 ) -> None:
     """Measure a model or an aligned one on published suites or your own prompts."""
     suites = own.add_to(measuring.read_suites(), measuring)
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
-    settings = attacking.add_to(measuring.read_settings(drawing.read()))
+    settings = placing.add_to(attacking.add_to(measuring.read_settings(drawing.read())))
     folder = measuring.out or default_folder(
         "evaluate", model, suites, settings, measuring, first=(adapter,), middle=(own.expect,)
     )

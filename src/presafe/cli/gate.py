@@ -1,33 +1,60 @@
-"""`presafe gate calibrate`: the gate file with which a server reads the decision of a system."""
+"""`presafe gate`: the gate file with which a server reads the decision of a system, and its check against a server."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from presafe.cli import options
 from presafe.cli.output import AsJson, print_json
 from presafe.errors import RunError
 
 
 def gate(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="calibrate: write the gate file.")],
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="calibrate: write the gate file. check: compare a server with it.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that has aligned the system.")],
     system: Annotated[str, typer.Option("--system", help="Trained system whose head it is.")] = "presafe",
     wrong_refusals: Annotated[
-        float, typer.Option("--wrong-refusals", help="Share of harmless prompts that may be refused, in (0, 1).")
-    ] = 0.05,
+        float | None,
+        typer.Option("--wrong-refusals", help="Calibrate: share of harmless prompts that may be refused; else 0.05."),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", help="Check: the served model, http://host:port#name.")
+    ] = None,
+    tokenizer: options.Tokenizer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write RUN/alignment/SYSTEM/gate.json: a threshold with a stated rate of wrong refusals, and a calibration."""
+    """Calibrate RUN/alignment/SYSTEM/gate.json, or check a live server with it.
+
+    check ends with 0 for PASS, 3 for THRESHOLD STALE, 4 for SCORER DEGRADED, 5 for INCONCLUSIVE.
+    """
+    if action == "calibrate":
+        if server is not None or tokenizer is not None:
+            raise RunError("`server` and `tokenizer` belong to check.", "Leave them out.")
+        _calibrate(folder, system, 0.05 if wrong_refusals is None else wrong_refusals, as_json=as_json)
+    elif action == "check":
+        if server is None or wrong_refusals is not None:
+            raise RunError("check takes a `server`, and the rate of the gate file.", "Name http://host:port#name.")
+        _check(folder, system, server, tokenizer, as_json=as_json)
+    else:
+        raise RunError(f"no action {action!r}.", "There are: calibrate, check.")
+
+
+def _calibrate(folder: Path, system: str, wrong_refusals: float, *, as_json: bool) -> None:
+    """Write the gate file and print what it holds.
+
+    Raises:
+        RunError: the rate is none; or as `calibrate`.
+    """
     from presafe.runtime.reading import printable
     from presafe.stages.run_folder import RunFolder
     from presafe.workflows.gate import calibrate
 
-    if action != "calibrate":
-        raise RunError(f"no action {action!r}.", "There is: calibrate.")
     if not 0 < wrong_refusals < 1:
         raise RunError(f"`wrong_refusals` is a share above 0 and below 1, got {wrong_refusals:g}.")
     path = calibrate(RunFolder.existing(folder), system, wrong_refusals)
@@ -43,9 +70,40 @@ def gate(
     )
     print(f"calibration      {calibration['kind']}, on {calibration['n']} queries")
     for row in content["suites"]:
-        rate = row["refused"]
-        print(
-            f"{row['suite']}, {row['expect']}: {rate['value']:.1%} refused "
-            f"({rate['low']:.1%} to {rate['high']:.1%}, n = {rate['n']})"
-        )
+        print(f"{row['suite']}, {row['expect']}: {_share(row['refused'], 'refused ')}")
     print(f"gate file: {printable(path)}")
+
+
+def _check(folder: Path, system: str, server: str, tokenizer: str | None, *, as_json: bool) -> None:
+    """Compare a server with the gate file, print what differs, and end with the code of the verdict.
+
+    Raises:
+        PreSafeError: as `check`.
+        Exit: the verdict is another one than PASS.
+    """
+    from presafe.stages.run_folder import RunFolder
+    from presafe.workflows.gate_check import EXIT_CODES, check
+
+    found = check(RunFolder.existing(folder), system, server, tokenizer)
+    if as_json:
+        print_json(found)
+    else:
+        print(found["verdict"])
+        print(f"read by          {found['server']['read_by']}")
+        print(f"ranking          AUROC {_change(found['ranking'])}")
+        print(f"hits             {_change(found['hits'])} of harmful queries at the threshold")
+        print(f"wrong refusals   {_share(found['wrong_refusals'])}, {found['promised']:.1%} promised")
+        print(f"p                differs by at most {found['largest_difference']:.4f}")
+        print(f"decisions        {found['decisions_changed']} changed")
+    if code := EXIT_CODES[found["verdict"]]:
+        raise typer.Exit(code)
+
+
+def _share(interval: dict[str, Any], what: str = "") -> str:
+    """Return a rate with its interval."""
+    return f"{interval['value']:.1%} {what}({interval['low']:.1%} to {interval['high']:.1%}, n = {interval['n']})"
+
+
+def _change(interval: dict[str, Any]) -> str:
+    """Return a difference with its interval."""
+    return f"{interval['value']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f}, n = {interval['n']})"

@@ -130,6 +130,23 @@ class Attacking:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placing:
+    """Option of where the model is sampled."""
+
+    engine: options.Engine = None
+
+    def add_to(self, settings: MeasureSettings) -> MeasureSettings:
+        """Return the settings with where the model is sampled.
+
+        Raises:
+            RecipeError: as `read_engine`.
+        """
+        from presafe.config.engine import read_engine
+
+        return settings.model_copy(update={"engine": read_engine(self.engine or [])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """Options of how tokens are drawn."""
 

@@ -90,6 +90,14 @@ TopP = Annotated[float | None, typer.Option("--top-p", help="Nucleus mass kept; 
 TopK = Annotated[
     int | None, typer.Option("--top-k", min=0, max=MOST, help="Likely tokens kept, 0 all; else the family's.")
 ]
+Engine = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="ADDRESS|FILE",
+        help="Where it samples: http://host:port#name of a server of MODEL, again for more; or a .toml with [engine].",
+    ),
+]
 Sandbox = Annotated[
     str | None,
     typer.Option("--sandbox", help="Where the model's programs run: docker (default), local, or local-unconfined."),

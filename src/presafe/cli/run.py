@@ -21,10 +21,12 @@ def run(
     until: Annotated[
         str, typer.Option("--until", help="Last stage: respond, signal, align, evaluate, report.")
     ] = "report",
+    engine: options.Engine = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe; the same command again resumes."""
     from presafe.cli.finish import finish
+    from presafe.config.engine import read_engine
     from presafe.config.recipe import load_recipe
     from presafe.runtime.launcher import is_main_process
     from presafe.stages.run_folder import STAGES
@@ -33,6 +35,9 @@ def run(
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
     folder = out or Path("runs") / options.short_name(recipe)
-    done = run_stages(load_recipe(recipe), folder, until)
+    settings = load_recipe(recipe)
+    if engine:
+        settings = settings.model_copy(update={"engine": read_engine(engine)})
+    done = run_stages(settings, folder, until)
     if is_main_process():
         finish(done, as_json=as_json)

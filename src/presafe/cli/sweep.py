@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from presafe.cli import options
-from presafe.cli.measuring import Adapter, Measuring, unpacked
+from presafe.cli.measuring import Adapter, Measuring, Placing, unpacked
 from presafe.cli.output import print_report
 from presafe.errors import PreSafeError
 
@@ -48,10 +48,12 @@ class SweepMeasuring(Measuring):
 
 
 @unpacked
-def sweep(model: options.Model, *, adapter: Adapter = None, cells: Grid, measuring: SweepMeasuring) -> None:
+def sweep(
+    model: options.Model, *, adapter: Adapter = None, cells: Grid, measuring: SweepMeasuring, placing: Placing
+) -> None:
     """Measure MODEL over temperature × top-p × top-k; the same command again resumes."""
     suites = measuring.read_suites(["smolthink_harmful"])
-    settings, drawings = measuring.read_settings(), cells.read()
+    settings, drawings = placing.add_to(measuring.read_settings()), cells.read()
     folder = measuring.out or options.folder_for(
         "sweep",
         model,

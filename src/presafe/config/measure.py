@@ -6,12 +6,13 @@ from pydantic import Field, field_validator
 
 from presafe.config.attacking import AttackName, DefenseName
 from presafe.config.bounds import Positive, Seed, Settings
+from presafe.config.engine import EngineSettings
 from presafe.config.recipe import SamplingSettings
 from presafe.records import Thinking
 
 
 class MeasureSettings(Settings):
-    """How one model is measured. Results depend on every setting except `batch_size` and `batch_tokens`."""
+    """How one model is measured. Results depend on every setting except `batch_size`, `batch_tokens` and `engine`."""
 
     thinking: tuple[Thinking, ...] = Field(default=("on", "off"), min_length=1)
     """CoT modes to measure, in this order."""
@@ -39,6 +40,8 @@ class MeasureSettings(Settings):
     their reference. If the judge judges harm, the strings still judge harmless prompts."""
     judge_thought: str | None = None
     """Judge of the thoughts before answers to harmful prompts, CoT on; None takes strings."""
+    engine: EngineSettings | None = Field(default=None, exclude=True)
+    """Where the model is sampled; None samples in this process."""
 
     @field_validator("thinking", "attacks", "defenses")
     @classmethod

@@ -36,6 +36,7 @@ from presafe.config.bounds import (
     Weight,
     distinct,
 )
+from presafe.config.engine import EngineSettings, is_served
 from presafe.config.files import (
     MAX_TOML_BYTES,
     format_validation_error,
@@ -51,11 +52,6 @@ from presafe.methods.registry import methods
 from presafe.records import Thinking
 from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
-
-
-def is_served(address: str) -> bool:
-    """Return whether an address is that of a model behind a server, whose weights are not on this machine."""
-    return address.startswith(("http://", "https://"))
 
 
 class ModelSettings(Settings):
@@ -325,6 +321,8 @@ class Recipe(Settings):
     signal: SignalSettings = SignalSettings()
     align: AlignSettings = AlignSettings()
     evaluate: EvaluateSettings
+    engine: EngineSettings | None = Field(default=None, exclude=True)
+    """Where the models are sampled; no part of what a run is, and not stored. None samples in this process."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from presafe.attacks.registry import read_attack, read_defense
-from presafe.config.recipe import is_served
+from presafe.config.engine import is_served
 from presafe.errors import ModelError
 from presafe.models.weights import smollm2_folder
 
@@ -63,6 +63,23 @@ def served_model(address: str) -> Served | None:
     root = path.removesuffix(_CHAT)
     root = root if root.endswith("/v1") else f"{root}/v1"
     return Served(f"{parts.scheme}://{parts.netloc}{root}", parts.fragment, path.endswith(_CHAT))
+
+
+def raw_server(address: str) -> Served:
+    """Return the server in an address, which takes raw prompts.
+
+    Args:
+        address: The model's address.
+
+    Raises:
+        ModelError: as `served_model`; or it is no server, or a chat endpoint.
+    """
+    served = served_model(address)
+    if served is None or served.chat:
+        raise ModelError(
+            f"{address} is no server that takes raw prompts.", "Give http://host:port#name, without /chat/completions."
+        )
+    return served
 
 
 def need_weights(address: str, what: str, instead: str = "Give its hub id or a local folder instead.") -> None:

@@ -97,7 +97,21 @@ def completion_of(response: httpx.Response, max_tokens: int | None = None) -> Co
     if not isinstance(text, str):
         raise TryAgain(_MALFORMED)
     num_tokens, stopped = _ended(body, reason, max_tokens)
-    return Completion(without_secret(text), num_tokens, stopped)
+    return Completion(without_secret(text), num_tokens, stopped, _sampled(choice, num_tokens))
+
+
+def _sampled(choice: dict[str, Any], num_tokens: int) -> tuple[int, ...]:
+    """Return the sampled tokens, if the server returns them.
+
+    Raises:
+        TryAgain: they are no token ids, or not as many as it counts.
+    """
+    ids = choice.get("token_ids")
+    if ids is None:
+        return ()
+    if not isinstance(ids, list) or len(ids) != num_tokens or any(_count(i) is None for i in ids):
+        raise TryAgain("the tokens that it returns are not those that it counts")
+    return tuple(ids)
 
 
 def reply_of(response: httpx.Response, max_tokens: int) -> Reply:

@@ -15,6 +15,10 @@ class UnansweredError(ModelError):
     """A server refused one prompt; it may answer the others."""
 
 
+class UnreachableError(ModelError):
+    """A server did not answer within its tries."""
+
+
 class Request(NamedTuple):
     """One prompt to continue."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import cast
 from zipfile import ZipFile
@@ -165,3 +165,14 @@ def check_sample(sample: EvalSample) -> None:
     """
     response_of(sample, "on")
     sample.metadata["expect"]
+
+
+def strings_version(samples: Sequence[EvalSample], scorers: Collection[str]) -> int | None:
+    """Return the version of the refusal strings that judged, the oldest if a log holds several; None if none did.
+
+    Args:
+        samples: Of the log.
+        scorers: Names of the scorers that are refusal strings.
+    """
+    scores = [score for sample in samples for name, score in (sample.scores or {}).items() if name in scorers]
+    return min((int((score.metadata or {}).get(STRINGS, 1)) for score in scores), default=None)

@@ -119,6 +119,7 @@ class PreSafeAPI(ModelAPI):
         self._is_chat = served is not None and served.chat
         self.engine: Engine
         """Continues the prompts."""
+        self._local: LocalEngine | None = None
         if served is not None:
             if adapter:
                 need_weights(model_name, "putting an adapter on a model")
@@ -135,7 +136,7 @@ class PreSafeAPI(ModelAPI):
                 load_model, model_name, adapter=folder, family=family, dtype=dtype, trust_remote_code=trust_remote_code
             )
             shared = partial(shared_model, model_name, folder, family, dtype, trust_remote_code)
-            self.engine = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
+            self.engine = self._local = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
         self.on_answered: Callable[[int], None] = lambda _: None
         """Called with the number of answers that a solver has just finished, where it asks several times for one."""
@@ -158,10 +159,10 @@ class PreSafeAPI(ModelAPI):
         Raises:
             ModelError: the model is behind a server.
         """
-        if not isinstance(self.engine, LocalEngine):
+        if self._local is None:
             need_weights(self.model_name, "reading a model's probabilities")
-            raise AssertionError("an engine of another kind has no address of a server")
-        return self.engine.loaded()
+            raise AssertionError("a model without weights here is at the address of a server")
+        return self._local.loaded()
 
     def sampling_for(self, given: Mapping[str, Any]) -> Sampling:
         """Return how tokens are drawn: as the family publishes for this mode, except for what is given.

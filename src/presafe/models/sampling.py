@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from presafe.models.context import check_context
 from presafe.models.decision_head import DecisionReading
 from presafe.models.logs import (
     ATTACKED,
-    STRINGS,
     THOUGHT,
     DamagedLogError,
     check_sample,
@@ -38,7 +37,9 @@ from presafe.models.logs import (
     read_log,
     response_of,
     set_damaged_aside,
+    strings_version,
 )
+from presafe.models.place import Place
 from presafe.models.provider import PreSafeAPI
 from presafe.records import Expect, Prompt, Response, Thinking
 from presafe.runs.io import disk_error
@@ -64,6 +65,8 @@ class Sampler(NamedTuple):
     """Method that prefills the thought."""
     decision: DecisionReading | None = None
     """How the system's decision is read, for searches that attack it."""
+    place: Place | None = None
+    """Where it is sampled, if not in this process; no part of a log's identity."""
 
     def inspect_model(self) -> Model:
         """Return the model as Inspect knows it."""
@@ -208,6 +211,9 @@ def sample_responses(
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         bar.advance(len(done))
         api = cast(PreSafeAPI, model.api)
+        if sampler.place is not None:
+            elsewhere = sampler.place.engine_for(sampler.model, sampler.adapter, sampler.batch_size)
+            api.engine = elsewhere or api.engine
         engine = api.engine
         interrupted = Event()
 
@@ -386,15 +392,9 @@ def _suite_of(log: EvalLog, samples: Sequence[EvalSample], thinking: Thinking) -
         responses=responses,
         judge=", ".join(judge for scorer, judge in judges if scorer != THOUGHT),
         thought_judge=next((judge for scorer, judge in judges if scorer == THOUGHT), None),
-        strings=_strings_version(samples, {scorer for scorer, judge in judges if "_strings" in judge}),
+        strings=strings_version(samples, {scorer for scorer, judge in judges if "_strings" in judge}),
         decoding=log.plan.config.model_dump(exclude_none=True, exclude={*_SAMPLING, "adaptive_connections"})
         | {"samples": count, "dtype": arguments.get("dtype")},
         sampling=next((known for sample in samples if (known := (sample.output.metadata or {}).get("sampling"))), None),
         asked_sampling=log.plan.config.model_dump(exclude_none=True, include=_SAMPLING),
     )
-
-
-def _strings_version(samples: Sequence[EvalSample], scorers: Collection[str]) -> int | None:
-    """Return the version of the refusal strings that judged, the oldest if a log holds several; None if none did."""
-    scores = [score for sample in samples for name, score in (sample.scores or {}).items() if name in scorers]
-    return min((int((score.metadata or {}).get(STRINGS, 1)) for score in scores), default=None)

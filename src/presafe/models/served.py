@@ -39,7 +39,7 @@ from presafe.models.dialect import (
     request_body,
     with_broken_settings,
 )
-from presafe.models.exchange import Completion, Request, UnansweredError, greeting_of
+from presafe.models.exchange import Completion, Request, UnansweredError, UnreachableError, greeting_of
 from presafe.models.http import (
     KEY_VARIABLE,
     Patience,
@@ -81,12 +81,15 @@ class ServedEngine:
         served: The server, and its name for the model.
         load: Returns the model's tokenizer and family.
         batch_size: Largest number of requests in flight.
+        with_ids: Whether to ask for the sampled tokens, which vLLM returns; other servers ignore it.
     """
 
-    def __init__(self, served: Served, load: Callable[[], Renderer], batch_size: int) -> None:
+    def __init__(
+        self, served: Served, load: Callable[[], Renderer], batch_size: int, *, with_ids: bool = False
+    ) -> None:
         self.served, self.batch_size, self.batch_tokens = served, batch_size, 0
         self.on_finished: Callable[[int], None] = lambda _: None
-        self._load, self._patience = load, Patience.from_environment()
+        self._load, self._patience, self._with_ids = load, Patience.from_environment(), with_ids
         self._greeted: tuple[Renderer, Dialect] | None = None
         self._client: httpx.AsyncClient | None = None
         self._context: int | None = None
@@ -133,6 +136,7 @@ class ServedEngine:
         """Continue one prompt; see `Engine.complete`."""
         renderer, dialect = self._greet_once()
         body = request_body(dialect, self.served.name, request, renderer)
+        body |= {"return_token_ids": True} if self._with_ids else {}
         expected = num_sent(body, request, renderer)
         self._check_context(request.max_tokens, expected)
         if request.sampling.top_k and dialect is Dialect.LENIENT:
@@ -149,7 +153,8 @@ class ServedEngine:
                 raise UnansweredError(problem, f"If the prompt is too long: {_SHORTEN}") from error
             raise ModelError(problem, f"Repair the server. {_RESUME}") from error
         self.on_finished(1)
-        return completion
+        ids = list(completion.ids)
+        return completion._replace(text=renderer.tokenizer.decode(ids)) if ids else completion
 
     async def close(self) -> None:
         """Close the connections."""
@@ -273,7 +278,7 @@ class ServedEngine:
             retrying = self._retrying(stop_after_attempt(_FIRST_TRIES) | stop_before_delay(limit))
             response: httpx.Response = await retrying(ask)
         except (TryAgain, Refused) as error:
-            raise ModelError(
+            raise UnreachableError(
                 f"no answer from {self.served.url}: {error}.", "Check that the server is up and this is its address."
             ) from error
         self._check_key(response)
@@ -323,7 +328,7 @@ class ServedEngine:
             return await retrying(ask)
         except TryAgain as error:
             tries = retrying.statistics["attempt_number"]
-            raise ModelError(
+            raise UnreachableError(
                 f"{self.served.url} failed {tries} times in {time.monotonic() - start:.0f} s: {error}.", _RESUME
             ) from error
 

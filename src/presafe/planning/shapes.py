@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from presafe.config.bounds import Settings
-from presafe.config.recipe import is_served
+from presafe.config.engine import is_served
 from presafe.errors import ModelError
 
 ModelType = Literal["llama", "qwen2", "qwen3"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from presafe.config.recipe import is_served
+from presafe.config.engine import is_served
 
 _SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

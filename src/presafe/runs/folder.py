@@ -121,6 +121,7 @@ def create_folder(
     settings: dict[str, Any],
     prompts_sha256: str,
     origins: Origins | None = None,
+    engine: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the manifest of a new folder, then its settings.
 
@@ -130,6 +131,7 @@ def create_folder(
         settings: The settings, as JSON.
         prompts_sha256: Hash of all prompts (`sha256_of_prompts`).
         origins: Where the suites come from, by name.
+        engine: Where this session samples, as JSON; None is this process.
 
     Returns:
         The manifest.
@@ -138,13 +140,19 @@ def create_folder(
         RunError: as `check_ownership`; or the folder cannot be written.
     """
     check_ownership(folder, settings_file.name)
-    manifest = build_manifest(settings, prompts_sha256, origins)
+    manifest = build_manifest(settings, prompts_sha256, origins, engine)
     write_json(folder / "manifest.json", manifest)
     write_json(settings_file, settings)
     return manifest
 
 
-def resume_folder(folder: Path, settings_file: Path, settings: dict[str, Any], prompts_sha256: str) -> dict[str, Any]:
+def resume_folder(
+    folder: Path,
+    settings_file: Path,
+    settings: dict[str, Any],
+    prompts_sha256: str,
+    engine: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Check that a folder from `create_folder` has these settings and prompts, and add this session to its manifest.
 
     Args:
@@ -152,6 +160,7 @@ def resume_folder(folder: Path, settings_file: Path, settings: dict[str, Any], p
         settings_file: Where its settings were written.
         settings: The settings of today, as JSON.
         prompts_sha256: Hash of all prompts of today.
+        engine: Where this session samples, as JSON; None is this process.
 
     Returns:
         The manifest.
@@ -164,11 +173,11 @@ def resume_folder(folder: Path, settings_file: Path, settings: dict[str, Any], p
     manifest = read_manifest(folder, stored)
     if manifest.get("settings", stored) != stored:
         raise RunError(f"{settings_file} was changed after it was made.", RESTORE)
-    return add_session(folder, prompts_sha256)
+    return add_session(folder, prompts_sha256, engine)
 
 
-def add_session(folder: Path, prompts_sha256: str) -> dict[str, Any]:
-    """Add this session to a folder's manifest, if its code or machine differs from the last one's.
+def add_session(folder: Path, prompts_sha256: str, engine: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Add this session to a folder's manifest, if its code, machine or engine differs from the last one's.
 
     Returns:
         The manifest.
@@ -181,7 +190,7 @@ def add_session(folder: Path, prompts_sha256: str) -> dict[str, Any]:
         raise RunError(
             f"{folder} was made with other prompts: a file of them, or presafe's own, changed since.", CHOOSE
         )
-    manifest = with_this_session(manifest)
+    manifest = with_this_session(manifest, engine)
     write_json(folder / "manifest.json", manifest)
     return manifest
 

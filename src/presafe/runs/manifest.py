@@ -32,13 +32,19 @@ _SESSION_KINDS: dict[str, Any] = {
 }
 
 
-def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origins | None = None) -> dict[str, Any]:
+def build_manifest(
+    settings: dict[str, Any],
+    prompts_sha256: str,
+    origins: Origins | None = None,
+    engine: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the manifest of a run that starts now.
 
     Args:
         settings: The resolved recipe, as JSON.
         prompts_sha256: `sha256_of_prompts` of all that the run asks.
         origins: Where its published suites come from (`origin_of`), by name.
+        engine: Where this session samples, as JSON; None is this process.
 
     Returns:
         The settings; hashes of them, of the prompts and of each local file that the settings name; where suites come
@@ -56,6 +62,7 @@ def build_manifest(settings: dict[str, Any], prompts_sha256: str, origins: Origi
         "origins": suites,
         "created_utc": _now(),
         **_software(),
+        **_engine(engine),
         "later_sessions": [],
     }
 
@@ -107,13 +114,23 @@ def _wrong_keys(table: Any, kinds: Mapping[str, Any]) -> list[str]:
     return [key for key, kind in kinds.items() if key not in table or not isinstance(table[key], kind)]
 
 
-def with_this_session(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest with this session added, if its code, versions or machine differ from the last one's."""
+def _engine(engine: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the entry of a session that does not sample in this process."""
+    return {"engine": engine} if engine else {}
+
+
+def with_this_session(manifest: dict[str, Any], engine: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the manifest with this session added, if its code, versions, machine or engine are not the last one's.
+
+    Args:
+        manifest: The manifest.
+        engine: Where this session samples, as JSON; None is this process.
+    """
     software = _software()
     last = (manifest["later_sessions"] or [manifest])[-1]
-    if all(last[key] == value for key, value in software.items()):
+    if all(last[key] == value for key, value in software.items()) and last.get("engine") == engine:
         return manifest
-    session = {"created_utc": _now(), **software}
+    session = {"created_utc": _now(), **software, **_engine(engine)}
     return {**manifest, "later_sessions": [*manifest["later_sessions"], session]}
 
 

@@ -7,8 +7,8 @@ evaluation/<system>-<thinking>/*.eval   the answers
 evaluation/scores.jsonl                 rates with intervals
 evaluation/differences.jsonl            PreSafe against every other system, and the modes of each, paired by prompt
 evaluation/positions/<system>.jsonl     decision scores of every plain prompt to refuse or to comply with, CoT on; empty
-                                        for a served model, behind a defense, and for a prefilled thought, whose
-                                        decision position is that of the model as it came
+                                        behind a defense, for a prefilled thought, whose decision position is that of
+                                        the model as it came, and for a served model whose server does not state them
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from presafe.alignment.rows import refusal_start
-from presafe.config.recipe import is_served
-from presafe.errors import RunError
+from presafe.config.engine import is_served
+from presafe.errors import ModelError, RunError
 from presafe.evaluation.answers import Answers, collect_answers, collect_outcomes, score_answers
 from presafe.evaluation.attacked import attacks_decision, suites_in_mode
 from presafe.evaluation.differences import SystemOutcomes, mode_pairs, paired_differences
@@ -29,10 +29,13 @@ from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
 from presafe.methods.registry import is_prefill, training_of
+from presafe.models.address import served_model
 from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
+from presafe.models.exchange import UnreachableError
 from presafe.models.loading import load_renderer, shared_model
 from presafe.models.rendering import Renderer
 from presafe.models.sampling import Sampler, load_responses, sample_responses
+from presafe.models.served_decision import served_decisions
 from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
 from presafe.runs.folder import read_records, set_aside_damaged
 from presafe.runs.io import write_jsonl
@@ -55,6 +58,10 @@ def evaluate(run: RunFolder) -> None:
     suites, settings = run.workload.suites, run.recipe.evaluate
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], dict[int | None, dict[str, Answers]]] = {}
+    if run.place is not None:  # all of it first: a server may hold the memory that the positions need
+        for system in evaluated_systems(run.recipe):
+            _sample(run, system)
+        run.place.close()
     for system in evaluated_systems(run.recipe):
         asked = suites_in_mode(suites, system.thinking)
         of_seed = collect_answers(asked, _sample(run, system), settings.judge, settings.judge_thought)
@@ -130,6 +137,7 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             sampling=settings.sampling,
             method=system.method if is_prefill(system.method) else None,
             decision=_searched_decision(run, system),
+            place=run.place,
         ),
         run.path / "evaluation" / label_of(run, system),
         solver=guarded(settings.seed, system.defense) if settings.attacks or settings.defenses else None,
@@ -158,8 +166,10 @@ def positions_of(run: RunFolder, system: System) -> list[PositionScore]:
     """
     file, hint = positions_file(run, system), run.hint_to_redo("evaluate")
     positions = read_records(file, PositionScore, hint)
-    expected = [] if _has_no_position(run, system) else [(suite, prompt.id) for suite, prompt in _decided(run)]
+    expected = [] if _has_no_position(system) else [(suite, prompt.id) for suite, prompt in _decided(run)]
     stored = [(position.suite, position.prompt_id) for position in positions]
+    if not stored and is_served(run.recipe.model.address):  # the server did not state them
+        return []
     of_others = [position for position in positions if (position.system, position.seed) != (system.name, system.seed)]
     if stored != expected or of_others:
         raise RunError(f"{file} is damaged: {len(stored)} positions, not those of the {len(expected)} prompts.", hint)
@@ -202,9 +212,9 @@ def _decided(run: RunFolder) -> list[tuple[str, Prompt]]:
     return [(suite, prompt) for suite, prompts in suites.items() for prompt in prompts]
 
 
-def _has_no_position(run: RunFolder, system: System) -> bool:
-    """Return whether a system has no decision scores: its thought is prefilled, or it is defended or served."""
-    return is_prefill(system.method) or system.defense is not None or is_served(run.recipe.model.address)
+def _has_no_position(system: System) -> bool:
+    """Return whether a system has no decision scores: its thought is prefilled, or it is defended."""
+    return is_prefill(system.method) or system.defense is not None
 
 
 def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
@@ -215,11 +225,47 @@ def _read_positions(run: RunFolder, system: System) -> list[PositionScore]:
             return positions_of(run, system)
         except RunError as error:
             set_aside_damaged(file, error.problem, "It is read again.")
-    if is_served(run.recipe.model.address) and not is_prefill(system.method) and system.defense is None:
-        console.print(f"  {label_of(run, system)}: a server does not show its decision position, so there is no AUROC")
-    positions = [] if _has_no_position(run, system) else _compute_positions(run, system)
+    compute = _ask_positions if is_served(run.recipe.model.address) else _compute_positions
+    positions = [] if _has_no_position(system) else compute(run, system)
     write_jsonl(file, positions)
     return positions
+
+
+def _ask_positions(run: RunFolder, system: System) -> list[PositionScore]:
+    """Ask a served model how likely the start of a refusal is; an empty list if its server does not state it.
+
+    Raises:
+        UnreachableError: the server does not answer.
+    """
+    model, prompts = run.recipe.model, _decided(run)
+    served = served_model(model.address)
+    if served is None or not prompts:
+        return []
+    renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
+    start = refusal_start(renderer, run.recipe.align.refusal_target, training_of("sft"))
+    texts = [prompt.text for _, prompt in prompts]
+    label = label_of(run, system)
+    try:
+        with progress_bar(f"{label}, before its CoT", len(prompts)) as bar:
+            decisions = served_decisions(served, renderer, texts, start, ways=("odds",), on_finished=bar.advance)
+    except UnreachableError:
+        raise
+    except ModelError as error:
+        console.print(f"  {label}: a server does not show its decision position, so there is no AUROC")
+        console.print(f"  {error.problem}", soft_wrap=True)
+        return []
+    return [
+        PositionScore(
+            system=system.name,
+            seed=system.seed,
+            prompt_id=prompt.id,
+            suite=suite,
+            expect=prompt.expect,
+            refusal_logit=decision.logit,
+            head_probability=None,
+        )
+        for (suite, prompt), decision in zip(prompts, decisions, strict=True)
+    ]
 
 
 def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:

@@ -122,6 +122,7 @@ def respond(run: RunFolder) -> None:
                 batch_tokens=settings.batch_tokens,
                 max_tokens=settings.teacher_max_tokens if response_set.thinking == "off" else settings.max_tokens,
                 seed=settings.seed,
+                place=run.place,
             ),
             run.path / "responses" / name,
         )[name]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from presafe.config.engine import stored_engine
 from presafe.config.recipe import Recipe
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import RunError
@@ -14,6 +15,9 @@ from presafe.runs.folder import add_session, check_same_recipe, create_folder, d
 from presafe.runs.io import disk_error, read_json, write_text
 from presafe.runs.manifest import RESTORE, read_manifest
 from presafe.stages.workload import Workload
+
+if TYPE_CHECKING:  # it loads Inspect
+    from presafe.models.place import Place
 
 Stage = Literal["respond", "signal", "align", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = ("respond", "signal", "align", "evaluate", "report")
@@ -30,6 +34,8 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe, workload: Workload | None = None) -> None:
         self.path, self.recipe, self.workload = path, recipe, workload or Workload(recipe)
+        self.place: Place | None = None
+        """Where the stage that runs now samples, if not in this process."""
 
     @classmethod
     def open_for(cls, path: Path, recipe: Recipe, workload: Workload | None = None) -> RunFolder:
@@ -45,12 +51,13 @@ class RunFolder:
             RunError: the folder was made with other settings or prompts, holds something else, or cannot be written.
         """
         run = cls(path, recipe, workload)
-        prompts_sha256 = run.workload.sha256
+        prompts_sha256, origins = run.workload.sha256, run.workload.origins
+        engine = stored_engine(recipe.engine)
         if not run.recipe_path.exists():
-            create_folder(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, run.workload.origins)
+            create_folder(path, run.recipe_path, recipe.model_dump(mode="json"), prompts_sha256, origins, engine)
         else:
             check_same_recipe(path, cls.existing(path).recipe, recipe)
-            add_session(path, prompts_sha256)
+            add_session(path, prompts_sha256, engine)
         return run
 
     @classmethod

@@ -11,27 +11,23 @@ weights: `presafe-vllm` serves these weights under a gate file only if both are 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from presafe.errors import ModelError, RunError
 from presafe.models.address import need_weights
+from presafe.models.control import ADAPTER_FILES
 from presafe.models.decision_head import DecisionHead
 from presafe.models.loading import LoadedModel, load_model, load_renderer
-from presafe.runs.io import disk_error, write_json
+from presafe.models.saving import MAX_SHARD, save_model, whole_folder
+from presafe.runs.io import write_json
 from presafe.runs.manifest import sha256_of_file
 from presafe.stages.run_folder import RunFolder
 
 EXPORT_RECORD = "presafe_export.json"
 """File in a folder of merged weights; `presafe-vllm` reads it."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""Files that say what an adapter does; its scale is in the first."""
-_MAX_SHARD = "5GB"
 
 
 def export(folder: Path, out: Path, *, merge: bool, classifier: bool, gguf: Path | None) -> list[Path]:
@@ -114,34 +110,10 @@ def adapter_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_of_file(folder / "adapter" / name) for name in ADAPTER_FILES}
 
 
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """Give a folder to write into, which gets its name when it is complete.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        yield part
-        for path in part.glob("*.safetensors"):
-            path.chmod(0o644)  # safetensors writes for the owner alone
-        os.replace(part, target)
-    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error, in words
-        raise disk_error(target, error if isinstance(error, OSError) else OSError(str(error))) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def _write_merged(loaded: LoadedModel, folder: Path, target: Path) -> None:
     """Write the merged model, its tokenizer and template, and the record of what it was made from."""
-    with _whole(target) as part:
-        loaded.model.save_pretrained(part, max_shard_size=_MAX_SHARD)
-        loaded.renderer.tokenizer.save_pretrained(part)
+    with whole_folder(target) as part:
+        save_model(loaded, part)
         weights = {path.name: sha256_of_file(path) for path in sorted(part.glob("*.safetensors"))}
         record = {"schema": 1, "adapter_sha256": adapter_hashes(folder), "weights_sha256": weights}
         write_json(part / EXPORT_RECORD, record)
@@ -193,8 +165,8 @@ def _write_classifier(loaded: LoadedModel, head: DecisionHead, target: Path) -> 
         "pad_token_id": loaded.renderer.tokenizer.pad_token_id,
         "presafe_bias": float(head.bias),
     }
-    with _whole(target) as part:
-        save_torch_state_dict(weights, str(part), max_shard_size=_MAX_SHARD, metadata={"format": "pt"})
+    with whole_folder(target) as part:
+        save_torch_state_dict(weights, str(part), max_shard_size=MAX_SHARD, metadata={"format": "pt"})
         write_json(part / "config.json", config)
         loaded.renderer.tokenizer.save_pretrained(part)
 

@@ -23,7 +23,7 @@ from presafe.models.decision_head import HEAD, DecisionHead
 from presafe.models.rendering import Renderer
 from presafe.records import PositionScore
 from presafe.runs.io import write_json
-from presafe.runs.manifest import sha256_of_file
+from presafe.runs.manifest import sha256_of, sha256_of_file
 from presafe.signals.calibration import expected_calibration_error
 from presafe.stages.evaluate import positions_of
 from presafe.stages.respond import decisions_of
@@ -63,10 +63,7 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
             the prompt's end; or the folder cannot be written.
         ModelError: the system cannot be loaded, or has no head.
     """
-    systems = {system.name: system for system in reversed(aligned_systems(run.recipe))}
-    if name not in systems:
-        raise RunError(f"{run.path} trains no `system` {name!r}.", f"There are: {', '.join(reversed(systems))}.")
-    folder = system_folder(run, systems[name])
+    folder = system_of(run, name)
     head = DecisionHead(folder)
     if head.position != "prompt_end" or head.layer is not None:
         raise RunError(
@@ -80,7 +77,8 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
     threshold = _threshold([p for p, is_harmful in zip(probabilities, labels, strict=True) if not is_harmful], rate)
     scaling, how = fit(probabilities, labels)
     value = threshold.value + _MARGIN
-    positions = positions_of(run, systems[name]) if run.is_done("evaluate") else []
+    first = next(system for system in aligned_systems(run.recipe) if system.name == name)
+    positions = positions_of(run, first) if run.is_done("evaluate") else []
     gate = {
         "schema": 1,
         "made_by": f"presafe {__version__}",
@@ -93,10 +91,30 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
         "calibration": {**scaling._asdict(), **how},
         "promise": {"wrong_refusals": rate, **threshold._asdict()},
         "suites": evidence(positions, value, scaling),
+        "reference": {
+            "queries_sha256": sha256_of([query.text for query in queries]),
+            "p": [round(p, 7) for p in probabilities],
+        },
         **ids_of(loaded.renderer),
     }
     write_json(folder / GATE, gate)
     return folder / GATE
+
+
+def system_of(run: RunFolder, name: str) -> Path:
+    """Return the folder of a trained system; of its seeds the first is taken.
+
+    Args:
+        run: The run.
+        name: Name of the system.
+
+    Raises:
+        RunError: the run trains no such system.
+    """
+    systems = {system.name: system for system in reversed(aligned_systems(run.recipe))}
+    if name not in systems:
+        raise RunError(f"{run.path} trains no `system` {name!r}.", f"There are: {', '.join(reversed(systems))}.")
+    return system_folder(run, systems[name])
 
 
 def ids_of(renderer: Renderer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from presafe.alignment.rows import refusal_start
+from presafe.config.engine import stored_engine
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
 from presafe.errors import AttackError, JudgeError, PromptError
@@ -29,6 +30,7 @@ from presafe.models.adapters import need_adapter
 from presafe.models.address import need_weights_for
 from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
 from presafe.models.loading import load_renderer
+from presafe.models.place import placed
 from presafe.models.sampling import Sampler, sample_responses
 from presafe.records import Expect, Prompt, Score, Thinking, ThoughtBin
 from presafe.report.data import ReportData
@@ -105,8 +107,8 @@ def measure_systems(
     max_tokens = token_budget(model, settings)
     stored = {**_stored_settings(model, suites, settings, adapter, max_tokens, sandbox), **kept}
     check_ownership(out, MEASUREMENT)
-    with locked(out):
-        manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins)
+    with locked(out), placed(settings.engine, model, out, has_weights=False) as place:
+        manifest = _open(out, stored, sha256_of_prompts(suites.values()), origins, stored_engine(settings.engine))
         scores: list[Score] = []
         panel: list[Score] = []
         thoughts: list[ThoughtBin] = []
@@ -121,7 +123,7 @@ def measure_systems(
                     f"{model.address} {label}",
                     asked,
                     {suite: scorers_for(kinds[suite], settings.judge, settings.judge_thought) for suite in asked},
-                    _sampler(model, mode, adapter, settings, max_tokens, decision),
+                    _sampler(model, mode, adapter, settings, max_tokens, decision)._replace(place=place),
                     out / "evaluation" / f"{file_name(name)}-{mode}",
                     sandbox=sandbox,
                     solver=guarded(settings.seed, defense) if settings.attacks or settings.defenses else None,
@@ -257,12 +259,18 @@ def _decision_of(model: ModelSettings, adapter: Path | None) -> DecisionReading:
     return DecisionReading(start, DecisionHead(folder) if has_head(folder) else None)
 
 
-def _open(out: Path, settings: dict[str, Any], prompts_sha256: str, origins: Origins | None) -> dict[str, Any]:
+def _open(
+    out: Path,
+    settings: dict[str, Any],
+    prompts_sha256: str,
+    origins: Origins | None,
+    engine: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Create the manifest of a measurement, or resume one; return it."""
     # Without a log nothing was sampled, and the adapter may have been broken: the folder is created again.
     if any((out / "evaluation").glob("*/*.eval")):
-        return resume_folder(out, out / MEASUREMENT, settings, prompts_sha256)
-    return create_folder(out, out / MEASUREMENT, settings, prompts_sha256, origins)
+        return resume_folder(out, out / MEASUREMENT, settings, prompts_sha256, engine)
+    return create_folder(out, out / MEASUREMENT, settings, prompts_sha256, origins, engine)
 
 
 def _fingerprint(adapter: Path) -> dict[str, str | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import ModelSettings
 from presafe.internals.decision import head_probabilities
-from presafe.models.address import need_weights
+from presafe.models.address import need_weights, raw_server
 from presafe.models.context import check_context, context_length
 from presafe.models.decision_head import DecisionHead
-from presafe.models.loading import load_model
+from presafe.models.loading import load_model, load_renderer
+from presafe.models.served_decision import ServedDecision, served_decisions
 
 
 def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead, folder: Path) -> list[float]:
@@ -41,3 +43,18 @@ def score_prompts(model: ModelSettings, texts: Sequence[str], head: DecisionHead
         context=context_length(loaded.model.config),
     )
     return head_probabilities(loaded, texts, head)
+
+
+def score_served(model: ModelSettings, texts: Sequence[str]) -> list[ServedDecision]:
+    """Return what a server says about each text before the thought, and how that was read.
+
+    Args:
+        model: A served model that takes raw prompts.
+        texts: Prompts of users.
+
+    Raises:
+        ModelError: no such server or tokenizer, or a server that does not show the decision.
+    """
+    served = raw_server(model.address)
+    renderer = load_renderer(model.address, model.family, model.tokenizer, trust_remote_code=model.trust_remote_code)
+    return served_decisions(served, renderer, texts, refusal_start(renderer, "direct"))

@@ -7,8 +7,8 @@ Under a launcher, the first process runs every stage, and the others take part i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
                 heading(f"{number} {stage}", ": done before")
                 continue
             heading(f"{number} {stage}")
-            with run.working_on(stage), nullcontext() if stage == "align" else launcher_hidden():
+            with run.working_on(stage), nullcontext() if stage == "align" else launcher_hidden(), _sampling(run, stage):
                 _work_of(stage)(run)
             free_memory()
     return run
@@ -93,6 +93,25 @@ def _check_training(recipe: Recipe) -> None:
 
 _LOGS: tuple[tuple[Stage, str], ...] = (("respond", "responses"), ("evaluate", "evaluation"))
 """Stages that sample, and the folders of their logs."""
+
+
+@contextmanager
+def _sampling(run: RunFolder, stage: Stage) -> Iterator[None]:
+    """Give a stage that samples the place where it samples, and let it go afterwards.
+
+    Raises:
+        ModelError: as `Place`.
+    """
+    if run.recipe.engine is None or stage not in dict(_LOGS):
+        yield
+        return
+    from presafe.models.place import Place  # loads Inspect
+
+    with Place(run.recipe.engine, run.recipe.model, run.path, has_weights=True) as run.place:
+        try:
+            yield
+        finally:
+            run.place = None
 
 
 def _check_logs(run: RunFolder, until: Stage) -> None:

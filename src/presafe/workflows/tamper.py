@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from presafe.config.bounds import Positive, Settings
 from presafe.config.measure import MeasureSettings
 from presafe.config.recipe import ModelSettings
+from presafe.errors import ModelError
 from presafe.internals.ablation import ablated, refusal_direction
 from presafe.internals.finetuning import finetuned
 from presafe.models.adapters import merged_at, need_adapter, untie, with_adapter
@@ -105,6 +106,8 @@ def tamper(
         PreSafeError: as `measure`.
     """
     need_weights(model.address, "tampering with weights")
+    if measured.engine is not None:
+        raise ModelError("weights are tampered with in this process, so they are sampled in it.", "Leave out `engine`.")
     need_adapter(adapter)
     ways = ways_of(settings)
     weights: list[tuple[Any, LoadedModel]] = []

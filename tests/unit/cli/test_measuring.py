@@ -20,10 +20,10 @@ SHARED = {
 }
 ATTACKING = {"--attack", "--defense"}
 OWN = {
-    "probe": ATTACKING,
-    "evaluate": {"--adapter", "--prompts", "--column", "--expect"} | ATTACKING,
+    "probe": {"--engine"} | ATTACKING,
+    "evaluate": {"--adapter", "--prompts", "--column", "--expect", "--engine"} | ATTACKING,
     "tamper": {"--adapter", "--scale", "--ablate", "--layer", "--finetune"} | ATTACKING,
-    "sweep": {"--adapter"},
+    "sweep": {"--adapter", "--engine"},
 }
 
 
