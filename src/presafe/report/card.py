@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from presafe.methods.registry import methods
+from presafe.models.address import MADE
 from presafe.report.formatting import (
     DASH,
     METRICS,
@@ -28,8 +29,6 @@ from presafe.report.lookup import MODES, find_score, leading_metric, suites_in
 if TYPE_CHECKING:
     from presafe.records import OperatingPoint, Score, Thinking
     from presafe.report.data import ReportData
-
-_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class DataSource(NamedTuple):
@@ -100,25 +99,25 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
         method=method,
         facts=facts,
         address=address,
-        is_smolthink=address == "smolthink",
+        is_made=address in MADE,
         is_trained_with_head=method.training is not None and method.training.head is not None,
         over_refusal=_over_refusal(data.scores, facts),
         rows=result_rows(data, facts),
         sources=[DataSource(source.used_for, _cell(source.origin), _cell(source.license)) for source in facts.sources],
         align=align,
         manifest=data.manifest,
-        base="smolthink-merged" if address == "smolthink" else address,
+        base=f"{address}-merged" if address in MADE else address,
     )
     return plain(text)
 
 
 def base_on_hub(address: str) -> str | None:
-    """Return the hub id of a model's base, or None for a folder, a file or a server; SmolThink's base is SmolLM2."""
+    """Return the hub id of a model's base, or None for a folder, a file or a server; ours have their own base."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
-    if address == "smolthink":
-        return _SMOLLM2
+    if address in MADE:
+        return MADE[address].hub_id
     if Path(address).exists():
         return None
     try:
@@ -206,7 +205,7 @@ def _hub_results(scores: Sequence[Score], facts: CardFacts) -> list[Any]:
 
 def _is_apache(address: str, sources: Sequence[DataSource]) -> bool:
     """Return whether base and data are under Apache-2.0; else the adapter's license follows from theirs."""
-    return address == "smolthink" and all(source.license == "Apache-2.0" for source in sources)
+    return address in MADE and all(source.license == "Apache-2.0" for source in sources)
 
 
 def _cell(text: str) -> str:
