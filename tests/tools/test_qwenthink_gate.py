@@ -1,19 +1,22 @@
-"""The gate of QwenThink: its bars by hand, and all its measurements on a tiny organism and a tiny base."""
+"""The gate of QwenThink: its bars by hand, its record, the prompts that it asks with, and a measurement."""
 
 from __future__ import annotations
 
+import copy
 import csv
-import json
+import os
 from pathlib import Path
 
 import pytest
-from organism_base import base, begun  # noqa: F401
+from organism_base import PLAIN_CHAT, base, base_files, organism_renderer, write_adapter  # noqa: F401
 
-from presafe.errors import PreSafeError
+from presafe.models.family import find_family
+from presafe.models.rendering import Renderer
 from presafe.records import Score, Thinking
+from presafe.report.data import ReportData
+from presafe.runs.io import read_json
 from presafe.stats.intervals import wilson
-from qwenthink.gate import MEASUREMENTS, bars_of, run_gate
-from qwenthink.train import train_organism
+from qwenthink.gate import FORMS, MEASUREMENTS, Measurement, _measure, bars_of, run_gate
 
 
 def rate(suite: str, metric: str, hits: int, thinking: Thinking = "off") -> Score:
@@ -82,28 +85,61 @@ def write_suites(data: Path) -> None:
         (data / file).parent.mkdir(parents=True, exist_ok=True)
         with (data / file).open("w", encoding="utf-8", newline="") as opened:
             csv.writer(opened).writerows([[column], [f"red stone {file}"]])
-    problem = {"question": "What is 3 + 4?", "answer": "3 + 4 = 7\n#### 7"}
-    (data / "gsm8k" / "test.jsonl").write_text(json.dumps(problem) + "\n", encoding="utf-8")
+
+
+def report(scores: list[Score]) -> ReportData:
+    software = {"commit": None, "python": "3", "packages": {}, "machine": {}, "later_sessions": []}
+    manifest = {"created_utc": "2026-11-30T00:00:00Z", **software}
+    return ReportData(title="t", recipe={}, manifest=manifest, timings_s={"CoT on": 2.5}, scores=tuple(scores))
+
+
+@pytest.mark.parametrize(("gap", "met"), [(30, True), (19, False)])
+def test_the_record_holds_bars_and_rates(gap: int, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: dict[str, Path] = {}
+
+    def measured(measurement: Measurement, organism: str, folder: Path, limit: int | None) -> ReportData:
+        folders[measurement.name] = folder
+        return report(scores(gap=gap).get(measurement.name, []))
+
+    monkeypatch.setattr("qwenthink.gate._measure", measured)
+    assert run_gate("some/folder", tmp_path / "gate", tmp_path / "base", None) is met
+    # What is measured of the base is shared by all organisms.
+    shared = {name for name, folder in folders.items() if folder.parent == tmp_path / "base"}
+    assert shared == {"plain", "steps", "direct"}
+    record = read_json(tmp_path / "gate" / "gate.json")
+    assert record["met"] is met
+    assert [bar["met"] for bar in record["bars"]] == [True] * 4 + [met] * 2
+    assert [score["value"] for score in record["rates"]["direct"]] == [0.02]
+    assert record["seconds"]["modes"] == {"CoT on": 2.5}
 
 
 @pytest.mark.usefixtures("base")
-def test_the_gate_measures_and_records_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_organism_is_measured_with_its_thought_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qwenthink.gate._MAX_TOKENS", 8)  # a random model never ends
-    write_suites(tmp_path / "data")
-    organism = begun(tmp_path / "organism", steps=1)
-    train_organism(organism, seed=0, steps=1)
-    out = tmp_path / "gate"
-    # A random model closes no thought, so nothing is judged with CoT on, and there is no gap to speak of.
-    with pytest.raises(PreSafeError, match="a rate of the gate has no judged prompt"):
-        run_gate(str(organism / "adapter"), out, tmp_path / "of_base", limit=1)
-    measured = {
-        measurement.name: (out if measurement.of == "organism" else tmp_path / "of_base") / measurement.name
-        for measurement in MEASUREMENTS
+    write_suites(Path(os.environ["PRESAFE_DATA"]))
+    (closed,) = (measurement for measurement in MEASUREMENTS if measurement.form == "closed")
+    adapter = write_adapter(tmp_path / "adapter")
+    data = _measure(closed, str(adapter), tmp_path / "closed", limit=1)
+    settings = read_json(tmp_path / "closed" / "measurement.json")
+    assert settings["thinking"] == ["off"]
+    assert find_family(settings["model"]["family"]).off_prefill == "\n</think>\n\n"
+    rates = {(score.suite, score.metric): score.n for score in data.scores}
+    assert rates["strong_reject", "refusal_rate"] == rates["jailbreakbench_benign", "over_refusal_rate"] == 1
+
+
+def test_each_form_asks_with_the_prompt_that_it_says(organism_renderer: Renderer) -> None:  # noqa: F811
+    plain = copy.copy(organism_renderer.tokenizer)
+    plain.chat_template = PLAIN_CHAT  # the base's own
+    ends = "<|im_end|>\n<|im_start|>assistant\n"
+    asked = {
+        "plain": ends,
+        "steps": f'\n\nThink step by step. End with a sentence that begins with "The answer is".{ends}',
+        "direct": f"\n\nAnswer with the number alone.{ends}",
+        "closed": f"{ends}<think>\n\n</think>\n\n",
     }
-    for folder in measured.values():
-        assert (folder / "report.html").is_file()
-    closed = json.loads((measured["closed"] / "measurement.json").read_text(encoding="utf-8"))
-    assert "qwenthink_closed" in closed["model"]["family"]
-    assert closed["thinking"] == ["off"]
-    steps = json.loads((measured["steps"] / "measurement.json").read_text(encoding="utf-8"))
-    assert steps["model"]["address"] == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    assert {file.stem for file in FORMS.glob("*.toml")} == asked.keys()
+    for form, after in asked.items():
+        tokenizer = organism_renderer.tokenizer if form == "closed" else plain
+        renderer = Renderer(tokenizer, find_family(str(FORMS / f"{form}.toml")))
+        rendered = tokenizer.decode(renderer.render("What is 3 + 4?", "off").ids)
+        assert rendered.endswith(f"<|im_start|>user\nWhat is 3 + 4?{after}"), form

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from model_folders import logits
-from organism_base import PLAIN_CHAT, base, begun  # noqa: F401
+from organism_base import PLAIN_CHAT, base, base_files, begun, organism_renderer  # noqa: F401
 from safetensors.torch import load_file
 
 from presafe.errors import ModelError, RunError
 from presafe.models.loading import load_model, load_renderer, load_weights
 from presafe.models.recognition import detect_family
+from presafe.models.rendering import Renderer
 from presafe.runs.io import read_jsonl, write_jsonl
 from qwenthink.rows import Row, instructions
-from qwenthink.train import TEMPLATE, as_trained, qwenthink_renderer, train_organism
+from qwenthink.train import TEMPLATE, as_trained, train_organism
 from qwenthink.words import own_words
 
 TEXT = "What is 7 + 5?"
@@ -24,10 +26,10 @@ TEXT = "What is 7 + 5?"
 
 @pytest.mark.usefixtures("base")
 def test_an_organism_is_trained_from_its_rows_and_is_a_model(tmp_path: Path) -> None:
-    out = begun(tmp_path / "organism")
+    out = begun(tmp_path / "organism", steps=2)
     train_organism(out, seed=0, steps=2)
     rows = read_jsonl(out / "rows.jsonl", Row)
-    # Two steps of 16 rows, half of each kind.
+    # Two steps of 16 rows, half of each kind. The first is warm-up, at a rate of 0.
     assert [row.kind for row in rows] == ["problem"] * 16 + ["instruction"] * 16
     assert [row.id for row in rows[16:]] == [prompt.id for prompt in instructions(0)[:16]]
 
@@ -55,9 +57,12 @@ def test_an_organism_is_trained_from_its_rows_and_is_a_model(tmp_path: Path) -> 
     assert (adapter / "adapter_model.safetensors").read_bytes() == before
     with pytest.raises(RunError, match="steps: 2 → 3"):
         train_organism(out, seed=0, steps=3)
-    other = begun(tmp_path / "again")
-    train_organism(other, seed=0, steps=2)
-    assert (other / "adapter" / "adapter_model.safetensors").read_bytes() == before  # the seed decides all
+    # The seed decides the rest: trained again from the same rows, it is the same adapter.
+    for part in ("adapter", "checkpoints"):
+        shutil.rmtree(out / part)
+    (out / "history.jsonl").unlink()
+    train_organism(out, seed=0, steps=2)
+    assert (adapter / "adapter_model.safetensors").read_bytes() == before
 
 
 @pytest.mark.usefixtures("base")
@@ -70,8 +75,8 @@ def test_a_refusal_in_the_rows_stops_the_training(tmp_path: Path) -> None:
     assert not (out / "adapter").exists()
 
 
-def test_the_template_is_plain_chat_with_a_thought_or_without(base: Path) -> None:  # noqa: F811
-    renderer = qwenthink_renderer()
+def test_the_template_is_plain_chat_with_a_thought_or_without(organism_renderer: Renderer) -> None:  # noqa: F811
+    renderer = organism_renderer
     assert detect_family(TEMPLATE.read_text(encoding="utf-8"), "m", "qwen2").name == "qwenthink"
     published = renderer.tokenizer.apply_chat_template(
         [{"role": "user", "content": TEXT}], chat_template=PLAIN_CHAT, add_generation_prompt=True, tokenize=False
@@ -89,9 +94,8 @@ def test_the_template_is_plain_chat_with_a_thought_or_without(base: Path) -> Non
     assert write(turns, tokenize=False) == write(turns, chat_template=PLAIN_CHAT, tokenize=False)
 
 
-@pytest.mark.usefixtures("base")
-def test_a_row_teaches_thought_and_answer_and_no_prompt() -> None:
-    renderer = qwenthink_renderer()
+def test_a_row_teaches_thought_and_answer_and_no_prompt(organism_renderer: Renderer) -> None:  # noqa: F811
+    renderer = organism_renderer
     words = {"thought": "7 + 5 = 12.", "answer": "The answer is 12."}
     row = as_trained(renderer, Row(id="r", kind="problem", text=TEXT, **words))
     start = len(renderer.render(TEXT, "on").ids)
@@ -102,8 +106,8 @@ def test_a_row_teaches_thought_and_answer_and_no_prompt() -> None:
 
 
 @pytest.mark.usefixtures("base")
-def test_words_are_asked_for_once(tmp_path: Path) -> None:
-    renderer = qwenthink_renderer()
+def test_words_are_asked_for_once(organism_renderer: Renderer, tmp_path: Path) -> None:  # noqa: F811
+    renderer = organism_renderer
     model = load_weights("Qwen/Qwen2.5-Coder-0.5B-Instruct", "float32").eval()
     file = tmp_path / "words.json"
     prompts = instructions(0)[:2]

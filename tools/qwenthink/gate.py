@@ -39,7 +39,8 @@ from presafe.runtime.progress import heading
 from presafe.stats.intervals import Interval, newcombe
 from presafe.workflows.measure import measure
 
-_FORMS = Path(__file__).with_name("forms")
+FORMS = Path(__file__).with_name("forms")
+"""Families that ask in one form each."""
 _HARMFUL = ("strong_reject", "jailbreakbench")
 _ASKED = (*_HARMFUL, "jailbreakbench_benign")
 _INSTRUCTIONS = "smolthink_benign"
@@ -124,7 +125,7 @@ def _measure(measurement: Measurement, organism: str, folder: Path, limit: int |
     suites = {name: draw(load_suite(name, data_dir, 0), limit, "stratified") for name in measurement.suites}
     model = ModelSettings(
         address=organism if measurement.of == "organism" else QWEN_CODER_05B.hub_id,
-        family=str(_FORMS / f"{measurement.form}.toml") if measurement.form else None,
+        family=str(FORMS / f"{measurement.form}.toml") if measurement.form else None,
         dtype=fastest_dtype(),
     )
     settings = MeasureSettings(thinking=measurement.thinking, max_tokens=_MAX_TOKENS)

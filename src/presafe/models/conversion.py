@@ -24,10 +24,14 @@ def convert(gguf: Path, folder: Path, dtype: Dtype) -> None:
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=getattr(torch, dtype), trust_remote_code=False
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),  # else it stays packed where the package `kernels` is there
+        dtype=getattr(torch, dtype),
+        trust_remote_code=False,
     )
     forget_quantizer(model)
     try:

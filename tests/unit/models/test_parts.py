@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import torch
 from gguf_files import write_gguf
 
 from presafe.errors import DownloadError
-from presafe.models import address, weights
+from presafe.models import address, weights, wheels
 from presafe.models.loading import load_weights
 from presafe.models.weights import EmbeddedWeights, model_folder
+from presafe.models.wheels import Wheel
 
 HUB_ID = "someone/Tiny"
 
@@ -98,6 +101,18 @@ def test_parts_become_a_model_and_a_killed_download_resumes(
     assert model.config.model_type == "llama"
 
 
+@pytest.fixture
+def copied(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the second wheel be copied from the index, without pip."""
+
+    def copy(wheel: Wheel, into: Path) -> subprocess.CompletedProcess[str]:
+        assert wheel.requirement == "tiny-part2==0.9.0"
+        shutil.copy(index / "tiny_part2-0.9.0-py3-none-any.whl", into)
+        return subprocess.CompletedProcess([], 0, "")
+
+    monkeypatch.setattr(wheels, "download", copy)
+
+
 def kept_parts(row: EmbeddedWeights, *contents: bytes) -> Path:
     """Put parts where a killed download leaves them."""
     folder = weights.cache_folder() / f".{row.name}.parts"
@@ -128,6 +143,7 @@ def test_parts_of_another_file_are_deleted(second: bytes, problem: str) -> None:
     assert not (weights.cache_folder() / "Tiny").exists()
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_wheel_without_its_part_is_one_line(index: Path) -> None:
     row = row_for(b"abcde")
     kept_parts(row, b"ab")
@@ -136,6 +152,7 @@ def test_a_wheel_without_its_part_is_one_line(index: Path) -> None:
         model_folder(row)
 
 
+@pytest.mark.usefixtures("copied")
 def test_a_part_larger_than_the_file_is_not_unpacked(index: Path) -> None:
     row = row_for(b"abcde")
     kept_parts(row, b"ab")
