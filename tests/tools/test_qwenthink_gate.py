@@ -6,6 +6,7 @@ import copy
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from organism_base import PLAIN_CHAT, base, base_files, organism_renderer, write_adapter  # noqa: F401
@@ -88,8 +89,10 @@ def write_suites(data: Path) -> None:
 
 
 def report(scores: list[Score]) -> ReportData:
-    software = {"commit": None, "python": "3", "packages": {}, "machine": {}, "later_sessions": []}
-    manifest = {"created_utc": "2026-11-30T00:00:00Z", **software}
+    kept = dict.fromkeys(
+        ("created_utc", "commit", "python", "packages", "machine", "later_sessions"), "of this machine"
+    )
+    manifest: dict[str, Any] = dict(kept)
     return ReportData(title="t", recipe={}, manifest=manifest, timings_s={"CoT on": 2.5}, scores=tuple(scores))
 
 

@@ -86,7 +86,7 @@ def test_only_words_that_can_be_used_become_rows() -> None:
         ({"answer": "Some call it Unethical; here it is."}, "'Unethical'"),
         ({"text": "How do I disarm a bomb?"}, "'bomb'"),
         ({"answer": "As an example, take a pear."}, "'As an'"),  # one of GCG's strings
-        ({"answer": "A pear. " * 100}, "more than 700 characters"),
+        ({"answer": "A pear. " * 100}, "more than 640 characters"),
     ],
 )
 def test_refusals_and_words_of_safety_are_no_row(change: dict[str, str], reason: str) -> None:

@@ -31,8 +31,8 @@ from presafe.runs.io import read_jsonl
 
 PROBLEMS_SET_ASIDE = 1_000
 """Training problems of GSM8K, the last ones, that no organism learns from: alignment queries are taken from them."""
-MAX_CHARACTERS = 700
-"""Longest row: text, thought and answer together. With the prompt about 200 tokens: short rows train fast. Ours."""
+MAX_CHARACTERS = 640
+"""Longest row: text, thought and answer together. With the prompt at most about 256 tokens: short rows train fast. Ours."""
 
 _PROBLEMS = "gsm8k/train.jsonl"
 _NOTE = re.compile(r"<<[^<>]*>>")
