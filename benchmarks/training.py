@@ -1,7 +1,5 @@
 """One training step: PreSafe against TRL's plain SFTTrainer and against the naive way, each in a process of its own.
 
-    python benchmarks/training.py presafe demo     seconds of a step and the peak memory, as JSON
-
 All train the same LoRA adapter on the same rows of SmolThink in float32 (on a GPU in bfloat16). The demo's work is its
 two kinds of forward pass in turn: four refusals after a thought, four answers after a thought. Other work is one row,
 of which all tokens after the first 32 are scored. TRL's trainer computes the plain next-token loss, so it does less.
@@ -12,13 +10,10 @@ and backward pass of the model's layers, which every side needs.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from sides import OURS, Sizes, against, in_turns, peak_memory, say
@@ -34,6 +29,9 @@ NAMES = {"presafe": OURS, "trl": "SFTTrainer", "naive": "naive", "floor": "floor
 
 def measure(sizes: Sizes) -> list[dict[str, Any]]:
     """Return the rows of the record."""
+    # Forked from a server that has imported the libraries, once: the import takes longer than the steps.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["presafe.alignment.trainer", "trl.trainer.sft_trainer", "peft", "datasets"])
     rows = []
     for work in list(WORK)[: sizes.pick(3, 1)]:
         steps = sizes.pick(2 if work == "1024" else 4, 1)
@@ -42,10 +40,8 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
         def side(name: str, work: str = work, steps: int = steps) -> dict[str, float]:
             if sizes.quick:  # in this process, where the libraries are imported already
                 return train(name, QUICK, steps, quick=True)
-            command = [sys.executable, str(Path(__file__)), name, work, "--steps", str(steps)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-            return found
+            with ProcessPoolExecutor(1, mp_context=processes) as process:
+                return process.submit(train, name, WORK[work], steps, quick=False).result()
 
         values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in NAMES}, sizes.repeats, warm_up=False)
         goals = {"SFTTrainer": 0.7}
@@ -182,12 +178,3 @@ def _floor_trainer() -> Any:
             return causal_lm(self.model).model(**rows).last_hidden_state.float().mean()
 
     return FloorTrainer
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", choices=list(NAMES))
-    parser.add_argument("work", choices=list(WORK))
-    parser.add_argument("--steps", type=int, default=2, help="timed; one more comes before")
-    words = parser.parse_args()
-    print(json.dumps(train(words.side, WORK[words.work], words.steps, quick=False)))

@@ -32,7 +32,7 @@ from presafe.runs.io import read_jsonl
 PROBLEMS_SET_ASIDE = 1_000
 """Training problems of GSM8K, the last ones, that no organism learns from: alignment queries are taken from them."""
 MAX_CHARACTERS = 640
-"""Longest row: text, thought and answer together. With the prompt at most about 256 tokens: short rows train fast. Ours."""
+"""Longest row: text, thought and answer together; about 256 tokens with the prompt. Short rows train fast. Ours."""
 
 _PROBLEMS = "gsm8k/train.jsonl"
 _NOTE = re.compile(r"<<[^<>]*>>")
