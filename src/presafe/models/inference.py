@@ -27,7 +27,35 @@ _HARMLESS = {
 _IN_TEXT = (Mode(suffix=" /no_think"), Mode(system="/no_think"), Mode(suffix="/nothink"))
 """Words in a text by which some templates are switched."""
 _TRIED = (True, False, "off", "none")
-"""Values that a variable of an unknown name is tried with."""
+"""Values that a variable of an unknown name is tried with, beside those that the template itself compares with."""
+_LONGEST = 40
+"""Letters of the longest word that is tried; longer texts are messages. Ours."""
+_SYSTEM = "\ue000system text\ue000"
+"""Placeholder for a system text that asks for nothing."""
+
+
+class _Source(NamedTuple):
+    """What a template's source names."""
+
+    unknown: list[str]
+    """Variables that are none of the usual ones."""
+    switches: list[str]
+    """Known switches."""
+    tables: list[str]
+    """Variables of these two kinds whose parts are read, as in `thinking.type`."""
+    values: list[int | str]
+    """What is compared with something, or looked for in a text."""
+
+    def asked(self) -> list[Mode]:
+        """Return each variable with each value that may mean something to it."""
+        tried = dict.fromkeys((*_TRIED, *self.values))
+        modes = [Mode(variables={name: value}) for name in self.unknown for value in tried]
+        return modes + [Mode(variables={name: value}) for name in self.switches for value in self.values]
+
+    def told(self) -> list[Mode]:
+        """Return each text that may mean something to the template, after the user's text and as the system text."""
+        words = [value for value in self.values if isinstance(value, str) and value.strip()]
+        return [mode for word in words for mode in (Mode(suffix=f" {word}"), Mode(system=word))]
 
 
 class _Marks(NamedTuple):
@@ -52,11 +80,13 @@ def infer_family(template: str, model: str, eos_token: str | None) -> Family:
     Raises:
         ModelError: it cannot be told how the model is asked; or as `render_modes`.
     """
-    others = _unknown_variables(template)
-    tried = [key_of(Mode(variables={name: value})) for name in others for value in _TRIED]
-    rendered = render_modes(template, [*switch_keys(), *map(key_of, _IN_TEXT), *tried])
+    source = _read_source(template)
+    tried = [*source.asked(), *_IN_TEXT, *source.told()]
+    rendered = render_modes(template, [*switch_keys(), *map(key_of, [Mode(system=_SYSTEM), *tried])])
     try:
-        return _inferred(rendered, tried, eos_token)
+        _check_variables(source, rendered)
+        _check_texts(rendered, [*_IN_TEXT, *source.told()])
+        return _inferred(rendered, eos_token)
     except _CannotTell as error:
         raise ModelError(
             f"the chat template of {model} is of no known family, and it cannot be told how it is asked: {error}.",
@@ -83,19 +113,44 @@ class _CannotTell(Exception):
     """The reason why a family cannot be inferred."""
 
 
-def _inferred(rendered: Mapping[str, str | None], tried: list[str], eos_token: str | None) -> Family:
+def _check_variables(source: _Source, rendered: Mapping[str, str | None]) -> None:
+    """Check that no variable changes the prompt in a way whose meaning is not known.
+
+    Raises:
+        _CannotTell: one does, or may.
+    """
+    if source.tables:
+        raise _CannotTell(f"parts of its variable {source.tables[0]!r} are read, and what they mean is not known")
+    plain = rendered[key_of(Mode())]
+    for mode in source.asked():
+        ((name, value),) = mode.variables.items()
+        # What a known switch does is known of its own values, and of what does the same as one of these.
+        known = [rendered[key_of(Mode(variables={name: known}))] for known in SWITCHES.get(name, ())]
+        if rendered[key_of(mode)] not in (plain, None, *known):
+            raise _CannotTell(f"its variable {name!r} changes the prompt at {value!r}, and what it means is not known")
+
+
+def _check_texts(rendered: Mapping[str, str | None], told: list[Mode]) -> None:
+    """Check that no word in a text changes more of the prompt than that text.
+
+    Raises:
+        _CannotTell: one does.
+    """
+    plain, neutral = rendered[key_of(Mode())], rendered[key_of(Mode(system=_SYSTEM))]
+    assert plain is not None
+    for mode in told:
+        written, word = rendered[key_of(mode)], mode.system or mode.suffix.strip()
+        if mode.suffix and written not in (None, plain.replace(USER, USER + mode.suffix)):
+            raise _CannotTell(f"{word!r} in a text changes its prompt")
+        is_new = mode.system and neutral is not None and word not in neutral
+        if is_new and written is not None and written.replace(word, _SYSTEM) != neutral:
+            raise _CannotTell(f"{word!r} as the system text changes its prompt")
+
+
+def _inferred(rendered: Mapping[str, str | None], eos_token: str | None) -> Family:
     plain = rendered[key_of(Mode())]
     if plain is None or plain.count(USER) != 1:
         raise _CannotTell("it does not write the user's text once")
-    if changing := [key for key in tried if rendered[key] not in (plain, None)]:
-        name = next(iter(Mode.model_validate_json(changing[0]).variables))
-        raise _CannotTell(f"its variable {name!r} changes the prompt, and what it means is not known")
-    for mode in _IN_TEXT:
-        written = rendered[key_of(mode)]
-        if mode.suffix and written not in (None, plain.replace(USER, USER + mode.suffix)):
-            raise _CannotTell(f"{mode.suffix.strip()!r} in a text changes its prompt")
-        if mode.system and written is not None and _after(written) != _after(plain):
-            raise _CannotTell(f"{mode.system!r} as the system text changes its prompt")
     switch = _switch(rendered)
     on = plain if switch is None else rendered[key_of(Mode(variables={switch: True}))]
     off = None if switch is None else rendered[key_of(Mode(variables={switch: False}))]
@@ -208,17 +263,29 @@ def _stop(turn: str | None, eos_token: str | None) -> str:
     return match[1] if match else str(eos_token)
 
 
-def _unknown_variables(template: str) -> list[str]:
-    """Return the variables of a template that are none of the usual ones; an empty list if it is malformed."""
-    from jinja2 import TemplateSyntaxError, meta
+def _read_source(template: str) -> _Source:
+    """Return what a template's source names; nothing if it is malformed, as rendering says what is wrong."""
+    from jinja2 import TemplateSyntaxError, meta, nodes
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
         environment = _compile_jinja_template(template).environment
-        names = meta.find_undeclared_variables(environment.parse(template))
+        tree = environment.parse(template)
     except TemplateSyntaxError:
-        return []  # rendering says what is wrong
-    return sorted(names - _HARMLESS - SWITCHES.keys() - set(environment.globals))
+        return _Source([], [], [], [])
+    names = meta.find_undeclared_variables(tree) - _HARMLESS - set(environment.globals)
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}  # jinja2 may list them, too
+    parts = [part.node for part in tree.find_all((nodes.Getattr, nodes.Getitem))]
+    # "a" in `x == "a"`, in `x in ["a"]` and in `x.startswith("a")`
+    asking = tree.find_all((nodes.Compare, nodes.Call, nodes.Test))
+    constants = [constant.value for node in asking for constant in node.find_all(nodes.Const)]
+    values = [value for value in constants if isinstance(value, int | str) and len(str(value)) <= _LONGEST]
+    return _Source(
+        sorted(names - SWITCHES.keys()),
+        sorted(names & SWITCHES.keys()),
+        sorted({part.name for part in parts if isinstance(part, nodes.Name)} & names - own),
+        list(dict.fromkeys(values)),
+    )
 
 
 def _after(text: str) -> str:

@@ -339,12 +339,13 @@ def _operating_sentences(scores: Sequence[Score]) -> list[str]:
         rates = [find_score(scores, system, "on", *column) for column in columns]
         if rates and all(rate and rate.value is not None for rate in rates):
             right, wrong = (format_estimate(rate) for rate in rates)
-            clauses.append(f"{display_name(system, SYSTEMS)} refuses {right} of the harmful and {wrong} of the harmless")
+            name = display_name(system, SYSTEMS)
+            clauses.append(f"{name} refuses {right} of the harmful and {wrong} of the harmless")
     if not clauses:
         return []
     return [
-        f"By the odds of a refusal's first token on {describe_prompts(columns[0][0])} and their harmful half, each half "
-        "of the prompts decided at the threshold that wrongly refuses a tenth of the other half: "
+        f"By the odds of a refusal's first token on {describe_prompts(columns[0][0])} and their harmful half, each "
+        "half of the prompts decided at the threshold that wrongly refuses a tenth of the other half: "
         f"{'; '.join(clauses)}."
     ]
 

@@ -45,8 +45,8 @@ from presafe.report.headline import (
     head_sentences,
     headline,
     headline_cards,
-    lambda_start_note,
     key_differences,
+    lambda_start_note,
 )
 from presafe.report.internals import layer_lines, place_lines, probed_suites
 from presafe.report.lookup import (

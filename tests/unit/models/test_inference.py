@@ -116,6 +116,31 @@ def test_mutated_templates_are_inferred_rightly_or_not_at_all() -> None:
     assert inferred >= 90
 
 
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("thinking_mode == 'no_think'", "'thinking_mode'"),
+        ("mode in ['chat', 'plain']", "'mode'"),
+        ("reasoning_effort == 'none'", "'reasoning_effort'"),
+        ("thinking_budget == 1", "'thinking_budget'"),
+        ("thinking is mapping and thinking.type == 'disabled'", "'thinking'"),
+        ("'/no_thinking' in messages[-1].content", "'/no_thinking'"),
+        ("'detailed thinking off' in messages[0].content", "'detailed thinking off'"),
+        ("messages[0].content.startswith('quick:')", "'quick:'"),
+    ],
+)
+def test_a_switch_of_another_kind_cannot_be_told(condition: str, names: str) -> None:
+    # All but the last failed first: each was inferred as a family that always thinks.
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+        f"{{% if {condition} %}}<think></think>{{% else %}}<think>{{% endif %}}"
+    )
+    with pytest.raises(ModelError) as caught:
+        infer_family(source, "m", "<|end|>")
+    assert "it cannot be told how it is asked" in caught.value.problem
+    assert names in caught.value.problem
+
+
 def unknown_model(folder: Path) -> Path:
     """SmolLM2's tokenizer with a template of no known family."""
     tokenizer = copy.deepcopy(load_renderer("smolthink").tokenizer)

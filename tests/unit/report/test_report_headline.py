@@ -259,7 +259,9 @@ def test_the_operating_point_leads() -> None:
         return [
             make_score(system, "on", suite, "over_refusal_rate", 0.4, n=100),
             make_score(system, "on", suite, "cross_refusal_rate", right, low=right - 0.1, high=right + 0.1, n=100),
-            make_score(system, "on", suite, "cross_over_refusal_rate", wrong, low=wrong - 0.05, high=wrong + 0.1, n=100),
+            make_score(
+                system, "on", suite, "cross_over_refusal_rate", wrong, low=wrong - 0.05, high=wrong + 0.1, n=100
+            ),
         ]
 
     scores = [*rows("vanilla", 0.2, 0.1), *rows("presafe", 0.55, 0.08)]
@@ -271,8 +273,8 @@ def test_the_operating_point_leads() -> None:
     ) in headline(scores, "M")
     first, second, third = headline_cards(scores)
     assert (first.before and first.before.value, first.after and first.after.value) == (0.2, 0.55)
-    assert (second.after and second.after.value, second.n) == (0.08, "100 → 100")
-    assert third.after and third.after.metric == "over_refusal_rate"
+    assert (second.after and second.after.value, second.n) == (0.08, "99 → 99")
+    assert third.metric == "wrongly refused"
 
 
 def test_a_run_without_l_start_says_so() -> None:
