@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test vllm test-vllm test-home faults bench architectures check docs dist format smolthink clean
+.PHONY: demo test vllm test-vllm test-home faults bench architectures check docs dist format smolthink qwenthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -63,6 +63,9 @@ format: $(READY)
 
 smolthink: $(READY)
 	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights
+
+qwenthink: $(READY)
+	PYTHONPATH=tools $(BIN)/python -m qwenthink.train --seed 0 --steps 24 --out runs/qwenthink/0
 
 clean:
 	rm -rf $(VENV) .venv-vllm $(HOME_ENV) build dist site src/*.egg-info

@@ -21,7 +21,7 @@ from presafe.study.spec import StudyRun, load_study, shipped_studies, study_runs
 from presafe.study.statistics import check_endpoints
 
 NAMES = sorted(file.parent.name for file in STUDIES.glob("*/study.json"))
-UNFINISHED = ("attacks", "choose", "fair_head_288", "fair_head_72", "searches", "ships", "transfer")
+UNFINISHED = ("attacks", "choose", "fair_head_288", "fair_head_72", "qwenthink", "searches", "ships", "transfer")
 """Studies that are declared, and not read before all of their runs are there."""
 TABLES = ("model", "respond", "signal", "align", "evaluate")
 

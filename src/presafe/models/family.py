@@ -39,7 +39,7 @@ _SHIPPED = (
     *("qwen3_8", "gpt_oss", "gemma4", "glm4_moe", "nemotron_3", "nemotron_3_super", "nemotron_3_ultra"),
     *("nemotron_nano_v2", "llama_nemotron", "llama_nemotron_v1", "lfm2_5", "muse_glimmer", "deepseek_v3_1"),
     *("smollm3", "magistral", "granite_3_3", "exaone4", "phi4_reasoning", "olmo3_think", "kimi_k2_thinking"),
-    "minimax_m2",
+    *("minimax_m2", "qwenthink"),
 )
 """Files in `families/`."""
 

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 from presafe.errors import ModelError
 from presafe.models.adapters import merge_adapter, need_adapter
-from presafe.models.address import SMOLTHINK, need_weights, pretrained, served_model
+from presafe.models.address import SMOLTHINK, adapter_of, need_weights, pretrained, served_model
 from presafe.models.checks import first_line, load_whole, need_finite_model, need_rows, needs_own_code, reading, reason
 from presafe.models.configs import default_template, need_readable_configs
+from presafe.models.conversion import forget_quantizer
 from presafe.models.family import Family, families, find_family
 from presafe.models.inference import infer_family
 from presafe.models.recognition import UnknownFamilyError, detect_family
 from presafe.models.rendering import Renderer
-from presafe.models.weights import forget_quantizer
 from presafe.runtime.launcher import weights_are_sharded
 from presafe.runtime.memory import free_memory
+from presafe.runtime.reading import read_text
 
 _TRUST = (
     "Read that code; if you trust it, set `trust_remote_code` to true for this model in the recipe (`[model]`, or "
@@ -40,7 +41,7 @@ class LoadedModel(NamedTuple):
 
 def smolthink_adapter() -> Path:
     """Return the folder of the adapter, chat template and card that make SmolLM2 into SmolThink."""
-    return Path(str(resources.files("presafe.models.smolthink") / "weights"))
+    return Path(str(resources.files("presafe.models") / SMOLTHINK / "weights"))
 
 
 def load_renderer(
@@ -77,9 +78,7 @@ def load_renderer(
     options = pretrained(source)
     need_readable_configs(options)
     loaded = reading(lambda: AutoTokenizer.from_pretrained(**options, trust_remote_code=trust_remote_code), failed)
-    if source == SMOLTHINK:
-        loaded.chat_template = (smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8")
-    loaded.chat_template = default_template(loaded.chat_template, source)
+    loaded.chat_template = _own_template(source) or default_template(loaded.chat_template, source)
     if loaded.pad_token_id is None or loaded.pad_token_id == loaded.eos_token_id:
         loaded.pad_token = loaded.unk_token or loaded.eos_token
     model_type = _model_type(source)
@@ -90,6 +89,17 @@ def load_renderer(
         renderer.need_stops()
     renderer.try_template()
     return renderer
+
+
+def _own_template(address: str) -> str | None:
+    """Return the chat template beside a model's adapter; None if there is no adapter, or none with a template.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    adapter = adapter_of(address)
+    file = adapter / "chat_template.jinja" if adapter else None
+    return read_text(file, ModelError, "chat template") if file and file.exists() else None
 
 
 def _family_of(tokenizer: Any, source: str, model_type: str | None, *, infer: bool) -> Family:
@@ -157,10 +167,10 @@ def load_model(
 
 
 def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -> Any:
-    """Load the causal language model at an address, SmolThink's adapter merged, a GGUF file as an ordinary model.
+    """Load the causal language model at an address: an adapter of its own merged, a GGUF file as an ordinary model.
 
     Args:
-        address: Hub id, local folder, GGUF file, or "smolthink".
+        address: Hub id, local folder, GGUF file, folder of an adapter, or "smolthink".
         dtype: "float32" or "bfloat16".
         trust_remote_code: Whether to run the model's own Python code.
 
@@ -192,13 +202,14 @@ def load_weights(address: str, dtype: str, *, trust_remote_code: bool = False) -
         **options,
     )
     forget_quantizer(model)
-    if address == SMOLTHINK:
-        model = merge_adapter(model, smolthink_adapter(), SMOLTHINK)
+    adapter = adapter_of(address)
+    if adapter is not None:
+        model = merge_adapter(model, adapter, address)
     if weights_are_sharded():  # no process has them whole
         return model
     if torch.cuda.is_available():
         model = model.to("cuda")
-    if address != SMOLTHINK:  # SmolThink was checked when its adapter was merged
+    if adapter is None:  # else it was checked when its adapter was merged
         need_finite_model(model, f"the model {address}")
     return model
 

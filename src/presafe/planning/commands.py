@@ -12,14 +12,13 @@ from pathlib import Path
 
 from presafe.config.recipe import Recipe
 from presafe.methods.registry import trained
+from presafe.models.address import MADE
 from presafe.planning.estimate import GIB, Launcher, Plan
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's `--max-lora-rank` accepts (its `MaxLoRARanks`)."""
 _PROMPT_ROOM = 1024
 """Tokens that a server reserves for a prompt, in addition to the answer."""
-_MERGED = "smolthink-merged"
-"""Folder into which the README merges SmolThink before it is served, because SmolThink is an adapter itself."""
 
 
 def launcher_file(launcher: Launcher) -> Path:
@@ -53,7 +52,9 @@ def serving_commands(recipe: Recipe, folder: str, num_gpus: int, split: int) -> 
         num_gpus: Number of GPUs of the server.
         split: Number of GPUs over which one copy of the model is split.
     """
-    address = _MERGED if recipe.model.address == "smolthink" else recipe.model.address
+    address = recipe.model.address
+    if address in MADE:  # it is an adapter itself, and is merged into a folder before it is served
+        address = f"{address}-merged"
     length = max(recipe.respond.max_tokens, recipe.evaluate.max_tokens) + _PROMPT_ROOM
     common = f"vllm serve {address} --dtype {recipe.model.dtype} --max-model-len {length}"
     if split > 1:

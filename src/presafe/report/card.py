@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from presafe.methods.registry import methods, training_of
+from presafe.models.address import MADE
 from presafe.report.formatting import (
     DASH,
     METRICS,
@@ -109,7 +110,7 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
         method=method,
         facts=facts,
         address=public_address(address),
-        is_smolthink=address == "smolthink",
+        is_made=address in MADE,
         is_local=base_on_hub(address) is None,
         is_trained_with_head=training.head is not None,
         over_refusal=_over_refusal(data.scores, facts),
@@ -124,7 +125,7 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
         encoder=public_address(data.recipe["signal"]["encoder"]),
         recipe=json.dumps(public_settings(data.recipe), indent=1, ensure_ascii=False),
         manifest=data.manifest,
-        base="smolthink-merged" if address == "smolthink" else public_address(address),
+        base=f"{address}-merged" if address in MADE else public_address(address),
     )
     return plain(text)
 
@@ -213,7 +214,7 @@ def _hub_results(scores: Sequence[Score], facts: CardFacts) -> list[Any]:
 
 def _is_apache(address: str, sources: Sequence[DataSource]) -> bool:
     """Return whether base and data are under Apache-2.0; else the adapter's license follows from theirs."""
-    return address == "smolthink" and all(source.license == "Apache-2.0" for source in sources)
+    return address in MADE and all(source.license == "Apache-2.0" for source in sources)
 
 
 def _cell(text: str) -> str:

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from presafe.config.engine import is_served
-
-_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+from presafe.models.address import MADE
 
 
 def base_on_hub(address: str) -> str | None:
-    """Return the hub id of a model's base, or None for a folder, a file or a server; SmolThink's base is SmolLM2."""
+    """Return the hub id of a model's base, or None for a folder, a file or a server; ours have their own base."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
-    if address == "smolthink":
-        return _SMOLLM2
+    if address in MADE:
+        return MADE[address].hub_id
     if Path(address).exists():
         return None
     try:

@@ -17,6 +17,8 @@ COMPARISON = "comparison.json"
 """Settings of a comparison (`workflows/compare.py`)."""
 LABELS = "labels.json"
 """Settings of judged labels (`judges/labelled_run.py`)."""
+ORGANISM = "organism.json"
+"""Settings of an organism (`tools/qwenthink/train.py`)."""
 TRAINED_BY = "trained_by.json"
 """File in a system's folder that names the run of a study whose training was copied (`study/sharing.py`)."""
 _HOLDS = {
@@ -26,6 +28,7 @@ _HOLDS = {
     COMPARISON: "a comparison",
     LABELS: "judged labels",
     "study.json": "a study",
+    ORGANISM: "an organism",
 }
 """Contents of our folders, by the file of settings that lies in them."""
 _IGNORED = {".lock", ".DS_Store"}

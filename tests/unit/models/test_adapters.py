@@ -11,14 +11,14 @@ from typing import Any
 import peft
 import pytest
 import torch
-from model_folders import edit, logits, model_folder, rewrite
+from model_folders import QWEN3, edit, logits, model_folder, rewrite
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from presafe.errors import ModelError
 from presafe.models.adapters import with_adapter
-from presafe.models.loading import load_model, load_weights
+from presafe.models.loading import load_model, load_renderer, load_weights
 
 Weights = dict[str, Tensor]
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -280,3 +280,32 @@ def test_honest_pattern_is_taken(base: Path, tmp_path: Path) -> None:
     trained = train(base, tmp_path, lora(target_modules=r".*\.(q|v)_proj", rank_pattern={"v_proj": 2}))
     adapted = with_adapter(AutoModelForCausalLM.from_pretrained(base), tmp_path, "base")
     assert torch.allclose(logits(adapted), trained, atol=1e-5)
+
+
+def test_the_folder_of_an_adapter_is_a_model(base: Path, whole: Path, tmp_path: Path) -> None:
+    # PEFT writes the base's folder into adapter_config.json.
+    model, renderer = load_model(str(whole))
+    assert renderer.family.name == "smolthink"
+    assert torch.equal(logits(model), logits(load_model(str(base), adapter=whole).model))
+    own = tmp_path / "own"
+    shutil.copytree(whole, own)
+    (own / "chat_template.jinja").write_text(QWEN3, encoding="utf-8")
+    assert load_renderer(str(own), "qwen3").tokenizer.chat_template == QWEN3
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("smolthink", "is for smolthink, which is a model with an adapter itself. Give smolthink as the model"),
+        ("", "names no base model in its adapter_config.json"),
+        (None, "names no base model in its adapter_config.json"),
+    ],
+)
+def test_an_adapter_without_a_plain_base_is_no_model(
+    whole: Path, tmp_path: Path, named: str | None, words: str
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(whole, own)
+    edit(own / "adapter_config.json", base_model_name_or_path=named)
+    with pytest.raises(ModelError, match=words):
+        load_model(str(own))

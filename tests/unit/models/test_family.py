@@ -225,6 +225,7 @@ def test_every_family_has_its_publishers_budget() -> None:
     assert {name: family.max_tokens for name, family in families().items() if family.max_tokens != 32_768} == {
         "smolthink": 160,
         "qwen3_instruct_2507": 16_384,
+        "qwenthink": 320,
     }
 
 

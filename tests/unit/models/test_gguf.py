@@ -6,66 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
+from gguf_files import INNER, WIDTH, write_gguf
 from transformers import AutoModelForCausalLM
 
 from presafe.errors import ModelError
-from presafe.models.loading import load_model, smolthink_adapter
-
-_WIDTH, _INNER, _HEADS = 32, 64, 2
+from presafe.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf"))
-
-
-def write_gguf(folder: Path, change: Callable[[dict[str, np.ndarray]], None] = lambda tensors: None) -> Path:
-    """Return a random Llama of one layer over single bytes and SmolThink's control tokens, its tensors changed."""
-    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokens = [*control, *sorted(ByteLevel.alphabet()), "Ġa"]
-    writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
-    writer.add_context_length(128)
-    writer.add_embedding_length(_WIDTH)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(_INNER)
-    writer.add_head_count(_HEADS)
-    writer.add_head_count_kv(_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(_WIDTH // _HEADS)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
-    writer.add_token_merges(["Ġ a"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_chat_template((smolthink_adapter() / "chat_template.jinja").read_text(encoding="utf-8"))
-    draw = np.random.default_rng(0)
-    shapes = {
-        "token_embd": (len(tokens), _WIDTH),
-        "output_norm": (_WIDTH,),
-        "output": (len(tokens), _WIDTH),
-        **{f"blk.0.attn_{name}": (_WIDTH, _WIDTH) for name in ("q", "k", "v", "output")},
-        **{f"blk.0.{name}_norm": (_WIDTH,) for name in ("attn", "ffn")},
-        "blk.0.ffn_gate": (_INNER, _WIDTH),
-        "blk.0.ffn_up": (_INNER, _WIDTH),
-        "blk.0.ffn_down": (_WIDTH, _INNER),
-    }
-    tensors = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    change(tensors)
-    for name, tensor in tensors.items():
-        writer.add_tensor(f"{name}.weight", tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return folder
 
 
 def logits(model: Any, ids: list[int]) -> torch.Tensor:
@@ -83,7 +36,7 @@ def test_a_folder_with_one_gguf_file_is_a_model(folder: Path, tmp_path: Path) ->
     )
     assert rendered.ids.count(2) == 1  # the user's mark is text
     # The up projection is stored as it is; what was drawn fifth from last.
-    assert model.model.layers[0].mlp.up_proj.weight.shape == (_INNER, _WIDTH)
+    assert model.model.layers[0].mlp.up_proj.weight.shape == (INNER, WIDTH)
     assert model.model.layers[0].mlp.up_proj.weight.requires_grad  # it can be trained
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)

