@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 120
 VLLM := $(or $(PRESAFE_VLLM),.venv-vllm)
+HOME_ENV := .venv-home
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test vllm test-vllm faults bench architectures check docs dist format smolthink clean
+.PHONY: demo test vllm test-vllm test-home faults bench architectures check docs dist format smolthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -27,6 +28,10 @@ test-vllm: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
 	test ! -x $(VLLM)/bin/python || $(VLLM)/bin/python -m pytest plugins/vllm/tests
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live
+
+test-home: $(HOME_ENV)/.ready
+	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, tensorboard, trackio, wandb'  # or their tests would be skipped
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(HOME_ENV)/bin/python -m pytest tests/unit/alignment/test_trackers.py tests/docs/test_register.py
 
 faults: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
@@ -60,10 +65,18 @@ smolthink: $(READY)
 	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights
 
 clean:
-	rm -rf $(VENV) .venv-vllm build dist site src/*.egg-info
+	rm -rf $(VENV) .venv-vllm $(HOME_ENV) build dist site src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "presafe needs Python 3.11 or later; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-compile -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+# A layer on $(VENV) with the tools that read what this package writes; what they need of other versions stays in it.
+$(HOME_ENV)/.ready: $(READY) tests/home.txt
+	rm -rf $(HOME_ENV)
+	$(BIN)/python -m venv $(HOME_ENV)
+	$(HOME_ENV)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "layer.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(HOME_ENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -r tests/home.txt
+	touch $(HOME_ENV)/.ready

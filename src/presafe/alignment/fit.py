@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from presafe.alignment.callbacks import own_callbacks
 from presafe.alignment.rows import AlignmentRow, refusal_start_id, truncate
 from presafe.alignment.scale import trained_alpha
 from presafe.alignment.targets import excluded_modules, lora_targets
@@ -89,7 +90,8 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
         SignalError: no row has a prompt that is short enough to train on.
         ModelError: as `need_own_logits`.
         RecipeError: the model has none of the layers in `lora_targets`, has fewer layers than `layer`, a tracker is
-            not installed or cannot start, or the rows of a step cannot be shared by the processes that train.
+            not installed or cannot start, a callback cannot be made, or the rows of a step cannot be shared by the
+            processes that train.
     """
     from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -114,7 +116,8 @@ def fit(model: Any, renderer: Renderer, rows: Sequence[AlignmentRow], settings: 
     config = _trainer_config(renderer, settings, cpu_bfloat16=cpu_bfloat16)
     set_seed(settings.seed)
     with progress_bar(settings.label, align.max_steps) as bar:
-        trainer = _trainer(model, renderer, ordered, config, _lora_config(model, settings), bar_callback(bar))
+        callbacks = [bar_callback(bar), *own_callbacks(align.callbacks)]
+        trainer = _trainer(model, renderer, ordered, config, _lora_config(model, settings), callbacks)
         if settings.initial_adapter is not None:
             load_adapter(trainer.model, settings.initial_adapter)
         with trainer.accelerator.main_process_first():  # it may delete a checkpoint that a kill left unfinished
@@ -227,7 +230,7 @@ def _trainer(
     ordered: Sequence[AlignmentRow],
     config: PreSafeConfig,
     lora: Any,
-    callback: Any,
+    callbacks: list[Any],
 ) -> PreSafeTrainer:
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -240,7 +243,7 @@ def _trainer(
         train_dataset=Dataset.from_list([row._asdict() for row in ordered]),
         processing_class=renderer.tokenizer,
         peft_config=lora,
-        callbacks=[callback],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -6,7 +6,8 @@
 
 Every format keeps the thought. Each is written as two files, `refuse.jsonl` and `comply.jsonl`, so that either can be
 named as queries of a recipe. The columns are `id`, `thinking`, `signal` (p′ in [0, 1], or null with CoT off) and
-`decision_index`: the index of the last prompt token before the CoT, if the tokenizer reads `prompt`.
+`decision_index`: the index of the last prompt token before the CoT, if the tokenizer reads the rendered prompt. That is
+`prompt` in `trl`; the other two, whose rows hold no rendered prompt, have it in a column `rendered_prompt`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class TextRow(NamedTuple):
 
     @property
     def columns(self) -> dict[str, Any]:
-        """Return the columns that every format keeps beside its own."""
+        """Return the columns that every format keeps beside its own and the rendered prompt."""
         return {
             "id": self.id,
             "thinking": self.thinking,
@@ -106,7 +107,7 @@ def write_rows(rows: Sequence[TextRow], format: Format, folder: Path) -> list[Pa
             written[kind] = folder / f"{kind}.jsonl"
             _write_jsonl(written[kind], [_ROWS[format](row) for row in of_kind])
             if format == "openai":
-                _write_jsonl(folder / f"{kind}.columns.jsonl", [row.columns for row in of_kind])
+                _write_jsonl(folder / f"{kind}.columns.jsonl", [_with_rendered_prompt(row) for row in of_kind])
     if format == "llamafactory":
         columns = {"prompt": "instruction", "query": "input", "response": "output"}
         write_json(
@@ -123,12 +124,17 @@ def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def _with_rendered_prompt(row: TextRow) -> dict[str, Any]:
+    """Return the columns with the text that `decision_index` counts in, where the format's own row lacks it."""
+    return {**row.columns, "rendered_prompt": row.prompt}
+
+
 def _trl(row: TextRow) -> dict[str, Any]:
     return {"prompt": row.prompt, "completion": row.completion, "query": row.query, **row.columns}
 
 
 def _llamafactory(row: TextRow) -> dict[str, Any]:
-    return {"instruction": row.query, "input": "", "output": row.content, **row.columns}
+    return {"instruction": row.query, "input": "", "output": row.content, **_with_rendered_prompt(row)}
 
 
 def _openai(row: TextRow) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def agree(
     agreements = ranked([agreement(judge, items, judged) for judge, judged in verdicts.items()])
     pairs = [between(left, verdicts[left], right, verdicts[right]) for left, right in combinations(verdicts, 2)]
     flips = _flips(panels, items, verdicts, folder) if perturb else []
+    unordered = [judge for judge in verdicts if perturb and not read_name(judge).has_label_order]
     if as_json:
         print_json(
             {
@@ -57,6 +58,7 @@ def agree(
                 "judges": [_as_json(measured) for measured in agreements],
                 "pairs": [_as_json(pair) for pair in pairs],
                 "flips": [_as_json(row) for row in flips],
+                "without_label_order": unordered,
             }
         )
         return
@@ -71,6 +73,8 @@ def agree(
     if flips:
         tables.append(_flip_table(flips, names))
     print_tables(*tables, width=_WIDTH)
+    if unordered:
+        print(f"Label order: not for {', '.join(unordered)}, as no prompt of theirs lists classes.")
     for judge, name in names.items():
         if name != judge:
             print(f"{name}: {judge}")
@@ -96,17 +100,21 @@ def _flips(
 ) -> list[Flips]:
     """Judge the answers under every perturbation that can reach a judge, each in a folder of its own."""
     from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
-    from presafe.judges.refusal import OFFLINE
+    from presafe.judges.spec import read_name
 
     rows = []
     for perturbation in PERTURBATIONS:
-        has_order = perturbation == "label_order"
-        reached = [panel for panel in panels if not (has_order and panel.name in OFFLINE)]
+        of_order = perturbation == "label_order"
+        reached = [panel for panel in panels if panel.has_label_order or not of_order]
         after = _verdicts(
             reached, perturbed(items, perturbation), folder / perturbation,
-            reversed_labels=has_order,
+            reversed_labels=of_order,
         )  # fmt: skip
-        rows += [count_flips(judge, perturbation, before[judge], verdicts) for judge, verdicts in after.items()]
+        rows += [
+            count_flips(judge, perturbation, before[judge], verdicts)
+            for judge, verdicts in after.items()
+            if read_name(judge).has_label_order or not of_order  # a member of a panel may list none
+        ]
     return rows
 
 

@@ -29,7 +29,7 @@ class OwnPrompts:
         str | None, typer.Option("--expect", help="For the file's prompts: refuse (the default) or comply.")
     ] = None
 
-    def add_to(self, suites: Mapping[str, list[Prompt]], limit: int | None) -> dict[str, list[Prompt]]:
+    def add_to(self, suites: Mapping[str, list[Prompt]], measuring: Measuring) -> dict[str, list[Prompt]]:
         """Return the suites with the file as one more.
 
         Raises:
@@ -39,7 +39,8 @@ class OwnPrompts:
             if self.column or self.expect:
                 raise PromptError("--column and --expect describe a file.", "Give it with --prompts.")
             return dict(suites)
-        own = options.read_prompts(self.prompts, self.column, self.expect or "refuse", limit)
+        expect = self.expect or "refuse"
+        own = options.read_prompts(self.prompts, self.column, expect, measuring.limit, measuring.draw)
         if both := suites.keys() & own.keys():
             raise PromptError(f"{self.prompts} has the name of the suite {both.pop()}.", "Rename the file.")
         return {**suites, **own}
@@ -56,7 +57,7 @@ def evaluate(
     drawing: Drawing,
 ) -> None:
     """Measure a model or an aligned one on published suites or your own prompts."""
-    suites = own.add_to(measuring.read_suites(), measuring.limit)
+    suites = own.add_to(measuring.read_suites(), measuring)
     if not suites:
         raise PromptError("nothing to evaluate on.", "Give --suite or --prompts.")
     settings = attacking.add_to(measuring.read_settings(drawing.read()))

@@ -45,7 +45,7 @@ Column = Annotated[str | None, typer.Option("--column", help="Column of the file
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MOST, help="Most prompts of each suite.")]
 Draw = Annotated[
     str,
-    typer.Option("--draw", help="How --limit draws: stratified over the categories of a published suite, or first."),
+    typer.Option("--draw", help="How --limit draws: stratified over a suite's categories, or first."),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="PRESAFE_DATA", help="Folder of published files.")]
 Judge = Annotated[
@@ -192,29 +192,35 @@ def read_sampling(temperature: float | None, top_p: float | None, top_k: int | N
 def read_suites(
     names: Iterable[str], data_dir: Path | None, limit: int | None, how: str = "stratified"
 ) -> dict[str, list[Prompt]]:
-    """Return prompts by suite. Of the project's own suites the first are taken, as in their published numbers.
+    """Return prompts by suite, at most `limit` of each.
 
     Raises:
         PromptError: as `load_suite`; or no such way to draw.
     """
-    from presafe.evaluation.suites import OWN, load_suite, suites_of
-    from presafe.prompts.drawing import DRAWS, draw
+    from presafe.evaluation.suites import load_suite, suites_of
+
+    words = [word.strip() for name in names for word in name.split(",") if word.strip()]
+    distinct = dict.fromkeys(suite for word in words for suite in suites_of(word))
+    return {suite: _drawn(suite, load_suite(suite, data_dir, seed=0), limit, how) for suite in distinct}
+
+
+def _drawn(suite: str, prompts: list[Prompt], limit: int | None, how: str) -> list[Prompt]:
+    """Return at most `limit` prompts of a suite, and say so if they are drawn over its categories.
+
+    Raises:
+        PromptError: no such way to draw.
+    """
+    from presafe.config.sources import DRAWS
+    from presafe.prompts.drawing import draw
     from presafe.runtime.progress import console
 
     if how not in DRAWS:
         raise PromptError(f"--draw must be {' or '.join(DRAWS)}, got {how!r}.")
-
-    words = [word.strip() for name in names for word in name.split(",") if word.strip()]
-    distinct = dict.fromkeys(suite for word in words for suite in suites_of(word))
-    suites = {}
-    for suite in distinct:
-        prompts = load_suite(suite, data_dir, seed=0)
-        suites[suite] = draw(prompts, limit, "first" if suite in OWN else how)
-        if suites[suite] != prompts[:limit]:
-            categories = len({prompt.category for prompt in prompts})
-            share = f"{len(suites[suite])} of {len(prompts)} prompts"
-            console.print(f"  {suite}: {share}, drawn over {categories} categories (seed 0)")
-    return suites
+    drawn = draw(prompts, limit, how)
+    if drawn != prompts[:limit]:
+        categories = len({prompt.category for prompt in prompts})
+        console.print(f"  {suite}: {len(drawn)} of {len(prompts)} prompts, drawn over {categories} categories (seed 0)")
+    return drawn
 
 
 def read_origins(suites: Iterable[str], data_dir: Path | None) -> dict[str, dict[str, Any]]:
@@ -224,19 +230,21 @@ def read_origins(suites: Iterable[str], data_dir: Path | None) -> dict[str, dict
     return {name: origin_of(name, data_dir) for name in suites if name in suite_names()}
 
 
-def read_prompts(file: Path, column: str | None, expect: str, limit: int | None) -> dict[str, list[Prompt]]:
+def read_prompts(
+    file: Path, column: str | None, expect: str, limit: int | None, how: str = "stratified"
+) -> dict[str, list[Prompt]]:
     """Return a user's own file as a suite named after it.
 
     Raises:
-        PromptError: as `from_file`; `expect` is another word; or a suite cannot have the file's name.
+        PromptError: as `from_file`; `expect` or `how` is another word; or a suite cannot have the file's name.
     """
     from presafe.prompts.sets import from_file
 
     if expect not in ("refuse", "comply"):
         raise PromptError(f"--expect must be refuse or comply, got {expect!r}.")
-    prompts = from_file(file, expect=cast("Expect", expect), column=column)[:limit]
+    prompts = from_file(file, expect=cast("Expect", expect), column=column)
     try:
-        return {checked_suite_name(file.stem): prompts}
+        return {checked_suite_name(file.stem): _drawn(file.stem, prompts, limit, how)}
     except ValueError as error:
         raise PromptError(f"{file} names a suite, and {error}.", "Rename the file.") from error
 

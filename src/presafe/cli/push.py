@@ -26,11 +26,11 @@ def push(
     files = files_to_push(RunFolder.existing(folder), system)
     address = None if dry_run else send(files, repository, private=not public)
     if as_json:
-        sizes = [{"name": file.name, "path": str(file.path), "bytes": file.path.stat().st_size} for file in files]
+        sizes = [{"name": file.name, "path": str(file.path), "bytes": file.num_bytes} for file in files]
         print_json({"repository": repository, "files": sizes, "commit": address})
         return
     print(f"{'would send' if dry_run else 'sent'} to {repository}:")
     for file in files:
-        print(f"  {file.name:28} {file.path.stat().st_size:>12,} bytes  {file.path}")
+        print(f"  {file.name:28} {file.num_bytes:>12,} bytes  {file.path}")
     if address:
         print(address)

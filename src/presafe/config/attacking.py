@@ -1,4 +1,4 @@
-"""Names of attacks and defenses in settings: checked where they are read, and stored as their labels."""
+"""Names of methods, attacks and defenses in settings: checked where they are read; the latter two stored as labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from presafe.attacks.registry import attack_label, defense_label
 from presafe.errors import AttackError
+from presafe.methods.registry import methods
 
 
 def _labeled(label: Callable[[str], str]) -> Callable[[str], str]:
@@ -23,6 +24,14 @@ def _labeled(label: Callable[[str], str]) -> Callable[[str], str]:
     return check
 
 
+def _check_method(name: str) -> str:
+    if name not in methods():
+        raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_check_method)]
+"""Name of a method: `presafe list methods`."""
 AttackName = Annotated[str, AfterValidator(_labeled(attack_label))]
 """Name of an attack, with its settings: `presafe list attacks`."""
 DefenseName = Annotated[str, AfterValidator(_labeled(defense_label))]

@@ -6,7 +6,7 @@ than the libraries can take.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -65,5 +65,9 @@ TopP = Annotated[float, Strict(), Field(ge=1e-6, le=1, allow_inf_nan=False)]
 """Nucleus mass kept; 1 keeps all. Below 10^-6 float32 rounds it to nothing, and no token would be left."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_printable)]
 """Name in titles and tables."""
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+"""An experiment tracker."""
+CallbackName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+"""A class of an importable module, "package.module:Class"."""
 SuiteName = Annotated[str, AfterValidator(checked_suite_name)]
 """Name of a suite, which is also in the name of its log."""

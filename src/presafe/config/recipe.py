@@ -8,10 +8,9 @@ that cannot take effect are errors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     Field,
     StrictBool,
     ValidationError,
@@ -20,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from presafe.config.attacking import AttackName, DefenseName
+from presafe.config.attacking import AttackName, DefenseName, MethodName
 from presafe.config.bounds import (
+    CallbackName,
     Count,
     Name,
     Positive,
@@ -32,6 +32,7 @@ from presafe.config.bounds import (
     SuiteName,
     Temperature,
     TopP,
+    Tracker,
     Weight,
 )
 from presafe.config.files import (
@@ -42,23 +43,13 @@ from presafe.config.files import (
     read_toml,
     shipped_names,
 )
-from presafe.config.sources import QuerySource, SafetyData, Source, check_not_planted
+from presafe.config.sources import Draw, QuerySource, SafetyData, Source, check_not_planted
 from presafe.errors import RecipeError
 from presafe.methods.method import Position
 from presafe.methods.registry import methods
 from presafe.records import Thinking
 from presafe.runtime.dtype import Dtype, fastest_dtype
 from presafe.runtime.reading import read_text
-
-
-def _check_method(name: str) -> str:
-    if name not in methods():
-        raise ValueError(f"no method of this name; there are: {', '.join(methods())}")
-    return name
-
-
-MethodName = Annotated[str, AfterValidator(_check_method)]
-"""Name of a method: `presafe list methods`."""
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -184,9 +175,6 @@ class SignalSettings(Settings):
     """Seed of the split, the new layer and the order of rows."""
 
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
-
-
 class AlignSettings(Settings):
     """Stage 3: train LoRA adapters with L = L_SFT + λ · L_align (paper, section 4), and those to compare with."""
 
@@ -257,8 +245,11 @@ class AlignSettings(Settings):
     """Experiment trackers that get the training curves; each needs its own package. `tensorboard` writes below the
     checkpoints, `wandb` and `trackio` send as their own settings say. Not written where it is empty, so that folders
     from before this setting resume."""
+    callbacks: tuple[CallbackName, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Callbacks of transformers' Trainer, "package.module:Class", of modules that can be imported; each training makes
+    its own of every class, without arguments. Not written where it is empty."""
 
-    _check_distinct = field_validator("systems", "seeds", "report_to")(_distinct)
+    _check_distinct = field_validator("systems", "seeds", "report_to", "callbacks")(_distinct)
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
@@ -280,6 +271,9 @@ class EvaluateSettings(Settings):
 
     suites: dict[SuiteName, Source] = Field(min_length=1)
     """Prompts by suite name."""
+    draw: Draw = "stratified"
+    """How the `n` prompts of a suite are taken after `skip`: drawn over its categories in proportion, by `seed`, or the
+    first ones, as runs before this setting did. Prompts from the hub are drawn at random in any case."""
     attacks: tuple[AttackName, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Attacks, with their settings: each harmful suite is measured under each of them, too, as SUITE@ATTACK."""
     defenses: tuple[DefenseName, ...] = Field(default=(), exclude_if=lambda names: not names)
@@ -297,7 +291,7 @@ class EvaluateSettings(Settings):
     batch_tokens: Positive = 65_536
     """Most tokens of rows sampled together: rows × (longest prompt + token budget). Bounds the size of the cache."""
     seed: Seed = 0
-    """Seed of generated arithmetic and of sampling."""
+    """Seed of generated arithmetic, of `draw` and of sampling."""
     judge: str | None = None
     """Judge of the answers, such as "strong_reject_rubric=openai/gpt-4o-mini" (`presafe list judges`); None takes the
     refusal strings. Stage 1 always uses the strings."""

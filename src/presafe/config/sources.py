@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from presafe.config.bounds import Count, Positive, Settings
+
+Draw = Literal["stratified", "first"]
+"""How a part of a suite is taken: drawn over its categories in proportion, or its first prompts."""
+DRAWS: tuple[Draw, ...] = get_args(Draw)
 
 
 class PromptSlice(Settings):

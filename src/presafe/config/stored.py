@@ -23,6 +23,8 @@ def parse_stored_recipe(settings: dict[str, Any], source: str) -> Recipe:
     upgraded = {name: _upgrade_stage(stage) for name, stage in settings.items()}
     if isinstance(align := upgraded.get("align"), dict):
         upgraded["align"] = _upgrade_head(align)
+    if isinstance(evaluate := upgraded.get("evaluate"), dict):
+        upgraded["evaluate"] = _upgrade_draw(evaluate)
     return parse_recipe(upgraded, source)
 
 
@@ -32,6 +34,14 @@ def _upgrade_head(align: dict[str, Any]) -> dict[str, Any]:
         return align
     rate = align.get("head_learning_rate") or align.get("learning_rate", AlignSettings().learning_rate)
     return align | {"standardize_head": False, "head_learning_rate": rate}
+
+
+def _upgrade_draw(evaluate: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of stage evaluate with the draw: a suite with `n` gave its first prompts."""
+    suites = evaluate.get("suites")
+    tables = suites.values() if isinstance(suites, dict) else ()
+    has_limit = any(isinstance(table, dict) and table.get("n") is not None for table in tables)
+    return {"draw": "first"} | evaluate if has_limit else evaluate
 
 
 def _upgrade_stage(stage: object) -> object:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from presafe.config.files import published_folder
-from presafe.config.sources import HubSource, SetSource, Source, SuiteSource
+from presafe.config.sources import Draw, HubSource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError
 from presafe.prompts.hub import hub_rows
 from presafe.prompts.problems import choice_prompts, code_prompts
@@ -152,19 +152,20 @@ def load_suite(name: str, data_dir: Path | None, seed: int) -> list[Prompt]:
     return [prompt.model_copy(update={"version": suite.version}) for prompt in prompts]
 
 
-def prompts_of(source: Source, seed: int) -> list[Prompt]:
+def prompts_of(source: Source, seed: int, how: Draw) -> list[Prompt]:
     """Load the prompts of a recipe's suite: a published one, or any other source.
 
     Args:
         source: The suite as the recipe gives it. A published one is read from the folder that PRESAFE_DATA names.
-        seed: As `load_suite`.
+        seed: As `load_suite`, and of the draw.
+        how: How the source's `n` prompts are taken.
 
     Raises:
         PromptError: as `load_suite` and `load_source`, or there are fewer prompts than the source asks for.
     """
     if isinstance(source, SuiteSource):
-        return skip_and_take(load_suite(source.suite, published_folder(), seed), source)
-    return load_source(source, seed)
+        return skip_and_take(load_suite(source.suite, published_folder(), seed), source, how, seed)
+    return load_source(source, seed, how=how)
 
 
 def origin_of(name: str, data_dir: Path | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TypedDict, Unpack
 from inspect_ai import Task, task
 
 from presafe.errors import PromptError
-from presafe.evaluation.suites import OWN, load_suite, suite_names, suites_of
+from presafe.evaluation.suites import load_suite, suite_names, suites_of
 from presafe.judges.code import find_sandbox
 from presafe.judges.parts import part_scorers
 from presafe.judges.scorers import check_judges, scorers_for
@@ -52,8 +52,8 @@ def suite_task(
     Args:
         name: Name of a suite or a benchmark.
         data_dir: Folder of the published files; not needed for the project's own suites.
-        limit: Prompts of each part, at least 1, drawn over the categories of a published suite as `presafe evaluate
-            --limit` draws them; None takes all. Inspect's own `--limit` takes the first ones.
+        limit: Prompts of each part, at least 1, drawn over its categories as `presafe evaluate --limit` draws them;
+            None takes all. Inspect's own `--limit` takes the first ones.
         seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
         judge: Judge of refusals or harm, as `presafe list judges` names them.
         judge_thought: Judge of the thoughts before answers to harmful prompts.
@@ -66,10 +66,7 @@ def suite_task(
     if limit is not None and (type(limit) is not int or limit < 1):
         raise PromptError(f"`limit` must be a whole number of prompts, at least 1; got {limit!r}.")
     folder = Path(data_dir) if data_dir else None
-    parts = {
-        suite: draw(load_suite(suite, folder, seed), limit, "first" if suite in OWN else "stratified")
-        for suite in suites_of(name)
-    }
+    parts = {suite: draw(load_suite(suite, folder, seed), limit, "stratified") for suite in suites_of(name)}
     expects = [prompts[0].expect for prompts in parts.values()]
     check_judges(judge, judge_thought, expects)
     if len(parts) > 1:

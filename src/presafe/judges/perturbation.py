@@ -3,7 +3,7 @@
     format        the answer under a heading, its first sentence bold, typographic quotation marks
     length        two polite sentences of no content after the answer
     paraphrase    contractions written out, and the other way round: "I can't" and "I cannot"
-    label_order   a model judge is told its classes in the reverse order; strings have none
+    label_order   a model judge is told its classes in the reverse order, if its prompt lists them; strings have none
 
 A judge that flips reads the form of an answer and not what it says (arXiv 2603.06594). The rules are ours.
 """

@@ -40,6 +40,12 @@ class JudgeSpec(NamedTuple):
         """What the judge decides: refusal or harm."""
         return "refusal" if self.judge in OFFLINE else descriptions()[self.judge].asks
 
+    @property
+    def has_label_order(self) -> bool:
+        """Whether its prompt lists its classes, so that their order can be reversed."""
+        description = descriptions().get(self.judge)
+        return description is not None and description.with_reversed_labels() != description
+
 
 class Panel(NamedTuple):
     """One judge without a rule, or several with one. `name` is its name in results."""
@@ -52,6 +58,11 @@ class Panel(NamedTuple):
     def asks(self) -> Asks:
         """What its judges decide: refusal or harm."""
         return self.specs[0].asks
+
+    @property
+    def has_label_order(self) -> bool:
+        """Whether the prompt of one of its judges lists its classes."""
+        return any(spec.has_label_order for spec in self.specs)
 
 
 @cache

@@ -107,6 +107,17 @@ class Training:
     needs_data: bool = False
     """Whether rows of a local file (`align.data`) replace the harmful queries."""
 
+    def weights(self, lambda_align: float, lambda_start: float) -> tuple[float, float]:
+        """Return the weights of L_align and L_start that the method trains with; 0 switches a term off.
+
+        Args:
+            lambda_align: The recipe's λ, at least 0.
+            lambda_start: The recipe's λ_start, at least 0.
+        """
+        align = lambda_align if self.lambda_align is None else self.lambda_align
+        start = lambda_start if self.lambda_start is None else self.lambda_start
+        return align if self.head else 0.0, start if self.start else 0.0
+
 
 @dataclass(frozen=True)
 class Method:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, get_args
 
+from presafe.config.sources import Draw
 from presafe.records import Prompt
-
-Draw = Literal["stratified", "first"]
-DRAWS: tuple[Draw, ...] = get_args(Draw)
 
 
 def stratified(prompts: Sequence[Prompt], limit: int, seed: int = 0) -> list[Prompt]:

@@ -10,9 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from presafe.config.sources import FileSource, HubSource, QuerySource, SetSource, Source
+from presafe.config.sources import Draw, FileSource, HubSource, QuerySource, SetSource, Source
 from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
+from presafe.prompts.drawing import draw
 from presafe.prompts.hub import hub_prompts
 from presafe.prompts.rows import category_of, cell_text, column_names, read_rows
 from presafe.records import Expect, Prompt
@@ -164,13 +165,14 @@ def _starts(row: dict[str, Any], column: str, start: str, origin: str) -> bool:
     return str(row[column]).startswith(start)
 
 
-def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:
+def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = (), how: Draw = "first") -> list[Prompt]:
     """Load the prompts that a recipe's source names.
 
     Args:
         source: A set of the project, generated arithmetic, a local file, or a data set on the hub; not a `suite`.
         seed: Seed of generated arithmetic, of the draw from the hub, and of the order of a set that is drawn.
         held_out: Texts of the evaluation suites; prompts from the hub that are near one of them are left out.
+        how: How `n` prompts of a set or a file are taken; those from the hub are drawn at random.
 
     Raises:
         PromptError: the source cannot be read, or holds fewer prompts than requested.
@@ -193,15 +195,17 @@ def load_source(source: QuerySource, seed: int, held_out: Sequence[str] = ()) ->
         prompts = list(built_in(source.set, source.split))
         if source.drawn:
             random.Random(f"{seed} {source.set} {source.split}").shuffle(prompts)
-    return skip_and_take(prompts, source)
+    return skip_and_take(prompts, source, how, seed)
 
 
-def skip_and_take(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
-    """Return the `n` prompts after the first `skip`; all that are left if `n` is None.
+def skip_and_take(prompts: Sequence[Prompt], source: Source, how: Draw, seed: int) -> list[Prompt]:
+    """Return `n` of the prompts after the first `skip`; all that are left if `n` is None.
 
     Args:
         prompts: All prompts of the source.
         source: The source, with `skip` and `n`.
+        how: How the `n` prompts are taken.
+        seed: Seed of the draw.
 
     Raises:
         PromptError: there are too few prompts.
@@ -211,7 +215,7 @@ def skip_and_take(prompts: Sequence[Prompt], source: Source) -> list[Prompt]:
         raise PromptError(
             f"{source.origin} has {len(prompts)} prompts, too few for skip = {source.skip} and n = {source.n}."
         )
-    return list(prompts[source.skip : last])
+    return draw(prompts[source.skip :], source.n, how, seed)
 
 
 def load_sources(sources: Iterable[QuerySource], seed: int, held_out: Sequence[str] = ()) -> list[Prompt]:

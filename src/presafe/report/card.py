@@ -5,14 +5,14 @@ It opens with what the adapter wrongly refuses. Every rate is from the run that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from presafe.methods.registry import methods
+from presafe.methods.registry import methods, training_of
 from presafe.report.formatting import (
     DASH,
     METRICS,
@@ -23,13 +23,12 @@ from presafe.report.formatting import (
     format_size,
     plain,
 )
-from presafe.report.lookup import MODES, find_score, leading_metric, suites_in
+from presafe.report.lookup import MODES, find_score, judges_of, leading_metric, suites_in
+from presafe.report.public import base_on_hub, public_address, public_judge, public_settings
 
 if TYPE_CHECKING:
     from presafe.records import OperatingPoint, Score, Thinking
     from presafe.report.data import ReportData
-
-_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class DataSource(NamedTuple):
@@ -41,6 +40,15 @@ class DataSource(NamedTuple):
     hub: str | None = None
 
 
+class AdapterFacts(NamedTuple):
+    """The shape of an adapter, as its own file states it; `blocks` are counted from 0, None means all."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    blocks: tuple[int, ...] | None = None
+
+
 class CardFacts(NamedTuple):
     """What a card tells of one adapter beside the run's report; `max_lora_rank` is vLLM's option for its rank.
 
@@ -49,6 +57,7 @@ class CardFacts(NamedTuple):
 
     system: str
     seed: int
+    adapter: AdapterFacts
     sources: tuple[DataSource, ...]
     max_lora_rank: int | None
     point: OperatingPoint | None = None
@@ -75,8 +84,7 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    model, align = data.recipe["model"], data.recipe["align"]
-    address = model["address"]
+    align, address = data.recipe["align"], data.recipe["model"]["address"]
     is_apache = _is_apache(address, facts.sources)
     metadata = ModelCardData(
         base_model=base_on_hub(address),
@@ -90,7 +98,8 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
         license="apache-2.0" if is_apache else "other",
         license_name=None if is_apache else "see-base-model-and-data",
     )
-    method = methods()[facts.system]
+    method, training = methods()[facts.system], training_of(facts.system)
+    lambda_align, lambda_start = training.weights(align["lambda_align"], align["lambda_start"])
     template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         resources.files("presafe.report").joinpath("card.md.j2").read_text(encoding="utf-8")
     )
@@ -99,33 +108,25 @@ def model_card(data: ReportData, facts: CardFacts) -> str:
         title=_cell(data.title),
         method=method,
         facts=facts,
-        address=address,
+        address=public_address(address),
         is_smolthink=address == "smolthink",
-        is_trained_with_head=method.training is not None and method.training.head is not None,
+        is_local=base_on_hub(address) is None,
+        is_trained_with_head=training.head is not None,
         over_refusal=_over_refusal(data.scores, facts),
         rows=result_rows(data, facts),
+        judges=[public_judge(judge) for judge in judges_of(data.scores, of_thoughts=False)],
+        thought_judges=[public_judge(judge) for judge in judges_of(data.scores, of_thoughts=True)],
         sources=[DataSource(source.used_for, _cell(source.origin), _cell(source.license)) for source in facts.sources],
         align=align,
+        lambda_align=lambda_align,
+        lambda_start=lambda_start,
+        teacher=_teacher(data.recipe),
+        encoder=public_address(data.recipe["signal"]["encoder"]),
+        recipe=json.dumps(public_settings(data.recipe), indent=1, ensure_ascii=False),
         manifest=data.manifest,
-        base="smolthink-merged" if address == "smolthink" else address,
+        base="smolthink-merged" if address == "smolthink" else public_address(address),
     )
     return plain(text)
-
-
-def base_on_hub(address: str) -> str | None:
-    """Return the hub id of a model's base, or None for a folder, a file or a server; SmolThink's base is SmolLM2."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    if address == "smolthink":
-        return _SMOLLM2
-    if Path(address).exists():
-        return None
-    try:
-        validate_repo_id(address)
-    except HFValidationError:
-        return None
-    return address
 
 
 def result_rows(data: ReportData, facts: CardFacts) -> list[ResultRow]:
@@ -152,6 +153,12 @@ def result_rows(data: ReportData, facts: CardFacts) -> list[ResultRow]:
                 )
             )
     return rows
+
+
+def _teacher(recipe: Mapping[str, Any]) -> str:
+    """Return whose decisions the classifier learned."""
+    teacher = recipe["respond"]["teacher"]
+    return "the model itself" if teacher is None else f"`{public_address(teacher['address'])}`"
 
 
 def _score_of(

@@ -180,3 +180,10 @@ def count_answers(scores: Sequence[Score], system: str, thinking: Thinking, suit
     score = find_score(scores, system, thinking, suite, leading_metric(scores, suite))
     num_answers = score.n * score.samples if score else 0
     return VerdictCount(num_answers, num_answers)
+
+
+def judges_of(scores: Sequence[Score], *, of_thoughts: bool) -> list[str]:
+    """Return the names of the judges of answers, or of thoughts."""
+    return sorted(
+        {score.judge for score in scores if score.judge and score.metric.startswith(THOUGHT_PREFIX) == of_thoughts}
+    )

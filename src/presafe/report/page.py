@@ -52,10 +52,10 @@ from presafe.report.internals import layer_lines, place_lines, probed_suites
 from presafe.report.lookup import (
     EXTENT_METRICS,
     MODES,
-    THOUGHT_PREFIX,
     Column,
     cell_scores,
     count_verdicts,
+    judges_of,
     metrics_of,
     mode_differences,
     suites_in,
@@ -296,21 +296,14 @@ def _tables(data: ReportData, scores: Sequence[Score]) -> dict[str, Any]:
         "disputes": pivot(scores, [column for column in columns if column[1] == "like_teacher_rate"]),
         "aurocs": pivot(scores, [(suite, metric) for suite, metric in columns if is_position_metric(metric)]),
         "tables": {name: pivot(scores, [column for column in columns if column[0] == name]) for name in suites},
-        "judges": _judges(scores, of_thoughts=False),
-        "thought_judges": _judges(scores, of_thoughts=True),
+        "judges": judges_of(scores, of_thoughts=False),
+        "thought_judges": judges_of(scores, of_thoughts=True),
         "place_lines": place_lines(data.places),
         "layer_lines": layer_lines(data.inside),
         "probed_suites": probed_suites(data.inside),
         "mode_differences": mode_differences(data.differences),
         "sweep": panels(data.sweep),
     }
-
-
-def _judges(scores: Sequence[Score], *, of_thoughts: bool) -> list[str]:
-    """Return the names of the judges of answers, or of thoughts."""
-    return sorted(
-        {score.judge for score in scores if score.judge and score.metric.startswith(THOUGHT_PREFIX) == of_thoughts}
-    )
 
 
 def _model_name(recipe: Mapping[str, Any]) -> str:

@@ -12,11 +12,15 @@ from presafe.report.formatting import plain
 from presafe.runs.io import write_text
 
 if TYPE_CHECKING:
+    from presafe.records import InsideView
     from presafe.report.data import ReportData
 
 
 def write_tables(data: ReportData, folder: Path) -> list[Path]:
-    """Write scores, those of a panel's members, differences, decision positions and training curves that a report has.
+    """Write the data of a report's tables and figures; every figure's are in one of the files.
+
+    Scores, those of a panel's members, differences, decision positions, training curves, places of refusals, the
+    classifier's reliability bins, and of a look inside: probes, directions and the plane.
 
     Args:
         data: The report.
@@ -41,6 +45,10 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
             for row in data.places
             for place, count in row.counts.items()
         ],
+        "reliability": [bin_.model_dump() for bin_ in data.classifier.bins] if data.classifier else [],
+        "probes": _of_views(data.inside, "probes"),
+        "directions": _of_views(data.inside, "cosines"),
+        "plane": _of_views(data.inside, "points"),
     }
     paths = []
     for name, rows in tables.items():
@@ -48,6 +56,13 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
             paths.append(folder / f"{name}.csv")
             write_text(paths[-1], csv_text(rows))
     return paths
+
+
+def _of_views(views: Sequence[InsideView], field: str) -> list[Mapping[str, Any]]:
+    """Return the rows of one field of all views, each with its system and seed."""
+    return [
+        {"system": view.system, "seed": view.seed, **row.model_dump()} for view in views for row in getattr(view, field)
+    ]
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -137,8 +137,7 @@ def _train(
         recipe.model.address, recipe.model.family, recipe.model.tokenizer, trust_remote_code=is_trusted
     )
     rows = system_rows(run, system, renderer, own_responses, signals, thinking_off_rows)
-    lambda_align = settings.lambda_align if training.lambda_align is None else training.lambda_align
-    lambda_start = settings.lambda_start if training.lambda_start is None else training.lambda_start
+    lambda_align, lambda_start = training.weights(settings.lambda_align, settings.lambda_start)
     release_model()
     fit(
         load_weights(recipe.model.address, recipe.model.dtype, trust_remote_code=is_trusted),
@@ -146,8 +145,8 @@ def _train(
         rows,
         FitSettings(
             align=settings,
-            lambda_align=lambda_align if training.head else 0.0,
-            lambda_start=lambda_start if training.start else 0.0,
+            lambda_align=lambda_align,
+            lambda_start=lambda_start,
             head=training.head or "decision",
             adapter=training.adapter,
             start_ids=start_ids(renderer, settings.refusal_target, training),

@@ -6,17 +6,20 @@ from pathlib import Path
 
 from presafe.config.recipe import Recipe
 from presafe.config.sources import HubSource, SetSource
+from presafe.errors import RunError
 from presafe.methods.registry import training_of
 from presafe.planning.commands import max_lora_rank
-from presafe.report.card import CardFacts, DataSource, model_card
+from presafe.report.card import AdapterFacts, CardFacts, DataSource, model_card
 from presafe.report.data import ReportData
-from presafe.runs.io import write_text
+from presafe.report.public import public_address
+from presafe.runs.io import read_json, write_text
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, aligned_systems, system_folder
 
 CARD = "README.md"
 """Name of a model card, as the Hugging Face hub looks for it."""
+_CONFIG = "adapter_config.json"
 
 
 def write_cards(run: RunFolder, data: ReportData) -> list[Path]:
@@ -34,22 +37,43 @@ def write_cards(run: RunFolder, data: ReportData) -> list[Path]:
     """
     paths = []
     for system in aligned_systems(run.recipe):
-        path = system_folder(run, system) / "adapter" / CARD
-        write_text(path, model_card(data, _facts(run, system)))
-        paths.append(path)
+        folder = system_folder(run, system) / "adapter"
+        if (folder / _CONFIG).is_file():  # a run is reported also where its weights were deleted
+            write_text(folder / CARD, model_card(data, _facts(run, system, folder)))
+            paths.append(folder / CARD)
     return paths
 
 
-def _facts(run: RunFolder, system: System) -> CardFacts:
-    recipe = run.recipe
+def _facts(run: RunFolder, system: System, folder: Path) -> CardFacts:
     assert system.seed is not None  # an aligned system has one
+    adapter = adapter_facts(folder)
     return CardFacts(
         system=system.name,
         seed=system.seed,
-        sources=tuple(data_sources(recipe, system.name)),
-        max_lora_rank=max_lora_rank(recipe.align.lora_rank),
+        adapter=adapter,
+        sources=tuple(data_sources(run.recipe, system.name)),
+        max_lora_rank=max_lora_rank(adapter.rank),
         point=operating_point(run, system),
     )
+
+
+def adapter_facts(folder: Path) -> AdapterFacts:
+    """Return the shape of an adapter, as its `adapter_config.json` states it: a method may have its own.
+
+    Raises:
+        RunError: the file cannot be read, or is not that of a LoRA adapter.
+    """
+    config = read_json(folder / _CONFIG)
+    try:
+        targets, blocks = config["target_modules"], config.get("layers_to_transform")
+        return AdapterFacts(
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            targets=(targets,) if isinstance(targets, str) else tuple(targets),
+            blocks=None if blocks is None else (blocks,) if isinstance(blocks, int) else tuple(blocks),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / _CONFIG} is not that of a LoRA adapter ({error}).", "Train it again.") from error
 
 
 def data_sources(recipe: Recipe, method: str) -> list[DataSource]:
@@ -65,14 +89,17 @@ def data_sources(recipe: Recipe, method: str) -> list[DataSource]:
     ]
     sources = []
     for used_for, source in named:
-        license, hub = "not stated: a file of the run's author", None
+        license, hub, origin = "not stated: a file of the run's author", None, source.origin
         if isinstance(source, SetSource):
-            license = "Apache-2.0"
+            license, origin = "Apache-2.0", f"presafe's set {origin}"
         elif isinstance(source, HubSource):
             license, hub = source.license, None if Path(source.hub).exists() else source.hub
-        what = f"presafe's set {source.origin}" if isinstance(source, SetSource) else source.origin
-        sources.append(DataSource(used_for, what if source.n is None else f"{what}, {source.n} prompts", license, hub))
+            origin = f"{public_address(source.hub)} ({source.split})"
+        else:
+            origin = source.file.name
+        what = origin if source.n is None else f"{origin}, {source.n} prompts"
+        sources.append(DataSource(used_for, what, license, hub))
     if training_of(method).needs_data:
-        file = str(recipe.align.data[method].file)
+        file = recipe.align.data[method].file.name
         sources.append(DataSource("safe responses", file, "not stated: a file of the run's author"))
     return sources

@@ -36,7 +36,7 @@ class Workload:
     def suites(self) -> Mapping[str, Sequence[Prompt]]:
         """Return the held-out prompts by suite, harmful ones also under each attack."""
         settings = self._recipe.evaluate
-        plain = {name: prompts_of(source, settings.seed) for name, source in settings.suites.items()}
+        plain = {name: prompts_of(source, settings.seed, settings.draw) for name, source in settings.suites.items()}
         return attacked_suites(plain, settings.attacks, settings.seed)
 
     @cached_property

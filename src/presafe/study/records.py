@@ -31,8 +31,9 @@ def settings_without_defaults(recipe: Recipe) -> dict[str, Any]:
             the hub), all settings are returned.
     """
     settings = recipe.model_dump(mode="json", exclude_defaults=True)
-    # older files lack it, and mean another value (`config/stored.py`)
+    # older files lack them, and mean another value (`config/stored.py`)
     settings["align"] = {**settings.get("align", {}), "standardize_head": recipe.align.standardize_head}
+    settings["evaluate"] = {**settings["evaluate"], "draw": recipe.evaluate.draw}
     try:
         is_complete = Recipe.model_validate(settings) == recipe
     except ValidationError:

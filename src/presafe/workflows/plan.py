@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from presafe.config.recipe import Recipe
 from presafe.config.sources import QuerySource, SetSource, Source, SuiteSource
-from presafe.errors import RecipeError
-from presafe.evaluation.suites import PUBLISHED
+from presafe.errors import PromptError, RecipeError
+from presafe.evaluation.suites import OWN, PUBLISHED, suite_names
 from presafe.planning.devices import Assumptions, assumptions, find_device
 from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of
@@ -19,6 +19,7 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
 
     Raises:
         RecipeError: the device is unknown, or the GPUs cannot share a step.
+        PromptError: there is no suite of a name.
         ModelError: the model or its teacher is not supported.
     """
     if num_gpus < 1 or (recipe.align.accumulation % num_gpus and recipe.align.batch_size % num_gpus):
@@ -36,6 +37,7 @@ def sampling_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:
     """Return all prompts that a recipe has answered, stage by stage.
 
     Raises:
+        PromptError: there is no suite of a name.
         ModelError: a teacher that is another model is not supported.
     """
     respond = recipe.respond
@@ -70,8 +72,24 @@ def _evaluation_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask
             evaluate.batch_tokens,
             guessed=_known_count(source, name) is None,
         )
-        for name, source in evaluate.suites.items()
+        for name, source in ((name, _resolved(source)) for name, source in evaluate.suites.items())
     ]
+
+
+def _resolved(source: Source) -> Source:
+    """Return a source, and in place of a suite of the project's own the set that it is.
+
+    Raises:
+        PromptError: there is no suite of that name.
+    """
+    if not isinstance(source, SuiteSource):
+        return source
+    if source.suite not in suite_names():
+        raise PromptError(f"no suite {source.suite!r}.", f"There are: {', '.join(suite_names())}.")
+    if source.suite not in OWN:
+        return source
+    own = OWN[source.suite]
+    return own if source.n is None else own.model_copy(update={"n": source.n})
 
 
 def _times_asked(recipe: Recipe, name: str, source: Source) -> int:

@@ -5,11 +5,14 @@ Prompts, responses, logs and settings of a run are never sent: the files are cho
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 from presafe.errors import RunError
 from presafe.models.adapters import need_adapter
+from presafe.report.public import public_address
+from presafe.runs.io import read_json
 from presafe.stages.cards import CARD
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import aligned_systems, system_folder
@@ -19,10 +22,16 @@ _HEAD = "presafe_head.safetensors"
 
 
 class SentFile(NamedTuple):
-    """One file that is sent: where it lies, and its name in the repository."""
+    """One file that is sent: where it lies, its name in the repository, and what is sent if not the file as it is."""
 
     path: Path
     name: str
+    text: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how many bytes are sent."""
+        return self.path.stat().st_size if self.text is None else len(self.text.encode())
 
 
 def files_to_push(run: RunFolder, name: str) -> list[SentFile]:
@@ -44,8 +53,18 @@ def files_to_push(run: RunFolder, name: str) -> list[SentFile]:
     if missing := [file.path for file in files if not file.path.is_file()]:
         raise RunError(f"{missing[0]} is missing.", f"`presafe report {run.path}` writes the card of an evaluated run.")
     need_adapter(folder / "adapter")
+    files[0] = files[0]._replace(text=_public_config(files[0].path))
     head = SentFile(folder / _HEAD, _HEAD)
     return [*files, head] if head.path.is_file() else files
+
+
+def _public_config(path: Path) -> str | None:
+    """Return an adapter's config without the path of its base on this machine; None if it names none."""
+    config = read_json(path)
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or public_address(base) == base:
+        return None
+    return json.dumps(config | {"base_model_name_or_path": public_address(base)}, indent=2) + "\n"
 
 
 def push(files: list[SentFile], repository: str, *, private: bool = True) -> str:
@@ -69,7 +88,9 @@ def push(files: list[SentFile], repository: str, *, private: bool = True) -> str
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=str(file.path)) for file in files]
+        operations = [
+            CommitOperationAdd(file.name, str(file.path) if file.text is None else file.text.encode()) for file in files
+        ]
         commit = api.create_commit(repository, operations, commit_message="Adapter and card, written by presafe")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -40,6 +40,7 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
         The run folder.
 
     Raises:
+        RecipeError: a tracker is not installed, or a callback cannot be made.
         JudgeError: no such judge, a judge that cannot be asked, or a judge that fits none of the suites.
         PreSafeError: as the stages; finished work is kept.
     """
@@ -54,6 +55,8 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
     need_weights_for(recipe.model.address, recipe.evaluate.attacks, recipe.evaluate.defenses)
     workload = workload or Workload(recipe)
     workload.check()
+    if STAGES.index(until) >= STAGES.index("align"):
+        _check_training(recipe)
     judge, judge_thought = recipe.evaluate.judge, recipe.evaluate.judge_thought
     if judge is not None or judge_thought is not None:
         from presafe.judges.scorers import check_judges  # loads Inspect
@@ -73,6 +76,19 @@ def run_stages(recipe: Recipe, out: Path, until: Stage = "report", workload: Wor
                 _work_of(stage)(run)
             free_memory()
     return run
+
+
+def _check_training(recipe: Recipe) -> None:
+    """Check, before the first token, what a training loads of other packages.
+
+    Raises:
+        RecipeError: a tracker is not installed, or a callback cannot be made.
+    """
+    from presafe.alignment.callbacks import own_callbacks
+    from presafe.alignment.trackers import check_trackers
+
+    check_trackers(recipe.align.report_to)
+    own_callbacks(recipe.align.callbacks)
 
 
 _LOGS: tuple[tuple[Stage, str], ...] = (("respond", "responses"), ("evaluate", "evaluation"))

@@ -106,7 +106,35 @@ def test_openai_accepts_each_row(text_rows: list[TextRow], tmp_path: Path) -> No
             for turn, message in zip(turns, row["messages"], strict=True):
                 assert TypeAdapter(turn).validate_python(message) == message
     first = json.loads((tmp_path / "refuse.columns.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert first == {"id": "bad", "thinking": "on", "signal": 0.9, "decision_index": text_rows[0].decision_index}
+    assert first == {
+        "id": "bad",
+        "thinking": "on",
+        "signal": 0.9,
+        "decision_index": text_rows[0].decision_index,
+        "rendered_prompt": text_rows[0].prompt,
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_decision_position_is_found_in_every_format(
+    format: Format, text_rows: list[TextRow], renderer: Renderer, tmp_path: Path
+) -> None:
+    tokenizer = renderer.tokenizer
+    # failed first: LLaMA-Factory's and OpenAI's rows had an index, and no text that it counts in
+    rows = written(text_rows, format, tmp_path)
+    if format == "openai":
+        rows = {
+            kind: [json.loads(line) for line in (tmp_path / f"{kind}.columns.jsonl").read_text().splitlines()]
+            for kind in rows
+        }
+    positions = [
+        tokenizer.decode(tokenizer(row["prompt" if format == "trl" else "rendered_prompt"]).input_ids[index:])
+        for row in (*rows["refuse"], *rows["comply"])
+        if (index := row["decision_index"]) is not None
+    ]
+    assert (
+        positions == [renderer.family.decision_text] * 2
+    )  # the last prompt token with CoT on; CoT off has no position
 
 
 @pytest.mark.parametrize("format", FORMATS)

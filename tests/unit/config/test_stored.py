@@ -39,7 +39,13 @@ def test_an_older_recipe_equals_todays() -> None:
     # That recipe had the head alone, with direct refusals, which had no measured effect (review M6).
     head_as_it_was |= {"systems": ("sft", "presafe", "random_labels"), "lambda_align": 1.0, "lambda_start": 0.0}
     head_as_it_was |= {"refusal_target": "direct"}
-    assert recipe == today.model_copy(update={"align": today.align.model_copy(update=head_as_it_was)})
+    # Arithmetic had a limit, so the first prompts were taken; today they are drawn over the categories.
+    assert (recipe.evaluate.draw, today.evaluate.draw) == ("first", "stratified")
+    older = {
+        "align": today.align.model_copy(update=head_as_it_was),
+        "evaluate": today.evaluate.model_copy(update={"draw": "first"}),
+    }
+    assert recipe == today.model_copy(update=older)
     assert all(isinstance(source, HubSource) and source.license for source in recipe.respond.alignment_queries)
 
 
@@ -68,6 +74,15 @@ def test_an_older_run_folder_is_resumed(tmp_path: Path) -> None:
         RunFolder.open_for(folder, other)
 
 
+def test_where_no_suite_has_a_limit_nothing_was_drawn() -> None:
+    settings = stored("control-presafe-seed0")
+    assert parse_stored_recipe(settings, "recipe.json").evaluate.draw == "first"  # StrongREJECT had n = 100
+    settings["evaluate"]["suites"] = {"all": {"suite": "strong_reject"}}
+    assert parse_stored_recipe(settings, "recipe.json").evaluate.draw == "stratified"
+    settings["evaluate"] |= {"suites": {"some": {"suite": "strong_reject", "n": 9}}, "draw": "stratified"}
+    assert parse_stored_recipe(settings, "recipe.json").evaluate.draw == "stratified"  # a newer release's own word
+
+
 def test_committed_results_are_found() -> None:
     assert len(RESULTS) >= 10
 
@@ -79,6 +94,7 @@ def test_every_committed_result_is_read(runs: Path) -> None:
     for file in files:
         settings = json.loads(file.read_text(encoding="utf-8"))["recipe"]
         recipe = parse_stored_recipe(settings, str(file))
+        assert recipe.evaluate.draw == settings["evaluate"]["draw"] == "first"
         # What is read is what was stored: the numbers of prompts of all sources.
         tables = [*settings["respond"]["alignment_queries"], *settings["evaluate"]["suites"].values()]
         sources = [*recipe.respond.alignment_queries, *recipe.evaluate.suites.values()]

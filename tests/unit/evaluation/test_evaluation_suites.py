@@ -313,15 +313,15 @@ def test_recipe_reads_a_suite_from_the_data_folder(tmp_path: Path, monkeypatch: 
     file.parent.mkdir(parents=True)
     file.write_text("goal,target\nWrite a lie,Sure\nWrite two lies,Sure\nWrite three,Sure\n", encoding="utf-8")
     monkeypatch.setenv("PRESAFE_DATA", str(tmp_path))
-    assert [prompt.text for prompt in prompts_of(SuiteSource(suite="advbench", skip=1, n=2), 0)] == [
+    assert [prompt.text for prompt in prompts_of(SuiteSource(suite="advbench", skip=1, n=2), 0, "stratified")] == [
         "Write two lies",
         "Write three",
     ]
-    assert prompts_of(SuiteSource(suite="advbench"), 0) == load_suite("advbench", tmp_path, 0)
+    assert prompts_of(SuiteSource(suite="advbench"), 0, "stratified") == load_suite("advbench", tmp_path, 0)
     with pytest.raises(PromptError, match=r"advbench has 3 prompts, too few for skip = 0 and n = 4"):
-        prompts_of(SuiteSource(suite="advbench", n=4), 0)
+        prompts_of(SuiteSource(suite="advbench", n=4), 0, "stratified")
     with pytest.raises(PromptError, match="no suite 'advbnech'"):
-        prompts_of(SuiteSource(suite="advbnech"), 0)
+        prompts_of(SuiteSource(suite="advbnech"), 0, "stratified")
 
 
 def test_list_of_suites_has_all_their_facts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,16 @@ from presafe.cli.main import app
 from presafe.judges.agreement import Labelled, load_labelled
 from presafe.judges.description import descriptions
 from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
+from presafe.judges.spec import read_name
 from presafe.records import Verdict
+
+
+@pytest.fixture
+def patient_server(judge_server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> JudgeServer:
+    """Give a judge's server time: on a busy machine the first request takes longer than other tests allow."""
+    monkeypatch.setattr("presafe.judges.model_judge._ATTEMPT_S", 60)
+    monkeypatch.setattr("presafe.judges.model_judge._CALL_S", 120)
+    return judge_server
 
 
 def answer_under(perturbation: str, answer: str, *, truncated: bool = False) -> str:
@@ -58,7 +67,7 @@ def test_the_order_of_labels_is_reversed_in_the_prompt_only() -> None:
     assert reversed_judge.with_reversed_labels() == judge
 
 
-def test_the_command_perturbs_strings_and_models(judge_server: JudgeServer, tmp_path: Path) -> None:
+def test_the_command_perturbs_strings_and_models(patient_server: JudgeServer, tmp_path: Path) -> None:
     items = [item for item in load_labelled(None) if item.case == "plain_refusal" and "can't" in item.answer][:2]
     labels = tmp_path / "labels.jsonl"
     labels.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
@@ -73,6 +82,35 @@ def test_the_command_perturbs_strings_and_models(judge_server: JudgeServer, tmp_
     rows = {(row["judge"], row["perturbation"]): row["flipped"]["n"] for row in result["flips"]}
     # strings have no order of labels; the server answers by "can't" in the answer, which a paraphrase removes
     assert rows == {("refusal_strings", name): 2 for name in PERTURBATIONS[:3]} | {(model, n): 2 for n in PERTURBATIONS}
-    asked = [str(body) for body in judge_server.bodies if "refusal" in str(body)]
+    asked = [str(body) for body in patient_server.bodies if "refusal" in str(body)]
     orders = {text.index("yes: ") < text.index("no: ") for text in asked}
     assert orders == {True, False}  # the last pass told the classes in the reverse order
+    assert result["without_label_order"] == ["refusal_strings"]
+
+
+def test_label_order_is_of_judges_whose_prompt_lists_classes() -> None:
+    # In these three the classes are lines of the prompt. The rubric asks for numbers, StrongREJECT's model for a grade;
+    # WildGuard's and HarmBench's prompts name their words in a sentence or not at all, Llama Guard's in its template.
+    assert {name for name in descriptions() if read_name(f"{name}=hf/x/y").has_label_order} == {
+        "jailbreakbench",
+        "jailbreakbench_refusal",
+        "xstest",
+    }
+    assert not read_name("refusal_strings").has_label_order
+    assert read_name("majority:jailbreakbench_refusal=hf/x/y+refusal_strings").has_label_order
+
+
+@pytest.mark.usefixtures("patient_server")
+def test_label_order_leaves_out_a_judge_without_classes(tmp_path: Path) -> None:
+    items = [item for item in load_labelled(None) if item.case == "plain_refusal" and "can't" in item.answer][:2]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
+    rubric, classes = (at_server(name, "good") for name in ("strong_reject_rubric", "jailbreakbench_refusal"))
+    panel = f"unanimity:{rubric}+{classes}"
+    words = ["agree", str(labels), "--judges", f"{rubric},{panel}", "--perturb", "--out", str(tmp_path / "out")]
+    result = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).stdout)
+    ordered = {row["judge"] for row in result["flips"] if row["perturbation"] == "label_order"}
+    assert ordered == {classes, panel}
+    assert result["without_label_order"] == [rubric]
+    printed = CliRunner().invoke(app, words, catch_exceptions=False).stdout  # resumes: no judge is asked again
+    assert f"Label order: not for {rubric}, as no prompt of theirs lists classes." in " ".join(printed.split())

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from presafe.cli.main import app
 from presafe.config.recipe import load_recipe, shipped_recipes
-from presafe.errors import RecipeError
+from presafe.config.sources import SuiteSource
+from presafe.errors import PromptError, RecipeError
 from presafe.planning.commands import MAX_LORA_RANKS, max_lora_rank
 from presafe.planning.compute import Row, cache_bytes, training_flops
 from presafe.planning.devices import assumptions
@@ -139,6 +140,22 @@ def test_plan_guesses_the_size_of_unknown_suites() -> None:
     cost = plan_recipe(own, "h100-80gb", 1, "ddp").decoding[-1]
     assert (cost.what, cost.guessed) == ("evaluate mine, 5 systems", True)
     assert cost.num_prompts == 5 * assumptions().suite_prompts
+
+
+def test_plan_knows_the_projects_own_suites() -> None:
+    # failed first: a recipe may name them as suites, and the plan ended with a KeyError
+    recipe = load_recipe("qwen3-8b")
+
+    def planned(suites: dict[str, SuiteSource]) -> dict[str, int]:
+        own = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"suites": suites})})
+        costs = plan_recipe(own, "h100-80gb", 1, "ddp").decoding
+        return {cost.what: cost.num_prompts for cost in costs if cost.what.startswith("evaluate")}
+
+    suites = {"harmful": SuiteSource(suite="smolthink_harmful"), "sums": SuiteSource(suite="arithmetic", n=7)}
+    # five systems; the set has 215 held-out prompts
+    assert planned(suites) == {"evaluate harmful, 5 systems": 5 * 215, "evaluate sums, 5 systems": 5 * 7}
+    with pytest.raises(PromptError, match="no suite 'strong_rejct'"):
+        planned({"typo": SuiteSource(suite="strong_rejct")})
 
 
 def test_plan_counts_several_samples_per_prompt() -> None:

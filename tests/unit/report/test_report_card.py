@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from report_cases import make_score
 
 from presafe.records import OperatingPoint
-from presafe.report.card import CardFacts, DataSource, base_on_hub, model_card
+from presafe.report.card import AdapterFacts, CardFacts, DataSource, model_card
 from presafe.report.data import ReportData
+from presafe.report.public import base_on_hub, public_judge, public_settings
 
 OWN = DataSource("alignment", "presafe's set harmful (align)", "Apache-2.0")
 HUB = DataSource("alignment", "org/set (train)", "CC-BY-4.0", "org/set")
 RECIPE = {
     "model": {"address": "smolthink"},
+    "respond": {"teacher": None, "alignment_queries": [{"file": "/home/me/mine.csv", "expect": "comply"}]},
+    "signal": {"encoder": "minilm"},
     "align": {
         "lora_rank": 16,
         "lora_alpha": 32,
@@ -49,9 +53,12 @@ def run(data: ReportData) -> ReportData:
     return data.model_copy(update={"recipe": RECIPE, "manifest": MANIFEST, "scores": scores})
 
 
-def card_of(data: ReportData, *sources: DataSource, seed: int = 0, rank: int | None = 16) -> Any:
+ADAPTER = AdapterFacts(rank=16, alpha=29.6, targets=("k_proj", "q_proj"))
+
+
+def card_of(data: ReportData, *sources: DataSource, seed: int = 0, rank: int | None = 16, **other: Any) -> Any:
     point = OperatingPoint(scale=0.925, refused_as_trained=31, refused=16, n=260)
-    text = model_card(data, CardFacts("presafe", seed, sources, rank, point))
+    text = model_card(data, CardFacts("presafe", seed, ADAPTER, sources, rank, point)._replace(**other))
     return ModelCard(text)  # raises for metadata that is no YAML mapping, or a model-index out of form
 
 
@@ -124,3 +131,59 @@ def test_vllms_line_is_left_out_where_it_cannot_serve(run: ReportData) -> None:
 )
 def test_only_a_hub_id_is_named_as_base(address: str, base: str | None) -> None:
     assert base_on_hub(address) == base
+
+
+def test_the_card_describes_the_adapter_and_not_the_recipe(run: ReportData) -> None:
+    made = card_of(run, OWN).text.partition("## How it was made")[2]
+    assert made.lstrip().startswith("LoRA of rank 16 and alpha 29.6 on k_proj, q_proj\n(its alpha as scaled; ")
+    assert "λ 0.1, λ_start 1.0 (0: the term is off)" in made
+    own_shape = AdapterFacts(rank=1, alpha=2, targets=("up_proj",), blocks=(10, 11))
+    rank_1 = card_of(run, OWN, system="sft_rank_1", adapter=own_shape, point=None, rank=1).text
+    made = rank_1.partition("## How it was made")[2]
+    assert made.lstrip().startswith("LoRA of rank 1 and alpha 2 on up_proj\nof blocks 10, 11, counted from 0\n(as `ad")
+    assert "λ 0.0, λ_start 0.0" in made  # it trains on the next-token loss alone
+    assert "--max-lora-rank 1 " in rank_1
+
+
+def test_the_card_names_judges_teacher_and_encoder(run: ReportData) -> None:
+    text = card_of(run, OWN).text
+    assert "Teacher of the run: the model itself, asked with CoT off" in text
+    assert "encoder\n`minilm`" in text
+    judged = tuple(
+        score.model_copy(
+            update={"judge": "thought_strings" if score.metric.startswith("thought_") else "xstest=hf//m/j"}
+        )
+        for score in run.scores
+    )
+    thought = judged[0].model_copy(update={"metric": "thought_refusal_rate", "judge": "thought_strings"})
+    teacher = {"address": "http://10.0.0.7:8000#Qwen/Qwen3-8B"}
+    recipe = RECIPE | {"respond": {"teacher": teacher}, "signal": {"encoder": "/models/bert"}}
+    text = card_of(run.model_copy(update={"scores": (*judged, thought), "recipe": recipe}), OWN).text
+    assert "Judges of the answers: xstest=hf/j.\nJudges of the thoughts: thought_strings." in text
+    assert "Teacher of the run: `Qwen/Qwen3-8B`" in text
+    assert "encoder\n`bert`" in text
+    assert "10.0.0.7" not in text
+
+
+def test_a_card_holds_the_recipe_and_no_path(run: ReportData) -> None:
+    local = run.model_copy(update={"recipe": RECIPE | {"model": {"address": "/home/me/models/own-3b"}}})
+    text = card_of(local, OWN).text
+    stored = json.loads(text.partition("```json\n")[2].partition("\n```")[0])
+    assert stored["model"] == {"address": "own-3b"}
+    assert stored["respond"]["alignment_queries"] == [{"file": "mine.csv", "expect": "comply"}]
+    assert stored["align"] == RECIPE["align"]
+    assert "/home" not in text
+    assert 'from_pretrained("own-3b")' in text
+    assert "Its base was a folder on the author's machine, `own-3b`" in text
+    assert "recipe.json" not in text  # which `presafe push` does not send
+
+
+def test_settings_are_published_without_paths_and_hosts(tmp_path: Path) -> None:
+    settings = {"model": {"address": str(tmp_path), "tokenizer": "./tok"}, "suites": [{"hub": "org/set", "n": 3}]}
+    assert public_settings(settings) == {
+        "model": {"address": tmp_path.name, "tokenizer": "tok"},
+        "suites": [{"hub": "org/set", "n": 3}],
+    }
+    panel = "majority:xstest=hf//home/me/judge+strong_reject_rubric=openai/gpt-4o-mini+refusal_strings"
+    assert public_judge(panel) == "majority:xstest=hf/judge+strong_reject_rubric=openai/gpt-4o-mini+refusal_strings"
+    assert public_judge("paper_panel") == "paper_panel"

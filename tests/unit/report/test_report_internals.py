@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 from report_cases import page_of
 
 from presafe.records import DirectionCosine, InsideView, ProbeScore, RefusalPlaces, StatePoint
@@ -14,6 +17,7 @@ from presafe.report.internals import (
     plane_figure,
     probes_figure,
 )
+from presafe.report.page import write_report
 
 
 def view(system: str, seed: int | None, level: float) -> InsideView:
@@ -99,3 +103,20 @@ def test_page_shows_internals_and_places(data: ReportData) -> None:
     assert "50.0 % [24, 76]" in page
     assert "3 without an answer" in page
     assert page.count("data:image/svg+xml") == plain.count("data:image/svg+xml") + 3
+
+
+def test_figures_of_a_look_inside_have_their_data(data: ReportData, tmp_path: Path) -> None:
+    views = (view("vanilla", None, 0.5), view("presafe", 0, 0.9))
+    write_report(data.model_copy(update={"inside": views}), tmp_path)
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    # the figures of rates and of a sweep are drawn from scores
+    of_scores = {"gap", "systems", "pareto", "sweep"}
+    assert drawn - of_scores <= {path.stem for path in (tmp_path / "data").iterdir()}
+    assert {"probes", "directions", "plane"} <= drawn
+    # per view: two layers in two modes, two layers, and two points
+    for name, count in (("probes", 8), ("directions", 4), ("plane", 4)):
+        with (tmp_path / "data" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == count
+        assert {line["system"] for line in lines} == {"vanilla", "presafe"}
+    assert [(line["x"], line["y"]) for line in lines[:2]] == [("1.0", "2.0"), ("-1.0", "0.0")]

@@ -297,7 +297,11 @@ def test_figures_are_also_png_and_their_data_csv(data: ReportData, tmp_path: Pat
             assert image.format == "PNG"
             assert image.width == pytest.approx(width_pt / 72 * 200, abs=1)  # 200 dots an inch
     written = {path.stem for path in (tmp_path / "data").iterdir()}
-    assert written == {"scores", "differences", "positions", "training"}
+    assert written == {"scores", "differences", "positions", "training", "reliability"}
+    bins = (tmp_path / "data" / "reliability.csv").read_text(encoding="utf-8").splitlines()
+    assert bins[0] == "low,high,confidence_mean,frequency,n"
+    assert data.classifier is not None
+    assert [line.rpartition(",")[2] for line in bins[1:]] == [str(bin_.n) for bin_ in data.classifier.bins]
     with (tmp_path / "data" / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(data.scores)

@@ -93,7 +93,14 @@ DEFAULTS: dict[type[Any], dict[str, object]] = {
         "max_length": 1024,
         "save_steps": 1,
     },
-    EvaluateSettings: {"max_tokens": 160, "samples": 1, "batch_size": 64, "batch_tokens": 65_536, "seed": 0},
+    EvaluateSettings: {
+        "draw": "stratified",  # always stored; `config/stored.py` reads a file without it as "first"
+        "max_tokens": 160,
+        "samples": 1,
+        "batch_size": 64,
+        "batch_tokens": 65_536,
+        "seed": 0,
+    },
 }
 """Defaults with which the committed runs were made."""
 

@@ -98,6 +98,18 @@ def test_a_dry_run_lists_weights_card_and_head_only(run: RunFolder) -> None:
     assert names == ["adapter_config.json", "adapter_model.safetensors", "README.md", "presafe_head.safetensors"]
 
 
+def test_the_path_of_a_local_base_is_not_sent(run: RunFolder) -> None:
+    config = run.path / "alignment" / "presafe" / "adapter" / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M"}))
+    assert [file.text for file in files_to_push(run, "presafe")] == [None] * 4  # a hub id is sent as it is
+    config.write_text(json.dumps(settings | {"base_model_name_or_path": "/home/me/models/own-3b"}))
+    sent = files_to_push(run, "presafe")[0]
+    assert json.loads(sent.text or "") == settings | {"base_model_name_or_path": "own-3b"}
+    assert sent.num_bytes == len((sent.text or "").encode())
+    assert json.loads(config.read_text())["base_model_name_or_path"] == "/home/me/models/own-3b"  # the run keeps it
+
+
 def test_a_missing_card_or_system_is_an_error(run: RunFolder) -> None:
     (run.path / "alignment" / "presafe" / "adapter" / "README.md").unlink()
     with pytest.raises(RunError, match=r"README\.md is missing"):

@@ -1,0 +1,69 @@
+"""What of a run's settings may be published: names, and no path of this machine and no host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from presafe.config.recipe import is_served
+
+_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def base_on_hub(address: str) -> str | None:
+    """Return the hub id of a model's base, or None for a folder, a file or a server; SmolThink's base is SmolLM2."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    if address == "smolthink":
+        return _SMOLLM2
+    if Path(address).exists():
+        return None
+    try:
+        validate_repo_id(address)
+    except HFValidationError:
+        return None
+    return address
+
+
+def public_address(address: str) -> str:
+    """Return what a model or a data set is called in public.
+
+    Hub ids and presafe's own names stay. Of a local path the last part is left, of a served model its name there.
+    """
+    if is_served(address):
+        return address.rpartition("#")[2]
+    is_local = address.startswith(("/", ".", "~")) or Path(address).exists()
+    return Path(address).name if is_local else address
+
+
+def public_judge(name: str) -> str:
+    """Return the name of a judge or a panel, without the paths of its models."""
+    return re.sub(r"(?<==)([^/+=]+)/([^+=]+)", lambda model: f"{model[1]}/{public_address(model[2])}", name)
+
+
+_PUBLIC: Mapping[str, Callable[[str], str]] = {
+    "address": public_address,
+    "tokenizer": public_address,
+    "encoder": public_address,
+    "hub": public_address,
+    "file": lambda file: Path(file).name,
+    "judge": public_judge,
+    "judge_thought": public_judge,
+}
+
+
+def public_settings(settings: Any) -> Any:
+    """Return the settings of a recipe without the paths of this machine.
+
+    Args:
+        settings: A recipe as JSON data, or a part of one.
+    """
+    if isinstance(settings, Mapping):
+        return {
+            key: _PUBLIC[key](value) if key in _PUBLIC and isinstance(value, str) else public_settings(value)
+            for key, value in settings.items()
+        }
+    return [public_settings(value) for value in settings] if isinstance(settings, list | tuple) else settings
