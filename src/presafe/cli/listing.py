@@ -59,6 +59,8 @@ def _modes(family: Family) -> str:
         prefill = prefills.get(name, family.on_prefill)
         asks = " and ".join([*_asks(mode), *([repr(prefill)] if prefill else [])])
         modes.append(f"CoT {name} is the template{f' with {asks}' if asks else ''}")
+    if family.untrained:
+        modes.append(f"it was not trained for CoT {family.untrained}")
     return "; ".join(modes)
 
 
