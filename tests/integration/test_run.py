@@ -114,7 +114,6 @@ def test_a_kill_in_training_leaves_the_same_adapter(whole_run: Path, small_recip
     assert not (out / "alignment" / "presafe" / "history.jsonl").exists()
     done = finish(*words)
     assert done.returncode == 0, done.stderr
-    assert "  presafe: 1/2" not in done.stderr  # it resumed from the checkpoint
     ours, theirs = (folder / "alignment" / "presafe" for folder in (out, whole_run))
     assert (ours / "history.jsonl").read_text() == (theirs / "history.jsonl").read_text()
     for name in ("adapter/adapter_model.safetensors", "presafe_head.safetensors"):
