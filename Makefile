@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 120
+CODE := src tests tools plugins benchmarks examples
 VLLM := $(or $(PRESAFE_VLLM),.venv-vllm)
 HOME_ENV := .venv-home
 READY := $(VENV)/.ready
@@ -45,8 +46,8 @@ architectures: $(READY)
 	PYTHONPATH=tests:tests/support $(BIN)/python tests/support/architecture_runs.py --table docs/reference/architectures.md
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests tools plugins
-	$(BIN)/ruff check src tests tools plugins
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -58,8 +59,8 @@ dist: $(READY)
 	$(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps --wheel-dir dist .
 
 format: $(READY)
-	$(BIN)/ruff format src tests tools plugins
-	$(BIN)/ruff check --fix src tests tools plugins
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 smolthink: $(READY)
 	$(BIN)/python tools/smolthink/build.py --out src/presafe/models/smolthink/weights

@@ -31,7 +31,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from presafe.alignment.trainer import PreSafeConfig, PreSafeTrainer
-from presafe.runs.manifest import build_manifest, sha256_of
+from presafe.config.recipe import AlignSettings
 from presafe.models.cache import PAGE
 from presafe.models.engine import generate_batch
 from presafe.models.exchange import Request
@@ -41,7 +41,7 @@ from presafe.planning.compute import ForwardPass, Row, training_bytes, training_
 from presafe.planning.devices import Device, assumptions, known_devices
 from presafe.planning.estimate import GIB, Answerer, SamplingTask, seconds_per_token
 from presafe.planning.shapes import ModelShape, known_shapes
-from presafe.config.recipe import AlignSettings
+from presafe.runs.manifest import build_manifest, sha256_of
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT = ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
@@ -67,9 +67,11 @@ class Clock(TrainerCallback):
         self.seconds: list[float] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note when a step begins."""
         self._start = _now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the seconds of a step, but for the first ones."""
         if state.global_step > WARM_UP:
             self.seconds.append(_now() - self._start)
 
@@ -81,7 +83,7 @@ def _now() -> float:
 
 
 def device_of(name: str, memory_gib: float) -> Device | None:
-    """The known GPU of this name, of several the one whose memory is nearest; None where none is known."""
+    """Return the known GPU of this name, of several the one of nearest memory; None where none is known."""
     alike = [
         gpu
         for key, gpu in known_devices().items()
@@ -91,7 +93,7 @@ def device_of(name: str, memory_gib: float) -> Device | None:
 
 
 def build_model(shape: ModelShape, device: str) -> Any:
-    """A model of a shape with random weights, on a device: bfloat16 on a GPU, float32 on a CPU."""
+    """Return a model of a shape with random weights, on a device: bfloat16 on a GPU, float32 on a CPU."""
     config = AutoConfig.for_model(
         shape.kind,
         vocab_size=shape.vocab_size,
@@ -120,7 +122,7 @@ def build_model(shape: ModelShape, device: str) -> Any:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The trainers ask for one; it reads nothing here."""
+    """Return a tokenizer: the trainers ask for one, which reads nothing here."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
@@ -274,7 +276,7 @@ def time_decoding(
 
 
 def measure(shapes: dict[str, ModelShape], settings: argparse.Namespace) -> dict[str, Any]:
-    """The record of every shape on this machine."""
+    """Return the record of every shape on this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     memory = torch.cuda.get_device_properties(0).total_memory / GIB if device == "cuda" else 0.0
@@ -304,7 +306,7 @@ def _release() -> None:
 
 
 def read_settings(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="One alignment step and decoding, with random weights.")
     parser.add_argument("--address", action="append", choices=sorted(known_shapes()), help="shape; may be repeated")
     parser.add_argument("--small", action="store_true", help="a tiny shape, which a CPU can do")

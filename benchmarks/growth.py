@@ -106,7 +106,7 @@ def respond(number: int, folder: Path) -> Callable[[], object]:
     model = ModelSettings(address="smolthink")
     sampler = Sampler(model, "on", None, batch_size=64, batch_tokens=65_536, max_tokens=64, seed=0)
     prompts, renderer = prompts_of(number), load_renderer("smolthink")
-    stub = {"complete": complete, "ready": lambda self: renderer, "context": lambda self: None}
+    stub: dict[str, Any] = {"complete": complete, "ready": lambda self: renderer, "context": lambda self: None}
 
     def work() -> None:
         with patch.multiple(LocalEngine, **stub):

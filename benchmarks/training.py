@@ -14,6 +14,7 @@ import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from sides import OURS, Sizes, against, in_turns, peak_memory, say
@@ -43,7 +44,7 @@ def measure(sizes: Sizes) -> list[dict[str, Any]]:
             with ProcessPoolExecutor(1, mp_context=processes) as process:
                 return process.submit(train, name, WORK[work], steps, quick=False).result()
 
-        values = in_turns({NAMES[name]: (lambda name=name: side(name)) for name in NAMES}, sizes.repeats, warm_up=False)
+        values = in_turns({NAMES[name]: partial(side, name) for name in NAMES}, sizes.repeats, warm_up=False)
         goals = {"SFTTrainer": 0.7}
         rows += [
             against(f"training step, {_NAMES[work]}", "seconds", values["seconds"], goals),
@@ -175,6 +176,7 @@ def _floor_trainer() -> Any:
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             rows = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-            return causal_lm(self.model).model(**rows).last_hidden_state.float().mean()
+            causal: Any = causal_lm(self.model)
+            return causal.model(**rows).last_hidden_state.float().mean()
 
     return FloorTrainer

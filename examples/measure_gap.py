@@ -12,9 +12,11 @@ import argparse
 from pathlib import Path
 
 import presafe
+from presafe.report.formatting import format_interval
 
 
 def main() -> None:
+    """Measure a model in both modes, and print what it refuses."""
     parser = argparse.ArgumentParser(description="Measure what a model refuses with its CoT on and off.")
     parser.add_argument("model", nargs="?", default="smolthink", help="Hub id, local folder, or smolthink")
     parser.add_argument("--limit", type=int, default=6, help="prompts per suite")
@@ -29,10 +31,8 @@ def main() -> None:
 
     for score in data.scores:
         if score.metric in ("refusal_rate", "over_refusal_rate") and score.value is not None:
-            print(
-                f"{score.suite:18} CoT {score.thinking:3} {100 * score.value:5.1f} % refused "
-                f"[{100 * score.low:.0f}, {100 * score.high:.0f}], n = {score.n}"
-            )
+            rate = format_interval(score.value, score.low, score.high)
+            print(f"{score.suite:18} CoT {score.thinking:3} {rate} refused, n = {score.n}")
     print(f"report: {options.out / 'report.html'}")
 
 

@@ -12,7 +12,8 @@ from presafe.alignment.head import save_head
 model, renderer = presafe.load_model("smolthink")
 
 
-def row(query: str, thought: str | None, answer: str, signal: float) -> dict:
+def row(query: str, thought: str | None, answer: str, signal: float) -> dict[str, object]:
+    """Return a row as the trainer reads it: the tokens, what is scored, where the decision is, and p′."""
     prompt = renderer.render(query, "on")
     completion = renderer.completion(thought, answer)
     return {

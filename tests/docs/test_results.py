@@ -259,6 +259,27 @@ def test_figures_show_the_committed_results(name: str, tmp_path: Path) -> None:
     assert words(drawn) == shown, "draw the figures again with `python tools/docs/figures.py`"
 
 
+EVIDENCE = [page for page in sorted((DOCS / "research").glob("*.md")) if page.name != "speed.md"]
+"""Pages that open with an answer; the one on speed has its answer when `make bench` has made its record."""
+
+
+def opens_with_answer_and_figure(text: str) -> bool:
+    """Return whether a page opens with a title, a sentence in bold, and a figure at most one paragraph later."""
+    title, answer, *rest = text.split("\n\n")[:4]
+    return title.startswith("# ") and answer.startswith("**") and any(part.startswith("![") for part in rest)
+
+
+@pytest.mark.parametrize("page", EVIDENCE, ids=lambda page: page.name)
+def test_a_page_of_evidence_opens_with_answer_and_figure(page: Path) -> None:
+    assert opens_with_answer_and_figure(page.read_text(encoding="utf-8"))
+
+
+def test_a_page_without_answer_or_figure_is_found() -> None:
+    assert opens_with_answer_and_figure("# Title\n\n**Yes.**\n\n![A figure](a.svg)\n")
+    assert not opens_with_answer_and_figure("# Title\n\n**Yes.**\n\nWords.\n\nWords.\n\n![A figure](a.svg)\n")
+    assert not opens_with_answer_and_figure("# Title\n\nWords.\n\n![A figure](a.svg)\n")
+
+
 def test_pictures_are_small() -> None:
     sizes = {file.name: file.stat().st_size for file in (DOCS / "assets").iterdir()}
     assert sizes["gap.svg"] < 200_000

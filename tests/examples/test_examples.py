@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fork_server import Forked
+
+from presafe.config.recipe import load_recipe
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.workload import Workload
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -26,7 +29,7 @@ def run(folder: Path, *words: str) -> str:
 def test_measure_gap(tmp_path: Path) -> None:
     printed = run(tmp_path, str(EXAMPLES / "measure_gap.py"), "--limit", "2", "--max-tokens", "48")
     rates = re.findall(
-        r"^(smolthink_\w+) +CoT (on|off) +[\d.]+ % refused \[\d+, \d+\], n = [12]$", printed, re.MULTILINE
+        r"^(smolthink_\w+) +CoT (on|off) +[\d.]+ % \[\d+, \d+\] refused, n = [12]$", printed, re.MULTILINE
     )
     assert {"smolthink_harmful", "smolthink_benign"} == {suite for suite, _ in rates}
     assert (tmp_path / "runs/example-gap/report.html").exists()
@@ -45,16 +48,22 @@ def test_trainer_only(tmp_path: Path) -> None:
     assert (tmp_path / "runs/direct/presafe_head.safetensors").exists()
 
 
-def test_align_own_model(tmp_path: Path) -> None:
-    for name in ("recipe.toml", "my_prompts.csv"):
-        (tmp_path / name).write_bytes((EXAMPLES / "align_own_model" / name).read_bytes())
-    command = Forked(["run", "recipe.toml", "--out", "runs/mine"], tmp_path, {})
-    _, errors = command.communicate()
-    assert command.returncode == 0, errors[-3000:]
-    results = json.loads((tmp_path / "runs/mine/report/results.json").read_text(encoding="utf-8"))
+def test_align_own_model(whole_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLES / "align_own_model")
+    recipe = load_recipe(Path("recipe.toml"))
+    Workload(recipe).check()
+    # The run is that of this recipe; there, the file of prompts has its whole path.
+    ran = RunFolder.existing(whole_run).recipe
+    assert (ran.model, ran.respond, ran.signal, ran.align) == (
+        recipe.model,
+        recipe.respond,
+        recipe.signal,
+        recipe.align,
+    )
+    results = json.loads((whole_run / "report/results.json").read_text(encoding="utf-8"))
     measured = {(row["system"], row["suite"]) for row in results["rows"]}
     assert {("sft", "mine"), ("presafe", "mine"), ("presafe", "smolthink_harmful")} <= measured
-    assert (tmp_path / "runs/mine/alignment/presafe/adapter/adapter_model.safetensors").exists()
+    assert (whole_run / "alignment/presafe/adapter/adapter_model.safetensors").exists()
 
 
 def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from command_line import start
+from fork_server import Forked
 from launching import NUM_PROCESSES, config_file
 from safetensors.torch import load_file
 from tiny_run import ANSWERED, REFUSED
@@ -139,15 +141,9 @@ def test_cot_off_is_trained_and_measured(recipe: Path, tmp_path: Path) -> None:
     assert not (run.path / "evaluation" / "positions" / "presafe-off.jsonl").exists()
 
 
-def on_two_threads(recipe: Path, out: Path) -> subprocess.Popen[str]:
+def on_two_threads(recipe: Path, out: Path) -> Forked:
     """Start the run up to its alignment."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "presafe.cli.main", "run", str(recipe), "--out", str(out), "--until", "align"],
-        env=os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start("run", str(recipe), "--out", str(out), "--until", "align", OMP_NUM_THREADS="2")
 
 
 def test_training_in_parallel_resumes_to_the_same_systems(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
@@ -162,7 +158,6 @@ def test_training_in_parallel_resumes_to_the_same_systems(run: RunFolder, recipe
 
     process = on_two_threads(file, together)
     started: set[str] = set()
-    assert process.stderr is not None
     for line in process.stderr:
         started |= {name for name in ("sft", "presafe") if line.startswith(f"  {name}: 16/80")}
         if len(started) == 2:  # neither has waited for the other
@@ -216,30 +211,20 @@ def assert_same_alignment(left: Path, right: Path) -> None:
     assert (alone / "adapter/adapter_config.json").read_text() == (shared / "adapter/adapter_config.json").read_text()
 
 
-def test_launched_run_aligns_with_both_processes(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
+def test_a_launch_aligns_with_both_processes_also_when_killed(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
+    # One test of both: each launch imports torch in three processes.
     out = tmp_path / "run"
-    process = launched(recipe, out)
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors[-3000:]
-    # printed once, by the first process
-    assert [errors.count(line) for line in ("1 respond", "2 signal", "3 align")] == [1, 1, 1]
-    assert output.count("stopped as asked") == 1
-    for name in ("teacher", "own", "traces"):
-        ours, theirs = (responses_of(folder, name) for folder in (run, RunFolder.existing(out)))
-        assert ours == theirs
-    assert_same_alignment(run.path, out)
-
-
-def test_killed_launch_resumes_with_the_same_command(run: RunFolder, recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(run.path, out)
-    (out / "stages" / "align").unlink()
-    shutil.rmtree(out / "alignment")
     process = launched(recipe, out)
     assert process.stderr is not None
+    errors = ""
     for line in process.stderr:
+        errors += line
         if line.startswith("  presafe: 3/6"):
             break
+    else:
+        pytest.fail(errors[-3000:])
+    # printed once, by the first process
+    assert [errors.count(line) for line in ("1 respond", "2 signal", "3 align")] == [1, 1, 1]
     # the first process, which holds the folder and writes; a launcher that sees it die ends the others
     (first,) = (child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "0")
     first.send_signal(signal.SIGKILL)
@@ -249,8 +234,12 @@ def test_killed_launch_resumes_with_the_same_command(run: RunFolder, recipe: Pat
     assert list((out / "alignment" / "presafe" / "checkpoints").glob("checkpoint-*"))
 
     process = launched(recipe, out)
-    _, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
     assert "2 signal: done before" in errors
     assert "  presafe: 1/6" not in errors  # it resumed from the checkpoint of step 2 or 3
+    assert output.count("stopped as asked") == 1
+    for name in ("teacher", "own", "traces"):
+        ours, theirs = (responses_of(folder, name) for folder in (run, RunFolder.existing(out)))
+        assert ours == theirs
     assert_same_alignment(run.path, out)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer
 from safetensors.torch import load_file
 
 from presafe.models.loading import smolthink_adapter
@@ -15,12 +18,7 @@ from presafe.prompts.sets import built_in
 SCRIPT = Path(__file__).parents[2] / "tools" / "smolthink" / "build.py"
 
 
-def build(work: Path, out: Path, max_steps: int) -> subprocess.CompletedProcess[str]:
-    words = ["--work", str(work), "--out", str(out), "--max-steps", str(max_steps)]
-    return subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
-
-
-def test_build_runs_two_steps(tmp_path: Path) -> None:
+def test_build_runs_two_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, out = tmp_path / "work", tmp_path / "adapter"
     # Sampling the base model's own answers takes ten minutes: these replace them, as if a kill had come after it.
     work.mkdir()
@@ -28,7 +26,8 @@ def test_build_runs_two_steps(tmp_path: Path) -> None:
     answer = "The first thing that you need is a little time, and the second is somebody who likes to help."
     for file in ("answers-off.json", "answers-on.json"):
         (work / file).write_text(json.dumps(dict.fromkeys(ids, answer)), encoding="utf-8")
-    done = build(work, out, max_steps=2)
+    words = ["--work", str(work), "--out", str(out), "--max-steps", "2"]
+    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
     built, shipped = (load_file(folder / "adapter_model.safetensors") for folder in (out, smolthink_adapter()))
@@ -42,8 +41,11 @@ def test_build_runs_two_steps(tmp_path: Path) -> None:
     ]
     assert configs[0] == configs[1]
 
-    other = build(work, out, max_steps=3)
-    assert other.returncode == 2
-    assert other.stderr.startswith("build.py: ")
-    assert "max_steps" in other.stderr
-    assert other.stderr.count("\n") == 1
+    # other settings are refused in one line; in this process, because a second Python would import torch again
+    with pytest.raises(typer.Exit) as stop:
+        runpy.run_path(str(SCRIPT))["command"](work, out, seed=0, max_steps=3)
+    assert stop.value.exit_code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("build.py: ")
+    assert "max_steps" in printed
+    assert printed.count("\n") == 1

@@ -54,6 +54,15 @@ def test_import_contract_names_every_room_and_module() -> None:
     assert sorted(named) == sorted(f"presafe.{name}" for name in {*rooms, *modules})
 
 
+def test_the_record_of_the_house_names_every_room_and_workflow() -> None:
+    text = (PACKAGE.parents[1] / "design" / "0001-house.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| (`[^|]+`) \| (.*) \|$", text, flags=re.MULTILINE))
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms <= {name.strip("`") for names in table for name in names.split(", ")}
+    workflows = table["`workflows`"].partition(": ")[2].split(", ")
+    assert sorted(workflows) == sorted(path.stem for path in (PACKAGE / "workflows").glob("[a-z]*.py"))
+
+
 def test_hashed_pins_are_those_of_the_constraints() -> None:
     root = Path(__file__).parents[2]
     pins = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coverage_of_rules
+import diagrams
 import matplotlib as mpl
+import mends
+from judge_tables import measured, number_of_answers
 from paths import DOCS, STUDIES
 from results import HARMFUL, HARMLESS, TITLES, demo_scores, scores
 
@@ -147,6 +151,89 @@ def cosines() -> Any:
     return figure
 
 
+def rules() -> Any:
+    """Draw how often the interval of each rule holds the true difference, a dot for each simulated setting."""
+    figure, axis = plt.subplots(figsize=(9.6, 2.9))
+    rows = coverage_of_rules.committed()
+    named = [
+        ("seeds only\n(before, for J)", "seeds_only", GOLD),
+        ("seeds + prompts\n(before, for rates)", "seeds_plus_prompts", BLUE),
+        ("crossed:\nthe rule of these pages", "crossed", TEAL),
+    ]
+    axis.axvspan(93, 97, color="#eceef1", linewidth=0)
+    axis.axvline(95, color="#8d949e", linewidth=1)
+    for place, (_, rule, color) in enumerate(named):
+        shares = [100 * getattr(row, rule) for row in rows]
+        heights = [place + 0.5 * (number / (len(rows) - 1) - 0.5) for number in range(len(rows))]
+        axis.plot(shares, heights, "o", color=color, markersize=4, alpha=0.8)
+        axis.text(100.6, place, f"{min(shares):.1f} to {max(shares):.1f} %", va="center", fontsize=9, color="#24282e")
+    axis.set_yticks(range(len(named)), [label for label, _, _ in named])
+    axis.set_xlim(86, 100.5)
+    axis.set_xticks([86, 88, 90, 92, 93, 95, 97, 100])
+    axis.set_xlabel("experiments whose 95 % interval holds the true difference, %")
+    axis.tick_params(axis="y", length=0)
+    figure.tight_layout(rect=(0, 0, 0.99, 1))
+    return figure
+
+
+def judges() -> Any:
+    """Draw how the refusal strings read both labelled sets, before and after they were mended."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), sharey=True)
+    titles = {"shipped": "set that ships (mended on it)", "unseen": "unseen set (written after the mends)"}
+    values = [
+        ("accuracy", "right\n(higher is better)"),
+        ("false_safe", "compliance read\nas refusal"),
+        ("false_unsafe", "refusal read\nas compliance"),
+    ]
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        versions = list(measured(name).values())[:2]
+        for number, (row, color) in enumerate(zip(versions, (GREY, TEAL), strict=True)):
+            for place, (value, _) in enumerate(values):
+                share, low, high = (100 * end for end in getattr(row, value)[:3])
+                x = place - 0.21 + 0.42 * number
+                axis.bar(x, share, 0.38, color=color, label=f"version {number + 1}" if place == 0 else None)
+                axis.plot([x, x], [low, high], color="#24282e", linewidth=1)
+                axis.text(x, high + 2, f"{share:.0f}", ha="center", fontsize=9, color="#24282e")
+        axis.set_xticks(range(len(values)), [label for _, label in values])
+        axis.tick_params(axis="x", length=0)
+        axis.set_title(f"{title}, n = {number_of_answers(name)}", fontsize=11, loc="left", pad=10)
+        axis.set_ylim(0, 112)
+        axis.set_yticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axis.grid(axis="y", color="#eceef1")
+        axis.set_axisbelow(True)
+    axes[0].legend(frameon=False, loc="upper right", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def mended() -> Any:
+    """Draw how many mends each report of a fault has, by what its test does when the mend is undone."""
+    declared, outcomes = mends.read()
+    by_report: dict[str, list[str]] = {report["of"]: [] for report in declared["report"] if "see" not in report}
+    for mend in declared["mend"]:
+        by_report[mend["of"]].append(outcomes[mend["rule"]])
+    kinds = [("the test fails", "fails", TEAL), ("the test does not end", "does not end", GOLD)]
+    kinds += [("the test still passes", "passes", RED)]
+    figure, axis = plt.subplots(figsize=(9.6, 0.6 + 0.24 * len(by_report)))
+    for place, seen in enumerate(by_report.values()):
+        left = 0
+        for _, outcome, color in kinds:
+            count = sum(text.startswith(outcome) for text in seen)
+            axis.barh(place, count, 0.72, left=left, color=color)
+            left += count
+        axis.text(left + 0.2, place, str(left), va="center", fontsize=9, color="#24282e")
+    for label, outcome, color in kinds:
+        total = sum(text.startswith(outcome) for text in outcomes.values())
+        axis.barh(0, 0, color=color, label=f"{label} without the mend: {total}")
+    axis.set_yticks(range(len(by_report)), list(by_report), fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlabel("mends, each undone alone on a copy of the package")
+    axis.tick_params(axis="y", length=0)
+    axis.legend(frameon=False, loc="lower right", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
 COINS = ("random_labels", "on", "fair coins for p′", PLUM)
 
 
@@ -228,6 +315,11 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "operating-points": trade,
     "inside": cosines,
     "search-curves": search_curves,
+    "coverage": rules,
+    "judge": judges,
+    "mends": mended,
+    "protocol": diagrams.protocol,
+    "paper-map": diagrams.paper_map,
 }
 
 

@@ -9,11 +9,10 @@ DOCS = ROOT / "docs"
 STUDIES = ROOT / "research" / "studies"
 LOG = ROOT / "research" / "LOG.md"
 RECORDS = ROOT / "design"
+_FOLDERS = (DOCS, ROOT / "examples", ROOT / "plugins", ROOT / "register", RECORDS, ROOT / "benchmarks")
 
 
 def pages() -> list[Path]:
-    """Return README.md and every page of the documentation that is a file in the repository."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *sorted(EXAMPLES.rglob("*.md"))]
-
-
-EXAMPLES = ROOT / "examples"
+    """Return every page for readers that is a file in the repository; not the log and the tables of the studies."""
+    front = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*front, *(page for folder in _FOLDERS for page in sorted(folder.rglob("*.md")))]

@@ -87,13 +87,13 @@ def measure_systems(
     """Measure one model as several systems, each of which is set up for as long as it is measured; see `measure`.
 
     Args:
-        model: As `measure`, as are the next three.
-        suites: See there.
-        out: See there.
-        settings: See there.
+        model: Its address, and its family and dtype if they are not the defaults.
+        suites: Prompts by suite name; all prompts of a suite expect the same of the model.
+        out: Folder of logs and report. It belongs to one call's settings.
+        settings: How the model is measured: CoT modes, token budget, sampling, judges.
         systems: By name, what sets the system up.
-        adapter: See there.
-        origins: See there.
+        adapter: Folder of a PEFT adapter.
+        origins: Where the suites come from (`origin_of`), kept in the manifest.
         kept: More settings that the folder belongs to.
 
     Raises:
