@@ -60,7 +60,7 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
 
     Raises:
         RunError: the run trains no such system, or has too few harmless queries for the rate; the head does not read
-            the prompt's end; or the folder cannot be written.
+            the prompt's end, or prompts with CoT off end alike; or the folder cannot be written.
         ModelError: the system cannot be loaded, or has no head.
     """
     folder = system_of(run, name)
@@ -122,6 +122,9 @@ def ids_of(renderer: Renderer) -> dict[str, Any]:
 
     Args:
         renderer: The system's tokenizer and family.
+
+    Raises:
+        RunError: prompts with CoT off end alike, so that a server would read and force in them, too.
     """
     first, second = (renderer.render(text, "on").ids for text in ("Why?", "a"))
     tail: list[int] = []
@@ -129,6 +132,12 @@ def ids_of(renderer: Renderer) -> dict[str, Any]:
         if one != other:
             break
         tail.insert(0, one)
+    if renderer.render("Why?", "off").ids[-len(tail) :] == tail:
+        raise RunError(
+            f"prompts of {renderer.family.name} end alike with CoT on and off, so a server cannot tell at the end of a "
+            "prompt whether the decision is read there: there is no gate for this family.",
+            "Serve it without a gate; `presafe score` reads p of its prompts.",
+        )
     refusal = REFUSALS[0]
     return {"decision_tail": tail, "refusal_ids": renderer.completion(None, refusal), "refusal": refusal}
 
