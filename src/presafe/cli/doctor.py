@@ -102,6 +102,7 @@ def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "model_type": diagnosis.model_type,
         "on": diagnosis.on._asdict(),
         "off": diagnosis.off._asdict(),
+        "levels": {name: side._asdict() for name, side in diagnosis.levels.items()},
         "traps": [trap._asdict() for trap in diagnosis.traps],
     }
 
@@ -115,6 +116,11 @@ def _as_text(diagnosis: Diagnosis) -> str:
         f"prompt with CoT on, {len(on.ids)} tokens; the decision is read at the last, {on.decision_token!r}:",
         f"  {on.text!r}",
         *_off_lines(on, off),
+        *(
+            line
+            for name, side in diagnosis.levels.items()
+            for line in (f"prompt with CoT {name}, {len(side.ids)} tokens:", f"  {side.text!r}")
+        ),
         "traps:" if diagnosis.traps else "traps: none found",
     ]
     return "\n".join([*lines, *(f"  {trap.name}: {trap.what}" for trap in diagnosis.traps)])

@@ -40,11 +40,13 @@ class Diagnosis(NamedTuple):
     """`model_type` of the model's config; None if it is not known."""
     on: Side
     off: Side
+    levels: dict[Thinking, Side]
+    """By name, of families with levels of thinking between on and off."""
     traps: list[Trap]
 
 
 def diagnose(renderer: Renderer, text: str) -> Diagnosis:
-    """Render one user text in both modes and look for traps.
+    """Render one user text in every mode and look for traps.
 
     Args:
         renderer: The model's tokenizer and family.
@@ -53,7 +55,8 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
     Raises:
         ModelError: as `Renderer.render`.
     """
-    on, off = _side(renderer, text, "on"), _side(renderer, text, "off")
+    sides = {mode: _side(renderer, text, mode) for mode in renderer.family.modes}
+    on, off = sides.pop("on"), sides.pop("off")
     traps = [
         _has_another_config(renderer),
         _has_no_switch(renderer),
@@ -65,7 +68,7 @@ def diagnose(renderer: Renderer, text: str) -> Diagnosis:
         _parses_user_text(renderer),
         _spells_marks(renderer),
     ]
-    return Diagnosis(renderer.family.name, renderer.model_type, on, off, [trap for trap in traps if trap])
+    return Diagnosis(renderer.family.name, renderer.model_type, on, off, sides, [trap for trap in traps if trap])
 
 
 def _side(renderer: Renderer, text: str, thinking: Thinking) -> Side:

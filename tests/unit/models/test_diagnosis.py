@@ -53,6 +53,12 @@ def test_qwen3_honours_its_switch(smolthink: Renderer) -> None:
     assert diagnosis.off.text.endswith("<think>\n\n</think>\n\n")
 
 
+def test_levels_of_thinking_are_shown_whole(smolthink: Renderer) -> None:
+    diagnosis = diagnosis_of(smolthink, "nemotron_3_super.jinja", "nemotron_3_super")
+    assert set(diagnosis.levels) == {"low"}
+    assert diagnosis.levels["low"].text.replace("\n\n{reasoning effort: low}", "") == diagnosis.on.text
+
+
 def test_an_empty_thought_fuses_its_newlines(smolthink: Renderer) -> None:
     # `<think>\n` + `\n</think>` in one string: with marks of their own the two newlines become one token.
     tokenizer = copy.deepcopy(smolthink.tokenizer)
