@@ -201,8 +201,11 @@ def own_rendering(renderer: Renderer, thinking: Thinking) -> str:
 
 def table() -> str:
     """Return the documentation's table of templates, each cell computed."""
-    lines = ["| template | family | decision, CoT on | decision, CoT off | thought | answer | read back |"]
-    lines.append("|" + " --- |" * 7)
+    lines = [
+        "| template | recognized as | after the user's text, CoT on | CoT off | decision, CoT on | CoT off | thought "
+        "| answer | read back |",
+        "|" + " --- |" * 9,
+    ]
     for name, case in CASES.items():
         renderer = renderer_of(name)
         family, decode = renderer.family, renderer.tokenizer.decode
@@ -210,15 +213,24 @@ def table() -> str:
         on, off = renderer.render(TEXT, "on"), renderer.render(TEXT, "off")
         decisions = [decode([prompt.ids[prompt.decision_index]]) for prompt in (on, off)]
         same = off.ids[: len(on.ids)] == on.ids
-        cells = [decisions[0], None if same else decisions[1], f"{family.think_open}…{family.think_close}"]
-        read = renderer.split(renderer.completion("A thought.", "An answer."), "on")
-        shown = [
-            f"`{cell!r}`"[:1] + repr(cell)[1:-1].replace("|", "\\|") + "`" if cell else "the same" for cell in cells
+        (before_on, _, after_on), (before_off, _, after_off) = (decode(side.ids).partition(TEXT) for side in (on, off))
+        cells = [
+            _code(after_on),
+            _code(after_off) + (", and another text before it" if before_on != before_off else ""),
+            _code(decisions[0]),
+            "the same" if same else _code(decisions[1]),
+            _code(f"{family.think_open}…{family.think_close}"),
+            _code(family.answer_open) if family.answer_open else "what follows",
         ]
-        answer = "`" + family.answer_open.replace("|", "\\|") + "`" if family.answer_open else "what follows"
+        read = renderer.split(renderer.completion("A thought.", "An answer."), "on")
         is_read = "yes" if read == Answer("A thought.", "An answer.", False) else "no"
-        lines.append("| " + " | ".join([name, f"`{case.family}`", *shown, answer, is_read]) + " |")
+        lines.append("| " + " | ".join([name, f"`{case.family}`", *cells, is_read]) + " |")
     return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a cell of a table."""
+    return f"`{repr(text)[1:-1]}`".replace("|", "\\|")
 
 
 if __name__ == "__main__":
