@@ -152,8 +152,8 @@ def _look_into(run: RunFolder, system: System, prompts: _Prompts, layer: int | N
         raise RunError(f"the model has {num_layers} layers, and there is no layer {layer}.", "Name another `layer`.")
     if (family := loaded.renderer.family).off_decision_text is not None and system.name == "vanilla":
         console.print(
-            f"  {family.name}: the prompt with CoT off is no continuation, so each mode is read at its own last token, and "
-            "their cosines also show that the prompts differ"
+            f"  {family.name}: the prompt with CoT off is no continuation, so each mode is read at its own last token, "
+            "and their cosines also show that the prompts differ"
         )
     texts = [prompt.text for prompt in prompts.all]
     label = f"{label_of(run, system).removesuffix('-on')}, inside"
