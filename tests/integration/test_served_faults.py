@@ -299,6 +299,8 @@ def test_a_killed_probe_asks_the_rest_and_hides_the_key(
         "smolthink_benign",
         "--limit",
         "8",
+        "--draw",
+        "first",  # as `probe` takes them
         "--thinking",
         "on",
         "--max-tokens",

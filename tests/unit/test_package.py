@@ -78,7 +78,7 @@ def test_hashed_pins_are_those_of_the_constraints() -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [
         *project["dependencies"],
-        *(word for words in project["optional-dependencies"].values() for word in words),
+        *(word for name, words in project["optional-dependencies"].items() if name != "pyrit" for word in words),
     ]
     names = {re.split(r"[\[<>=]", word)[0].lower() for word in needed} - {"presafe"}
     assert names <= versions.keys()

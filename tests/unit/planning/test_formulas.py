@@ -39,6 +39,8 @@ PUBLISHED = {
     "Qwen/Qwen3-1.7B": 1_720_574_976,
     "Qwen/Qwen3-0.6B": 596_049_920,
     "smolthink": 134_515_008,
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": 1_543_714_304,
+    "qwenthink": 494_032_768,
 }
 """Parameters of the published weights."""
 
