@@ -27,7 +27,7 @@ def test_the_version() -> None:
 
 
 def test_import_loads_no_torch() -> None:
-    heavy = "{'torch', 'inspect_ai', 'transformers'}"
+    heavy = "{'torch', 'inspect_ai', 'transformers', 'pydantic'}"
     code = f"import presafe, presafe.cli.main, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

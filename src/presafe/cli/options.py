@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from presafe.config.bounds import MOST, checked_suite_name
 from presafe.errors import PreSafeError, PromptError
 from presafe.runtime.dtype import Dtype as DtypeName
+from presafe.runtime.reading import MOST
 
 if TYPE_CHECKING:  # half of the time that --help would take
     from presafe.config.recipe import ModelSettings, SamplingSettings
@@ -246,6 +246,7 @@ def read_prompts(
     Raises:
         PromptError: as `from_file`; `expect` or `how` is another word; or a suite cannot have the file's name.
     """
+    from presafe.config.bounds import checked_suite_name
     from presafe.prompts.sets import from_file
 
     if expect not in ("refuse", "comply"):

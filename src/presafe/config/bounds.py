@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
-from presafe.runtime.reading import is_printable
+from presafe.runtime.reading import MOST, is_printable
 
 
 class Settings(BaseModel):
@@ -19,8 +19,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-MOST = 2**31 - 1
-"""Largest whole number."""
 MAX_SEED = 2**32 - 1
 """Largest seed that all random generators take; NumPy's has 32 bits."""
 

@@ -23,6 +23,8 @@ from presafe.errors import PreSafeError
 MAX_BYTES = 1_000_000_000
 """Most bytes of a file, before and after unzipping. The largest published set of prompts that we know has 0.7 · 10^9
 (WildJailbreak's training set); text and rows of such a file take about ten times as much memory."""
+MOST = 2**31 - 1
+"""Largest whole number of a setting. It stands here because `presafe --help` names it, and must not load pydantic."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of line breaks, control characters and surrogates."""
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
