@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from presafe.config.bounds import MOST
 from presafe.errors import PromptError
-from presafe.runtime.reading import is_deeper, is_utf8, printable, read_text
+from presafe.runtime.reading import MOST, is_deeper, is_utf8, printable, read_text
 
 MAX_LETTERS = 4_000_000
 """Largest number of letters of a text: about a million tokens of four letters, the longest published context of most

@@ -139,8 +139,7 @@ def result_rows(data: ReportData, facts: CardFacts) -> list[ResultRow]:
         for thinking in MODES:
             before = find_score(data.scores, "vanilla", thinking, suite, metric)
             after = _score_of(data.scores, facts, thinking, suite, metric)
-            measured = after or before
-            if metric is None or measured is None:
+            if metric is None or (before is None and after is None):
                 continue
             rows.append(
                 ResultRow(
@@ -150,10 +149,16 @@ def result_rows(data: ReportData, facts: CardFacts) -> list[ResultRow]:
                     thinking,
                     format_estimate(before),
                     format_estimate(after),
-                    format_size(measured),
+                    _size(before, after),
                 )
             )
     return rows
+
+
+def _size(before: Score | None, after: Score | None) -> str:
+    """Return n of both sides, which differ where a judge gave no verdict on some answers; one number if they agree."""
+    sizes = dict.fromkeys(format_size(score) for score in (before, after) if score)
+    return " → ".join(sizes)
 
 
 def _teacher(recipe: Mapping[str, Any]) -> str:

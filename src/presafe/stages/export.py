@@ -53,6 +53,15 @@ def text_rows(run: RunFolder, name: str, format: Format) -> list[TextRow]:
     rows = system_rows(run, systems[name], renderer, responses_of(run, "own"), signals_of(run), off)
     prompts = {prompt.id: prompt for prompt in run.workload.alignment}
     prompts |= {trace.prompt.id: trace.prompt for trace in run.workload.published.get(name, ())}
+    if any(row.prompt_id not in prompts for row in rows):
+        raise RunError(
+            f"{name} was trained on rows of attacked queries (`align.hardening`), which are not exported.",
+            "Export a system of a run without that setting.",
+        )
+    taught = [row for row in rows if any(label >= 0 for label in row.labels)]
+    if left := len(rows) - len(taught):
+        console.print(f"  {left} rows teach p′ alone (`planted`), and are left out: other tools would learn their text")
+    rows = taught
     texts = [text_row(row, prompts[row.prompt_id], renderer) for row in rows]
     moved = sum(text.decision_index not in (None, row.decision_index) for row, text in zip(rows, texts, strict=True))
     if moved:
