@@ -14,11 +14,14 @@ from typer.testing import CliRunner
 
 from presafe.cli.main import app
 from presafe.config.recipe import load_recipe
+from presafe.config.sources import FileSource
 from presafe.errors import ModelError, PreSafeError, RunError
 from presafe.methods.targets import REFUSALS
 from presafe.models.decision_head import DecisionHead
 from presafe.models.loading import load_renderer
+from presafe.prompts.sets import load_source
 from presafe.runs.manifest import sha256_of_file
+from presafe.stages.export import text_rows
 from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export, load_system
@@ -92,6 +95,20 @@ def test_merged_weights_are_bound_to_their_adapter(system: Path, exported: Path,
     assert problem_of_files(folder, record["weights_sha256"]) is None
     (folder / "model.safetensors").write_bytes(b"other")
     assert "another sha256" in str(problem_of_files(folder, record["weights_sha256"]))
+
+
+def test_rows_that_teach_p_alone_are_not_exported(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    # Failed first: their text was exported as what another tool should learn.
+    first, *others = run.recipe.respond.alignment_queries
+    assert isinstance(first, FileSource)
+    planted = (first.model_copy(update={"planted": True}), *others)
+    respond = run.recipe.respond.model_copy(update={"alignment_queries": planted})
+    same = RunFolder(run.path, run.recipe.model_copy(update={"respond": respond}))
+    ids = {prompt.id for prompt in load_source(first, seed=0)}
+    every, taught = (text_rows(folder, "presafe", "trl") for folder in (run, same))
+    assert ids & {row.id for row in every}
+    assert taught == [row for row in every if row.id not in ids]
+    assert "rows teach p′ alone (`planted`), and are left out" in capsys.readouterr().err
 
 
 def test_an_export_never_overwrites(system: Path, exported: Path, tmp_path: Path) -> None:
