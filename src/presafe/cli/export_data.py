@@ -24,6 +24,8 @@ def export_data(
 
     if format not in FORMATS:
         raise RunError(f"no `format` {format!r}.", f"There are: {', '.join(FORMATS)}.")
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty, and an export overwrites nothing.", "Choose another folder with `out`.")
     target = out or folder / "export" / format
     for path in export(RunFolder.existing(folder), format, target, system):
         print(path)

@@ -25,7 +25,7 @@ from presafe.report.formatting import (
     plain,
 )
 from presafe.report.lookup import MODES, find_score, judges_of, leading_metric, suites_in
-from presafe.report.public import base_on_hub, public_address, public_judge, public_settings
+from presafe.report.public import base_on_hub, public_address, public_judge, public_settings, without_hosts
 
 if TYPE_CHECKING:
     from presafe.records import OperatingPoint, Score, Thinking
@@ -143,7 +143,7 @@ def result_rows(data: ReportData, facts: CardFacts) -> list[ResultRow]:
                 continue
             rows.append(
                 ResultRow(
-                    display_name(suite, SUITES),
+                    without_hosts(display_name(suite, SUITES)),
                     _origin(data.manifest, suite),
                     display_name(metric, METRICS),
                     thinking,
@@ -206,8 +206,8 @@ def _hub_results(scores: Sequence[Score], facts: CardFacts) -> list[Any]:
         results.append(
             EvalResult(
                 task_type="text-generation",
-                dataset_type=suite,
-                dataset_name=display_name(suite, SUITES),
+                dataset_type=without_hosts(suite),
+                dataset_name=without_hosts(display_name(suite, SUITES)),
                 metric_type=metric,
                 metric_name=display_name(metric, METRICS),
                 metric_value=score.value,

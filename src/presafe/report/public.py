@@ -43,6 +43,11 @@ def public_judge(name: str) -> str:
     return re.sub(r"(?<==)([^/+=]+)/([^+=]+)", lambda model: f"{model[1]}/{public_address(model[2])}", name)
 
 
+def without_hosts(text: str) -> str:
+    """Return a text with each served model's name in place of its address: "pair:attacker=NAME"."""
+    return re.sub(r"https?://[^\s#\"']+#?", lambda host: "" if host[0].endswith("#") else "a server", text)
+
+
 _PUBLIC: Mapping[str, Callable[[str], str]] = {
     "address": public_address,
     "tokenizer": public_address,
@@ -65,4 +70,6 @@ def public_settings(settings: Any) -> Any:
             key: _PUBLIC[key](value) if key in _PUBLIC and isinstance(value, str) else public_settings(value)
             for key, value in settings.items()
         }
+    if isinstance(settings, str):
+        return without_hosts(settings)
     return [public_settings(value) for value in settings] if isinstance(settings, list | tuple) else settings

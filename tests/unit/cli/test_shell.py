@@ -119,3 +119,13 @@ def test_a_report_as_json_has_the_rows_of_results_json(capsys: pytest.CaptureFix
     print_report(data, Path("runs/x/report.html"), as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"title": "t", "rows": [score], "differences": [], "report": "runs/x/report.html"}
+
+
+def test_an_export_of_data_overwrites_nothing(tmp_path: Path) -> None:
+    # Failed first: a user's dataset_info.json was replaced.
+    mine = tmp_path / "dataset_info.json"
+    mine.write_text("{}", encoding="utf-8")
+    result = CliRunner().invoke(app, ["export-data", "run", "--format", "llamafactory", "--out", str(tmp_path)])
+    assert isinstance(result.exception, RunError)
+    assert "is not empty, and an export overwrites nothing" in result.exception.problem
+    assert mine.read_text(encoding="utf-8") == "{}"

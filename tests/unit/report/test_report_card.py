@@ -179,10 +179,15 @@ def test_a_card_holds_the_recipe_and_no_path(run: ReportData) -> None:
 
 
 def test_settings_are_published_without_paths_and_hosts(tmp_path: Path) -> None:
-    settings = {"model": {"address": str(tmp_path), "tokenizer": "./tok"}, "suites": [{"hub": "org/set", "n": 3}]}
+    settings = {
+        "model": {"address": str(tmp_path), "tokenizer": "./tok"},
+        "suites": [{"hub": "org/set", "n": 3}],
+        "attacks": ["pair:attacker=http://10.0.0.7:8000/v1#m", "tap:attacker=http://10.0.0.7:8000/v1"],
+    }
     assert public_settings(settings) == {
         "model": {"address": tmp_path.name, "tokenizer": "tok"},
         "suites": [{"hub": "org/set", "n": 3}],
+        "attacks": ["pair:attacker=m", "tap:attacker=a server"],  # failed first: the host was published
     }
     panel = "majority:xstest=hf//home/me/judge+strong_reject_rubric=openai/gpt-4o-mini+refusal_strings"
     assert public_judge(panel) == "majority:xstest=hf/judge+strong_reject_rubric=openai/gpt-4o-mini+refusal_strings"
