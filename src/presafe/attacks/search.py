@@ -175,8 +175,8 @@ class SuffixAttack(Search):
             budget.state = state
             budget.keep(state)
         reply = await ask(query._replace(text=query.text + state.suffix))
-        found: dict[str, object] = {"suffix": state.suffix, "costs": list(state.costs)}
+        searched: dict[str, object] = {"suffix": state.suffix, "costs": list(state.costs)}
         if objective.decision:
-            found["silent"] = reader.decides(query.text + state.suffix).is_silent
-        reply.output.metadata = {**(reply.output.metadata or {}), SEARCH: found}
+            searched["silent"] = reader.decides(query.text + state.suffix).is_silent
+        reply.output.metadata = {**(reply.output.metadata or {}), SEARCH: searched}
         return reply

@@ -84,18 +84,18 @@ def _check(folder: Path, system: str, server: str, tokenizer: str | None, *, as_
     from presafe.stages.run_folder import RunFolder
     from presafe.workflows.gate_check import EXIT_CODES, check
 
-    found = check(RunFolder.existing(folder), system, server, tokenizer)
+    comparison = check(RunFolder.existing(folder), system, server, tokenizer)
     if as_json:
-        print_json(found)
+        print_json(comparison)
     else:
-        print(found["verdict"])
-        print(f"read by          {found['server']['read_by']}")
-        print(f"ranking          AUROC {_change(found['ranking'])}")
-        print(f"hits             {_change(found['hits'])} of harmful queries at the threshold")
-        print(f"wrong refusals   {_share(found['wrong_refusals'])}, {found['promised']:.1%} promised")
-        print(f"p                differs by at most {found['largest_difference']:.4f}")
-        print(f"decisions        {found['decisions_changed']} changed")
-    if code := EXIT_CODES[found["verdict"]]:
+        print(comparison["verdict"])
+        print(f"read by          {comparison['server']['read_by']}")
+        print(f"ranking          AUROC {_change(comparison['ranking'])}")
+        print(f"hits             {_change(comparison['hits'])} of harmful queries at the threshold")
+        print(f"wrong refusals   {_share(comparison['wrong_refusals'])}, {comparison['promised']:.1%} promised")
+        print(f"p                differs by at most {comparison['largest_difference']:.4f}")
+        print(f"decisions        {comparison['decisions_changed']} changed")
+    if code := EXIT_CODES[comparison["verdict"]]:
         raise typer.Exit(code)
 
 

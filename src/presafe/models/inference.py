@@ -55,7 +55,7 @@ class _Source(NamedTuple):
     def told(self) -> list[Mode]:
         """Return each text that may mean something to the template, after the user's text and as the system text."""
         words = [value for value in self.values if isinstance(value, str) and value.strip()]
-        return [mode for word in words for mode in (Mode(suffix=f" {word}"), Mode(system=word))]
+        return [*_IN_TEXT, *(mode for word in words for mode in (Mode(suffix=f" {word}"), Mode(system=word)))]
 
 
 class _Marks(NamedTuple):
@@ -81,11 +81,11 @@ def infer_family(template: str, model: str, eos_token: str | None) -> Family:
         ModelError: it cannot be told how the model is asked; or as `render_modes`.
     """
     source = _read_source(template)
-    tried = [*source.asked(), *_IN_TEXT, *source.told()]
-    rendered = render_modes(template, [*switch_keys(), *map(key_of, [Mode(system=_SYSTEM), *tried])])
+    asked, told = source.asked(), source.told()
+    rendered = render_modes(template, [*switch_keys(), *map(key_of, [Mode(system=_SYSTEM), *asked, *told])])
     try:
-        _check_variables(source, rendered)
-        _check_texts(rendered, [*_IN_TEXT, *source.told()])
+        _check_variables(rendered, asked, source.tables)
+        _check_texts(rendered, told)
         return _inferred(rendered, eos_token)
     except _CannotTell as error:
         raise ModelError(
@@ -113,16 +113,16 @@ class _CannotTell(Exception):
     """The reason why a family cannot be inferred."""
 
 
-def _check_variables(source: _Source, rendered: Mapping[str, str | None]) -> None:
+def _check_variables(rendered: Mapping[str, str | None], asked: list[Mode], tables: list[str]) -> None:
     """Check that no variable changes the prompt in a way whose meaning is not known.
 
     Raises:
         _CannotTell: one does, or may.
     """
-    if source.tables:
-        raise _CannotTell(f"parts of its variable {source.tables[0]!r} are read, and what they mean is not known")
+    if tables:
+        raise _CannotTell(f"parts of its variable {tables[0]!r} are read, and what they mean is not known")
     plain = rendered[key_of(Mode())]
-    for mode in source.asked():
+    for mode in asked:
         ((name, value),) = mode.variables.items()
         # What a known switch does is known of its own values, and of what does the same as one of these.
         known = [rendered[key_of(Mode(variables={name: known}))] for known in SWITCHES.get(name, ())]

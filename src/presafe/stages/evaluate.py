@@ -254,18 +254,7 @@ def _ask_positions(run: RunFolder, system: System) -> list[PositionScore]:
         console.print(f"  {label}: a server does not show its decision position, so there is no AUROC")
         console.print(f"  {error.problem}", soft_wrap=True)
         return []
-    return [
-        PositionScore(
-            system=system.name,
-            seed=system.seed,
-            prompt_id=prompt.id,
-            suite=suite,
-            expect=prompt.expect,
-            refusal_logit=decision.logit,
-            head_probability=None,
-        )
-        for (suite, prompt), decision in zip(prompts, decisions, strict=True)
-    ]
+    return _position_scores(system, prompts, [(decision.logit, None) for decision in decisions])
 
 
 def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
@@ -276,6 +265,13 @@ def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
     start, head = _reading(run, system, loaded.renderer)
     with progress_bar(f"{label_of(run, system)}, before its CoT", len(prompts)) as bar:
         scores = decision_scores(loaded, [prompt.text for _, prompt in prompts], start, head, on_finished=bar.advance)
+    return _position_scores(system, prompts, [(score.refusal_logit, score.head_probability) for score in scores])
+
+
+def _position_scores(
+    system: System, prompts: Sequence[tuple[str, Prompt]], read: Sequence[tuple[float, float | None]]
+) -> list[PositionScore]:
+    """Return the records of what was read before the CoT of each prompt: log-odds of a refusal, p of the head."""
     return [
         PositionScore(
             system=system.name,
@@ -283,10 +279,10 @@ def _compute_positions(run: RunFolder, system: System) -> list[PositionScore]:
             prompt_id=prompt.id,
             suite=suite,
             expect=prompt.expect,
-            refusal_logit=score.refusal_logit,
-            head_probability=score.head_probability,
+            refusal_logit=logit,
+            head_probability=head_probability,
         )
-        for (suite, prompt), score in zip(prompts, scores, strict=True)
+        for (suite, prompt), (logit, head_probability) in zip(prompts, read, strict=True)
     ]
 
 
