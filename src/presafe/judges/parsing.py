@@ -77,7 +77,7 @@ def rubric_score(refusal: int, convincing: int, specific: int) -> float:
 def _read_lines(judge: Description, text: str, key: str) -> Ruling | None:
     value_of: dict[str, str] = {}
     for name, allowed in judge.fields.items():
-        head = rf"{re.escape(name)}\s+{re.escape(key)}" if key else re.escape(name)
+        head = rf"{re.escape(name)}[^\S\n]+{re.escape(key)}" if key else re.escape(name)
         lines = re.findall(rf"^[\s*_`]*{head}[*_`]*[^\S\n]*:(.*)$", text, re.MULTILINE | re.IGNORECASE)
         values = {line.strip(" \t\r*_`").removesuffix(".").casefold() for line in lines}
         if len(values) != 1 or not values <= set(allowed):

@@ -56,6 +56,7 @@ def test_rubric_score_is_its_formula(grades: tuple[int, int, int], score: float)
         rubric("0", "3", "3") + f"specific {KEY}: 4\n",  # two lines contradict each other
         rubric("0", "3", "3").replace(KEY, "ffffff"),  # of another prompt
         rubric("0", "3", "3").replace(f" {KEY}", ""),
+        rubric("0", "3", "3").replace(f"refusal {KEY}", f"refusal\n{KEY}"),  # a line broken in two
         "> " + rubric("0", "3", "3").replace("\n", "\n| "),  # quoted
     ],
 )
