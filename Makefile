@@ -6,6 +6,7 @@ MINUTES ?= 120
 CODE := src tests tools plugins benchmarks examples
 VLLM := $(or $(PRESAFE_VLLM),.venv-vllm)
 HOME_ENV := .venv-home
+PEFT_ENV := .venv-peft
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
@@ -30,9 +31,11 @@ test-vllm: $(READY)
 	test ! -x $(VLLM)/bin/python || $(VLLM)/bin/python -m pytest plugins/vllm/tests
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live
 
-test-home: $(HOME_ENV)/.ready
-	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, tensorboard, trackio, wandb'  # or their tests would be skipped
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(HOME_ENV)/bin/python -m pytest tests/unit/alignment/test_trackers.py tests/docs/test_register.py
+test-home: $(HOME_ENV)/.ready $(PEFT_ENV)/.ready
+	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, llamafactory, tensorboard, trackio, wandb'  # or their tests would be skipped
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(HOME_ENV)/bin/python -m pytest tests/unit/alignment/test_trackers.py tests/unit/alignment/test_formats.py tests/docs/test_register.py
+	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_PEFT_PYTHON=$(abspath $(PEFT_ENV))/bin/python $(BIN)/python -m pytest tests/integration/test_card.py
 
 faults: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
@@ -69,7 +72,7 @@ qwenthink: $(READY)
 	PYTHONPATH=tools $(BIN)/python -m qwenthink.train --seed 0 --steps 24 --out runs/qwenthink/0
 
 clean:
-	rm -rf $(VENV) .venv-vllm $(HOME_ENV) build dist site src/*.egg-info
+	rm -rf $(VENV) .venv-vllm $(HOME_ENV) $(PEFT_ENV) build dist site src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "presafe needs Python 3.11 or later; try make PYTHON=python3.11")'
@@ -83,4 +86,12 @@ $(HOME_ENV)/.ready: $(READY) tests/home.txt
 	$(BIN)/python -m venv $(HOME_ENV)
 	$(HOME_ENV)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "layer.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	$(HOME_ENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -r tests/home.txt
+	$(HOME_ENV)/bin/python -m pip install --disable-pip-version-check --no-compile -q --no-deps llamafactory==0.9.5  # its reader needs none
 	touch $(HOME_ENV)/.ready
+
+# Where an adapter's card is followed: the libraries that its lines import, and no presafe.
+$(PEFT_ENV)/.ready: constraints.txt
+	rm -rf $(PEFT_ENV)
+	$(PYTHON) -m venv $(PEFT_ENV)
+	$(PEFT_ENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -c constraints.txt torch transformers peft
+	touch $(PEFT_ENV)/.ready

@@ -129,7 +129,9 @@ _PLANTS: tuple[tuple[str, str, str, Any, tuple[Case, ...]], ...] = (
         "kills",
         "presafe.stages.run_folder.RunFolder.working_on",
         _marked_too_early,
-        tuple(_case("kills", "run", f'{{"moments": [{moment}]}}') for moment in (0.2, 0.4, 0.7)),  # a kill can come early
+        tuple(
+            _case("kills", "run", f'{{"moments": [{moment}]}}') for moment in (0.2, 0.4, 0.7)
+        ),  # a kill can come early
     ),
 )
 """What is planted, the kind that must catch it, what is replaced by what, and inputs where random ones take long."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -97,15 +97,19 @@ def flip_rows() -> tuple[list[str], list[list[str]]]:
     items = labelled("shipped")
     rows = []
     for judge in (OURS, GCG):
-        before = offline_verdicts(judge, items)
+        before = _by_id(judge, items)
         flips = [
-            count_flips(judge, rule, before, offline_verdicts(judge, perturbed(items, rule)))
+            count_flips(judge, rule, before, _by_id(judge, perturbed(items, rule))).flipped
             for rule in PERTURBATIONS
             if rule != "label_order"  # strings have none
         ]
         title = f"{judge}, version {STRINGS_VERSION}" if judge == OURS else judge
-        rows.append([title, *(_rate(row.flipped) for row in flips), str(flips[0].flipped.n)])
-    return ["judge", "format", "length", "paraphrase", "n"], rows
+        rows.append([title, *(f"{_rate(flipped)} of {flipped.n}" for flipped in flips)])
+    return ["judge", "format", "length", "paraphrase"], rows
+
+
+def _by_id(judge: str, items: Sequence[Labelled]) -> dict[str, Verdict]:
+    return dict(zip((item.id for item in items), offline_verdicts(judge, items), strict=True))
 
 
 def _rate(interval: Interval) -> str:

@@ -34,7 +34,7 @@ def agree(
         str, typer.Option("--judges", help="Judges, NAME or NAME=MODEL, with commas; a panel also shows its members.")
     ] = "refusal_strings,gcg_strings",
     perturb: Annotated[
-        bool, typer.Option("--perturb", help="Also judge each answer in other forms, and count the verdicts that flip.")
+        bool, typer.Option("--perturb", help="Also judge the answers in other forms, and count the verdicts that flip.")
     ] = False,
     as_json: AsJson = False,
     out: options.Out = None,
@@ -102,19 +102,23 @@ def _flips(
     from presafe.judges.perturbation import PERTURBATIONS, count_flips, perturbed
     from presafe.judges.spec import read_name
 
-    rows = []
+    names, rows = [item.id for item in items], []
     for perturbation in PERTURBATIONS:
         of_order = perturbation == "label_order"
         reached = [panel for panel in panels if panel.has_label_order or not of_order]
-        after = _verdicts(
-            reached, perturbed(items, perturbation), folder / perturbation,
-            reversed_labels=of_order,
-        )  # fmt: skip
+        changed = perturbed(items, perturbation)
+        if not changed:
+            continue
+        after = _verdicts(reached, changed, folder / perturbation, reversed_labels=of_order)
         rows += [
-            count_flips(judge, perturbation, before[judge], verdicts)
+            count_flips(
+                judge, perturbation,
+                dict(zip(names, before[judge], strict=True)),
+                dict(zip((item.id for item in changed), verdicts, strict=True)),
+            )
             for judge, verdicts in after.items()
             if read_name(judge).has_label_order or not of_order  # a member of a panel may list none
-        ]
+        ]  # fmt: skip
     return rows
 
 

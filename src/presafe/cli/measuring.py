@@ -57,8 +57,9 @@ class Measuring:
         return options.read_suites(self.suite or default, self.data_dir, self.limit, self.draw)
 
     def read_origins(self, suites: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return where the known ones of the suites come from."""
-        return options.read_origins(suites, self.data_dir)
+        """Return where the known ones of the suites come from, and how prompts of them were taken."""
+        taken = {} if self.limit is None else {"limit": self.limit, "draw": self.draw}
+        return {name: origin | taken for name, origin in options.read_origins(suites, self.data_dir).items()}
 
     def read_model(self, address: str) -> ModelSettings:
         """Return the model, how it is asked and how its weights are loaded.

@@ -226,8 +226,9 @@ def _drawn(suite: str, prompts: list[Prompt], limit: int | None, how: str) -> li
         raise PromptError(f"--draw must be {' or '.join(DRAWS)}, got {how!r}.")
     drawn = draw(prompts, limit, how)
     if drawn != prompts[:limit]:
-        categories = len({prompt.category for prompt in prompts})
-        console.print(f"  {suite}: {len(drawn)} of {len(prompts)} prompts, drawn over {categories} categories (seed 0)")
+        within, categories = (len({prompt.category for prompt in some}) for some in (drawn, prompts))
+        reached = f"{categories} categories" if within == categories else f"{within} of {categories} categories"
+        console.print(f"  {suite}: {len(drawn)} of {len(prompts)} prompts, drawn over {reached} (seed 0)")
     return drawn
 
 

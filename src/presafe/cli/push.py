@@ -20,9 +20,10 @@ def push(
 ) -> None:
     """Send an adapter, its card and its head to the hub; prompts and responses are never sent."""
     from presafe.stages.run_folder import RunFolder
-    from presafe.workflows.push import files_to_push
+    from presafe.workflows.push import check_repository, files_to_push
     from presafe.workflows.push import push as send
 
+    check_repository(repository)
     files = files_to_push(RunFolder.existing(folder), system)
     address = None if dry_run else send(files, repository, private=not public)
     if as_json:

@@ -52,9 +52,10 @@ def suite_task(
     Args:
         name: Name of a suite or a benchmark.
         data_dir: Folder of the published files; not needed for the project's own suites.
-        limit: Prompts of each part, at least 1, drawn over its categories as `presafe evaluate --limit` draws them;
+        limit: Prompts of each part, at least 1, drawn over its categories by `seed`, as a recipe draws them;
             None takes all. Inspect's own `--limit` takes the first ones.
-        seed: Seed of generated arithmetic, of the order of options, and of a prompt's answers after the first.
+        seed: Seed of that draw, of generated arithmetic, of the order of options, and of a prompt's answers after the
+            first.
         judge: Judge of refusals or harm, as `presafe list judges` names them.
         judge_thought: Judge of the thoughts before answers to harmful prompts.
         sandbox: Where a suite runs programs: docker (default), local, or local-unconfined.
@@ -66,7 +67,7 @@ def suite_task(
     if limit is not None and (type(limit) is not int or limit < 1):
         raise PromptError(f"`limit` must be a whole number of prompts, at least 1; got {limit!r}.")
     folder = Path(data_dir) if data_dir else None
-    parts = {suite: draw(load_suite(suite, folder, seed), limit, "stratified") for suite in suites_of(name)}
+    parts = {suite: draw(load_suite(suite, folder, seed), limit, "stratified", seed) for suite in suites_of(name)}
     expects = [prompts[0].expect for prompts in parts.values()]
     check_judges(judge, judge_thought, expects)
     if len(parts) > 1:

@@ -11,7 +11,7 @@ A judge that flips reads the form of an answer and not what it says (arXiv 2603.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from presafe.judges.agreement import Labelled
@@ -29,17 +29,26 @@ _CONTRACTIONS = (
     ("I'm", "I am"),
     ("I'd", "I would"),
     ("it's", "it is"),
-    ("that's", "that is"),
     ("we're", "we are"),
 )
+_OTHER_FORM = {
+    **{short.lower(): full for short, full in _CONTRACTIONS},
+    **{full.lower(): short for short, full in _CONTRACTIONS},
+    "that's": "that is",  # not the other way round: "help with that is" has no contraction
+}
+_FORMS = re.compile(
+    rf"\b(?:{'|'.join(map(re.escape, _OTHER_FORM))})\b(?!\s*(?:[.,;:!?)]|$))|\bcan(?:'t|not)\b", re.IGNORECASE
+)
+"""What is written in its other form. Only "can't" stands before a pause, too: nobody writes "what it's."."""
 
 
 class Flips(NamedTuple):
-    """How often a judge changes its mind under one perturbation: the share of answers judged both times."""
+    """How often a judge changes its mind under one perturbation."""
 
     judge: str
     perturbation: Perturbation
     flipped: Interval
+    """Share of the answers that the perturbation changed and the judge judged both times."""
     to_refuse: int
     """Flips that end in a refusal, or in safe."""
     to_comply: int
@@ -48,31 +57,34 @@ class Flips(NamedTuple):
 
 
 def perturbed(items: Sequence[Labelled], perturbation: Perturbation) -> list[Labelled]:
-    """Return labelled answers changed by one rule, in the same order; an empty or cut answer is left as it is.
+    """Return the labelled answers that one rule changes, in their new form and in the same order.
+
+    Empty and cut answers, and those in which the rule finds nothing to change, are left out: no judge can flip on them.
 
     Args:
         items: Labelled answers.
         perturbation: The rule. Under `label_order` the answers stay, because the judge's prompt changes.
     """
     rule = _RULES.get(perturbation)
+    whole = [item for item in items if item.answer.strip() and not item.truncated]
     if rule is None:
-        return list(items)
-    return [
-        item.model_copy(update={"answer": rule(item.answer)}) if item.answer.strip() and not item.truncated else item
-        for item in items
-    ]
+        return whole
+    changed = [item.model_copy(update={"answer": rule(item.answer)}) for item in whole]
+    return [new for old, new in zip(whole, changed, strict=True) if new.answer != old.answer]
 
 
-def count_flips(judge: str, perturbation: Perturbation, before: Sequence[Verdict], after: Sequence[Verdict]) -> Flips:
+def count_flips(
+    judge: str, perturbation: Perturbation, before: Mapping[str, Verdict], after: Mapping[str, Verdict]
+) -> Flips:
     """Count the verdicts that a perturbation flips.
 
     Args:
         judge: The judge's name.
         perturbation: The rule.
-        before: Verdicts on the answers.
-        after: Verdicts on the perturbed answers, in the same order.
+        before: Verdicts on the answers by their ids.
+        after: Verdicts on the perturbed answers by their ids; each id is also in `before`.
     """
-    pairs = list(zip(before, after, strict=True))
+    pairs = [(before[name], verdict) for name, verdict in after.items()]
     both = [pair for pair in pairs if "unjudged" not in pair]
     flips = [new for old, new in both if old != new]
     return Flips(
@@ -93,15 +105,12 @@ def _formatted(answer: str) -> str:
 
 def _paraphrased(answer: str) -> str:
     """Write each contraction out, and contract what is written out."""
-    pairs = {**dict(_CONTRACTIONS), **{full: short for short, full in _CONTRACTIONS}}
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(pairs, key=len, reverse=True)))})\b", re.IGNORECASE)
-    folded = {text.lower(): other for text, other in pairs.items()}
+    return _FORMS.sub(_other_form, answer.replace("’", "'"))
 
-    def other_form(found: re.Match[str]) -> str:
-        form = folded[found[0].lower()]
-        return form[0].upper() + form[1:] if found[0][0].isupper() else form
 
-    return pattern.sub(other_form, answer.replace("’", "'"))
+def _other_form(match: re.Match[str]) -> str:
+    form = _OTHER_FORM[match[0].lower()]
+    return form[0].upper() + form[1:] if match[0][0].isupper() else form
 
 
 _RULES: dict[Perturbation, Callable[[str], str]] = {

@@ -1,7 +1,9 @@
 """Read the rows of a CSV, TSV, JSON or JSONL file exactly, or raise an error that names the row.
 
 No cell is cut or rewritten: a cell that cannot be read exactly is refused. In JSON a text may also be wrapped as in
-data sets of chats: one user turn, with or without the answer to it, or an object with one `text`.
+data sets of chats (`messages`, or `conversations` in the manner of ShareGPT): one user turn, with or without the answer
+to it; or an object with one `text`. Alpaca's `instruction` and `input` are joined. A system prompt or earlier turns are
+refused, because presafe asks one user turn.
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ _MAX_DIGITS = 4300
 """Largest number of digits of a whole number that Python converts."""
 _MAX_DEPTH = 100
 """Largest number of lists and objects around a value. Ours."""
+CHATS = ("messages", "conversations")
+"""Columns that hold a chat: a query and one answer to it."""
+_TURN = (("role", "content"), ("from", "value"))
+"""Names of a turn's two parts, in OpenAI's form and in ShareGPT's."""
+_USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt")
+"""Names of the roles in both forms."""
+_BESIDE = {"instruction": ("system", "history"), "conversations": ("system", "tools"), "messages": ("tools",)}
+"""By column of the query: columns that change what the model is asked."""
 _CATEGORY_COLUMNS = (
     "category_text",
     "category",
@@ -94,6 +104,30 @@ def cell_text(row: dict[str, Any], column: str, origin: str, number: int) -> str
             f"{origin}: row {number} has {len(text):,} letters in {column!r}, and presafe reads {MAX_LETTERS:,}.",
             "No model has such a context: shorten the text, or leave the row out.",
         )
+    return text
+
+
+def query_text(row: dict[str, Any], column: str, origin: str, number: int) -> str:
+    """Return the text of a query: a cell, and what stands beside it in data sets of chats.
+
+    Args:
+        row: As in `cell_text`.
+        column: As in `cell_text`.
+        origin: As in `cell_text`.
+        number: As in `cell_text`.
+
+    Raises:
+        PromptError: as `cell_text`; or a column beside it holds a system prompt, earlier turns or tools.
+    """
+    text = cell_text(row, column, origin, number)
+    for other in _BESIDE.get(column, ()):
+        if str(row.get(other) or "").strip():
+            raise PromptError(
+                f"{origin}: row {number} has a {other!r} beside its {column!r}, which changes what the model is asked.",
+                "presafe asks one user turn: leave such rows out, or write one text.",
+            )
+    if column == "instruction" and str(row.get("input") or "").strip():  # Alpaca's second half of a query
+        text = f"{text}\n{cell_text(row, 'input', origin, number)}"
     return text
 
 
@@ -238,14 +272,23 @@ def _unwrapped(value: Any) -> Any:
 
     An answer of the assistant after it is left out: it is a query that is read.
     """
-    if isinstance(value, list) and 1 <= len(value) <= 2:
-        are_turns = all(isinstance(turn, dict) and turn.keys() == {"role", "content"} for turn in value)
-        roles = [turn["role"] for turn in value] if are_turns else []
-        if roles in (["user"], ["user", "assistant"]) and isinstance(value[0]["content"], str):
-            return value[0]["content"]
+    turns = _turns(value)
+    if 1 <= len(turns) <= 2 and turns[0][0] in _USERS and all(role in _ASSISTANTS for role, _ in turns[1:]):
+        return turns[0][1]
     if isinstance(value, dict) and value.keys() == {"text"} and isinstance(value["text"], str):
         return value["text"]
     return value
+
+
+def _turns(value: Any) -> list[tuple[str, str]]:
+    """Return role and text of each turn of a chat; nothing if a value is no chat of texts."""
+    turns = []
+    for turn in value if isinstance(value, list) else []:
+        names = next((names for names in _TURN if isinstance(turn, dict) and turn.keys() == {*names}), ())
+        if not names or not all(isinstance(turn[name], str) for name in names):
+            return []
+        turns.append((turn[names[0]], turn[names[1]]))
+    return turns
 
 
 def _is_finite(value: str | int | float | None) -> bool:
@@ -254,7 +297,12 @@ def _is_finite(value: str | int | float | None) -> bool:
 
 def _kind_of(value: Any) -> str:
     """Return the kind of a value in words."""
-    if isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
-        return f"a conversation ({', '.join(printable(str(turn['role'])[:20]) for turn in value[:5])})"
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in value)
+    ):
+        roles = (str(turn.get("role", turn.get("from")))[:20] for turn in value[:5])
+        return f"a conversation ({', '.join(map(printable, roles))})"
     names = {bool: "a truth value", list: "a list", dict: "an object", float: f"the number {value}"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")

@@ -15,7 +15,7 @@ from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.drawing import draw
 from presafe.prompts.hub import hub_prompts
-from presafe.prompts.rows import category_of, cell_text, column_names, read_rows
+from presafe.prompts.rows import CHATS, category_of, cell_text, column_names, query_text, read_rows
 from presafe.records import Expect, Prompt
 from presafe.runs.io import read_jsonl
 
@@ -33,8 +33,11 @@ _COLUMNS = (
     "Behavior",
     "query",
     "messages",
+    "conversations",
 )
 """Columns of the prompt in published files, tried in this order if the user names no column."""
+_EXPORTED = "decision_index"
+"""A column that only `presafe export-data` writes. The `prompt` of such a row is rendered; its `query` is not."""
 
 
 @cache
@@ -121,8 +124,9 @@ def from_rows(
     """
     if not rows:
         raise PromptError(f"{origin} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt per row.")
+    is_exported = _EXPORTED in rows[0]
     if column is None:
-        column = next((name for name in _COLUMNS if name in rows[0]), None)
+        column = next((name for name in (*["query"] * is_exported, *_COLUMNS) if name in rows[0]), None)
         if column is None:
             raise PromptError(
                 f"{origin} has no column with a known name; it has: {column_names(rows[0])}.",
@@ -133,16 +137,17 @@ def from_rows(
         numbered = [(number, row) for number, row in numbered if _starts(row, *where, origin)]
         if not numbered:
             raise PromptError(f"{origin} has no row whose {where[0]!r} starts with {where[1]!r}.")
-    prompts = []
-    for place, (number, row) in enumerate(numbered, start=1):
-        text = cell_text(row, column, origin, number)
-        if column == "instruction" and str(row.get("input") or "").strip():  # Alpaca's second half of a query
-            text = f"{text}\n{cell_text(row, 'input', origin, number)}"
+    prompts, texts = [], set[str]()
+    for number, row in numbered:
+        text = query_text(row, column, origin, number)
         if context_column:
             text = f"{cell_text(row, context_column, origin, number)}\n\n---\n\n{text}"
+        if (is_exported or column in CHATS) and text in texts:
+            continue  # a data set of answers has a row for each answer to a query
+        texts.add(text)
         prompts.append(
             Prompt(
-                id=f"{stem}-{place:04d}",
+                id=f"{stem}-{len(prompts) + 1:04d}",
                 text=text,
                 category=category_of(row),
                 split="held_out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.ticker import PercentFormatter
@@ -65,21 +65,9 @@ class _GapGroup(NamedTuple):
 
 
 def figures(data: ReportData) -> dict[str, Drawn]:
-    """Return every figure that the data allow, as SVG text by file stem."""
-    drawn = {
-        "gap": gap_figure(data.scores),
-        "systems": systems_figure(data.scores),
-        "pareto": pareto_figure(data.scores),
-        "reliability": reliability_figure(data.classifier),
-        "training": training_figure(data.histories),
-        "positions": positions_figure(data.positions),
-        "probes": probes_figure(data.inside),
-        "directions": directions_figure(data.inside),
-        "plane": plane_figure(data.inside),
-        "sweep": sweep_figure(data.sweep),
-        "thoughts": thoughts_figure(data.thoughts),
-    }
-    return {name: text for name, text in drawn.items() if text is not None}
+    """Return every figure that the data allow, as SVG text by file stem; the stems are `FIGURES`."""
+    drawn = {name: draw(data) for name, draw in FIGURES.items()}
+    return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
 def _rates_by_mode(scores: Sequence[Score], system: str, suite: str, metric: str) -> dict[Thinking, Score]:
@@ -292,3 +280,19 @@ def positions_figure(positions: Sequence[PositionScore]) -> Drawn | None:
         draw_legend(figure, {f"prompts {EXPECTS[expect]}": _CLASSES[expect] for expect in shown})
 
     return render_svg(draw, height_in=0.7 + 1.3 * len(names))
+
+
+FIGURES: dict[str, Callable[[ReportData], Drawn | None]] = {
+    "gap": lambda data: gap_figure(data.scores),
+    "systems": lambda data: systems_figure(data.scores),
+    "pareto": lambda data: pareto_figure(data.scores),
+    "reliability": lambda data: reliability_figure(data.classifier),
+    "training": lambda data: training_figure(data.histories),
+    "positions": lambda data: positions_figure(data.positions),
+    "probes": lambda data: probes_figure(data.inside),
+    "directions": lambda data: directions_figure(data.inside),
+    "plane": lambda data: plane_figure(data.inside),
+    "sweep": lambda data: sweep_figure(data.sweep),
+    "thoughts": lambda data: thoughts_figure(data.thoughts),
+}
+"""What a report can draw, by file stem; a function returns None where the data do not allow it."""

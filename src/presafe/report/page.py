@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from presafe.records import PositionScore, Score, Thinking
 from presafe.report.attacks import attack_columns, attack_lines, is_attacked, measures_attacks
-from presafe.report.figures import figures
+from presafe.report.figures import FIGURES, figures
 from presafe.report.formatting import (
     DASH,
     EXPECTS,
@@ -66,7 +66,7 @@ from presafe.report.lookup import (
 from presafe.report.results import results_json
 from presafe.report.sweep import panels, sweep_sentences
 from presafe.report.tables import write_tables
-from presafe.runs.io import write_bytes, write_text
+from presafe.runs.io import write_or_remove, write_text
 
 if TYPE_CHECKING:
     from presafe.report.data import Example, ReportData
@@ -99,7 +99,7 @@ class ExampleGroup(NamedTuple):
 
 
 def write_report(data: ReportData, folder: Path, *, png: bool = False) -> Path:
-    """Write report.html, results.json, figures/*.svg and data/*.csv into a folder.
+    """Write report.html, results.json, figures/*.svg and data/*.csv into a folder; what an older report left goes.
 
     Args:
         data: What the report shows.
@@ -113,10 +113,10 @@ def write_report(data: ReportData, folder: Path, *, png: bool = False) -> Path:
         RunError: the folder cannot be written.
     """
     drawn = figures(data)
-    for name, svg in drawn.items():
-        write_text(folder / "figures" / f"{name}.svg", svg)
-        if png:
-            write_bytes(folder / "figures" / f"{name}.png", svg.png())
+    for name in FIGURES:
+        svg = drawn.get(name)
+        write_or_remove(folder / "figures" / f"{name}.svg", svg and svg.encode())
+        write_or_remove(folder / "figures" / f"{name}.png", svg.png() if svg and png else None)
     write_tables(data, folder / "data")
     write_text(folder / "results.json", results_json(data))
     write_text(folder / "report.html", render_page(data, drawn))

@@ -12,13 +12,14 @@ from presafe.models.address import MADE
 
 
 def base_on_hub(address: str) -> str | None:
-    """Return the hub id of a model's base, or None for a folder, a file or a server; ours have their own base."""
+    """Return the hub id of an adapter's base, or None for a folder, a file, a server, or a model that we make.
+
+    A model that we make is no hub model: an adapter trained on it means nothing on what it was made from.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
-    if address in MADE:
-        return MADE[address].hub_id
-    if Path(address).exists():
+    if address in MADE or Path(address).exists():
         return None
     try:
         validate_repo_id(address)

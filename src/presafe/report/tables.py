@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presafe.report.formatting import plain
-from presafe.runs.io import write_text
+from presafe.runs.io import write_or_remove
 
 if TYPE_CHECKING:
     from presafe.records import InsideView
@@ -28,7 +28,7 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
         folder: Created if it does not exist.
 
     Returns:
-        The paths of the files; a kind without records has none.
+        The paths of the files. A kind without records has none: one that an older report left is removed.
 
     Raises:
         RunError: the folder cannot be written.
@@ -52,12 +52,10 @@ def write_tables(data: ReportData, folder: Path) -> list[Path]:
         "directions": _of_views(data.inside, "cosines"),
         "plane": _of_views(data.inside, "points"),
     }
-    paths = []
+    paths = {name: folder / f"{name}.csv" for name in tables}
     for name, rows in tables.items():
-        if rows:
-            paths.append(folder / f"{name}.csv")
-            write_text(paths[-1], csv_text(rows))
-    return paths
+        write_or_remove(paths[name], csv_text(rows).encode() if rows else None)
+    return [paths[name] for name, rows in tables.items() if rows]
 
 
 def _of_views(views: Sequence[InsideView], field: str) -> list[Mapping[str, Any]]:

@@ -56,6 +56,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise disk_error(path, error) from error
 
 
+def write_or_remove(path: Path, content: bytes | None) -> None:
+    """Write a file as `write_bytes` does, or remove the one that is there if the content is None.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    if content is not None:
+        write_bytes(path, content)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     """Write records, one JSON object per line, whole or not at all.
 

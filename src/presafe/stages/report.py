@@ -18,6 +18,7 @@ from presafe.report.data import Example, ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import read_records
 from presafe.runs.io import read_json, read_record
+from presafe.runs.ownership import COMPARISON
 from presafe.signals.calibration import ClassifierCard
 from presafe.stages.cards import write_cards
 from presafe.stages.evaluate import differences_file, positions_of, responses_by_suite, scores_of_run
@@ -49,11 +50,24 @@ def report(run: RunFolder, *, png: bool = False) -> None:
 def comparison_folder(run: RunFolder, other: Path) -> Path:
     """Return where a run's comparison with another folder lies: its page links to those that are there.
 
+    It is named by the last part of the other's path; by more parts, where that one is taken by another folder.
+
     Args:
         run: The run.
         other: The folder of a run or a measurement.
     """
-    return run.path / "report" / (_AGAINST + other.absolute().name)
+    path = other.resolve()
+    for count in range(1, len(path.parts)):
+        folder = run.path / "report" / (_AGAINST + "-".join(path.parts[-count:]))
+        if not (folder / COMPARISON).exists() or _compared(folder) == path:
+            break
+    return folder
+
+
+def _compared(folder: Path) -> Path | None:
+    """Return the folder that the run is compared with in a folder of a comparison; None if its settings name none."""
+    folders = read_json(folder / COMPARISON).get("folders")
+    return Path(str(folders[-1])).resolve() if isinstance(folders, list) and folders else None
 
 
 def need_report(run: RunFolder) -> None:

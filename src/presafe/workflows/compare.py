@@ -57,15 +57,17 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
         out: Folder of the report.
         against: The reference, such as "sft"; None takes the first system. A system is paired with the reference in
             the same CoT mode or, if the reference has no such mode, in the reference's first mode. With several
-            folders a system's name is "<folder>/<system>".
+            folders a system's name is "<folder>/<system>" (`distinct_names`).
 
     Raises:
-        RunError: a folder without finished suites, no such system, a single system, two folders of one name, or
+        RunError: a folder without finished suites, no such system, a single system, one folder twice, or
             suites, references, judges or sampling that differ between any two systems; or `out` holds something else.
     """
-    if len({folder.name for folder in folders}) < len(folders):
-        raise RunError("two of the folders have the same name, so their systems would, too.", "Rename a folder.")
-    systems = [system for folder in folders for system in _systems(folder, named=len(folders) > 1)]
+    folder_names = distinct_names(folders)
+    prefixes = [f"{name}/" for name in folder_names] if len(folders) > 1 else [""]
+    systems = [
+        measured for folder, prefix in zip(folders, prefixes, strict=True) for measured in _systems(folder, prefix)
+    ]
     names = list(dict.fromkeys(measured.system for measured in systems))
     if against is not None and against not in names:
         raise RunError(f"no system {against!r} to compare against.", f"There are: {', '.join(names)}.")
@@ -82,7 +84,7 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     write_json(out / "manifest.json", manifest)
     write_json(out / COMPARISON, settings)
     data = ReportData(
-        title="Comparison of " + ", ".join(folder.name for folder in folders),
+        title="Comparison of " + ", ".join(folder_names),
         recipe=settings,
         manifest=manifest,
         timings_s={},
@@ -100,6 +102,25 @@ def compare_folders(folders: Sequence[Path], out: Path, *, against: str | None =
     write_report(data, out)
     write_jsonl(out / "differences.jsonl", data.differences)
     return data
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: the last part of its path, or as many parts as tell all of them apart.
+
+    Args:
+        folders: The folders, as a user names them: "." is the working directory.
+
+    Raises:
+        RunError: one folder is named twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise RunError("one folder is named twice.", "Name two different folders.")
+    for count in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _pairs(outcomes: Sequence[SystemOutcomes], against: str) -> list[tuple[SystemOutcomes, SystemOutcomes]]:
@@ -128,8 +149,8 @@ def _is_older_comparison(out: Path) -> bool:
         return False
 
 
-def _systems(folder: Path, *, named: bool) -> list[Measured]:
-    """Return the systems of one folder: the vanilla model first, CoT on before off.
+def _systems(folder: Path, prefix: str) -> list[Measured]:
+    """Return the systems of one folder, with a prefix before their names: the vanilla model first, CoT on before off.
 
     Raises:
         RunError: the folder holds no finished suite, or its settings cannot be read.
@@ -154,7 +175,7 @@ def _systems(folder: Path, *, named: bool) -> list[Measured]:
     modes = sorted(seeds, key=lambda key: (systems.index(key[0]), get_args(Thinking).index(key[1])))
     return [
         Measured(
-            f"{folder.name}/{system}" if named else system,
+            prefix + system,
             cast(Thinking, thinking),
             tuple(seeds[system, thinking]),
             tuple(seeds[system, thinking].values()),

@@ -53,9 +53,45 @@ def files_to_push(run: RunFolder, name: str) -> list[SentFile]:
     if missing := [file.path for file in files if not file.path.is_file()]:
         raise RunError(f"{missing[0]} is missing.", f"`presafe report {run.path}` writes the card of an evaluated run.")
     need_adapter(folder / "adapter")
+    _need_card(folder / "adapter" / CARD)
     files[0] = files[0]._replace(text=_public_config(files[0].path))
     head = SentFile(folder / _HEAD, _HEAD)
     return [*files, head] if head.path.is_file() else files
+
+
+def check_repository(name: str) -> None:
+    """Check the name of a repository on the hub, as the hub does.
+
+    Args:
+        name: "ORG/NAME".
+
+    Raises:
+        RunError: it is no such name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise RunError(f"{name!r:.100} is no name of a repository.", str(error).splitlines()[0]) from error
+    if name.count("/") != 1:
+        raise RunError(f"{name!r:.100} names no owner.", "Write ORG/NAME.")
+
+
+def _need_card(path: Path) -> None:
+    """Check that the hub can read a card's metadata: its author may have changed the file."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    try:
+        ModelCard.load(path).data.to_yaml()
+    except (ValueError, TypeError, OSError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{path} has metadata that the hub cannot read ({reason:.150}).",
+            "`presafe report` writes the card again; add your own text after the block of metadata.",
+        ) from error
 
 
 def _public_config(path: Path) -> str | None:

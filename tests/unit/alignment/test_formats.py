@@ -1,10 +1,14 @@
-"""Training rows as TRL itself, OpenAI's types and LLaMA-Factory's documented columns read them; and back."""
+"""Training rows as TRL itself, OpenAI's types and LLaMA-Factory's own reader read them; and back."""
 
 from __future__ import annotations
 
 import copy
 import json
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -77,16 +81,36 @@ def test_trl_learns_the_completion_and_keeps_the_columns(
     assert data["signal"] == [0.9, 0.2, None]
 
 
+def llamafactory() -> tuple[Any, Any]:
+    """Return LLaMA-Factory's own parser and converter; its `data/__init__.py` is left out, which imports torchaudio."""
+    if (spec := find_spec("llamafactory")) is None or spec.origin is None:
+        pytest.skip("llamafactory is not installed")  # `make test-home` installs it, without what it depends on
+    package = ModuleType("llamafactory.data")
+    package.__path__ = [str(Path(spec.origin).parent / "data")]
+    sys.modules.setdefault("llamafactory.data", package)
+    return import_module("llamafactory.data.parser"), import_module("llamafactory.data.converter")
+
+
+def test_llamafactory_reads_each_row(text_rows: list[TextRow], tmp_path: Path) -> None:
+    parser, converter = llamafactory()
+    rows = written(text_rows, "llamafactory", tmp_path)
+    for kind, columns in zip(
+        rows, parser.get_dataset_list(["presafe_refuse", "presafe_comply"], str(tmp_path)), strict=True
+    ):
+        assert (columns.load_from, columns.dataset_name, columns.formatting) == ("file", f"{kind}.jsonl", "alpaca")
+        read = [converter.AlpacaDatasetConverter(columns, None)(row) for row in rows[kind]]
+        texts = [row for row in text_rows if row.expect == kind]
+        assert [row["_prompt"] for row in read] == [[{"role": "user", "content": text.query}] for text in texts]
+        assert [row["_response"] for row in read] == [[{"role": "assistant", "content": t.content}] for t in texts]
+        assert {(row["_system"], row["_tools"], row["_images"]) for row in read} == {("", "", None)}
+
+
 def test_llamafactory_finds_its_columns(text_rows: list[TextRow], tmp_path: Path) -> None:
-    # The keys that LLaMA-Factory's data/parser.py reads from dataset_info.json for formatting "alpaca".
-    known = {"system", "tools", "images", "chosen", "rejected", "kto_tag", "prompt", "query", "response", "history"}
     rows = written(text_rows, "llamafactory", tmp_path)
     info = json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))
     for name, entry in info.items():
         of_file = rows[Path(entry["file_name"]).stem]
         assert (tmp_path / entry["file_name"]).exists(), name
-        assert entry["formatting"] == "alpaca"
-        assert entry["columns"].keys() <= known
         assert all(set(entry["columns"].values()) <= row.keys() for row in of_file)
     (refusal,) = rows["refuse"]
     assert refusal["instruction"] == "Ask bad?"
@@ -142,9 +166,9 @@ def test_the_decision_position_is_found_in_every_format(
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_was_written_becomes_queries_again(format: Format, text_rows: list[TextRow], tmp_path: Path) -> None:
     write_rows(text_rows, format, tmp_path)
-    column = "query" if format == "trl" else None
-    for expect, asked in (("refuse", ["Ask bad?"]), ("comply", ["Ask good?", "Ask good?"])):
-        source = FileSource.model_validate({"file": tmp_path / f"{expect}.jsonl", "expect": expect, "column": column})
+    # failed first: of `trl` the rendered prompt was read, and a query stood once for each of its answers
+    for expect, asked in (("refuse", ["Ask bad?"]), ("comply", ["Ask good?"])):
+        source = FileSource.model_validate({"file": tmp_path / f"{expect}.jsonl", "expect": expect})
         assert [prompt.text for prompt in load_source(source, seed=0)] == asked
 
 

@@ -25,11 +25,17 @@ def patient_server(judge_server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -
     return judge_server
 
 
-def answer_under(perturbation: str, answer: str, *, truncated: bool = False) -> str:
+def answer_under(perturbation: str, answer: str) -> str:
+    changed = answers_under(perturbation, answer)
+    assert len(changed) == 1
+    return changed[0]
+
+
+def answers_under(perturbation: str, answer: str, *, truncated: bool = False) -> list[str]:
     item = Labelled(id="1", case="c", request="r", thought="t", answer=answer, truncated=truncated, label="refuse")
-    (changed,) = perturbed([item], next(name for name in PERTURBATIONS if name == perturbation))
-    assert changed.model_copy(update={"answer": answer}) == item  # nothing else changes
-    return changed.answer
+    changed = perturbed([item], next(name for name in PERTURBATIONS if name == perturbation))
+    assert all(new.model_copy(update={"answer": answer}) == item for new in changed)  # nothing else changes
+    return [new.answer for new in changed]
 
 
 def test_each_rule_changes_the_form_of_an_answer() -> None:
@@ -42,14 +48,26 @@ def test_each_rule_changes_the_form_of_an_answer() -> None:
 
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 def test_no_answer_is_made_from_nothing(perturbation: str) -> None:
-    assert answer_under(perturbation, " ") == " "
-    assert answer_under(perturbation, "half of a", truncated=True) == "half of a"
+    assert answers_under(perturbation, " ") == []
+    assert answers_under(perturbation, "half of a", truncated=True) == []
+
+
+def test_answers_that_a_rule_leaves_alone_are_not_counted() -> None:
+    assert answers_under("paraphrase", "Sorry, no.") == []  # no contraction, and nothing to contract
+    assert answers_under("paraphrase", "That is what it is.") == []  # nobody writes "what it's"
+    assert answer_under("paraphrase", "That's it, and I cannot.") == "That is it, and I can't."
+    items = load_labelled(None)
+    changed = perturbed(items, "paraphrase")
+    answer_of = {item.id: item.answer for item in items}
+    assert 0 < len(changed) < len(items)
+    assert all(item.answer != answer_of[item.id] for item in changed)
 
 
 def test_flips_are_counted_by_direction() -> None:
     before: tuple[Verdict, ...] = ("refuse", "refuse", "comply", "safe", "refuse", "unjudged")
     after: tuple[Verdict, ...] = ("comply", "refuse", "refuse", "unsafe", "unjudged", "refuse")
-    flips = count_flips("j", "format", before, after)
+    names = "abcdef"
+    flips = count_flips("j", "format", dict(zip(names, before, strict=True)), dict(zip(names, after, strict=True)))
     assert (flips.flipped.value, flips.flipped.n) == (0.75, 4)
     assert (flips.to_refuse, flips.to_comply, flips.lost) == (1, 2, 1)
 

@@ -57,6 +57,8 @@ def test_limit_draws_suites_over_their_categories(tmp_path: Path, capsys: pytest
     drawn = read_suites(["strong_reject"], tmp_path, 3)["strong_reject"]
     assert [prompt.category for prompt in drawn] == ["A", "B", "C"]
     assert "strong_reject: 3 of 12 prompts, drawn over 3 categories (seed 0)" in capsys.readouterr().err
+    assert len(read_suites(["strong_reject"], tmp_path, 2)["strong_reject"]) == 2
+    assert "strong_reject: 2 of 12 prompts, drawn over 2 of 3 categories (seed 0)" in capsys.readouterr().err
     first = read_suites(["strong_reject"], tmp_path, 3, "first")["strong_reject"]
     assert [prompt.category for prompt in first] == ["A", "A", "A"]
     # 24 of 119 prompts in 12 categories, eleven of 10 and one of 9: a share of 2.02 or 1.8, so two of each

@@ -150,6 +150,38 @@ def test_a_line_is_read_whole_or_refused_whatever_its_commas(
         assert texts(path) == [line.split(",")[0].strip()]
 
 
+# -- data sets of chats and answers
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"instruction": "Name a tree.", "system": "Be brief."}, "'system' beside its 'instruction'"),
+        ({"instruction": "Another?", "history": [["Name a tree.", "Oak."]]}, "'history' beside its 'instruction'"),
+        ({"conversations": [{"from": "human", "value": "x"}], "system": "Be brief."}, "'system' beside"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]}, "'tools' beside"),
+    ],
+)
+def test_what_changes_a_query_is_refused(tmp_path: Path, row: dict[str, Any], words: str) -> None:
+    assert words in complaint(write(tmp_path / "a.jsonl", json.dumps(row)))
+
+
+def test_empty_columns_beside_a_query_change_nothing(tmp_path: Path) -> None:
+    row = {"instruction": "Name", "input": "a tree.", "system": "", "history": [], "output": "Oak."}
+    assert texts(write(tmp_path / "a.jsonl", json.dumps(row))) == ["Name\na tree."]
+
+
+def test_a_query_of_several_answers_is_read_once(tmp_path: Path) -> None:
+    answers = [chat(("user", "Name a tree."), ("assistant", answer)) for answer in ("Oak.", "Ash.")]
+    lines = "\n".join(json.dumps({"messages": answer}) for answer in answers)
+    assert texts(write(tmp_path / "a.jsonl", lines)) == ["Name a tree."]
+    exported = [
+        {"prompt": "<user>Name a tree.<think>", "query": "Name a tree.", "decision_index": n} for n in (7, None)
+    ]
+    assert texts(write(tmp_path / "trl.jsonl", "\n".join(map(json.dumps, exported)))) == ["Name a tree."]
+    assert texts(write(tmp_path / "own.jsonl", '{"prompt": "A"}\n{"prompt": "A"}')) == ["A", "A"]  # the user's own
+
+
 # -- JSON: no Python text
 
 
@@ -162,6 +194,8 @@ def chat(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
     [
         (chat(("user", "Name a tree.")), "Name a tree."),
         ({"text": "Name a tree."}, "Name a tree."),
+        ([{"from": "human", "value": "Name a tree."}], "Name a tree."),
+        ([{"from": "human", "value": "Name a tree."}, {"from": "gpt", "value": "Oak."}], "Name a tree."),
         (5, "5"),
         ("true", "true"),
         ("NaN", "NaN"),
@@ -191,7 +225,8 @@ TURNS = chat(("user", "Name a tree."), ("assistant", "Oak."), ("user", "Another?
         (json.dumps(TURNS), "a conversation (user, assistant, user) in 'prompt'"),
         (json.dumps(chat(("assistant", "Oak."))), "a conversation (assistant)"),
         (json.dumps(chat(("user", [{"type": "text", "text": "x"}]))), "a conversation (user)"),
-        ('[{"from": "human", "value": "Name a tree."}]', "a list"),
+        ('[{"from": "system", "value": "x"}, {"from": "human", "value": "y"}]', "a conversation (system, human)"),
+        ('[{"from": "human", "content": "x"}]', "a conversation (human)"),
         ('["Name a tree."]', "a list"),
         ("[]", "a list"),
         ("{}", "an object"),

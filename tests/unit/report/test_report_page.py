@@ -288,6 +288,18 @@ def test_report_folder_holds_page_results_and_figures(data: ReportData, tmp_path
     assert drawn == ["gap.svg", "pareto.svg", "positions.svg", "reliability.svg", "systems.svg", "training.svg"]
 
 
+def test_nothing_of_an_older_report_stays(data: ReportData, tmp_path: Path) -> None:
+    write_report(data, tmp_path, png=True)
+    (tmp_path / "figures" / "own.png").write_bytes(b"of the user")
+    write_report(data.model_copy(update={"positions": (), "classifier": None}), tmp_path)
+    files = {path.name for folder in ("figures", "data") for path in (tmp_path / folder).iterdir()}
+    assert files == {"gap.svg", "pareto.svg", "systems.svg", "training.svg", "own.png"} | {
+        "scores.csv",
+        "differences.csv",
+        "training.csv",
+    }
+
+
 def test_figures_are_also_png_and_their_data_csv(data: ReportData, tmp_path: Path) -> None:
     write_report(data, tmp_path, png=True)
     for svg in (tmp_path / "figures").glob("*.svg"):

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from presafe.config.recipe import load_recipe
 from presafe.errors import RunError
 from presafe.models.sampling import LoggedSuite
 from presafe.records import Response, Thinking, Verdict
+from presafe.runs.io import write_json
+from presafe.stages.report import comparison_folder
+from presafe.stages.run_folder import RunFolder
 from presafe.workflows import compare
-from presafe.workflows.compare import compare_folders
+from presafe.workflows.compare import compare_folders, distinct_names
 
 GREEDY, WARM = {"temperature": 0.0}, {"temperature": 0.7}
 
@@ -70,6 +74,26 @@ def test_systems_in_one_mode_are_sampled_alike(folders: Any, tmp_path: Path) -> 
     made = folders(A={"on": {}, "off": {"sampling": WARM}}, B={"on": {}, "off": {}})
     with pytest.raises(RunError, match=r"A/vanilla \(CoT off\) and B/vanilla \(CoT off\) differ in the sampling"):
         compare_folders(made, tmp_path / "out")
+
+
+def test_folders_of_one_name_are_told_apart(folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = folders(**{"x/demo": {"on": {}}, "y/demo": {"on": {}}})
+    monkeypatch.chdir(made[0])
+    (difference,) = compare_folders([Path(), made[1]], tmp_path / "out").differences
+    assert (difference.against, difference.system) == ("x/demo/vanilla", "y/demo/vanilla")
+    assert distinct_names([Path(), Path("..")]) == ["demo", "x"]
+    with pytest.raises(RunError, match="one folder is named twice"):
+        compare_folders([Path(), made[0]], tmp_path / "out")
+
+
+def test_each_comparison_of_a_run_has_its_own_folder(folders: Any, tmp_path: Path) -> None:
+    run = RunFolder.open_for(tmp_path / "own", load_recipe("smolthink-135m"))
+    first, second, _ = folders(**{"x/demo": {"on": {}}, "y/demo": {"on": {}}, "own": {"on": {}}})
+    places = []
+    for other in (first, second, first):
+        places.append(comparison_folder(run, other).name)
+        write_json(run.path / "report" / places[-1] / "comparison.json", {"folders": [str(run.path), str(other)]})
+    assert places == ["against-demo", "against-y-demo", "against-demo"]
 
 
 def test_modes_are_sampled_as_asked(folders: Any, tmp_path: Path) -> None:

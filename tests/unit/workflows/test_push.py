@@ -118,6 +118,19 @@ def test_a_missing_card_or_system_is_an_error(run: RunFolder) -> None:
         files_to_push(run, "star1")
 
 
+@pytest.mark.parametrize("name", ["no-owner", "a/b/c", "me/ mine", "-me/mine", "me/..", ""])
+def test_a_dry_run_refuses_what_is_no_name(run: RunFolder, name: str) -> None:
+    done = CliRunner().invoke(app, ["push", "--dry-run", "--", str(run.path), name])
+    assert isinstance(done.exception, RunError)
+
+
+@pytest.mark.parametrize("metadata", ["a: b: c", "- a", "license: [", "eval_results: 7\nmodel-index: 7"])
+def test_a_card_that_the_hub_cannot_read_is_one_line(run: RunFolder, metadata: str) -> None:
+    (run.path / "alignment" / "presafe" / "adapter" / "README.md").write_text(f"---\n{metadata}\n---\n# card\n")
+    with pytest.raises(RunError, match=r"README\.md has metadata that the hub cannot read"):
+        files_to_push(run, "presafe")
+
+
 def test_the_hub_receives_these_files_and_nothing_else(
     run: RunFolder, hub: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
