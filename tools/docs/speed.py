@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from paths import ROOT
 
@@ -31,6 +31,39 @@ def bench(kind: str) -> str:
     """
     measured = record()
     return _TABLES[kind](measured) if measured else _NONE
+
+
+class Ratio(NamedTuple):
+    """PreSafe / other side of one piece of work, over the turns; below 1, PreSafe needs less."""
+
+    what: str
+    other: str
+    unit: str
+    low: float
+    median: float
+    high: float
+    floor: float | None
+    goal: float | None
+
+
+def ratios(measured: dict[str, Any]) -> list[Ratio]:
+    """Return the ratios of all parts that set PreSafe beside another side."""
+    return [
+        Ratio(
+            row["what"],
+            other,
+            row["unit"],
+            compared["ratio"]["min"],
+            compared["ratio"]["median"],
+            compared["ratio"]["max"],
+            _floor(row, other),
+            compared["goal"],
+        )
+        for part in ("training", "sampling", "classifier", "decision")
+        for row in measured["parts"].get(part, ())
+        for other, compared in row["others"].items()
+        if other != "floor"
+    ]
 
 
 def _sides(measured: dict[str, Any]) -> str:
