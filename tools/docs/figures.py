@@ -249,9 +249,12 @@ def speeds() -> Any:
         axis.plot(
             ratio.median, place, "o", color=TEAL, markersize=7, label="median of the turns" if not place else None
         )
-        for value, color, label in ((ratio.floor, GREY, "floor: no way is faster"), (ratio.goal, GOLD, "goal")):
+        for value, color, label, half in (
+            (ratio.floor, GREY, "floor: no way is faster", 0.4),
+            (ratio.goal, GOLD, "goal", 0.22),
+        ):
             if value is not None:
-                axis.plot([value, value], [place - 0.3, place + 0.3], color=color, linewidth=2.5, label=label)
+                axis.plot([value, value], [place - half, place + half], color=color, linewidth=2.5, label=label)
     axis.axvline(1, color="#24282e", linewidth=1)
     axis.set_yticks(range(len(ratios)), [f"{ratio.what}, against {ratio.other}" for ratio in ratios])
     axis.tick_params(axis="y", length=0)
@@ -261,7 +264,7 @@ def speeds() -> Any:
     axis.grid(axis="x", color="#eceef1")
     axis.set_axisbelow(True)
     handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axis.legend(handles.values(), handles.keys(), frameon=False, loc="upper right", fontsize=10)
+    axis.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", fontsize=10)
     figure.tight_layout()
     return figure
 
