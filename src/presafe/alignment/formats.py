@@ -5,9 +5,13 @@
     openai         chat rows (messages); the columns lie in a file of their own, because no other key is allowed
 
 Every format keeps the thought. Each is written as two files, `refuse.jsonl` and `comply.jsonl`, so that either can be
-named as queries of a recipe. The columns are `id`, `thinking`, `signal` (p′ in [0, 1], or null with CoT off) and
-`decision_index`: the index of the last prompt token before the CoT, if the tokenizer reads the rendered prompt. That is
-`prompt` in `trl`; the other two, whose rows hold no rendered prompt, have it in a column `rendered_prompt`.
+named as queries of a recipe. The last two hold neither rows with CoT off nor rows whose answer was cut: their tools
+render the prompt with CoT on, and end every turn.
+
+The columns are `id`, `thinking`, `complete` (whether the turn ends), `signal` (p′ in [0, 1], or null with CoT off) and
+`decision_index`: the index of the last prompt token before the CoT, if the tokenizer reads the rendered prompt; null
+with CoT off. That is `prompt` in `trl`; the other two, whose rows hold no rendered prompt, have a column
+`rendered_prompt`.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ class TextRow(NamedTuple):
     """The assistant's turn for a chat format: thought between its marks, and answer."""
     signal: float | None
     decision_index: int | None
+    complete: bool
+    """Whether the model ended its turn."""
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -50,6 +56,7 @@ class TextRow(NamedTuple):
         return {
             "id": self.id,
             "thinking": self.thinking,
+            "complete": self.complete,
             "signal": self.signal,
             "decision_index": self.decision_index,
         }
@@ -98,7 +105,18 @@ def text_row(row: AlignmentRow, prompt: Prompt, renderer: Renderer) -> TextRow:
         content=thought + closed if thinking == "on" else answer.answer,
         signal=row.signal,
         decision_index=len(tokenizer(text).input_ids) - 1 if thinking == "on" else None,
+        complete=bool(completion_ids) and completion_ids[-1] in renderer.stop_ids(),
     )
+
+
+def fits(row: TextRow, format: Format) -> bool:
+    """Return whether a format can hold a row: only `trl` has a place for CoT off and for an answer that was cut.
+
+    Args:
+        row: The row.
+        format: Name of the format.
+    """
+    return format == "trl" or (row.thinking == "on" and row.complete)
 
 
 def write_rows(rows: Sequence[TextRow], format: Format, folder: Path) -> list[Path]:
@@ -124,6 +142,8 @@ def write_rows(rows: Sequence[TextRow], format: Format, folder: Path) -> list[Pa
             _write_jsonl(written[kind], [_ROWS[format](row) for row in of_kind])
             if format == "openai":
                 _write_jsonl(folder / f"{kind}.columns.jsonl", [_with_rendered_prompt(row) for row in of_kind])
+    if format == "openai":
+        write_text(folder / "README.md", _configs(list(written)))
     if format == "llamafactory":
         columns = {"prompt": "instruction", "query": "input", "response": "output"}
         write_json(
@@ -134,6 +154,15 @@ def write_rows(rows: Sequence[TextRow], format: Format, folder: Path) -> list[Pa
             },
         )
     return list(written.values())
+
+
+def _configs(kinds: Sequence[str]) -> str:
+    """Return the head of a card by which `datasets` tells the rows from the files of columns beside them."""
+    lines = ["---", "configs:"]
+    for name, suffix in (("default", "jsonl"), ("columns", "columns.jsonl")):
+        files = ", ".join(f"{kind}.{suffix}" for kind in kinds)
+        lines.append(f"- {{config_name: {name}, data_files: [{files}]}}")
+    return "\n".join([*lines, "---", ""])
 
 
 def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -22,10 +23,12 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from presafe.alignment.head import attach_head, causal_lm, trained_head
 from presafe.alignment.loss import alignment_loss, next_token_loss, signal_entropy, start_loss
 from presafe.alignment.standardization import FirstPass, padded_inputs, prompts_in_batches
+from presafe.alignment.trainer_card import trainer_card
 from presafe.errors import RecipeError, RunError, SignalError
 from presafe.methods.method import Position
 from presafe.models.decision_head import HEAD, read_states, start_log_odds, states_at
 from presafe.models.output import logits_of
+from presafe.runs.io import write_text
 
 _TITLE = "Towards Safer Large Reasoning Models by Promoting Safety Decision-Making before Chain-of-Thought Generation"
 PAPER = {
@@ -148,7 +151,30 @@ class PreSafeTrainer(SFTTrainer):
     _tag_names = ("trl", "presafe")
     _name = "PreSafe"
     _paper: ClassVar[dict[str, str]] = PAPER
-    """What TRL's `create_model_card` and its tags of models read."""
+    """What TRL's tags of models and `create_model_card` read."""
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Write README.md into the output folder: a card of an adapter, in place of TRL's.
+
+        Args:
+            model_name: Title of the card; None takes the folder's name.
+            dataset_name: Hub id or folder of the rows.
+            tags: More tags.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        more = [tags] if isinstance(tags, str) else tags or []
+        card = trainer_card(
+            getattr(self.model.config, "_name_or_path", None) or None,
+            dataset_name,
+            title=model_name or folder.name,
+            tags=[*self._tag_names, *more],
+            paper=self._paper,
+        )
+        write_text(folder / "README.md", card)
 
     def __init__(
         self, model: nn.Module, args: PreSafeConfig, *, processing_class: Any, peft_config: Any = None, **rest: Any

@@ -27,19 +27,17 @@ _CONTRACTIONS = (
     ("won't", "will not"),
     ("don't", "do not"),
     ("I'm", "I am"),
-    ("I'd", "I would"),
-    ("it's", "it is"),
     ("we're", "we are"),
 )
+"""Those with one meaning: "it's" is also "it has", and "I'd" also "I had"."""
 _OTHER_FORM = {
     **{short.lower(): full for short, full in _CONTRACTIONS},
     **{full.lower(): short for short, full in _CONTRACTIONS},
-    "that's": "that is",  # not the other way round: "help with that is" has no contraction
 }
 _FORMS = re.compile(
     rf"\b(?:{'|'.join(map(re.escape, _OTHER_FORM))})\b(?!\s*(?:[.,;:!?)]|$))|\bcan(?:'t|not)\b", re.IGNORECASE
 )
-"""What is written in its other form. Only "can't" stands before a pause, too: nobody writes "what it's."."""
+"""What is written in its other form. Only "can't" stands before a pause, too: nobody writes "as sure as I'm."."""
 
 
 class Flips(NamedTuple):
@@ -99,7 +97,8 @@ def count_flips(
 
 def _formatted(answer: str) -> str:
     first, stop, rest = answer.partition(". ")
-    typographic = f"**{first}{stop.strip()}** {rest}".strip().replace("'", "’")
+    typographic = f"**{first}{stop.strip()}** {rest}".strip()
+    typographic = re.sub(r"(?<=\w)'(?=\w)", "’", typographic)  # not in quoted code
     return f"## Answer\n\n{typographic}"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from presafe.config.sources import HubSource
 from presafe.errors import PromptError
 from presafe.prompts.overlap import fold, overlaps
-from presafe.prompts.rows import category_of, cell_text, column_names
+from presafe.prompts.rows import category_of, cell_text, column_names, query_text
 from presafe.records import Prompt
 from presafe.runtime.reading import printable
 
@@ -94,7 +94,7 @@ def _kept_rows(source: HubSource, rows: Sequence[dict[str, Any]]) -> Iterator[tu
         if not is_blank and all(str(row[key]) in values for key, values in source.where.items()):
             if isinstance(row[source.column], float):  # a column of numbers, in which 2 became 2.0
                 raise PromptError(f"{origin}: column {source.column!r} holds numbers, not texts.", "Name another one.")
-            yield number, cell_text(row, source.column, origin, number + 1), row
+            yield number, query_text(row, source.column, origin, number + 1), row
 
 
 def hub_rows(source: HubSource) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt")
 """Names of the roles in both forms."""
 _BESIDE = {"instruction": ("system", "history"), "conversations": ("system", "tools"), "messages": ("tools",)}
 """By column of the query: columns that change what the model is asked."""
+_MARKS = re.compile(r"<\|(?:im_start|start|user|begin_of_text|start_header_id)\|>|<｜User｜>|\[INST\]|<start_of_turn>")
+"""Marks that chat templates put around a user's text."""
+_PLAIN = {"name", "weight"}
+"""Keys of a turn beside its role and its text that change nothing that the model reads."""
 _CATEGORY_COLUMNS = (
     "category_text",
     "category",
@@ -121,7 +126,7 @@ def query_text(row: dict[str, Any], column: str, origin: str, number: int) -> st
     """
     text = cell_text(row, column, origin, number)
     for other in _BESIDE.get(column, ()):
-        if str(row.get(other) or "").strip():
+        if str(row.get(other) or "").strip() not in ("", "[]", "{}"):
             raise PromptError(
                 f"{origin}: row {number} has a {other!r} beside its {column!r}, which changes what the model is asked.",
                 "presafe asks one user turn: leave such rows out, or write one text.",
@@ -129,6 +134,11 @@ def query_text(row: dict[str, Any], column: str, origin: str, number: int) -> st
     if column == "instruction" and str(row.get("input") or "").strip():  # Alpaca's second half of a query
         text = f"{text}\n{cell_text(row, 'input', origin, number)}"
     return text
+
+
+def is_rendered(value: Any) -> bool:
+    """Return whether a text has marks that a chat template writes."""
+    return isinstance(value, str) and _MARKS.search(value) is not None
 
 
 def column_names(row: dict[str, Any]) -> str:
@@ -281,14 +291,31 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _turns(value: Any) -> list[tuple[str, str]]:
-    """Return role and text of each turn of a chat; nothing if a value is no chat of texts."""
+    """Return role and text of each turn of a chat; nothing if a value is no chat of texts.
+
+    Whatever stands beside an assistant's text is left out with it; beside a user's, only `_PLAIN` may stand.
+    """
     turns = []
     for turn in value if isinstance(value, list) else []:
-        names = next((names for names in _TURN if isinstance(turn, dict) and turn.keys() == {*names}), ())
-        if not names or not all(isinstance(turn[name], str) for name in names):
+        names = next((names for names in _TURN if isinstance(turn, dict) and {*names} <= turn.keys()), ())
+        if not names or not isinstance(turn[names[0]], str):
             return []
-        turns.append((turn[names[0]], turn[names[1]]))
+        role, text = (turn[name] for name in names)
+        if role not in _ASSISTANTS and (
+            not isinstance(text := _text_part(text), str) or turn.keys() - {*names} - _PLAIN
+        ):
+            return []
+        turns.append((role, str(text)))
     return turns
+
+
+def _text_part(content: Any) -> Any:
+    """Return the text of a content that is one part of text; any other content unchanged."""
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        (part,) = content
+        if part.keys() == {"type", "text"} and part["type"] == "text":
+            return part["text"]
+    return content
 
 
 def _is_finite(value: str | int | float | None) -> bool:

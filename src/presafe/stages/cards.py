@@ -1,4 +1,8 @@
-"""Write the model card beside every adapter of a run: `alignment/<system>/adapter/README.md`."""
+"""Write the model card beside every adapter of a run: `alignment/<system>/adapter/README.md`.
+
+The last line of a card has a checksum of the lines before it. A card that its author changed is kept, and the new one
+is written beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,16 @@ from presafe.report.card import AdapterFacts, CardFacts, DataSource, model_card
 from presafe.report.data import ReportData
 from presafe.report.public import public_address
 from presafe.runs.io import read_json, write_text
+from presafe.runs.manifest import sha256_of
+from presafe.runtime.progress import console
+from presafe.runtime.reading import read_text
 from presafe.stages.operating_point import operating_point
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import System, aligned_systems, system_folder
 
 CARD = "README.md"
 """Name of a model card, as the Hugging Face hub looks for it."""
+_NEW = "README.new.md"
 _CONFIG = "adapter_config.json"
 
 
@@ -39,9 +47,31 @@ def write_cards(run: RunFolder, data: ReportData) -> list[Path]:
     for system in aligned_systems(run.recipe):
         folder = system_folder(run, system) / "adapter"
         if (folder / _CONFIG).is_file():  # a run is reported also where its weights were deleted
-            write_text(folder / CARD, model_card(data, _facts(run, system, folder)))
-            paths.append(folder / CARD)
+            path = folder / (CARD if _is_unchanged(folder / CARD) else _NEW)
+            text = model_card(data, _facts(run, system, folder)).rstrip("\n") + "\n"
+            write_text(path, text + _checksum(text))
+            if path.name == _NEW:
+                console.print(f"  {folder / CARD} was changed by hand, and is kept; the new card is {_NEW} beside it")
+            paths.append(path)
     return paths
+
+
+def _checksum(text: str) -> str:
+    """Return the last line of a card."""
+    return f"<!-- presafe wrote this card: {sha256_of(text)[:16]} -->\n"
+
+
+def _is_unchanged(path: Path) -> bool:
+    """Return whether a card is as it was written, or is not there.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    if not path.exists():
+        return True
+    text = read_text(path, RunError)
+    above = text[: text.rstrip("\n").rfind("\n") + 1]
+    return text == above + _checksum(above)
 
 
 def _facts(run: RunFolder, system: System, folder: Path) -> CardFacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from presafe.alignment.formats import Format, TextRow, check_format, text_row, write_rows
+from presafe.alignment.formats import Format, TextRow, check_format, fits, text_row, write_rows
 from presafe.errors import RunError
 from presafe.models.loading import load_renderer
 from presafe.runtime.progress import console
@@ -63,6 +63,13 @@ def text_rows(run: RunFolder, name: str, format: Format) -> list[TextRow]:
         console.print(f"  {left} rows teach p′ alone (`planted`), and are left out: other tools would learn their text")
     rows = taught
     texts = [text_row(row, prompts[row.prompt_id], renderer) for row in rows]
+    kept = [place for place, text in enumerate(texts) if fits(text, format)]
+    if left := len(texts) - len(kept):
+        console.print(
+            f"  {left} of {len(texts)} rows are left out: CoT is off in them or they were cut, and tools that read "
+            f"{format} would render them with CoT on, or end them"
+        )
+    rows, texts = [rows[place] for place in kept], [texts[place] for place in kept]
     moved = sum(text.decision_index not in (None, row.decision_index) for row, text in zip(rows, texts, strict=True))
     if moved:
         console.print(

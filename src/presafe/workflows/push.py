@@ -68,6 +68,17 @@ def check_repository(name: str) -> None:
     Raises:
         RunError: it is no such name.
     """
+    _need_name(name)
+    if name.count("/") != 1:
+        raise RunError(f"{name!r:.100} names no owner.", "Write ORG/NAME.")
+
+
+def _need_name(name: str) -> None:
+    """Check a name on the hub, with or without an owner.
+
+    Raises:
+        RunError: it is no such name.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -75,22 +86,32 @@ def check_repository(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise RunError(f"{name!r:.100} is no name of a repository.", str(error).splitlines()[0]) from error
-    if name.count("/") != 1:
-        raise RunError(f"{name!r:.100} names no owner.", "Write ORG/NAME.")
 
 
 def _need_card(path: Path) -> None:
-    """Check that the hub can read a card's metadata: its author may have changed the file."""
+    """Check a card's metadata as the hub does: its author may have changed the file.
+
+    Raises:
+        RunError: there is none, it cannot be read, or a base or data set in it is no name on the hub.
+    """
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
     try:
-        ModelCard.load(path).data.to_yaml()
+        data = ModelCard.load(path).data.to_dict()
+        if data.get("library_name") != "peft" or not data.get("license"):
+            raise ValueError("it lacks library_name: peft, or a license")
+        for key in ("base_model", "datasets"):
+            names = data.get(key) or []
+            for name in names if isinstance(names, list) else [names]:
+                _need_name(str(name))
+    except RunError as error:
+        raise RunError(f"{path}: {error.problem}", "Only names on the hub belong there.") from error
     except (ValueError, TypeError, OSError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RunError(
             f"{path} has metadata that the hub cannot read ({reason:.150}).",
-            "`presafe report` writes the card again; add your own text after the block of metadata.",
+            "Mend it, or remove the file: `presafe report` writes it again.",
         ) from error
 
 

@@ -12,11 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from datasets import load_dataset
 from openai.types.chat import ChatCompletionAssistantMessageParam, ChatCompletionUserMessageParam
 from pydantic import TypeAdapter
 from tiny_models import make_model
 
-from presafe.alignment.formats import FORMATS, Format, TextRow, check_format, text_row, write_rows
+from presafe.alignment.formats import FORMATS, Format, TextRow, check_format, fits, text_row, write_rows
 from presafe.alignment.rows import alignment_rows, thinking_off_rows
 from presafe.config.sources import FileSource
 from presafe.errors import SignalError
@@ -135,10 +136,28 @@ def test_openai_accepts_each_row(text_rows: list[TextRow], tmp_path: Path) -> No
     assert first == {
         "id": "bad",
         "thinking": "on",
+        "complete": True,
         "signal": 0.9,
         "decision_index": text_rows[0].decision_index,
         "rendered_prompt": text_rows[0].prompt,
     }
+
+
+def test_datasets_reads_the_rows_of_openai(text_rows: list[TextRow], tmp_path: Path) -> None:
+    # failed first: the files of columns lay among the rows, with another schema
+    written(text_rows, "openai", tmp_path)
+    whole = load_dataset(str(tmp_path), split="train")
+    assert (whole.column_names, len(whole)) == (["messages"], len(text_rows))
+    assert len(load_dataset(str(tmp_path), "columns", split="train")) == len(text_rows)
+
+
+def test_only_trl_has_a_place_for_cut_rows_and_cot_off(text_rows: list[TextRow]) -> None:
+    refusal, own, off = text_rows
+    cut = own._replace(complete=False)
+    assert [row.complete for row in text_rows] == [True, True, True]
+    assert [fits(row, "trl") for row in (refusal, own, off, cut)] == [True] * 4
+    for format in ("llamafactory", "openai"):
+        assert [fits(row, format) for row in (refusal, own, off, cut)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("format", FORMATS)

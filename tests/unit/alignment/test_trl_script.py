@@ -109,8 +109,13 @@ def test_the_script_trains_from_a_yaml_file(tokenizer: Any, tmp_path: Path) -> N
     assert DecisionHead(tmp_path / "out").position == "prompt_end"
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert {"trl", "presafe"} <= set(card.data.tags or [])
-    assert "This model was trained with PreSafe, a method introduced in" in card.text
-    assert "papers/2603.17368" in card.text
+    assert "trained by PreSafe (arXiv 2603.17368)" in card.text
+    # failed first: TRL's card linked huggingface.co/None, and the folder of the rows as a data set of the hub
+    metadata = card.data.to_dict()
+    assert metadata["library_name"] == "peft"
+    assert not metadata.keys() & {"base_model", "datasets"}  # both are folders here
+    assert str(tmp_path) not in str(card)
+    assert "None" not in card.text
 
 
 def options(tmp_path: Path, *words: str) -> tuple[Any, Any, Any]:

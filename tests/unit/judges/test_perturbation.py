@@ -41,7 +41,7 @@ def answers_under(perturbation: str, answer: str, *, truncated: bool = False) ->
 def test_each_rule_changes_the_form_of_an_answer() -> None:
     said = "I can't tell you. It is not my secret."
     assert answer_under("format", said) == "## Answer\n\n**I can’t tell you.** It is not my secret."
-    assert answer_under("paraphrase", said) == "I cannot tell you. It's not my secret."
+    assert answer_under("paraphrase", said) == "I cannot tell you. It is not my secret."
     assert answer_under("length", said).startswith(said + "\n\n")
     assert answer_under("label_order", said) == said
 
@@ -54,8 +54,11 @@ def test_no_answer_is_made_from_nothing(perturbation: str) -> None:
 
 def test_answers_that_a_rule_leaves_alone_are_not_counted() -> None:
     assert answers_under("paraphrase", "Sorry, no.") == []  # no contraction, and nothing to contract
-    assert answers_under("paraphrase", "That is what it is.") == []  # nobody writes "what it's"
-    assert answer_under("paraphrase", "That's it, and I cannot.") == "That is it, and I can't."
+    assert answers_under("paraphrase", "I know what I am.") == []  # nobody writes "what I'm."
+    assert answer_under("paraphrase", "That's it, and I cannot.") == "That's it, and I can't."
+    for said in ("It's been long.", "I'd never seen it.", "print('it is')"):  # of two meanings, or code
+        assert answers_under("paraphrase", said) == []
+    assert "print('it')" in answer_under("format", "Write print('it'). Don't ask.")
     items = load_labelled(None)
     changed = perturbed(items, "paraphrase")
     answer_of = {item.id: item.answer for item in items}

@@ -237,3 +237,12 @@ def test_a_name_that_the_hub_does_not_take_is_one_line(name: str) -> None:
     source = HubSource(hub=name, split="train", column="ask", license="x", expect="comply")
     with pytest.raises(PromptError, match="cannot fetch the data set"):
         hub_prompts(source, seed=0)
+
+
+def test_what_stands_beside_a_query_of_a_hub_set_counts(tmp_path: Path) -> None:
+    # failed first: `input` was dropped, and five queries became one
+    rows = [{"instruction": "Say", "input": text, "output": "1"} for text in ("one.", "two.")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"hub": str(tmp_path), "split": "train", "license": "own", "expect": "comply"}
+    source = HubSource.model_validate({**fields, "column": "instruction"})
+    assert sorted(prompt.text for prompt in hub_prompts(source, 0)) == ["Say\none.", "Say\ntwo."]

@@ -160,6 +160,7 @@ def test_a_line_is_read_whole_or_refused_whatever_its_commas(
         ({"instruction": "Another?", "history": [["Name a tree.", "Oak."]]}, "'history' beside its 'instruction'"),
         ({"conversations": [{"from": "human", "value": "x"}], "system": "Be brief."}, "'system' beside"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]}, "'tools' beside"),
+        ({"prompt": "<|im_start|>user\nQ<|im_end|>", "completion": "A"}, "'prompt' holds rendered prompts"),
     ],
 )
 def test_what_changes_a_query_is_refused(tmp_path: Path, row: dict[str, Any], words: str) -> None:
@@ -168,7 +169,10 @@ def test_what_changes_a_query_is_refused(tmp_path: Path, row: dict[str, Any], wo
 
 def test_empty_columns_beside_a_query_change_nothing(tmp_path: Path) -> None:
     row = {"instruction": "Name", "input": "a tree.", "system": "", "history": [], "output": "Oak."}
+    row["text"] = "Below is an instruction. ### Response: Oak."  # as in the first data set of this form
     assert texts(write(tmp_path / "a.jsonl", json.dumps(row))) == ["Name\na tree."]
+    asked = chat(("user", "Name a tree."))
+    assert texts(write(tmp_path / "b.jsonl", json.dumps({"messages": asked, "tools": "[]"}))) == ["Name a tree."]
 
 
 def test_a_query_of_several_answers_is_read_once(tmp_path: Path) -> None:
@@ -179,6 +183,8 @@ def test_a_query_of_several_answers_is_read_once(tmp_path: Path) -> None:
         {"prompt": "<user>Name a tree.<think>", "query": "Name a tree.", "decision_index": n} for n in (7, None)
     ]
     assert texts(write(tmp_path / "trl.jsonl", "\n".join(map(json.dumps, exported)))) == ["Name a tree."]
+    alpaca = [{"instruction": "A", "input": text, "output": out} for text, out in (("x", "1"), ("y", "2"), ("x", "3"))]
+    assert texts(write(tmp_path / "alpaca.jsonl", "\n".join(map(json.dumps, alpaca)))) == ["A\nx", "A\ny"]
     assert texts(write(tmp_path / "own.jsonl", '{"prompt": "A"}\n{"prompt": "A"}')) == ["A", "A"]  # the user's own
 
 
@@ -195,6 +201,14 @@ def chat(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
         (chat(("user", "Name a tree.")), "Name a tree."),
         ({"text": "Name a tree."}, "Name a tree."),
         ([{"from": "human", "value": "Name a tree."}], "Name a tree."),
+        ([{"role": "user", "content": [{"type": "text", "text": "Name a tree."}], "name": "Bo"}], "Name a tree."),
+        (
+            [
+                {"role": "user", "content": "Name a tree.", "weight": 0},
+                {"role": "assistant", "content": None, "reasoning_content": "Oak?", "weight": 1},
+            ],
+            "Name a tree.",
+        ),
         ([{"from": "human", "value": "Name a tree."}, {"from": "gpt", "value": "Oak."}], "Name a tree."),
         (5, "5"),
         ("true", "true"),
@@ -224,7 +238,8 @@ TURNS = chat(("user", "Name a tree."), ("assistant", "Oak."), ("user", "Another?
         (json.dumps(SYSTEM), "a conversation (system, user) in 'prompt'"),
         (json.dumps(TURNS), "a conversation (user, assistant, user) in 'prompt'"),
         (json.dumps(chat(("assistant", "Oak."))), "a conversation (assistant)"),
-        (json.dumps(chat(("user", [{"type": "text", "text": "x"}]))), "a conversation (user)"),
+        (json.dumps(chat(("user", [{"type": "image_url", "image_url": "x"}]))), "a conversation (user)"),
+        ('[{"role": "user", "content": "x", "tool_calls": []}]', "a conversation (user)"),
         ('[{"from": "system", "value": "x"}, {"from": "human", "value": "y"}]', "a conversation (system, human)"),
         ('[{"from": "human", "content": "x"}]', "a conversation (human)"),
         ('["Name a tree."]', "a list"),

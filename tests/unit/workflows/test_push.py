@@ -82,7 +82,7 @@ def run(tmp_path: Path) -> RunFolder:
     run = RunFolder.open_for(tmp_path / "run", load_recipe("smolthink-135m"))
     folder = run.path / "alignment" / "presafe"
     get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"])).save_pretrained(str(folder / "adapter"))
-    (folder / "adapter" / "README.md").write_text("# card\n")
+    (folder / "adapter" / "README.md").write_text("---\nlibrary_name: peft\nlicense: other\n---\n# card\n")
     (folder / "adapter" / "notes.txt").write_text(SECRET)
     (folder / "presafe_head.safetensors").write_bytes(b"head")
     (run.path / "responses").mkdir()
@@ -124,10 +124,18 @@ def test_a_dry_run_refuses_what_is_no_name(run: RunFolder, name: str) -> None:
     assert isinstance(done.exception, RunError)
 
 
-@pytest.mark.parametrize("metadata", ["a: b: c", "- a", "license: [", "eval_results: 7\nmodel-index: 7"])
+@pytest.mark.parametrize("metadata", ["", "a: 1", "a: b: c", "- a", "license: [", "eval_results: 7\nmodel-index: 7"])
 def test_a_card_that_the_hub_cannot_read_is_one_line(run: RunFolder, metadata: str) -> None:
     (run.path / "alignment" / "presafe" / "adapter" / "README.md").write_text(f"---\n{metadata}\n---\n# card\n")
     with pytest.raises(RunError, match=r"README\.md has metadata that the hub cannot read"):
+        files_to_push(run, "presafe")
+
+
+@pytest.mark.parametrize("more", ["base_model: 'not a name!!'", "datasets:\n- /home/bob/secret", "datasets: ../rows"])
+def test_a_card_with_a_path_is_not_sent(run: RunFolder, more: str) -> None:
+    card = f"---\nlibrary_name: peft\nlicense: other\n{more}\n---\n# card\n"
+    (run.path / "alignment" / "presafe" / "adapter" / "README.md").write_text(card)
+    with pytest.raises(RunError, match=r"README\.md: .* is no name of a repository"):
         files_to_push(run, "presafe")
 
 
