@@ -281,7 +281,7 @@ def measure(shapes: dict[str, ModelShape], settings: argparse.Namespace) -> dict
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     memory = torch.cuda.get_device_properties(0).total_memory / GIB if device == "cuda" else 0.0
     peak = device_of(name, memory)
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for address, shape in shapes.items():
         training = []
         for trainer in ("sft", "presafe"):
@@ -289,12 +289,12 @@ def measure(shapes: dict[str, ModelShape], settings: argparse.Namespace) -> dict
             _release()
         decoding = time_decoding(shape, settings, device, peak)
         _release()
-        found[address] = {"parameters": shape.num_parameters(), "training": training, "decoding": decoding}
+        measured[address] = {"parameters": shape.num_parameters(), "training": training, "decoding": decoding}
     return {
         "device": name,
         "cuda": torch.version.cuda,
         "settings": vars(settings),
-        "models": found,
+        "models": measured,
         "manifest": build_manifest(vars(settings), sha256_of([])),
     }
 
@@ -332,7 +332,7 @@ def main(words: list[str] | None = None) -> int:
         print("no GPU here: nothing measured. `--small` runs a tiny shape on the CPU.", file=sys.stderr)
         return 2
     shapes = (
-        {"small": SMALL} if settings.small else {each: known_shapes()[each] for each in settings.address or DEFAULT}
+        {"small": SMALL} if settings.small else {name: known_shapes()[name] for name in settings.address or DEFAULT}
     )
     record = measure(shapes, settings)
     print(json.dumps(record, indent=2))

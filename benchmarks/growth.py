@@ -45,8 +45,8 @@ def _run_alone(stage: str, number: int) -> dict[str, float]:
     """Run a stage in a process of its own; see `run`."""
     command = [sys.executable, __file__, stage, str(number)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    growth: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return growth
 
 
 def texts_of(number: int) -> list[str]:
@@ -253,10 +253,10 @@ def loading_seconds(browser: str, page: Path) -> float:
     timed.write_text(html + script, encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     dom = subprocess.run([browser, *flags, timed.as_uri()], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"<title>ms=(\d+)</title>", dom)
-    if found is None:
+    shown = re.search(r"<title>ms=(\d+)</title>", dom)
+    if shown is None:
         raise RuntimeError(f"{browser} did not say when the page was loaded")
-    return int(found[1]) / 1000
+    return int(shown[1]) / 1000
 
 
 def run(stage: str, number: int) -> dict[str, float]:

@@ -105,4 +105,4 @@ def against(what: str, unit: str, values: Mapping[str, Sequence[float]], goals: 
                 "goal": goal,
                 "met": None if goal is None else statistics.median(ratios) <= goal,
             }
-    return {"what": what, "unit": unit, "values": {side: list(each) for side, each in values.items()}, "others": others}
+    return {"what": what, "unit": unit, "values": {side: list(turn) for side, turn in values.items()}, "others": others}

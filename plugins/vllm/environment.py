@@ -85,10 +85,10 @@ def check(folder: Path) -> None:
         ("vllm", "Install vLLM there."),
         ("presafe_vllm", f"{python} -m pip install --no-deps {HERE}"),
     ):
-        found = subprocess.run(
+        done = subprocess.run(
             [str(python), "-c", f"import importlib.util as u, sys; sys.exit(not u.find_spec('{module}'))"]
         )
-        if found.returncode != 0:
+        if done.returncode != 0:
             sys.exit(f"PRESAFE_VLLM names {folder}, which has no {module}. {remedy}")
 
 

@@ -50,10 +50,10 @@ def pair_difference(pair: Pair) -> MetricDifference:
         for name, text in (("against", pair.against), ("condition", pair.condition))
     ]
     lines = metric_differences([*sides[0], *sides[1]], "against")
-    found = [line for line in lines if (line.suite, line.metric) == (pair.suite, pair.metric)]
-    if len(found) != 1:
+    matching = [line for line in lines if (line.suite, line.metric) == (pair.suite, pair.metric)]
+    if len(matching) != 1:
         raise ValueError(f"no difference of {pair}")
-    return found[0]
+    return matching[0]
 
 
 def _other_half(suite: str) -> Sequence[str]:

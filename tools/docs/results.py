@@ -242,8 +242,8 @@ def demo(file: str, *options: str) -> str:
     systems = [("vanilla", "on"), ("vanilla", "off"), ("sft", "on"), ("presafe", "on")]
     rows = []
     for system, mode in systems:
-        found = [measured[system, mode, *column] for column in columns]
-        cells = [f"{percent(score, 1)}, n = {score['n']}" for score in found]
+        scores = [measured[system, mode, *column] for column in columns]
+        cells = [f"{percent(score, 1)}, n = {score['n']}" for score in scores]
         rows.append([LABELS[system].split(":")[0].removesuffix(" (ours)"), mode, *cells])
     return table(head, rows)
 

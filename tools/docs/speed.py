@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from paths import ROOT
 
@@ -31,6 +31,72 @@ def bench(kind: str) -> str:
     """
     measured = record()
     return _TABLES[kind](measured) if measured else _NONE
+
+
+class Ratio(NamedTuple):
+    """PreSafe / other side of one piece of work, over the turns; below 1, PreSafe needs less."""
+
+    what: str
+    other: str
+    unit: str
+    low: float
+    median: float
+    high: float
+    floor: float | None
+    goal: float | None
+
+
+def ratios(measured: dict[str, Any]) -> list[Ratio]:
+    """Return the ratios of all parts that set PreSafe beside another side."""
+    return [
+        Ratio(
+            row["what"],
+            other,
+            row["unit"],
+            compared["ratio"]["min"],
+            compared["ratio"]["median"],
+            compared["ratio"]["max"],
+            _floor(row, other),
+            compared["goal"],
+        )
+        for part in ("training", "sampling", "classifier", "decision")
+        for row in measured["parts"].get(part, ())
+        for other, compared in row["others"].items()
+        if other != "floor"
+    ]
+
+
+def _summary(measured: dict[str, Any]) -> str:
+    """Return the answer of the page in one sentence."""
+    of = {(ratio.what, ratio.other): ratio for ratio in ratios(measured) if ratio.unit == "seconds"}
+    steps = [ratio for (what, other), ratio in of.items() if other == "SFTTrainer"]
+    low, high = min(ratio.median for ratio in steps), max(ratio.median for ratio in steps)
+    met = {True: "met", False: "missed"}
+    parts = [f"a training step takes {low:.2f} to {high:.2f} of the time of TRL's `SFTTrainer` (goal 0.70, "
+             f"{met[high <= 0.7]})"]  # fmt: skip
+    parts += [
+        f"{what} {ratio.median:.2f} of {other} (goal {ratio.goal:.2f}, {met[ratio.median <= ratio.goal]})"
+        for what, other, key in (
+            ("sampling", "`generate`", ("sampling, CoT on and off", "generate")),
+            ("sampling through Inspect", "its `hf` provider", ("sampling through Inspect, CoT on", "hf provider")),
+            ("training the classifier", "`Trainer`", ("classifier, one epoch", "Trainer")),
+            ("its scores", "a pipeline", ("classifier, scores", "pipeline")),
+        )
+        if (ratio := of[key]).goal is not None
+    ]
+    return f"**On this machine {', '.join(parts)}.**"
+
+
+def _steps(measured: dict[str, Any]) -> str:
+    """Return how near a training step is to its floor."""
+    lines = ["| work | floor / `SFTTrainer` | PreSafe / floor |", "| --- | --- | --- |"]
+    for row in measured["parts"]["training"]:
+        if row["unit"] == "seconds":
+            above = row["others"]["floor"]["ratio"]
+            cells = [row["what"], f"{_floor(row, 'SFTTrainer'):.2f}",
+                     f"{above['median']:.2f} ({above['min']:.2f}–{above['max']:.2f})"]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _sides(measured: dict[str, Any]) -> str:
@@ -126,4 +192,12 @@ def _machine(measured: dict[str, Any]) -> str:
     )
 
 
-_TABLES = {"sides": _sides, "start": _start, "growth": _growth, "timeline": _timeline, "machine": _machine}
+_TABLES = {
+    "summary": _summary,
+    "steps": _steps,
+    "sides": _sides,
+    "start": _start,
+    "growth": _growth,
+    "timeline": _timeline,
+    "machine": _machine,
+}

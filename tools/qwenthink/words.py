@@ -81,10 +81,10 @@ def usable_plan(text: str, request: str) -> str | None:
         text: What the base wrote.
         request: The instruction.
     """
-    found = _SENTENCE.match(text.strip())
-    if found is None:
+    sentence = _SENTENCE.match(text.strip())
+    if sentence is None:
         return None
-    plan = found[0]
+    plan = sentence[0]
     return None if fold(request) in fold(plan) else plan
 
 

@@ -150,8 +150,8 @@ def test_an_unread_request_is_refused(told: tuple[Told, ...], stream: bool, path
     text = reply.text.removeprefix("data: ").partition("\n\n")[0] if stream else reply.text
     assert reply.text.endswith("data: [DONE]\n\n") == stream
     choices = json.loads(text)["choices"]
-    said = [choice.get("message") or choice.get("delta") or choice for choice in choices]
-    assert [one.get("content", one.get("text")) for one in said] == ["I can't help with that."] * 2
+    turns = [choice.get("message") or choice.get("delta") or choice for choice in choices]
+    assert [one.get("content", one.get("text")) for one in turns] == ["I can't help with that."] * 2
     assert count("presafe_unread_total", model_name="own") == before + 1
 
 

@@ -24,9 +24,11 @@ def plan(
     device: Annotated[str, typer.Option("--device", help="GPU; a wrong name lists the known ones.")] = "h100-80gb",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs that train together.")] = 1,
     launcher: Annotated[str, typer.Option("--launcher", help="ddp, fsdp2, zero2 or zero3.")] = "ddp",
+    engine: options.Engine = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate memory, tokens and GPU-hours of a recipe, and say how to launch it."""
+    from presafe.config.engine import read_engine
     from presafe.config.recipe import load_recipe
     from presafe.workflows.plan import plan_recipe
 
@@ -34,6 +36,8 @@ def plan(
         raise RecipeError(f"no launcher {launcher!r}.", f"There are: {', '.join(_LAUNCHERS)}.")
     chosen = cast("Launcher", launcher)
     settings = load_recipe(recipe)
+    if engine:
+        settings = settings.model_copy(update={"engine": read_engine(engine)})
     estimate = plan_recipe(settings, device, gpus, chosen)
     summary = _summary(recipe, settings, estimate, device, gpus, chosen)
     if as_json:
@@ -46,6 +50,7 @@ def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, 
     """Return the plan as JSON data."""
     from presafe.planning.commands import serving_commands, tensor_parallel_size, training_commands
     from presafe.planning.devices import assumptions, find_device
+    from presafe.workflows.plan import vllm_starts
 
     memory, gpu = estimate.memory, find_device(device)
     split = tensor_parallel_size(estimate, gpu.memory_gib, gpus)
@@ -66,6 +71,9 @@ def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, 
         "sampling": [cost._asdict() for cost in estimate.decoding],
         "training": estimate.training._asdict(),
         "gpu_hours": round(estimate.gpu_hours(), 2),
+        "elapsed_hours": round(estimate.elapsed_hours, 2),
+        "engine": recipe.engine and recipe.engine.model_dump(mode="json", exclude_defaults=True),
+        "vllm_starts": vllm_starts(recipe),
         "assumptions": {**gpu.model_dump(), **assumptions().model_dump()},
         "commands": {
             "train": training_commands(name, launcher, gpus),
@@ -136,6 +144,11 @@ def _cost_lines(summary: dict[str, Any]) -> list[str]:
     what = f"training: {training['num_trainings']} × {training['num_steps']} steps, {training['num_rows']:,} rows"
     lines.append(f"  {what:61} {_short(training['num_tokens']):>9} {'':10} {training['gpu_hours']:>10.2f}")
     lines.append(f"  {'together':61} {'':9} {'':10} {summary['gpu_hours']:>10.2f}")
+    starts = f", and {summary['vllm_starts']} starts of vLLM" if summary["vllm_starts"] else ""
+    lines += [
+        "",
+        f"elapsed         {summary['elapsed_hours']:.2f} hours, the minutes of the classifier{starts} not counted",
+    ]
     return lines
 
 

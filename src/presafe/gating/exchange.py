@@ -71,8 +71,8 @@ def refusal_body(asked: Asked, refusal: str, field: dict[str, Any]) -> tuple[byt
     """
     is_chat = asked.path == CHAT
     kind = ("chat.completion.chunk" if asked.is_streamed else "chat.completion") if is_chat else "text_completion"
-    said = "delta" if asked.is_streamed else "message"
-    answer = {said: {"role": "assistant", "content": refusal}} if is_chat else {"text": refusal}
+    turn = "delta" if asked.is_streamed else "message"
+    answer = {turn: {"role": "assistant", "content": refusal}} if is_chat else {"text": refusal}
     choices = [{"index": index, **answer, "finish_reason": "stop"} for index in range(asked.num_answers)]
     whole = {
         "id": asked.request,

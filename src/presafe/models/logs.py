@@ -30,8 +30,23 @@ _JSON_LOG = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
 """Names of logs that Inspect wrote as JSON (INSPECT_LOG_FORMAT)."""
 
 
+_WRITES = 256
+"""Most times that a log is written while it grows. Ours."""
+
+
 class DamagedLogError(RunError):
     """A log cannot be read completely."""
+
+
+def log_buffer(num_samples: int) -> int:
+    """Return how many samples a log collects before it is written: 1 up to 511, so that a kill loses none of them.
+
+    Each write also writes the list of all samples in the log. One write for each of 10,000 samples took ten minutes.
+
+    Args:
+        num_samples: All that the log will hold.
+    """
+    return max(1, num_samples // _WRITES)
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -120,6 +135,22 @@ def set_damaged_aside(folder: Path, check: Callable[[EvalSample], object]) -> li
         except DamagedLogError as error:
             set_aside_damaged(path, error.problem, "Samples that no other log holds are sampled again.")
     return logs
+
+
+def judged_samples(folder: Path, check: Callable[[EvalSample], object]) -> set[tuple[str, int | str, int]]:
+    """Return task, id and epoch of each sample that a folder's logs hold with its judgment; set damaged logs aside.
+
+    A log that continues an earlier log also holds the samples of that log.
+
+    Args:
+        folder: As `set_damaged_aside`.
+        check: As in `read_log`.
+
+    Raises:
+        RunError: as `set_damaged_aside`.
+    """
+    logs = set_damaged_aside(folder, check)
+    return {(log.eval.task, sample.id, sample.epoch) for log in logs for sample in log.samples or [] if sample.scores}
 
 
 def response_of(sample: EvalSample, thinking: Thinking) -> Response:

@@ -33,10 +33,11 @@ from presafe.models.logs import (
     THOUGHT,
     DamagedLogError,
     check_sample,
+    judged_samples,
+    log_buffer,
     log_files,
     read_log,
     response_of,
-    set_damaged_aside,
     strings_version,
 )
 from presafe.models.place import Place
@@ -203,9 +204,7 @@ def sample_responses(
         log_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(log_dir, error) from error
-    logs = run_outside_loop(lambda: set_damaged_aside(log_dir, check_sample))
-    # A log that continues an earlier log also holds the samples of that log.
-    done = {(log.eval.task, sample.id, sample.epoch) for log in logs for sample in log.samples or [] if sample.scores}
+    done = run_outside_loop(lambda: judged_samples(log_dir, check_sample))
     total = sampler.samples * sum(len(prompts) for prompts in suites.values())
     # Inspect reports the end on stdout, where only results belong.
     with progress_bar(what, total) as bar, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -250,7 +249,7 @@ def sample_responses(
                 max_tasks=len(tasks),
                 max_samples=engine.in_flight(),
                 adaptive_connections=False,  # Inspect would start with too few requests to fill a batch
-                log_buffer=1,
+                log_buffer=log_buffer(total),
                 log_realtime=False,
                 log_dir_allow_dirty=True,
             ),

@@ -39,6 +39,12 @@ class Setup(NamedTuple):
     """GPUs that train together."""
     launcher: Launcher = "ddp"
     """How they share the work."""
+    samplers: int = 1
+    """GPUs that sample the recipe's model side by side."""
+    teacher_samplers: int = 1
+    """GPUs that sample a teacher that is another model."""
+    split: int = 1
+    """GPUs over which each copy is split that samples elsewhere."""
 
 
 class Answerer(NamedTuple):
@@ -118,6 +124,8 @@ class Plan(NamedTuple):
     memory: Memory
     decoding: tuple[DecodingCost, ...]
     training: TrainingCost
+    elapsed_hours: float
+    """Hours from start to end, without the minutes of the classifier and of servers that start."""
 
     def gpu_hours(self) -> float:
         """Return the expected hours of one GPU, without the minutes of the classifier."""
@@ -136,12 +144,19 @@ def plan(recipe: Recipe, shape: ModelShape, tasks: Sequence[SamplingTask], refus
     """
     align = recipe.align
     own = Answerer(shape, recipe.model.dtype)
+    decoding = [_decoding_cost(task.answerer or own, task, setup) for task in tasks]
+    training = _training_cost(shape, align, refused_share, recipe.respond.max_tokens, setup)
     return Plan(
         num_parameters=shape.num_parameters(),
         num_adapter_parameters=shape.num_adapter_parameters(align.lora_rank, align.lora_targets),
         memory=_memory(align, own, tasks, setup),
-        decoding=tuple(_decoding_cost(task.answerer or own, task, setup) for task in tasks),
-        training=_training_cost(shape, align, refused_share, recipe.respond.max_tokens, setup),
+        decoding=tuple(decoding),
+        training=training,
+        elapsed_hours=training.gpu_hours / setup.num_gpus
+        + sum(
+            cost.gpu_hours / (setup.teacher_samplers if task.answerer else setup.samplers)
+            for cost, task in zip(decoding, tasks, strict=True)
+        ),
     )
 
 
@@ -163,17 +178,18 @@ def _memory(align: AlignSettings, own: Answerer, tasks: Sequence[SamplingTask], 
             checkpointing=True,
             shards=setup.num_gpus if setup.launcher in SHARDS_WEIGHTS else 1,
         ),
-        sampling=_sampling_bytes(own, [task for task in tasks if task.answerer is None], setup.assumed),
-        teacher=_sampling_bytes(teacher, by_teacher, setup.assumed) if teacher else None,
+        sampling=_sampling_bytes(own, [task for task in tasks if task.answerer is None], setup),
+        teacher=_sampling_bytes(teacher, by_teacher, setup) if teacher else None,
         reserve=setup.assumed.reserve_gib * GIB,
     )
 
 
-def _sampling_bytes(answerer: Answerer, tasks: Sequence[SamplingTask], assumed: Assumptions) -> SamplingBytes:
-    """Return the bytes of the weights, and of the largest cache that one of the tasks fills."""
-    cached = max(min(task.batch_tokens, task.batch_size * (task.max_tokens + assumed.prompt_tokens)) for task in tasks)
+def _sampling_bytes(answerer: Answerer, tasks: Sequence[SamplingTask], setup: Setup) -> SamplingBytes:
+    """Return the bytes of the weights, and of the largest cache that one of the tasks fills, on each GPU of a copy."""
+    prompt = setup.assumed.prompt_tokens
+    cached = max(min(task.batch_tokens, task.batch_size * (task.max_tokens + prompt)) for task in tasks)
     weights = BYTES[answerer.dtype] * answerer.shape.num_parameters()
-    return SamplingBytes(weights, cached * cache_bytes(answerer.shape, answerer.dtype))
+    return SamplingBytes(weights / setup.split, cached * cache_bytes(answerer.shape, answerer.dtype) / setup.split)
 
 
 def _decoding_cost(answerer: Answerer, task: SamplingTask, setup: Setup) -> DecodingCost:

@@ -137,7 +137,8 @@ def from_rows(
         numbered = [(number, row) for number, row in numbered if _starts(row, *where, origin)]
         if not numbered:
             raise PromptError(f"{origin} has no row whose {where[0]!r} starts with {where[1]!r}.")
-    prompts, texts = [], set[str]()
+    prompts: list[Prompt] = []
+    texts: set[str] = set()
     for number, row in numbered:
         text = query_text(row, column, origin, number)
         if context_column:

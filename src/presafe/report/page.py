@@ -115,7 +115,7 @@ def write_report(data: ReportData, folder: Path, *, png: bool = False) -> Path:
     drawn = figures(data)
     for name in FIGURES:
         svg = drawn.get(name)
-        write_or_remove(folder / "figures" / f"{name}.svg", svg and svg.encode())
+        write_or_remove(folder / "figures" / f"{name}.svg", svg.encode() if svg else None)
         write_or_remove(folder / "figures" / f"{name}.png", svg.png() if svg and png else None)
     write_tables(data, folder / "data")
     write_text(folder / "results.json", results_json(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from presafe.config.engine import EngineSettings
 from presafe.config.recipe import Recipe
 from presafe.config.sources import QuerySource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError, RecipeError
@@ -11,11 +12,17 @@ from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Se
 from presafe.planning.shapes import shape_of
 from presafe.prompts.sets import load_source
 from presafe.stages.respond import reads_answers, steered_methods, trains_thinking_off
-from presafe.stages.systems import evaluated_systems
+from presafe.stages.systems import aligned_systems, evaluated_systems
 
 
 def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) -> Plan:
     """Estimate a recipe on a device; reads no data from the hub.
+
+    Args:
+        recipe: The recipe; its engine says how many GPUs sample side by side.
+        device: Name of the GPU, also of those that sample elsewhere.
+        num_gpus: GPUs that train together.
+        launcher: How they share the work.
 
     Raises:
         RecipeError: the device is unknown, or the GPUs cannot share a step.
@@ -28,9 +35,27 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
             "Make align.accumulation or align.batch_size a multiple of their number.",
         )
     assumed = assumptions()
-    setup = Setup(find_device(device), assumed, num_gpus, launcher)
+    setup = Setup(find_device(device), assumed, num_gpus, launcher, **_samplers(recipe.engine))
     tasks = sampling_tasks(recipe, assumed)
     return plan(recipe, shape_of(recipe.model.address), tasks, _refused_share(recipe, assumed), setup)
+
+
+def vllm_starts(recipe: Recipe) -> int:
+    """Return how often a run starts vLLM, at least: for the model in two stages, a teacher, and each aligned system."""
+    if recipe.engine is None or recipe.engine.vllm is None:
+        return 0
+    base, teacher = 2, 1 if recipe.respond.teacher else 0
+    return base + teacher + len(aligned_systems(recipe))
+
+
+def _samplers(engine: EngineSettings | None) -> dict[str, int]:
+    """Return how many GPUs sample side by side; a running server counts as one."""
+    if engine is None:
+        return {}
+    if engine.servers:
+        return {"samplers": len(engine.servers)}
+    gpus = engine.data_parallel * engine.tensor_parallel
+    return {"samplers": gpus, "teacher_samplers": gpus, "split": engine.tensor_parallel}
 
 
 def sampling_tasks(recipe: Recipe, assumed: Assumptions) -> list[SamplingTask]:

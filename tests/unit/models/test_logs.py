@@ -12,7 +12,7 @@ from inspect_ai.dataset import Sample
 from inspect_ai.log import read_eval_log
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from presafe.models.logs import DamagedLogError, read_log
+from presafe.models.logs import DamagedLogError, log_buffer, read_log
 
 ANSWER = "A spoon is a tool with a small bowl and a handle."
 
@@ -73,3 +73,8 @@ def test_a_log_that_lost_a_sample_is_damage(tmp_path: Path) -> None:
     assert len(read_eval_log(str(log)).samples or []) == 1
     with pytest.raises(DamagedLogError, match="it holds 1 of 2 samples"):
         read_log(log, lambda sample: None)
+
+
+def test_a_log_is_not_written_for_each_of_many_samples() -> None:
+    # Failed first: each write also writes the list of all samples, so 10,000 took ten minutes of writing.
+    assert [log_buffer(number) for number in (1, 100, 511, 512, 10_000)] == [1, 1, 1, 2, 39]

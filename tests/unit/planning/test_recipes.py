@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
+from presafe.config.engine import EngineSettings
 from presafe.config.recipe import load_recipe, shipped_recipes
 from presafe.config.sources import SuiteSource
 from presafe.errors import PromptError, RecipeError
@@ -21,6 +22,7 @@ from presafe.planning.compute import Row, cache_bytes, training_flops
 from presafe.planning.devices import assumptions
 from presafe.planning.estimate import Answerer
 from presafe.planning.shapes import shape_of
+from presafe.stages.systems import aligned_systems
 from presafe.workflows.plan import plan_recipe, sampling_tasks
 
 
@@ -164,6 +166,31 @@ def test_plan_counts_several_samples_per_prompt() -> None:
     costs = {cost.what: cost for cost in plan_recipe(four, "h100-80gb", 1, "ddp").decoding}
     assert costs["evaluate math500, 5 systems"].num_prompts == 4 * 2500
     assert costs["traces"].num_prompts == 375
+
+
+def test_plan_counts_on_an_engine(tmp_path: Path) -> None:
+    recipe = load_recipe("qwen3-8b")
+    here = plan_recipe(recipe, "h100-80gb", 1, "ddp")
+    assert here.elapsed_hours == pytest.approx(here.gpu_hours())  # one GPU does it all
+    sampling = sum(cost.gpu_hours for cost in here.decoding)
+
+    def planned(**engine: Any) -> Any:
+        return plan_recipe(recipe.model_copy(update={"engine": EngineSettings(**engine)}), "h100-80gb", 1, "ddp")
+
+    served = planned(servers=("http://a:1#base", "http://b:1#base"))
+    assert served.elapsed_hours == pytest.approx(sampling / 2 + here.training.gpu_hours)
+    started = planned(vllm="/opt/vllm", data_parallel=2, tensor_parallel=4)
+    assert started.elapsed_hours == pytest.approx(sampling / 8 + here.training.gpu_hours)
+    assert started.memory.sampling.weights == here.memory.sampling.weights / 4
+    assert started.memory.training == here.memory.training
+    file = tmp_path / "engine.toml"
+    file.write_text('[engine]\nvllm = "/opt/vllm"\ndata_parallel = 2\n')
+    words = ["plan", "qwen3-8b", "--engine", str(file)]
+    summary = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).output)
+    assert summary["elapsed_hours"] == round(sampling / 2 + here.training.gpu_hours, 2)
+    # the model for its own answers and for its evaluation, and each system that is trained
+    assert summary["vllm_starts"] == 2 + len(aligned_systems(recipe))
+    assert f"{summary['vllm_starts']} starts of vLLM" in CliRunner().invoke(app, words).output
 
 
 def test_plan_rejects_gpus_that_cannot_share_a_step() -> None:

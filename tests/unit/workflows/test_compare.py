@@ -63,7 +63,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         }
         for path in logs:
             path.mkdir(parents=True)
-        monkeypatch.setattr(compare, "logged_suites", lambda path, _: logs[path])
+        monkeypatch.setattr(compare, "logged_suites", lambda path, _: logs[path.resolve()])
         return [tmp_path / name for name in made]
 
     return make
