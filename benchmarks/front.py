@@ -5,7 +5,8 @@ r"""Measure what `presafe serve` adds to a request: the same prompts asked at th
 
 The server runs already; the front is started here, as a monitor. Each prompt is asked once to warm the server's cache,
 then once directly and once through the front, for one token; every second prompt asks the front first. One request is
-in flight at a time, so the difference is latency, not throughput.
+in flight at a time, so the difference is latency, not throughput. With CoT on the classifier is asked; a prompt with
+CoT off is unread and only forwarded, which is what the front alone costs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     model = run_of(options.gate.parent).recipe.model
     renderer = load_renderer(model.address, model.family, model.tokenizer)
     texts = [prompt.text for name in ("benign", "borderline") for prompt in built_in(name, "align")]
-    prompts = [renderer.render(texts[number % len(texts)], "on").ids for number in range(options.requests)]
+    chosen = [texts[number % len(texts)] for number in range(options.requests)]
     words = [
         sys.executable,
         "-m",
@@ -57,27 +58,33 @@ def main() -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            front = raw_server(process.stdout.readline().split()[0])
-            rows = measure(raw_server(options.model), front, prompts)
+            line = process.stdout.readline()
+            if not line:
+                sys.exit("the front did not start")
+            sides = {"direct": raw_server(options.model), "front": raw_server(line.split()[0])}
+            rows = {
+                name: measure(sides, [renderer.render(text, thinking).ids for text in chosen])
+                for name, thinking in (("decided", "on"), ("forwarded", "off"))
+            }
         finally:
             process.terminate()
-    print(json.dumps({"settings": {**vars(options), "gate": str(options.gate)}, **summary(rows)}, indent=2))
+    settings = {**vars(options), "gate": str(options.gate), "cores": len(os.sched_getaffinity(0))}
+    print(json.dumps({"settings": settings, **{name: summary(own) for name, own in rows.items()}}, indent=2))
 
 
-def measure(direct: Served, front: Served, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
-    """Return the milliseconds of each prompt, at the server and through the front.
+def measure(sides: dict[str, Served], prompts: Sequence[list[int]]) -> list[dict[str, float]]:
+    """Return the milliseconds of each prompt, by side.
 
     Args:
-        direct: The server.
-        front: The front before it.
+        sides: The server ("direct"), and the front before it.
         prompts: Token ids of the prompts.
     """
     rows = []
     with httpx.Client(timeout=60) as client:
         for number, ids in enumerate(prompts):
-            ask(client, direct, ids)
-            order = {"direct": direct, "front": front} if number % 2 else {"front": front, "direct": direct}
-            rows.append({side: ask(client, served, ids) for side, served in order.items()})
+            ask(client, sides["direct"], ids)
+            order = sorted(sides, reverse=bool(number % 2))
+            rows.append({side: ask(client, sides[side], ids) for side in order})
     return rows
 
 
@@ -98,15 +105,11 @@ def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     columns = {side: [row[side] for row in rows] for side in ("direct", "front")}
     columns["added"] = [row["front"] - row["direct"] for row in rows]
     return {
-        "n": len(rows),
-        "cores": len(os.sched_getaffinity(0)),
-        **{
-            f"{name}_ms": {
-                "median": statistic_interval(statistics.median, values, draws=2000)._asdict(),
-                "percentile_95": statistics.quantiles(values, n=20)[-1],
-            }
-            for name, values in columns.items()
-        },
+        f"{name}_ms": {
+            "median": statistic_interval(statistics.median, values, draws=2000)._asdict(),
+            "percentile_95": statistics.quantiles(values, n=20)[-1],
+        }
+        for name, values in columns.items()
     }
 
 

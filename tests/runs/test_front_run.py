@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from typer.testing import CliRunner
 from presafe.cli import main as command_line
 from presafe.config.recipe import load_recipe
 from presafe.errors import PreSafeError
-from presafe.front.serve import FrontSettings
+from presafe.front.serve import FrontSettings, listener
 from presafe.models.loading import LoadedModel
 from presafe.stages.respond import decisions_of
 from presafe.workflows.export import export, load_system
@@ -478,6 +479,25 @@ def test_a_signal_ends_it_after_its_last_answer(
         assert out.read() == ""
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/health")
+
+
+def test_small_parts_are_sent_at_once() -> None:
+    # Failed first: asyncio set no TCP_NODELAY on what `create_server` accepts, and each answer waited 40 ms.
+    is_set: list[int] = []
+
+    def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_set.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with listener("127.0.0.1", 0) as opened:
+            async with await asyncio.start_server(note, sock=opened):
+                reader, writer = await asyncio.open_connection(*opened.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(connect())
+    assert is_set == [1]
 
 
 def problem_of(*words: str) -> str:

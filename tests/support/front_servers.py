@@ -21,7 +21,7 @@ import torch
 import uvicorn
 from model_server import complete
 
-from presafe.front.serve import FrontSettings, prepare, server_config
+from presafe.front.serve import FrontSettings, listener, prepare, server_config
 from presafe.models.loading import LoadedModel
 
 Pieces = Callable[[dict[str, Any], list[int]], Iterator[bytes]]
@@ -100,28 +100,28 @@ def serving_front(settings: FrontSettings) -> Iterator[str]:
     """Serve a front in a thread until the block ends, and give its URL; what stops its start is raised."""
     ready: Future[uvicorn.Server] = Future()
 
-    async def run(listener: socket.socket) -> None:
+    async def run(opened: socket.socket) -> None:
         front, _ = await prepare(settings)
         server = uvicorn.Server(server_config(front))
         ready.set_result(server)
         try:
-            await server.serve([listener])
+            await server.serve([opened])
         finally:
             await front.close()
 
-    def run_in_thread(listener: socket.socket) -> None:
+    def run_in_thread(opened: socket.socket) -> None:
         try:
-            asyncio.run(run(listener))
+            asyncio.run(run(opened))
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
 
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, ThreadPoolExecutor(1) as threads:
-        served = threads.submit(run_in_thread, listener)
+    with listener("127.0.0.1", 0) as opened, ThreadPoolExecutor(1) as threads:
+        served = threads.submit(run_in_thread, opened)
         server = ready.result(timeout=60)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
         finally:
             server.should_exit = True
             served.result(timeout=60)
