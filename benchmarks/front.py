@@ -63,8 +63,8 @@ def main() -> None:
                 sys.exit("the front did not start")
             sides = {"direct": raw_server(options.model), "front": raw_server(line.split()[0])}
             rows = {
-                name: measure(sides, [renderer.render(text, thinking).ids for text in chosen])
-                for name, thinking in (("decided", "on"), ("forwarded", "off"))
+                "decided": measure(sides, [renderer.render(text, "on").ids for text in chosen]),
+                "forwarded": measure(sides, [renderer.render(text, "off").ids for text in chosen]),
             }
         finally:
             process.terminate()
