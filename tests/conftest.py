@@ -31,6 +31,7 @@ LONGEST_FIRST = (
     "unit/runtime/test_workers.py",
     "unit/stats/test_stats_crossed.py",
     "runs/test_methods_run.py",
+    "runs/test_front_run.py",
 )
 """Files that take more than 20 s, so that two workers end at about the same time; the others follow by name."""
 

@@ -36,7 +36,8 @@ def build(folder: Path) -> None:
         UnbuiltError: the package index does not offer the pinned files, or this is another Python or system.
         SystemExit: pip failed in another way.
     """
-    sources = [PINNED, HERE / "pyproject.toml", *sorted((HERE / "src").rglob("*.py"))]
+    shared = HERE / "src" / "presafe_vllm" / "gating"  # a link, which rglob does not follow
+    sources = [PINNED, HERE / "pyproject.toml", *sorted((HERE / "src").rglob("*.py")), *sorted(shared.glob("*.py"))]
     ready = folder / ".ready"
     if ready.exists() and all(source.stat().st_mtime <= ready.stat().st_mtime for source in sources):
         return

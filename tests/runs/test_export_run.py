@@ -29,7 +29,7 @@ from presafe.workflows.gate import calibrate
 from presafe.workflows.gate_check import check
 from presafe.workflows.monitor import score_prompts
 from presafe.workflows.run import run_stages
-from presafe_vllm.served import problem_of_files
+from presafe_vllm.gating.gate_file import problem_of_files
 from presafe_vllm.settings import settings_from
 
 HARMLESS = [f"blue leaf {number}" for number in range(4)]
@@ -159,7 +159,7 @@ def test_the_gate_keeps_its_promise_on_its_own_queries(run: RunFolder, system: P
     assert renderer.render("Any other text", "on").ids[-len(tail) :] == tail
     (row,) = gate["suites"]
     assert (row["suite"], row["expect"], row["refused"]["n"]) == ("own", "comply", 4)
-    # The plug-in, which shares no code with this package, reads the file.
+    # The plug-in reads the file.
     settings = settings_from(path, {"PRESAFE_GATE_MODELS": "own=gate"})
     assert settings.gate.threshold == gate["threshold"]
     assert problem_of_files(system / "adapter", settings.gate.adapter_sha256) is None

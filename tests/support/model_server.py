@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.dies_after is not None and server.asked.total() >= server.dies_after:
             return 500, _error("EngineCore encountered an issue.")
         server.asked[body["model"]] += 1
-        return 200, _complete(model, renderer, body)
+        return 200, complete(model, renderer, body)
 
     def _send(self, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()
@@ -119,7 +119,7 @@ def _error(text: str) -> dict[str, Any]:
     return {"error": {"message": text, "type": "NotFoundError", "code": 404}}
 
 
-def _complete(model: Any, renderer: Any, body: dict[str, Any]) -> dict[str, Any]:
+def complete(model: Any, renderer: Any, body: dict[str, Any]) -> dict[str, Any]:
     """Return a greedy completion in vLLM's form."""
     assert body["temperature"] == 0
     prompt, stops = body["prompt"], body.get("stop_token_ids", [])

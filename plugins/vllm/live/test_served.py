@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from front_servers import serving_front
 
 from presafe.alignment.rows import refusal_start
 from presafe.config.recipe import ModelSettings
+from presafe.front.serve import FrontSettings
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import refusal_strings
 from presafe.models.address import raw_server
@@ -114,6 +116,36 @@ def test_p_is_that_of_score(
         assert abs(p - expected) < 1e-4
         assert reply.headers["x-presafe-refuse-probability"] == f"{p:.6f}"
         assert reply.headers["x-presafe-action"] == ("flagged" if p >= threshold else "answered")
+
+
+def test_a_front_reads_what_vllm_renders(
+    server: Server,
+    system: Path,
+    renderer: Renderer,
+    prompts: list[Prompt],
+    probabilities: list[float],
+    threshold: float,
+) -> None:
+    address, gate = f"{server.url}#watched", system / "gate.json"
+    actions: Counter[str] = Counter()
+    with serving_front(FrontSettings(address, gate, None, "gate", "refuse", "127.0.0.1", 0, None)) as front:
+        for one, expected in zip(prompts, probabilities, strict=True):
+            ids = ids_of(renderer, one.text)
+            for path, asked in (
+                ("/v1/completions", {"prompt": ids}),
+                ("/v1/completions", {"prompt": renderer.tokenizer.decode(ids)}),
+                ("/v1/chat/completions", {"messages": [{"role": "user", "content": one.text}]}),
+            ):
+                body = {"model": "watched", "max_tokens": 2, "temperature": 0, **asked}
+                reply = httpx.post(front + path, json=body, timeout=300)
+                (p,) = reply.json()["presafe"]["refuse_probability"]
+                assert abs(p - expected) < 1e-4
+                actions[reply.headers["x-presafe-action"]] += 1
+                if p < threshold:
+                    choices = [answer.json()["choices"] for answer in (reply, server.ask(path, **body))]
+                    assert choices[0] == choices[1]
+    num_refused = sum(p >= threshold for p in probabilities)
+    assert actions == {"refused": 3 * num_refused, "answered": 3 * (len(prompts) - num_refused)}
 
 
 def test_score_reads_the_plug_in_and_the_odds(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from presafe_vllm.audit import Audit
-from presafe_vllm.settings import GateError
+from presafe_vllm.gating.audit import Audit
+from presafe_vllm.gating.gate_file import GateError
 
 
 def test_lines_are_rotated_and_capped(tmp_path: Path) -> None:

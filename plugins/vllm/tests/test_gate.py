@@ -17,8 +17,9 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 from gate_cases import REFUSAL, TAIL, write_gate
 from presafe_vllm.channel import Inbox, Told
 from presafe_vllm.gate import PreSafeGate
+from presafe_vllm.gating.gate_file import GateError
 from presafe_vllm.model import Latest
-from presafe_vllm.settings import GateError, read_settings
+from presafe_vllm.settings import read_settings
 
 PROMPT = [5, 6, *TAIL]
 END = REFUSAL[-1]

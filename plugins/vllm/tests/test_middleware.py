@@ -19,8 +19,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from gate_cases import write_gate
 from presafe_vllm.channel import Told, tell
-from presafe_vllm.middleware import PreSafeMiddleware, calibrated
-from presafe_vllm.settings import GateError, read_settings, settings_from
+from presafe_vllm.gating.gate_file import GateError
+from presafe_vllm.gating.outcome import calibrated
+from presafe_vllm.middleware import PreSafeMiddleware
+from presafe_vllm.settings import read_settings, settings_from
 
 TEXT = "the model's own words"
 Client = Callable[..., TestClient]
@@ -283,7 +285,7 @@ def test_without_a_gate_file_all_is_passed_on(client: Client) -> None:
 
 
 def test_certain_probabilities_are_scaled(tmp_path: Path) -> None:
-    settings = settings_from(write_gate(tmp_path), {})
-    assert calibrated(0.0, settings) == pytest.approx(0, abs=1e-12)
-    assert calibrated(1.0, settings) == pytest.approx(1)
-    assert calibrated(0.5, settings) == 0.5
+    calibration = settings_from(write_gate(tmp_path), {}).gate.calibration
+    assert calibrated(0.0, calibration) == pytest.approx(0, abs=1e-12)
+    assert calibrated(1.0, calibration) == pytest.approx(1)
+    assert calibrated(0.5, calibration) == 0.5

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gate_cases import write_gate
+from presafe_vllm.gating.gate_file import GateError
 from presafe_vllm.served import served_modes
-from presafe_vllm.settings import GateError, settings_from
+from presafe_vllm.settings import settings_from
 
 
 def sha256(content: bytes) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gate_cases import settings_of, write_gate
-from presafe_vllm.settings import GateError, settings_from
+from presafe_vllm.gating.gate_file import GateError
+from presafe_vllm.settings import settings_from
 
 
 def test_settings_are_read(tmp_path: Path) -> None:

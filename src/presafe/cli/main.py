@@ -36,6 +36,7 @@ from presafe.cli.push import push
 from presafe.cli.report import report
 from presafe.cli.run import run
 from presafe.cli.score import score
+from presafe.cli.serve import serve
 from presafe.cli.study import study
 from presafe.cli.sweep import sweep
 from presafe.cli.tamper import tamper
@@ -86,6 +87,7 @@ for verb in (
     score,
     export,
     gate,
+    serve,
     export_data,
     push,
     doctor,

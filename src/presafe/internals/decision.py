@@ -22,6 +22,7 @@ from presafe.internals.forward import padded_batches
 from presafe.models.decision_head import DecisionHead, RefusalStart, read_states, start_log_odds, states_at
 from presafe.models.loading import LoadedModel
 from presafe.models.output import logits_of, need_own_logits
+from presafe.models.rendering import RenderedPrompt
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -82,7 +83,7 @@ def decision_scores(
         head.need_fit(loaded.model)
     scores: dict[int, DecisionScore] = {}
     with torch.inference_mode():
-        for batch in _decision_batches(loaded, texts, start.shared, batch_size):
+        for batch in _decision_batches(loaded, _rendered(loaded, texts), start.shared, batch_size):
             output = _decode(loaded, batch.ids, batch.mask, head)
             logits = _thought_logits(loaded, output, batch, len(start.links))
             log_odds = torch.stack([start_log_odds(logits[:, i], tokens) for i, tokens in enumerate(start.links)])
@@ -112,27 +113,51 @@ def head_probabilities(
     Returns:
         One probability per prompt, in order.
     """
+    return rendered_probabilities(loaded, _rendered(loaded, texts), head, batch_size=batch_size)
+
+
+def rendered_probabilities(
+    loaded: LoadedModel, prompts: Sequence[RenderedPrompt], head: DecisionHead, *, batch_size: int = 32
+) -> list[float]:
+    """Return what a head says about rendered prompts: the probability of a refusal, in [0, 1].
+
+    Args:
+        loaded: The model, its adapter merged.
+        prompts: Token ids, and where the decision is read.
+        head: The auxiliary head of the aligned system.
+        batch_size: Rows per forward pass.
+
+    Returns:
+        One probability per prompt, in order.
+
+    Raises:
+        ModelError: the head is not one of this model's size.
+    """
     import torch
 
     head.need_fit(loaded.model)
     probabilities: dict[int, float] = {}
     with torch.inference_mode():
-        for batch in _decision_batches(loaded, texts, (), batch_size):
+        for batch in _decision_batches(loaded, prompts, (), batch_size):
             output = _decode(loaded, batch.ids, batch.mask, head)
             first_logits = _thought_logits(loaded, output, batch, 1)[:, 0]
             rows = _read_head(loaded, head, output, batch, first_logits)
             probabilities.update(zip(batch.indices, rows, strict=True))
-    return [probabilities[index] for index in range(len(texts))]
+    return [probabilities[index] for index in range(len(prompts))]
+
+
+def _rendered(loaded: LoadedModel, texts: Sequence[str]) -> list[RenderedPrompt]:
+    """Return texts of users as prompts with CoT on."""
+    return [loaded.renderer.render(text, "on") for text in texts]
 
 
 def _decision_batches(
-    loaded: LoadedModel, texts: Sequence[str], shared: Sequence[int], batch_size: int
+    loaded: LoadedModel, rendered: Sequence[RenderedPrompt], shared: Sequence[int], batch_size: int
 ) -> Iterator[_DecisionBatch]:
     """Yield prompts in padded batches, each with its opening and the tokens that all refusals share."""
     import torch
 
     opening = loaded.renderer.opening_ids()
-    rendered = [loaded.renderer.render(text, "on") for text in texts]
     sequences = [prompt.ids + opening + list(shared) for prompt in rendered]
     for indices, ids, mask in padded_batches(sequences, batch_size, loaded.model.device):
         decision = torch.tensor([rendered[index].decision_index for index in indices], device=ids.device)

@@ -96,6 +96,37 @@ def served_decisions(
         raise errors.exceptions[0] from None
 
 
+def classified(answer: Any) -> Any:
+    """Return what an answer of `/classify` gives as the probability of its single label.
+
+    Args:
+        answer: The answer's JSON.
+
+    Raises:
+        ValueError: it gives none, or several.
+    """
+    try:
+        (value,) = answer["data"][0]["probs"]
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise ValueError("returns no single probability") from error
+    return value
+
+
+def checked_probability(value: Any, served: Served) -> float:
+    """Return a probability that a server gives.
+
+    Args:
+        value: What stands in its answer.
+        served: The server.
+
+    Raises:
+        ModelError: it is no number in [0, 1].
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ModelError(f"{served.url} gives {value!r:.40} as a probability.", "Repair the server.")
+    return float(value)
+
+
 class _NotThisWayError(ModelError):
     """A server does not have one of the ways."""
 
@@ -143,10 +174,9 @@ class _Reader:
             log = await self._log_of_refusal(ids + self._opening)
             return ServedDecision(math.exp(log), log - math.log(-math.expm1(log)), way)
         value = await (self._from_plugin(ids) if way == "plug-in" else self._from_classifier(ids))
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ModelError(f"{self._served.url} gives {value!r:.40} as a probability.", "Repair the server.")
-        inner = min(max(value, 1e-7), 1 - 1e-7)  # as near to 0 and 1 as float32 gets
-        return ServedDecision(float(value), math.log(inner / (1 - inner)), way)
+        probability = checked_probability(value, self._served)
+        inner = min(max(probability, 1e-7), 1 - 1e-7)  # as near to 0 and 1 as float32 gets
+        return ServedDecision(probability, math.log(inner / (1 - inner)), way)
 
     async def _from_plugin(self, ids: list[int]) -> Any:
         """Return p from the field `presafe` of an answer of one token."""
@@ -166,10 +196,9 @@ class _Reader:
         """Return p from `/classify`."""
         answer = await self._json("classify", {"input": ids})
         try:
-            (value,) = answer["data"][0]["probs"]
-        except (TypeError, KeyError, IndexError, ValueError) as error:
-            raise _NotThisWayError("its /classify returns no single probability") from error
-        return value
+            return classified(answer)
+        except ValueError as error:
+            raise _NotThisWayError(f"its /classify {error}") from error
 
     async def _log_of_refusal(self, ids: list[int]) -> float:
         """Return ln P(r), below 0."""

@@ -90,7 +90,7 @@ def check(run: RunFolder, name: str, address: str, tokenizer: str | None = None)
     gate = read_json(file)
     queries = [decision.query for decision in decisions_of(run).judged]
     texts = [query.text for query in queries]
-    reference = _reference(file, gate, texts)
+    reference = reference_of(file, gate, texts)
     model = run.recipe.model
     served = raw_server(address)
     renderer = load_renderer(
@@ -161,8 +161,13 @@ def _ranking_change(pairs: Sequence[Pair]) -> float:
     return auroc(live[0], live[1]) - auroc(calibrated[0], calibrated[1])
 
 
-def _reference(file: Path, gate: dict[str, Any], texts: Sequence[str]) -> list[float]:
+def reference_of(file: Path, gate: dict[str, Any], texts: Sequence[str]) -> list[float]:
     """Return p of each query in the gate file.
+
+    Args:
+        file: The gate file.
+        gate: Its content.
+        texts: The queries of its run.
 
     Raises:
         RunError: it keeps none, or those of other queries.

@@ -9,9 +9,8 @@ environment variable PRESAFE_GATE names a gate file (`settings`).
     channel     brings p from the worker to the API server, before the token is sampled
     middleware  closes routes and names, names requests, and gives the client the decision back
     served      checks at the start that what is served is what the gate file describes
-    exchange    bodies: the prompts of a request, and the answers that replace a model's
-    audit       one line per request in a file
     settings    the gate file and the environment
+    gating      what it shares with `presafe serve`: a link to that package's files, which need nothing else of it
 """
 
 from __future__ import annotations

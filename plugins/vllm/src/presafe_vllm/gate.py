@@ -19,8 +19,9 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLo
 
 from presafe_vllm import ARCHITECTURES
 from presafe_vllm.channel import tell
+from presafe_vllm.gating.gate_file import GateError
 from presafe_vllm.rows import Row, Rows
-from presafe_vllm.settings import RUN_VARIABLE, GateError, read_settings
+from presafe_vllm.settings import RUN_VARIABLE, read_settings
 
 
 class _Place(NamedTuple):

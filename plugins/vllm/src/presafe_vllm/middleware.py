@@ -3,78 +3,30 @@
     vllm serve ... --middleware presafe_vllm.middleware.PreSafeMiddleware
 
 A response has the headers `x-presafe-action` and `x-presafe-refuse-probability`, and in JSON the field `presafe`.
-
-    answered      the model answered
-    flagged       the model answered, and p is at or above the threshold (monitor)
-    refused       the gate refused
-    unavailable   no decision was read, and the gate answers 503 then
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from presafe_vllm.audit import Audit
-from presafe_vllm.channel import Inbox, Told
-from presafe_vllm.exchange import CHAT, COMPLETIONS, Asked, error_body, refusal_body, with_field
-from presafe_vllm.metrics import AUDIT_LOST, DECISIONS, PROBABILITY, UNREAD
+from prometheus_client import REGISTRY
+
+from presafe_vllm.channel import Inbox
+from presafe_vllm.gating.asgi import ASKED, MAX_BODY, Message, Receive, Send, read_body, send_error, send_replacement
+from presafe_vllm.gating.exchange import Asked, with_field
+from presafe_vllm.gating.gate_file import GateError, Mode
+from presafe_vllm.gating.ledger import Ledger
+from presafe_vllm.gating.metrics import Metrics
+from presafe_vllm.gating.outcome import Outcome, headers_of, outcome_of
 from presafe_vllm.rows import ID_KEY, MODE_KEY
 from presafe_vllm.served import served_modes
-from presafe_vllm.settings import RUN_VARIABLE, GateError, Mode, Settings, read_settings
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from presafe_vllm.settings import RUN_VARIABLE, read_settings
 
 _OPEN = {("GET", path) for path in ("/health", "/ping", "/version", "/metrics", "/metrics/", "/v1/models")}
-_ASKED = {("POST", COMPLETIONS), ("POST", CHAT)}
-_MAX_BODY = 2**24
-"""Largest body in bytes; a prompt of a million tokens has about 4 MB."""
-
-_MOST_IN_HEADER = 64
-"""Prompts whose p is in the header; the field has all."""
-
-
-class Outcome(NamedTuple):
-    """What was decided about a request, and what is done."""
-
-    probabilities: list[float]
-    num_unread: int
-    action: str
-    is_replaced: bool
-    """Whether the model's answer is dropped."""
-
-
-def outcome_of(told: list[Told], num_prompts: int, mode: Mode, settings: Settings) -> Outcome:
-    """Return what is done with a request.
-
-    Args:
-        told: Decisions that the workers told.
-        num_prompts: Its distinct prompts.
-        mode: Mode of the name that it asks.
-        settings: What the operator has set.
-    """
-    read = [decision.probability for decision in told if decision.probability is not None]
-    num_unread = max(0, num_prompts - len(read))
-    if mode == "gate":
-        if num_unread and settings.unread != "answer":
-            action = "refused" if settings.unread == "refuse" else "unavailable"
-            return Outcome(read, num_unread, action, True)
-        return Outcome(read, num_unread, "refused" if any(one.refused for one in told) else "answered", False)
-    is_flagged = any(probability >= settings.gate.threshold for probability in read)
-    return Outcome(read, num_unread, "flagged" if is_flagged else "answered", False)
-
-
-def calibrated(probability: float, settings: Settings) -> float:
-    """Return σ(slope · z + intercept) for p = σ(z)."""
-    p = min(max(probability, 1e-12), 1 - 1e-12)
-    z = settings.gate.calibration.slope * math.log(p / (1 - p)) + settings.gate.calibration.intercept
-    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+_METRICS = Metrics(REGISTRY)
+"""In vLLM's own registry: its `/metrics` shows them."""
 
 
 class PreSafeMiddleware:
@@ -88,7 +40,7 @@ class PreSafeMiddleware:
         self._app, self._settings = app, read_settings()
         self._modes: dict[str, Mode] = {}
         self._inbox: Inbox | None = None
-        self._audit: Audit | None = None
+        self._ledger: Ledger | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -100,8 +52,8 @@ class PreSafeMiddleware:
             await send({"type": "websocket.close", "code": 1008})
         elif (route := (scope["method"], scope["path"])) in _OPEN:
             await self._app(scope, receive, send)
-        elif route not in _ASKED:
-            await _refuse(send, 404, f"{scope['path']} is closed: it does not pass the gate")
+        elif route not in ASKED:
+            await send_error(send, 404, f"{scope['path']} is closed: it does not pass the gate")
         else:
             await self._ask(scope, receive, send)
 
@@ -138,31 +90,30 @@ class PreSafeMiddleware:
         if RUN_VARIABLE not in os.environ:
             raise GateError("the plug-in was not loaded. Let VLLM_PLUGINS, if it is set, name presafe.")
         self._modes = served_modes(state, self._settings)
-        if self._settings.audit is not None:
-            self._audit = Audit(self._settings.audit, AUDIT_LOST.inc)
+        self._ledger = Ledger(self._settings.gate, _METRICS, self._settings.audit)
         self._inbox = Inbox(os.environ[RUN_VARIABLE])
 
     async def _ask(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request for an answer."""
-        content = await _read(receive)
+        content = await read_body(receive)
         if content is None:
-            await _refuse(send, 413, f"a request may have {_MAX_BODY} bytes")
+            await send_error(send, 413, f"a request may have {MAX_BODY} bytes")
             return
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            await _refuse(send, 400, "the body is no JSON object")
+            await send_error(send, 400, "the body is no JSON object")
             return
         model = body.get("model")
         mode = self._modes.get(model) if isinstance(model, str) else None
         if mode is None or self._inbox is None:
-            await _refuse(send, 404, f"there is no model {model!r}. There are: {', '.join(self._modes)}")
+            await send_error(send, 404, f"there is no model {model!r}. There are: {', '.join(self._modes)}")
             return
         asked = Asked(scope["path"], body, self._inbox.new_id())
         if mode == "gate" and (problem := _ungateable(asked)):
-            await _refuse(send, 400, problem)
+            await send_error(send, 400, problem)
             return
         given = body.get("vllm_xargs")
         own = dict(given) if isinstance(given, dict) else {}
@@ -179,34 +130,17 @@ class PreSafeMiddleware:
         """Return what is done with a request, the field `presafe`, and the refusal; count it and write the audit."""
         assert self._settings is not None
         assert self._inbox is not None
+        assert self._ledger is not None
         told = self._inbox.take(asked.request)
-        outcome = outcome_of(told, len(asked.prompts), mode, self._settings)
-        threshold = self._settings.gate.threshold
-        for probability in outcome.probabilities:
-            PROBABILITY.labels(asked.model).observe(probability)
-        DECISIONS.labels(asked.model, outcome.action).inc()
-        if mode != "open":
-            UNREAD.labels(asked.model).inc(outcome.num_unread)
-        if self._audit is not None:
-            self._audit.write(
-                time=time.time(),
-                request=asked.request,
-                model=asked.model,
-                prompt_sha256=asked.prompt_sha256,
-                p=outcome.probabilities,
-                threshold=threshold,
-                action=outcome.action,
-                unread=outcome.num_unread,
-            )
-        field = {
-            "request": asked.request,
-            "action": outcome.action,
-            "refuse_probability": outcome.probabilities,
-            "calibrated_probability": [calibrated(p, self._settings) for p in outcome.probabilities],
-            "threshold": threshold,
-            "unread": outcome.num_unread,
-        }
-        return outcome, field, self._settings.gate.refusal
+        outcome = outcome_of(
+            [decision.probability for decision in told if decision.probability is not None],
+            len(asked.prompts),
+            mode,
+            self._settings.gate.threshold,
+            self._settings.unread,
+            refused=any(decision.refused for decision in told),
+        )
+        return outcome, self._ledger.settle(asked, mode, outcome), self._settings.gate.refusal
 
 
 class _Answer:
@@ -245,17 +179,9 @@ class _Answer:
     async def _begin(self, start: Message, message: Message) -> None:
         """Send the start of an answer with the decision, or another answer."""
         outcome, field, refusal = self._settle(self._asked, self._mode)
-        headers = [(b"x-presafe-action", outcome.action.encode())]
-        if outcome.probabilities:
-            text = ",".join(f"{probability:.6f}" for probability in outcome.probabilities[:_MOST_IN_HEADER])
-            headers.append((b"x-presafe-refuse-probability", text.encode()))
-        if outcome.is_replaced:
+        if outcome.by_unread:
             self.is_replaced = True
-            if outcome.action == "unavailable":
-                kind, content = b"application/json", error_body("no decision was read", "unread", 503)
-            else:
-                kind, content = refusal_body(self._asked, refusal, field)
-            await _respond(self._send, 503 if outcome.action == "unavailable" else 200, content, kind, headers)
+            await send_replacement(self._send, self._asked, outcome, refusal, field)
             return
         is_json = dict(start["headers"]).get(b"content-type", b"").startswith(b"application/json")
         if is_json and not message.get("more_body"):
@@ -263,7 +189,7 @@ class _Answer:
             length = str(len(message["body"])).encode()
             kept = [(key, value) for key, value in start["headers"] if key != b"content-length"]
             start = {**start, "headers": [*kept, (b"content-length", length)]}
-        await self._send_both({**start, "headers": [*start["headers"], *headers]}, message)
+        await self._send_both({**start, "headers": [*start["headers"], *headers_of(outcome)]}, message)
 
 
 def _ungateable(asked: Asked) -> str | None:
@@ -289,30 +215,3 @@ def _replay(content: bytes, receive: Receive, answer: _Answer) -> Receive:
         return await receive()
 
     return replay
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if it is too large."""
-    content: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return content
-        content += message.get("body", b"")
-        if len(content) > _MAX_BODY:
-            return None
-        if not message.get("more_body"):
-            return content
-
-
-async def _refuse(send: Send, status: int, problem: str) -> None:
-    """Send an error."""
-    kinds = {400: "invalid_request_error", 404: "NotFoundError", 413: "invalid_request_error"}
-    await _respond(send, status, error_body(problem, kinds[status], status), b"application/json", [])
-
-
-async def _respond(send: Send, status: int, content: bytes, kind: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    """Send a whole response."""
-    own = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
-    await send({"type": "http.response.body", "body": content, "more_body": False})

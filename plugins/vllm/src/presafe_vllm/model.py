@@ -15,7 +15,8 @@ from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
-from presafe_vllm.settings import GateError, Settings, read_settings
+from presafe_vllm.gating.gate_file import GateError
+from presafe_vllm.settings import Settings, read_settings
 
 
 class Latest:

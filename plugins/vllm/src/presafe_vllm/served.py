@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from presafe_vllm.settings import RUN_VARIABLE, Gate, GateError, Mode, Settings, sha256_of
+from presafe_vllm.gating.gate_file import Gate, GateError, Mode, problem_of_files
+from presafe_vllm.settings import RUN_VARIABLE, Settings
 
 EXPORT_RECORD = "presafe_export.json"
 """File in a folder of merged weights: hashes of what it was made from, and of what it holds."""
@@ -62,24 +63,6 @@ def problems_of_names(models: Any, gate: Gate) -> dict[str, str | None]:
     problems = {base.name: _problem_of_merged(Path(base.model_path), gate) for base in models.base_model_paths}
     adapters = {name: Path(adapter.lora_path) for name, adapter in models.lora_requests.items()}
     return problems | {name: problem_of_files(folder, gate.adapter_sha256) for name, folder in adapters.items()}
-
-
-def problem_of_files(folder: Path, hashes: dict[str, str]) -> str | None:
-    """Return how a folder differs from hashes of its files; None if it does not.
-
-    Args:
-        folder: The folder.
-        hashes: sha256 of each file, by name.
-
-    Raises:
-        GateError: a file cannot be read.
-    """
-    for name, expected in hashes.items():
-        if not (folder / name).is_file():
-            return f"{folder} has no {name}"
-        if sha256_of(folder / name) != expected:
-            return f"{folder / name} has another sha256 than it should"
-    return None
 
 
 def _problem_of_merged(folder: Path, gate: Gate) -> str | None:

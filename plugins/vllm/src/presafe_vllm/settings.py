@@ -11,59 +11,17 @@ PRESAFE_GATE_AUDIT    file for one JSON line per request; without it there is no
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
+
+from presafe_vllm.gating.gate_file import Gate, GateError, Mode, Unread, read_gate
 
 GATE_VARIABLE = "PRESAFE_GATE"
 RUN_VARIABLE = "PRESAFE_GATE_RUN"
 """Set by `register`: folder of the pipes between the workers and the API server."""
-_MAX_BYTES = 2**20
-"""Largest gate file; one of 1,000 ids has about 10 kB."""
-
-Mode = Literal["monitor", "gate", "open"]
-Unread = Literal["refuse", "answer", "503"]
-TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
-
-
-class GateError(ValueError):
-    """What the operator has set cannot be served."""
-
-
-class Calibration(BaseModel):
-    """Calibrated probability: σ(slope · z + intercept), where p = σ(z)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    slope: float = Field(gt=0)
-    intercept: float
-
-
-class Gate(BaseModel):
-    """A gate file; what else stands in it is evidence for people."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    schema_: Literal[1] = Field(alias="schema")
-    head: FileName
-    """The head's file, beside the gate file."""
-    head_sha256: Sha256
-    adapter_sha256: dict[FileName, Sha256] = Field(min_length=1)
-    """Files of the adapter that the head was calibrated with."""
-    threshold: float = Field(gt=0, lt=1)
-    """A gated name refuses at p ≥ this."""
-    calibration: Calibration
-    decision_tail: tuple[TokenId, ...] = Field(min_length=1, max_length=4096)
-    """Ids that every prompt at the decision position ends in."""
-    refusal_ids: tuple[TokenId, ...] = Field(min_length=2, max_length=4096)
-    """Ids that are forced: the thought is closed, a refusal, the end of the turn."""
-    refusal: str = Field(min_length=1, max_length=10_000)
-    """The refusal as text, for answers that the middleware writes itself."""
 
 
 class Settings(BaseModel):
@@ -111,55 +69,18 @@ def settings_from(path: Path, environment: Any) -> Settings:
     Raises:
         GateError: as `read_settings`.
     """
-    gate = _read_gate(path)
+    gate = read_gate(path)
     unread: Any = environment.get("PRESAFE_GATE_UNREAD") or "refuse"
     if unread not in get_args(Unread):
         raise GateError(f"PRESAFE_GATE_UNREAD is {unread!r}; it may be refuse, answer or 503.")
     audit = environment.get("PRESAFE_GATE_AUDIT")
-    settings = Settings(
+    return Settings(
         gate=gate,
         folder=path.parent,
         modes=_read_modes(environment.get("PRESAFE_GATE_MODELS") or ""),
         unread=unread,
         audit=Path(audit) if audit else None,
     )
-    if sha256_of(settings.head) != gate.head_sha256:
-        raise GateError(f"{settings.head} is another head than {path} was written for. Calibrate again.")
-    return settings
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        GateError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise GateError(f"cannot read {path}: {error.strerror}.") from error
-
-
-def _read_gate(path: Path) -> Gate:
-    """Read a gate file.
-
-    Raises:
-        GateError: it cannot be read, or is no gate file.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise GateError(f"cannot read {path}: {error.strerror}.") from error
-    if len(content) > _MAX_BYTES:
-        raise GateError(f"{path} has more than {_MAX_BYTES} bytes: it is no gate file.")
-    try:
-        return Gate.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise GateError(f"{path} is no gate file that can be used: {where}: {first['msg']}.") from error
 
 
 def _read_modes(text: str) -> dict[str, Mode]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from presafe_vllm.settings import GateError
+from .gate_file import GateError
 
 _MAX_BYTES = 10_000_000
 _NUM_OLD = 4
-_log = logging.getLogger("presafe_vllm")
+_log = logging.getLogger("presafe.gate")
 
 
 class Audit(RotatingFileHandler):
@@ -44,6 +45,11 @@ class Audit(RotatingFileHandler):
         """Write one line of values that JSON can hold."""
         line = json.dumps(values, allow_nan=False)
         self.handle(logging.LogRecord("audit", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        """Close the file. Lines that a full disk did not take were counted when they were written."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         """Count a line that was not written, and report the first."""
