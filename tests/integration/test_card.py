@@ -10,11 +10,16 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+
+from presafe.stages.cards import write_cards
+from presafe.stages.report import report_data
+from presafe.stages.run_folder import RunFolder
 
 _NO_PRESAFE = "import sys; sys.modules['presafe'] = None\n"
 """What makes `import presafe` fail, as in an environment without it."""
@@ -60,3 +65,17 @@ def test_the_line_for_vllm_names_the_base_and_the_folder(whole_run: Path) -> Non
     rank = json.loads((whole_run / "alignment" / "presafe" / "adapter" / "adapter_config.json").read_text())["r"]
     assert int(words[5]) >= rank
     assert words[7] == "presafe=."
+
+
+def test_a_card_that_its_author_changed_is_kept(whole_run: Path, tmp_path: Path) -> None:
+    run = RunFolder.existing(shutil.copytree(whole_run, tmp_path / "run"))
+    data = report_data(run)
+    card = run.path / "alignment" / "presafe" / "adapter" / "README.md"
+    written = card.read_text(encoding="utf-8")
+    card.write_text("an older card\n", encoding="utf-8")
+    assert card.with_name("README.new.md") in write_cards(run, data)
+    assert card.read_text(encoding="utf-8") == "an older card\n"
+    assert card.with_name("README.new.md").read_text(encoding="utf-8") == written
+    card.write_text(written, encoding="utf-8")
+    assert card in write_cards(run, data)  # as it was written: it is written again
+    assert ModelCard.load(card).text.rstrip().endswith("-->")

@@ -144,7 +144,7 @@ def _start(measured: dict[str, Any]) -> str:
     for row in measured["parts"].get("startup", ()):
         of = row["seconds"]
         goal = f"≤ {row['goal']}: {_GOALS[row['met']]}" if row["goal"] else ""
-        lines.append(f"| `{row['what']}` | {of['median']:.3f} ({of['min']:.3f}–{of['max']:.3f}) | {goal} |")
+        lines.append(f"| {row['what']} | {of['median']:.3f} ({of['min']:.3f}–{of['max']:.3f}) | {goal} |")
     return "\n".join(lines)
 
 
