@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from presafe.cli import options
 from presafe.errors import RunError
 
 
@@ -15,7 +14,7 @@ def export_data(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with signals.")],
     format: Annotated[str, typer.Option("--format", help="trl, llamafactory or openai.")],
     system: Annotated[str, typer.Option("--system", help="Trained system whose rows they are.")] = "presafe",
-    out: options.Out = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New or empty folder; else RUN/export/FORMAT.")] = None,
 ) -> None:
     """Write the rows that a run trained on, with p′ and the decision position, for other tools to train on."""
     from presafe.alignment.formats import FORMATS
