@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from paths import ROOT
 
 RECORD = ROOT / "benchmarks" / "results" / "bench.json"
+ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 _NONE = "No record yet: `make bench` makes it."
 _GOALS = {True: "met", False: "**missed**", None: ""}
 
@@ -29,8 +30,28 @@ def bench(kind: str) -> str:
     Args:
         kind: Name of a function in `_TABLES`.
     """
+    if kind == "engine":
+        return _engine(json.loads(ENGINE.read_text(encoding="utf-8")))
     measured = record()
     return _TABLES[kind](measured) if measured else _NONE
+
+
+def _engine(measured: dict[str, Any]) -> str:
+    """Return a started vLLM beside this process."""
+    settings, ratio = measured["settings"], measured["vllm_against_ours"]
+    lines = ["| | tokens a second, by turn | start |", "| --- | --- | --- |"]
+    for side, turns in measured["sides"].items():
+        starts = [turn["start_s"] for turn in turns if "start_s" in turn]
+        start = f"{min(starts):.0f} to {max(starts):.0f} s" if starts else "–"
+        speeds = ", ".join(f"{turn['tokens_per_s']:.0f}" for turn in turns)
+        lines.append(f"| {side} | {speeds} | {start} |")
+    low, high = ratio["interval"]["low"], ratio["interval"]["high"]
+    met = "met" if ratio["interval"]["value"] >= ratio["goal"] else "**missed**"
+    lines.append(
+        f"| vLLM / PreSafe | {ratio['interval']['value']:.2f} [{low:.2f}, {high:.2f}], goal {ratio['goal']}: {met} | |"
+    )
+    what = f"{settings['prompts']} prompts, at most {settings['tokens']} tokens each, {settings['dtype']}"
+    return "\n".join([*lines, "", f"{what}; commit `{measured['manifest']['commit'][:12]}`."])
 
 
 class Ratio(NamedTuple):
