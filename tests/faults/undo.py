@@ -144,8 +144,9 @@ def main(words: list[str]) -> int:
             missing = places_missing(mend)
             outcome = f"NOT CAUGHT (no such place: {missing[0]})" if missing else try_without(mend, Path(folder))
         num_missed += outcome.startswith("NOT CAUGHT")
-        outcomes = json.loads(OUTCOMES.read_text(encoding="utf-8"))["outcomes"] if OUTCOMES.exists() else {}
-        tried = {"commit": commit.stdout.strip(), "outcomes": outcomes | {mend.rule: outcome}}
+        record = json.loads(OUTCOMES.read_text(encoding="utf-8")) if OUTCOMES.exists() else {}
+        of_whole = record.get("commit") if chosen else commit.stdout.strip()  # of the last time all were tried
+        tried = {"commit": of_whole, "outcomes": record.get("outcomes", {}) | {mend.rule: outcome}}
         OUTCOMES.write_text(json.dumps(tried, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"{mend.of}: {mend.rule}\n    {mend.test.rpartition('/')[2]}: {outcome}", flush=True)
     print(f"{num_missed} not caught")

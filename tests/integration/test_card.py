@@ -76,6 +76,11 @@ def test_a_card_that_its_author_changed_is_kept(whole_run: Path, tmp_path: Path)
     assert card.with_name("README.new.md") in write_cards(run, data)
     assert card.read_text(encoding="utf-8") == "an older card\n"
     assert card.with_name("README.new.md").read_text(encoding="utf-8") == written
-    card.write_text(written, encoding="utf-8")
+    card.with_name("README.new.md").write_text("own notes", encoding="utf-8")
+    assert not any(path.parent == card.parent for path in write_cards(run, data))  # neither is ours
+    assert card.with_name("README.new.md").read_text(encoding="utf-8") == "own notes"
+    card.write_bytes(b"\xff")
+    write_cards(run, data)  # what cannot be read is no reason to fail
+    card.write_text(written.rstrip("\n"), encoding="utf-8")
     assert card in write_cards(run, data)  # as it was written: it is written again
     assert ModelCard.load(card).text.rstrip().endswith("-->")

@@ -26,7 +26,7 @@ _ROUNDING = 1e-3
 """Largest log-probability, which rounding in half precision can raise above 0."""
 _MOST = 1.01
 """Largest total probability of the grades, with rounding in half precision. Ours."""
-_GUARD = re.compile(r"(safe|unsafe)(?:\s*\n\s*(S\d+(?:\s*,\s*S\d+)*))?")
+_GUARD = re.compile(r"(safe|unsafe)(?:\n(S\d+(?:\s*,\s*S\d+)*))?")
 _CATEGORIES = {f"S{number}" for number in range(1, 15)}
 
 
@@ -78,7 +78,7 @@ def _read_lines(judge: Description, text: str, key: str) -> Ruling | None:
     value_of: dict[str, str] = {}
     for name, allowed in judge.fields.items():
         head = rf"{re.escape(name)}[^\S\n]+{re.escape(key)}" if key else re.escape(name)
-        lines = re.findall(rf"^[\s*_`]*{head}[*_`]*[^\S\n]*:(.*)$", text, re.MULTILINE | re.IGNORECASE)
+        lines = re.findall(rf"^[ \t\r\f\v*_`]*{head}[*_`]*[^\S\n]*:(.*)$", text, re.MULTILINE | re.IGNORECASE)
         values = {line.strip(" \t\r*_`").removesuffix(".").casefold() for line in lines}
         if len(values) != 1 or not values <= set(allowed):
             return None
@@ -93,7 +93,8 @@ def _read_lines(judge: Description, text: str, key: str) -> Ruling | None:
 
 
 def _read_guard(judge: Description, text: str) -> Ruling | None:
-    match = _GUARD.fullmatch(text.strip())
+    lines = filter(None, map(str.strip, text.split("\n")))
+    match = _GUARD.fullmatch("\n".join(lines))
     if match is None:
         return None
     categories = set(re.split(r"\s*,\s*", match[2])) if match[2] else set()

@@ -249,7 +249,7 @@ def sample_responses(
                 max_tasks=len(tasks),
                 max_samples=engine.in_flight(),
                 adaptive_connections=False,  # Inspect would start with too few requests to fill a batch
-                log_buffer=log_buffer(total),
+                log_buffer=log_buffer(sampler.samples * max(map(len, suites.values()))),
                 log_realtime=False,
                 log_dir_allow_dirty=True,
             ),

@@ -34,9 +34,13 @@ _TURN = (("role", "content"), ("from", "value"))
 """Names of a turn's two parts, in OpenAI's form and in ShareGPT's."""
 _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt")
 """Names of the roles in both forms."""
-_BESIDE = {"instruction": ("system", "history"), "conversations": ("system", "tools"), "messages": ("tools",)}
-"""By column of the query: columns that change what the model is asked."""
-_MARKS = re.compile(r"<\|(?:im_start|start|user|begin_of_text|start_header_id)\|>|<｜User｜>|\[INST\]|<start_of_turn>")
+_BESIDE = ("system", "system_prompt", "history", "tools")
+"""Columns that change what the model is asked, in data sets of chats and of answers."""
+_ANSWERS = ("completion", "output", "response")
+"""Columns of data sets of answers, in which a query has a row for each answer."""
+_MARKS = re.compile(
+    r"<\|(?:im_start|start|user|begin_of_text|start_header_id|start_of_role|turn)\|?>|<｜User｜>|\[INST\]|<start_of_turn>"
+)
 """Marks that chat templates put around a user's text."""
 _PLAIN = {"name", "weight"}
 """Keys of a turn beside its role and its text that change nothing that the model reads."""
@@ -125,15 +129,27 @@ def query_text(row: dict[str, Any], column: str, origin: str, number: int) -> st
         PromptError: as `cell_text`; or a column beside it holds a system prompt, earlier turns or tools.
     """
     text = cell_text(row, column, origin, number)
-    for other in _BESIDE.get(column, ()):
+    for other in _BESIDE if has_answers(row, column) or column == "instruction" else ():
         if str(row.get(other) or "").strip() not in ("", "[]", "{}"):
             raise PromptError(
                 f"{origin}: row {number} has a {other!r} beside its {column!r}, which changes what the model is asked.",
                 "presafe asks one user turn: leave such rows out, or write one text.",
             )
-    if column == "instruction" and str(row.get("input") or "").strip():  # Alpaca's second half of a query
+    if (
+        column == "instruction" and row.get("input") not in (None, "") and str(row["input"]).strip()
+    ):  # Alpaca's second half of a query
         text = f"{text}\n{cell_text(row, 'input', origin, number)}"
     return text
+
+
+def has_answers(row: dict[str, Any], column: str) -> bool:
+    """Return whether a row is of a data set of chats or of answers.
+
+    Args:
+        row: The row.
+        column: The column of its query.
+    """
+    return column in CHATS or any(name in row for name in _ANSWERS) or isinstance(row.get("history"), list)
 
 
 def is_rendered(value: Any) -> bool:

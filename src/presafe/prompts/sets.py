@@ -15,7 +15,7 @@ from presafe.errors import PromptError
 from presafe.prompts.arithmetic import arithmetic_prompts
 from presafe.prompts.drawing import draw
 from presafe.prompts.hub import hub_prompts
-from presafe.prompts.rows import CHATS, category_of, cell_text, column_names, is_rendered, query_text, read_rows
+from presafe.prompts.rows import category_of, cell_text, column_names, has_answers, is_rendered, query_text, read_rows
 from presafe.records import Expect, Prompt
 from presafe.runs.io import read_jsonl
 
@@ -38,8 +38,6 @@ _COLUMNS = (
 """Columns of the prompt in published files, tried in this order if the user names no column."""
 _EXPORTED = "decision_index"
 """A column that only `presafe export-data` writes. The `prompt` of such a row is rendered; its `query` is not."""
-_ANSWERS = ("completion", "output", "response", _EXPORTED)
-"""Columns of data sets of answers, in which a query has a row for each answer."""
 
 
 @cache
@@ -126,8 +124,10 @@ def from_rows(
     """
     if not rows:
         raise PromptError(f"{origin} holds no prompts.", "Give a CSV, TSV, JSON or JSONL file with one prompt per row.")
+    is_named = column is not None
     column = column or _query_column(rows[0], origin)
-    has_answers = column in CHATS or any(name in rows[0] for name in _ANSWERS)
+    # a query has a row for each answer to it; a problem has its own reference
+    is_once = (has_answers(rows[0], column) or _EXPORTED in rows[0]) and target_column is None
     numbered = list(enumerate(rows, start=1))
     if where is not None:
         numbered = [(number, row) for number, row in numbered if _starts(row, *where, origin)]
@@ -139,7 +139,12 @@ def from_rows(
         text = query_text(row, column, origin, number)
         if context_column:
             text = f"{cell_text(row, context_column, origin, number)}\n\n---\n\n{text}"
-        if has_answers and text in texts:
+        if not is_named and has_answers(row, column) and is_rendered(text):
+            raise PromptError(
+                f"{origin}: row {number} has a rendered prompt in {column!r}, with marks of a chat.",
+                "Name a column with the plain text of the user (`column`).",
+            )
+        if is_once and text in texts:
             continue
         texts.add(text)
         prompts.append(
@@ -160,7 +165,7 @@ def _query_column(row: dict[str, Any], origin: str) -> str:
     """Return the column of the query, by what stands beside it.
 
     Raises:
-        PromptError: there is none, or its text is a rendered prompt.
+        PromptError: there is none.
     """
     names = ["query"] if _EXPORTED in row else ["instruction"] if {"instruction", "output"} <= row.keys() else []
     column = next((name for name in (*names, *_COLUMNS) if name in row), None)
@@ -168,11 +173,6 @@ def _query_column(row: dict[str, Any], origin: str) -> str:
         raise PromptError(
             f"{origin} has no column with a known name; it has: {column_names(row)}.",
             "Name the column of the prompt (`column`).",
-        )
-    if any(name in row for name in _ANSWERS) and is_rendered(row[column]):
-        raise PromptError(
-            f"{origin}: {column!r} holds rendered prompts, with marks of a chat.",
-            "Name a column with the plain text of the user (`column`).",
         )
     return column
 

@@ -6,6 +6,7 @@ is written beside it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from presafe.config.recipe import Recipe
@@ -26,7 +27,8 @@ from presafe.stages.systems import System, aligned_systems, system_folder
 
 CARD = "README.md"
 """Name of a model card, as the Hugging Face hub looks for it."""
-_NEW = "README.new.md"
+NEW_CARD = "README.new.md"
+"""Name of a card where the other one was changed by its author."""
 _CONFIG = "adapter_config.json"
 
 
@@ -47,11 +49,14 @@ def write_cards(run: RunFolder, data: ReportData) -> list[Path]:
     for system in aligned_systems(run.recipe):
         folder = system_folder(run, system) / "adapter"
         if (folder / _CONFIG).is_file():  # a run is reported also where its weights were deleted
-            path = folder / (CARD if _is_unchanged(folder / CARD) else _NEW)
+            path = next((folder / name for name in (CARD, NEW_CARD) if _is_unchanged(folder / name)), None)
+            if path is None:
+                console.print(f"  {folder / CARD} and {NEW_CARD} beside it are kept: no new card was written")
+                continue
+            if path.name == NEW_CARD:
+                console.print(f"  {folder / CARD} is kept: it is not as it was written. The new card is {NEW_CARD}")
             text = model_card(data, _facts(run, system, folder)).rstrip("\n") + "\n"
             write_text(path, text + _checksum(text))
-            if path.name == _NEW:
-                console.print(f"  {folder / CARD} was changed by hand, and is kept; the new card is {_NEW} beside it")
             paths.append(path)
     return paths
 
@@ -62,15 +67,14 @@ def _checksum(text: str) -> str:
 
 
 def _is_unchanged(path: Path) -> bool:
-    """Return whether a card is as it was written, or is not there.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    if not path.exists():
+    """Return whether a card is as it was written, or is not there; one that cannot be read is not."""
+    if not os.path.lexists(path):
         return True
-    text = read_text(path, RunError)
-    above = text[: text.rstrip("\n").rfind("\n") + 1]
+    try:
+        text = read_text(path, RunError).rstrip("\n") + "\n"
+    except RunError:
+        return False
+    above = text[: text[:-1].rfind("\n") + 1]
     return text == above + _checksum(above)
 
 

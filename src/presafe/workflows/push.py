@@ -13,7 +13,7 @@ from presafe.errors import RunError
 from presafe.models.adapters import need_adapter
 from presafe.report.public import public_address
 from presafe.runs.io import read_json
-from presafe.stages.cards import CARD
+from presafe.stages.cards import CARD, NEW_CARD
 from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import aligned_systems, system_folder
 
@@ -53,6 +53,10 @@ def files_to_push(run: RunFolder, name: str) -> list[SentFile]:
     if missing := [file.path for file in files if not file.path.is_file()]:
         raise RunError(f"{missing[0]} is missing.", f"`presafe report {run.path}` writes the card of an evaluated run.")
     need_adapter(folder / "adapter")
+    if (folder / "adapter" / NEW_CARD).exists():
+        raise RunError(
+            f"{folder / 'adapter' / NEW_CARD} lies beside {CARD}, with newer results.", "Merge the two, and remove it."
+        )
     _need_card(folder / "adapter" / CARD)
     files[0] = files[0]._replace(text=_public_config(files[0].path))
     head = SentFile(folder / _HEAD, _HEAD)

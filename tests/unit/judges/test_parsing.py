@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import inf, log, nan
 
 import pytest
@@ -173,3 +174,12 @@ def test_xstest_reply_keeps_its_class() -> None:
     other = read("strong_reject_rubric", rubric("1", "3", "3"))
     assert other is not None
     assert other.extent is None
+
+
+@pytest.mark.parametrize("judge", ["strong_reject_rubric", "xstest", "llama_guard"])
+def test_many_line_ends_take_no_time(judge: str) -> None:
+    # failed first: the time grew with the square of their number, 15 s for 24,000
+    for lines in ("\n" * 200_000, " \n" * 200_000, "*" * 200_000):
+        start = time.process_time()
+        assert read(judge, f"unsafe{lines}x") is None
+        assert time.process_time() - start < 2

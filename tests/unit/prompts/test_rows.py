@@ -160,7 +160,12 @@ def test_a_line_is_read_whole_or_refused_whatever_its_commas(
         ({"instruction": "Another?", "history": [["Name a tree.", "Oak."]]}, "'history' beside its 'instruction'"),
         ({"conversations": [{"from": "human", "value": "x"}], "system": "Be brief."}, "'system' beside"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]}, "'tools' beside"),
-        ({"prompt": "<|im_start|>user\nQ<|im_end|>", "completion": "A"}, "'prompt' holds rendered prompts"),
+        ({"prompt": "<|im_start|>user\nQ<|im_end|>", "completion": "A"}, "rendered prompt in 'prompt'"),
+        ({"prompt": "<|start_of_role|>user", "completion": "A"}, "rendered prompt in 'prompt'"),
+        ({"system_prompt": "Be brief.", "question": "Name a tree.", "response": "Oak."}, "'system_prompt' beside"),
+        ({"system": "Be brief.", "prompt": "Name a tree.", "completion": "Oak."}, "'system' beside"),
+        ({"system": "Be brief.", "messages": [{"role": "user", "content": "x"}]}, "'system' beside"),
+        ({"history": [["a", "b"]], "query": "And then?"}, "'history' beside"),
     ],
 )
 def test_what_changes_a_query_is_refused(tmp_path: Path, row: dict[str, Any], words: str) -> None:
@@ -185,6 +190,10 @@ def test_a_query_of_several_answers_is_read_once(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "trl.jsonl", "\n".join(map(json.dumps, exported)))) == ["Name a tree."]
     alpaca = [{"instruction": "A", "input": text, "output": out} for text, out in (("x", "1"), ("y", "2"), ("x", "3"))]
     assert texts(write(tmp_path / "alpaca.jsonl", "\n".join(map(json.dumps, alpaca)))) == ["A\nx", "A\ny"]
+    problems = write(tmp_path / "sums.csv", "question,response,answer\nHow many?,A,1\nHow many?,B,2")
+    assert [prompt.target for prompt in from_file(problems, expect="answer", target_column="answer")] == ["1", "2"]
+    number = write(tmp_path / "number.jsonl", '{"instruction": "How many?", "input": 0, "output": "x"}')
+    assert texts(number) == ["How many?\n0"]
     assert texts(write(tmp_path / "own.jsonl", '{"prompt": "A"}\n{"prompt": "A"}')) == ["A", "A"]  # the user's own
 
 

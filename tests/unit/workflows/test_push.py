@@ -139,6 +139,12 @@ def test_a_card_with_a_path_is_not_sent(run: RunFolder, more: str) -> None:
         files_to_push(run, "presafe")
 
 
+def test_a_newer_card_beside_it_is_an_error(run: RunFolder) -> None:
+    (run.path / "alignment" / "presafe" / "adapter" / "README.new.md").write_text("# newer\n")
+    with pytest.raises(RunError, match=r"README\.new\.md lies beside README\.md"):
+        files_to_push(run, "presafe")
+
+
 def test_the_hub_receives_these_files_and_nothing_else(
     run: RunFolder, hub: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
