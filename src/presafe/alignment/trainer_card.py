@@ -9,6 +9,8 @@ import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
+from presafe.models.address import hub_id
+
 _CARD = """# {title}
 
 A LoRA adapter for {base}, trained by PreSafe ({paper}) with `PreSafeTrainer`{data}. This script does not evaluate it:
@@ -45,7 +47,7 @@ def trainer_card(
     """
     from huggingface_hub import ModelCardData
 
-    base_id, data_id = _hub_id(base), _hub_id(data_set)
+    base_id, data_id = (hub_id(name) if name else None for name in (base, data_set))
     metadata = ModelCardData(
         base_model=base_id,
         base_model_relation="adapter" if base_id else None,
@@ -68,17 +70,3 @@ def trainer_card(
         citation=paper["citation"],
     )
     return f"---\n{metadata.to_yaml().rstrip()}\n---\n\n{text}"
-
-
-def _hub_id(name: str | None) -> str | None:
-    """Return a name if it is one on the hub; None for a folder, a file, or none."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    if name is None or Path(name).exists():
-        return None
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return name

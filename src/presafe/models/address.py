@@ -44,6 +44,24 @@ class Served(NamedTuple):
     """Whether the address is that of a chat endpoint (`chat`)."""
 
 
+def hub_id(name: str) -> str | None:
+    """Return a name if it is one on the hub; None for a folder, a file, or what the hub does not take.
+
+    Args:
+        name: Of a model or a data set.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    if Path(name).exists():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
 def served_model(address: str) -> Served | None:
     """Return the server and the name in an address; None if the model's weights are loaded here.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from presafe.config.engine import is_served
-from presafe.models.address import MADE
+from presafe.models.address import MADE, hub_id
 
 
 def base_on_hub(address: str) -> str | None:
@@ -16,16 +16,7 @@ def base_on_hub(address: str) -> str | None:
 
     A model that we make is no hub model: an adapter trained on it means nothing on what it was made from.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    if address in MADE or Path(address).exists():
-        return None
-    try:
-        validate_repo_id(address)
-    except HFValidationError:
-        return None
-    return address
+    return None if address in MADE else hub_id(address)
 
 
 def public_address(address: str) -> str:
