@@ -169,7 +169,17 @@ def profile(server: Server, prompts: list[list[int]], options: argparse.Namespac
 
     asking = threading.Thread(target=ask)
     asking.start()
-    words = ["record", "--pid", str(server.process.pid), "--subprocesses", "--format", "raw", "--output", str(file)]
+    words = [
+        "record",
+        "--pid",
+        str(server.process.pid),
+        "--subprocesses",
+        "--nonblocking",
+        "--format",
+        "raw",
+        "--output",
+        str(file),
+    ]
     try:
         subprocess.run(
             ["py-spy", *words, "--duration", str(options.seconds), "--rate", str(options.rate)],
