@@ -2,8 +2,8 @@
 
     PRESAFE_VLLM=.venv-vllm python benchmarks/engine_run.py --folder runs/engine
 
-Each side is a whole run in a process and a folder of its own, one after the other; the same command again resumes.
-Compared are the answers, token by token, the trained adapters, every rate of `results.json`, and the time per token of
+Each side is a whole run in a folder of its own. Stages that sample are run on one side and then on the other, so that
+what else the machine does reaches both; each session is a process of its own. Compared are the answers, token by token, the trained adapters, every rate of `results.json`, and the time per token of
 the stages that sample. That time is from the first request of a log's folder to its last answer, as Inspect noted them:
 no side's start and no loading of weights is in it. Starts of vLLM are timed apart. The record is
 benchmarks/results/engine_run.json.
@@ -25,7 +25,7 @@ from typing import Any
 from sides import OURS, say
 
 from presafe.config.engine import EngineSettings
-from presafe.config.recipe import ModelSettings, Recipe, load_recipe
+from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
 from presafe.models import place
 from presafe.models.logs import check_sample, log_files, read_log
 from presafe.models.vllm import StartedServer, Weights
@@ -33,7 +33,7 @@ from presafe.records import Response
 from presafe.runs.manifest import build_manifest, sha256_of_file
 from presafe.stages.evaluate import responses_by_suite
 from presafe.stages.respond import response_sets, responses_of
-from presafe.stages.run_folder import RunFolder
+from presafe.stages.run_folder import RunFolder, Stage
 from presafe.stages.systems import aligned_systems, evaluated_systems, label_of, system_folder
 from presafe.workflows.run import run_stages
 
@@ -42,6 +42,8 @@ RECIPE = "smolthink-135m"
 VLLM = "vLLM"
 FOLDERS = {OURS: "here", VLLM: "vllm"}
 WORDS = ("--max-model-len", "2048")
+TURNS: tuple[Stage, ...] = ("respond", "align", "evaluate", "report")
+"""Stages up to which each side runs in its turn."""
 STARTS = "starts.jsonl"
 """File beside the run with what each start of vLLM took."""
 
@@ -50,7 +52,9 @@ def main(words: list[str] | None = None) -> int:
     """Run both sides, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where both runs lie")
-    parser.add_argument("--side", choices=FOLDERS, help="run this side alone, and compare nothing")
+    parser.add_argument("--cut", type=int, default=1, help="divide prompts and steps by this")
+    parser.add_argument("--side", choices=FOLDERS, help="run this side alone up to --until, and compare nothing")
+    parser.add_argument("--until", choices=TURNS, default=TURNS[-1])
     parser.add_argument("--beside", default="nothing", help="what else the machine does, for the record")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(words)
@@ -59,29 +63,40 @@ def main(words: list[str] | None = None) -> int:
         print("PRESAFE_VLLM names no environment with vLLM.", file=sys.stderr)
         return 2
     if given.side:
-        run_side(given.side, given.folder / FOLDERS[given.side], environment)
+        run_side(recipe_of(given.side, given.cut, environment), given.folder / FOLDERS[given.side], given.until)
         return 0
-    loads = {}
-    for side in FOLDERS:
-        say(f"{side} …")
-        subprocess.run([sys.executable, __file__, "--folder", str(given.folder), "--side", side], check=True)
-        loads[side] = round(os.getloadavg()[2], 1)
-        say(f"{side} is done; load of its last 15 minutes: {loads[side]}")
+    loads: dict[str, dict[str, float]] = {side: {} for side in FOLDERS}
+    for stage in TURNS:
+        for side in FOLDERS:
+            words = ["--folder", str(given.folder), "--cut", str(given.cut), "--side", side, "--until", stage]
+            subprocess.run([sys.executable, __file__, *words], check=True)
+            loads[side][stage] = round(os.getloadavg()[1], 1)
+            say(f"{side} is done until {stage}; load of the last 5 minutes: {loads[side][stage]}")
     record = compare(*(RunFolder.existing(given.folder / name) for name in FOLDERS.values()))
-    record |= {"beside": given.beside, "load": loads, "manifest": build_manifest({"part": "engine_run"}, "")}
+    record |= {
+        "cut": given.cut,
+        "beside": given.beside,
+        "load_5_min": loads,
+        "manifest": build_manifest({"part": "engine_run"}, ""),
+    }
     given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: record[key] for key in ("answers", "adapters_equal", "time", "rates_equal")}, indent=1))
     return 0
 
 
-def recipe_of(side: str, environment: str) -> Recipe:
-    """Return the demo's recipe in float32, sampled on one side."""
+def recipe_of(side: str, cut: int, environment: str) -> Recipe:
+    """Return the demo's recipe in float32, sampled on one side, its prompts and steps divided by a number."""
+    settings = recipe_settings(RECIPE)
+    respond, evaluate = settings["respond"], settings["evaluate"]
+    for source in (*respond["classifier_queries"], *respond["alignment_queries"], *evaluate["suites"].values()):
+        source["n"] //= cut
+    settings["align"]["max_steps"] //= cut
+    settings["model"]["dtype"] = "float32"
     engine = EngineSettings(vllm=environment, arguments=WORDS) if side == VLLM else None
-    changes = {"model": ModelSettings(address="smolthink", dtype="float32"), "engine": engine}
-    return load_recipe(RECIPE).model_copy(update=changes)
+    return parse_recipe(settings, RECIPE).model_copy(update={"engine": engine})
 
 
-def run_side(side: str, folder: Path, environment: str) -> None:
+def run_side(recipe: Recipe, folder: Path, until: Stage) -> None:
     """Run one side, and note what each start of vLLM takes."""
 
     class TimedServer(StartedServer):
@@ -92,7 +107,7 @@ def run_side(side: str, folder: Path, environment: str) -> None:
                 file.write(f"{time.perf_counter() - begin:.1f}\n")
 
     vars(place)["StartedServer"] = TimedServer  # the class that a place starts
-    run_stages(recipe_of(side, environment), folder)
+    run_stages(recipe, folder, until)
 
 
 def compare(here: RunFolder, there: RunFolder) -> dict[str, Any]:
