@@ -3,10 +3,10 @@
     PRESAFE_VLLM=.venv-vllm python benchmarks/engine_run.py --folder runs/engine
 
 Each side is a whole run in a folder of its own. Stages that sample are run on one side and then on the other, so that
-what else the machine does reaches both; each session is a process of its own. Compared are the answers, token by token, the trained adapters, every rate of `results.json`, and the time per token of
-the stages that sample. That time is from the first request of a log's folder to its last answer, as Inspect noted them:
-no side's start and no loading of weights is in it. Starts of vLLM are timed apart. The record is
-benchmarks/results/engine_run.json.
+what else the machine does reaches both; each session is a process of its own. Compared are the answers, token by token,
+the trained adapters, every rate of `results.json`, and the time per token of the stages that sample. That time is from
+the first request of a folder of logs to its last answer, as Inspect noted them: no start and no loading of weights is
+in it. Starts of vLLM are timed apart. The record is benchmarks/results/engine_run.json.
 """
 
 from __future__ import annotations
