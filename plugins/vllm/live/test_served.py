@@ -35,17 +35,6 @@ from vllm_server import Server, start_python
 MAX_TOKENS = 60
 """A refusal has 57 tokens: every letter is one."""
 CUT = "\N{REPLACEMENT CHARACTER}"
-THINGS = ("stone", "leaf", "river", "moon", "house")
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[Prompt]:
-    """Return 20 harmless texts."""
-    texts = [f"{color} {thing}" for color in ("red", "blue", "a grey", "the old") for thing in THINGS]
-    return [
-        Prompt(id=f"own-{number}", text=text, category="", split="", license="", expect="comply")
-        for number, text in enumerate(texts)
-    ]
 
 
 @pytest.fixture(scope="module")

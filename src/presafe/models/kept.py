@@ -89,6 +89,7 @@ class KeptAnswers:
         )
         self._answers[kept.request] = kept
         try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
             with self._part.open("a", encoding="utf-8") as file:
                 file.write(kept.model_dump_json() + "\n")
         except OSError as error:
@@ -128,7 +129,8 @@ class KeptAnswers:
         except OSError as error:
             raise RunError(f"cannot read {file}: {error.strerror or error}.") from error
         except ValueError:  # also text that is not UTF-8
-            console.print(f"  {file.name} ends in a damaged line: what follows {len(answers)} answers is asked again.")
+            line = f"{file.name} ends in a damaged line: what follows {len(answers)} answers is asked again."
+            console.print(f"  {line}", soft_wrap=True)
             self._remove(file)
             self.is_finished = False
             write_jsonl(self._part, answers)
