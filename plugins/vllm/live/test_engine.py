@@ -35,7 +35,9 @@ from presafe.workflows.measure import measure
 from presafe.workflows.run import run_stages
 from vllm_server import ENVIRONMENT, RANKS, start, stop, wait
 
-ARGUMENTS = ["--max-model-len", "512", "--max-num-seqs", "32"]
+EAGER = "--enforce-eager"
+"""Compiling takes a part of each start; the gated server of the other tests is compiled."""
+ARGUMENTS = ["--max-model-len", "512", "--max-num-seqs", "32", EAGER]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_a_judge_at_a_vllm_gives_the_verdicts_of_this_process(
     name = f"jailbreakbench_refusal=presafe/{judge}"
     settings = MeasureSettings(thinking=("off",), max_tokens=12, judge=name)
     there = settings.model_copy(
-        update={"engine": EngineSettings(vllm=str(ENVIRONMENT), arguments=("--max-num-seqs", "32"))}
+        update={"engine": EngineSettings(vllm=str(ENVIRONMENT), arguments=("--max-num-seqs", "32", EAGER))}
     )
     suites, verdicts = {"own": prompts}, []
     for folder, measured in ((tmp_path / "here", settings), (tmp_path / "there", there)):
@@ -162,7 +164,7 @@ def test_a_judge_at_a_vllm_gives_the_verdicts_of_this_process(
 def test_a_run_loads_its_adapter_by_name_at_a_server(here: RunFolder, base: Path, recipe: Path, tmp_path: Path) -> None:
     adapter = here.path / "alignment" / "presafe" / "adapter"
     rank = next(size for size in RANKS if size >= json.loads((adapter / "adapter_config.json").read_text())["r"])
-    words = ["--served-model-name", "base", "--dtype", "float32", "--enable-lora", "--max-lora-rank", str(rank)]
+    words = ["--served-model-name", "base", "--dtype", "float32", EAGER, "--enable-lora", "--max-lora-rank", str(rank)]
     server = start(tmp_path, base, words, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1")
     try:
         wait(server)

@@ -120,7 +120,7 @@ def sample_responses(
         PromptError: a prompt and the token budget do not fit the model's context.
         ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are requested.
     """
-    kept = keep_answers(what, suites, sampler, log_dir, sandbox=sandbox) if solver is None else None
+    kept = keep_answers(what, suites, sampler, log_dir) if solver is None else None
     if kept is not None and sampler.place is not None:
         model = sampler.model
         renderer = load_renderer(model.address, model.family, trust_remote_code=model.trust_remote_code)
@@ -135,12 +135,7 @@ def sample_responses(
 
 
 def keep_answers(
-    what: str,
-    suites: Mapping[str, Sequence[Prompt]],
-    sampler: Sampler,
-    log_dir: Path,
-    *,
-    sandbox: str | tuple[str, str] | None = None,
+    what: str, suites: Mapping[str, Sequence[Prompt]], sampler: Sampler, log_dir: Path
 ) -> KeptAnswers | None:
     """Sample each suite without its judges, where these must wait until a vLLM that the run starts has ended.
 
@@ -149,7 +144,6 @@ def keep_answers(
         suites: See there.
         sampler: See there.
         log_dir: See there.
-        sandbox: See there.
 
     Returns:
         The answers, which `sample_responses` judges; None if no judge must wait, or all is judged.
@@ -165,7 +159,7 @@ def keep_answers(
     kept = KeptAnswers(log_dir)
     if not kept.is_finished:
         with TemporaryDirectory(prefix="presafe-") as folder:  # its logs hold no verdict
-            _sample(what, suites, {}, sampler, Path(folder), sandbox, engine_of=kept.kept_by)
+            _sample(what, suites, {}, sampler, Path(folder), None, engine_of=kept.kept_by)
         kept.finish()
     return kept
 

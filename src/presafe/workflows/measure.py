@@ -118,9 +118,7 @@ def measure_systems(
         if place is not None and not (settings.attacks or settings.defenses):  # a judge may wait for all answers
             for part in parts:
                 with timed(out, part.label):
-                    keep_answers(
-                        part.shown, part.suites, part.sampler._replace(place=place), part.folder, sandbox=sandbox
-                    )
+                    keep_answers(part.shown, part.suites, part.sampler._replace(place=place), part.folder)
         for part in parts:
             name, mode, asked = part.name, part.sampler.thinking, part.suites
             with timed(out, part.label), systems[part.system]():
