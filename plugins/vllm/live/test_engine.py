@@ -126,7 +126,7 @@ def judge(base: Path, tokenizer: Any, renderer: Renderer, prompts: list[Prompt])
         for ids, reply in draws.sample(rows[:10], 2) + draws.sample(rows[10:], 2):
             labels = torch.tensor([[-100] * len(ids) + reply])
             losses.append(model(input_ids=torch.tensor([ids + reply]), labels=labels).loss)
-        loss = torch.stack(losses).mean()
+        loss: Any = torch.stack(losses).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
