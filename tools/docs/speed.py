@@ -59,14 +59,15 @@ def _engine(measured: dict[str, Any]) -> str:
 
 def _engine_run(measured: dict[str, Any]) -> str:
     """Return what is the same in a run through vLLM and in one in this process, and the time per token of both."""
-    sampling, loads = measured["time"]["sampling"], measured["load_5_min"]
+    sampling, whole, loads = measured["time"]["sampling"], measured["time"]["stages_s"], measured["load_5_min"]
     lines = ["| | PreSafe | vLLM | |", "| --- | --- | --- | --- |"]
     for stage, ratio in measured["time"]["ratio"].items():
         both = [sampling[side][stage] for side in ("PreSafe", "vLLM")]
         cells = [f"{one['ms_per_token']:.1f} ms a token ({one['tokens']:,} tokens)" for one in both]
         lines.append(f"| `{stage}` | {cells[0]} | {cells[1]} | {ratio:.2f} times as many tokens a second |")
-        load = [f"{loads[side][stage]:.0f}" for side in ("PreSafe", "vLLM")]
-        lines.append(f"| load then | {load[0]} | {load[1]} | |")
+        seconds, load = ([kind[side][stage] for side in ("PreSafe", "vLLM")] for kind in (whole, loads))
+        lines.append(f"| all of `{stage}` | {seconds[0]:.0f} s | {seconds[1]:.0f} s | with starts |")
+        lines.append(f"| load then | {load[0]:.0f} | {load[1]:.0f} | |")
     starts = measured["time"]["starts_s"]
     lines.append(f"| {len(starts)} starts of vLLM | – | {min(starts):.0f} to {max(starts):.0f} s | |")
     lines += ["", "| | the same in both |", "| --- | --- |"]
