@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 from presafe.cli.main import app
 from presafe.config.engine import EngineSettings
 from presafe.config.recipe import load_recipe, parse_recipe
-from presafe.errors import ModelError
+from presafe.errors import ModelError, PreSafeError
+from presafe.models.sampling import logged_suites
 from presafe.records import Response
 from presafe.stages.evaluate import _read_positions as read_positions
 from presafe.stages.evaluate import positions_of, responses_by_suite
@@ -168,6 +170,41 @@ def test_a_vllm_that_dies_loses_nothing(
     log = (out / "vllm.log").read_text()
     assert log.count(f"--model {out / 'vllm-weights'} --served-model-name presafe-") == 2
     assert not (out / "vllm-weights").exists()
+
+
+def test_a_judge_has_a_vllm_of_its_own_after_all_answers(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESAFE_RETRY_S", "60")
+    base, judge, out = recipe.parent / "student", recipe.parent / "teacher", tmp_path / "out"
+    engine = tmp_path / "engine.toml"
+    engine.write_text(f"[engine]\nvllm = {json.dumps(str(make_environment(tmp_path / 'env')))}\n")
+    words = [*measuring(recipe), "--judge", f"jailbreakbench_refusal=presafe/{judge}"]
+    words += ["--out", str(out), "--engine", str(engine)]
+    monkeypatch.setenv("STAND_IN_FAULT", "dies")
+    monkeypatch.setenv("STAND_IN_FAULTY", "teacher")
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, PreSafeError)
+    assert "vLLM ended with code 3: torch.OutOfMemoryError: tried to allocate 2.00 GiB." in done.exception.problem
+    kept = sorted(out.rglob("answers.jsonl"))
+    assert [(file.parent.name, len(file.read_text().splitlines())) for file in kept] == [
+        ("vanilla-off", 4),
+        ("vanilla-on", 4),
+    ]
+    monkeypatch.delenv("STAND_IN_FAULT")
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    # One start of the model for both modes. Its answers are kept, so the second session starts the judge alone.
+    started = re.findall(r"--model (\S+) --served-model-name presafe-", (out / "vllm.log").read_text())
+    assert started == [str(base), str(judge), str(judge)]
+    assert not list(out.rglob("answers*.jsonl"))
+    logs = logged_suites(out / "evaluation" / "vanilla-on", "on")
+    assert {suite.judge for suite in logs.values()} == {f"jailbreakbench_refusal=presafe/{judge}"}
+    (suite,) = logs.values()
+    answers = [answer for answers in suite.responses.values() for answer in answers]
+    # The stand-in's one text is an answer to be judged, and no verdict.
+    assert {(answer.thought, answer.answer, answer.verdict) for answer in answers} == {
+        ("so", "I can't help with that.", "unjudged")
+    }
 
 
 def test_a_served_model_has_the_odds_of_this_process(recipe: Path, tmp_path: Path) -> None:

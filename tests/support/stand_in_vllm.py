@@ -5,6 +5,7 @@ and answers every prompt with one text. Variables of its environment make it mis
 
 STAND_IN_FAULT   refuses: it ends with an error before it is healthy; dies: it ends when it is first asked for more than
                  one token; slow: it is never healthy
+STAND_IN_FAULTY  the fault is of a model with this in its address alone
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ for flag in ("--model", "--served-model-name", "--host", "--dtype", "--max-model
     parser.add_argument(flag)
 parser.add_argument("--port", type=int)
 options = parser.parse_args()
-fault = os.environ.get("STAND_IN_FAULT")
+fault = os.environ.get("STAND_IN_FAULT") if os.environ.get("STAND_IN_FAULTY", "") in options.model else None
 if os.path.isabs(options.model) and not os.path.isfile(os.path.join(options.model, "config.json")):
     sys.exit(f"OSError: no config.json in {options.model}")
 print("INFO starting", " ".join(sys.argv[1:]), flush=True)

@@ -11,6 +11,7 @@ from paths import ROOT
 
 RECORD = ROOT / "benchmarks" / "results" / "bench.json"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
+ENGINE_RUN = ROOT / "benchmarks" / "results" / "engine_run.json"
 _NONE = "No record yet: `make bench` makes it."
 _GOALS = {True: "met", False: "**missed**", None: ""}
 
@@ -32,6 +33,8 @@ def bench(kind: str) -> str:
     """
     if kind == "engine":
         return _engine(json.loads(ENGINE.read_text(encoding="utf-8")))
+    if kind == "engine_run":
+        return _engine_run(json.loads(ENGINE_RUN.read_text(encoding="utf-8")))
     measured = record()
     return _TABLES[kind](measured) if measured else _NONE
 
@@ -52,6 +55,30 @@ def _engine(measured: dict[str, Any]) -> str:
     )
     what = f"{settings['prompts']} prompts, at most {settings['tokens']} tokens each, {settings['dtype']}"
     return "\n".join([*lines, "", f"{what}; commit `{measured['manifest']['commit'][:12]}`."])
+
+
+def _engine_run(measured: dict[str, Any]) -> str:
+    """Return what is the same in a run through vLLM and in one in this process, and the time per token of both."""
+    sampling, whole, loads = measured["time"]["sampling"], measured["time"]["stages_s"], measured["load_5_min"]
+    lines = ["| | PreSafe | vLLM | |", "| --- | --- | --- | --- |"]
+    for stage, ratio in measured["time"]["ratio"].items():
+        both = [sampling[side][stage] for side in ("PreSafe", "vLLM")]
+        cells = [f"{one['ms_per_token']:.1f} ms a token ({one['tokens']:,} tokens)" for one in both]
+        lines.append(f"| `{stage}` | {cells[0]} | {cells[1]} | {ratio:.2f} times as many tokens a second |")
+        seconds, load = ([kind[side][stage] for side in ("PreSafe", "vLLM")] for kind in (whole, loads))
+        lines.append(f"| all of `{stage}` | {seconds[0]:.0f} s | {seconds[1]:.0f} s | with starts |")
+        lines.append(f"| load then | {load[0]:.0f} | {load[1]:.0f} | |")
+    starts = measured["time"]["starts_s"]
+    lines.append(f"| {len(starts)} starts of vLLM | – | {min(starts):.0f} to {max(starts):.0f} s | |")
+    lines += ["", "| | the same in both |", "| --- | --- |"]
+    for stage, counts in measured["answers"].items():
+        same, of = (sum(count[key] for count in counts.values()) for key in ("same_tokens", "of"))
+        lines.append(f"| answers of `{stage}`, token by token | {same} of {of} |")
+    adapters = measured["adapters_equal"].values()
+    lines.append(f"| trained adapters, to the last bit | {sum(adapters)} of {len(adapters)} |")
+    lines.append(f"| rows of `results.json` | {measured['rates_equal']['equal']} of {measured['rates_equal']['of']} |")
+    commit = measured["manifest"]["commit"][:12]
+    return "\n".join([*lines, "", f"{measured['recipe']['dtype']}; commit `{commit}`."])
 
 
 class Ratio(NamedTuple):

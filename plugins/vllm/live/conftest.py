@@ -15,11 +15,14 @@ from tiny_models import libraries, renderer, tokenizer  # noqa: F401
 from tiny_run import recipe  # noqa: F401
 
 from presafe.config.recipe import load_recipe
+from presafe.records import Prompt
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export
 from presafe.workflows.gate import calibrate
 from presafe.workflows.run import run_stages
 from vllm_server import ENVIRONMENT, Server, gated_words, start, stop, wait
+
+THINGS = ("stone", "leaf", "river", "moon", "house")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,3 +93,13 @@ def server(base: Path, system: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield own
     finally:
         stop(own)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    """Return 20 harmless texts."""
+    texts = [f"{color} {thing}" for color in ("red", "blue", "a grey", "the old") for thing in THINGS]
+    return [
+        Prompt(id=f"own-{number}", text=text, category="", split="", license="", expect="comply")
+        for number, text in enumerate(texts)
+    ]

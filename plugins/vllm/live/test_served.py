@@ -35,17 +35,6 @@ from vllm_server import Server, start_python
 MAX_TOKENS = 60
 """A refusal has 57 tokens: every letter is one."""
 CUT = "\N{REPLACEMENT CHARACTER}"
-THINGS = ("stone", "leaf", "river", "moon", "house")
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[Prompt]:
-    """Return 20 harmless texts."""
-    texts = [f"{color} {thing}" for color in ("red", "blue", "a grey", "the old") for thing in THINGS]
-    return [
-        Prompt(id=f"own-{number}", text=text, category="", split="", license="", expect="comply")
-        for number, text in enumerate(texts)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +117,16 @@ def test_a_front_reads_what_vllm_renders(
 ) -> None:
     address, gate = f"{server.url}#watched", system / "gate.json"
     actions: Counter[str] = Counter()
+    asked = list(zip(prompts, probabilities, strict=True))[::2]
     with serving_front(FrontSettings(address, gate, None, "gate", "refuse", "127.0.0.1", 0, None)) as front:
-        for one, expected in zip(prompts, probabilities, strict=True):
+        for one, expected in asked:
             ids = ids_of(renderer, one.text)
-            for path, asked in (
+            for path, fields in (
                 ("/v1/completions", {"prompt": ids}),
                 ("/v1/completions", {"prompt": renderer.tokenizer.decode(ids)}),
                 ("/v1/chat/completions", {"messages": [{"role": "user", "content": one.text}]}),
             ):
-                body = {"model": "watched", "max_tokens": 2, "temperature": 0, **asked}
+                body = {"model": "watched", "max_tokens": 2, "temperature": 0, **fields}
                 reply = httpx.post(front + path, json=body, timeout=300)
                 (p,) = reply.json()["presafe"]["refuse_probability"]
                 assert abs(p - expected) < 1e-4
@@ -144,8 +134,8 @@ def test_a_front_reads_what_vllm_renders(
                 if p < threshold:
                     choices = [answer.json()["choices"] for answer in (reply, server.ask(path, **body))]
                     assert choices[0] == choices[1]
-    num_refused = sum(p >= threshold for p in probabilities)
-    assert actions == {"refused": 3 * num_refused, "answered": 3 * (len(prompts) - num_refused)}
+    num_refused = sum(p >= threshold for _, p in asked)
+    assert actions == Counter(refused=3 * num_refused, answered=3 * (len(asked) - num_refused))
 
 
 def test_score_reads_the_plug_in_and_the_odds(

@@ -20,7 +20,7 @@ from presafe.attacks.search import Search
 from presafe.evaluation.searching import reader_of, searching
 from presafe.models.logs import ATTACKED, SPENT
 from presafe.models.provider import TURN, PreSafeAPI
-from presafe.models.sampling import epoch_seed, tell_if_unanswered
+from presafe.models.tasks import epoch_seed, tell_if_unanswered
 from presafe.records import Attacked, Spent, Turn
 
 

@@ -21,7 +21,7 @@ from presafe.evaluation.suites import load_suite, suite_names, suites_of
 from presafe.judges.code import find_sandbox
 from presafe.judges.parts import part_scorers
 from presafe.judges.scorers import check_judges, scorers_for
-from presafe.models.sampling import make_task
+from presafe.models.tasks import make_task
 from presafe.prompts.drawing import draw
 from presafe.records import Prompt
 

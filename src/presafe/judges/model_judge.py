@@ -32,7 +32,7 @@ from presafe.judges.limits import limit_replies
 from presafe.judges.parsing import Ruling, read_reply
 from presafe.judges.redaction import hide_key
 from presafe.judges.refusal import OFFLINE
-from presafe.judges.spec import JudgeSpec, Rule, read_name
+from presafe.judges.spec import IN_PROCESS, JudgeSpec, Rule, read_name
 
 _ATTEMPT_S = 120
 """Time limit (s) of one request. Ours."""
@@ -40,7 +40,6 @@ _CALL_S = 600
 """Time (s) after which a request is not retried. Ours."""
 _RETRIES = 6
 """Retries of a request, at most. Ours. Inspect waits 3, 6, 12 … s before them, or as long as Retry-After says."""
-_IN_PROCESS = ("presafe", "hf")
 _STARTED = {"vllm": "VLLM_BASE_URL", "vllm-completions": "VLLM_BASE_URL", "sglang": "SGLANG_BASE_URL"}
 """Providers for which Inspect starts a server, unless this variable holds the address of a running one."""
 _HELP = "See docs/guides/judges.md."
@@ -182,7 +181,7 @@ def _config(description: Description, address: str) -> GenerateConfig:
 def _may_load(address: str) -> bool:
     """Return whether the model runs in this process or must be loaded first: then there is no time limit."""
     provider, _, _ = address.partition("/")
-    return provider in _IN_PROCESS or (provider in _STARTED and not os.environ.get(_STARTED[provider]))
+    return provider in IN_PROCESS or (provider in _STARTED and not os.environ.get(_STARTED[provider]))
 
 
 def _messages(description: Description, request: str, answer: str, key: str, reminder: str) -> list[ChatMessage]:

@@ -15,6 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal, NamedTuple, cast
 
+from presafe.config.engine import is_served
 from presafe.errors import JudgeError
 from presafe.judges.description import Asks, descriptions
 from presafe.judges.refusal import OFFLINE
@@ -22,6 +23,8 @@ from presafe.judges.refusal import OFFLINE
 Rule = Literal["majority", "unanimity"]
 _RAW = ("openai-api-completions/", "vllm-completions/", "hf/")
 """Providers that send a text unchanged, without a chat template."""
+IN_PROCESS = ("presafe", "hf")
+"""Providers that load the model in this process."""
 
 
 class JudgeSpec(NamedTuple):
@@ -129,3 +132,20 @@ def _read_spec(name: str) -> JudgeSpec:
             f"Give an address that sends raw text: {', '.join(provider + '…' for provider in _RAW)}.",
         )
     return JudgeSpec(judge, address)
+
+
+def models_here(*names: str | None) -> tuple[str, ...]:
+    """Return the addresses of judges' models whose weights are on this machine, each once.
+
+    Args:
+        names: Names of judges or panels; None for the default, which has no model.
+
+    Raises:
+        JudgeError: as `read_name`.
+    """
+    specs = [spec for name in names if name is not None for spec in read_name(name).specs]
+    models = dict.fromkeys(spec.model for spec in specs if spec.model)
+    parts = {model: model.partition("/") for model in models}
+    return tuple(
+        model for model, (provider, _, address) in parts.items() if provider in IN_PROCESS and not is_served(address)
+    )

@@ -2,14 +2,15 @@
 
 At running servers an aligned system is loaded by name, and unloaded when another one is asked or the work ends. A vLLM
 that is started serves one model at a time, an aligned system as merged weights: the same as in this process. It is
-started when the first answer is asked, kept for all that asks the same weights, and ended with `close`.
+started when the first answer is asked, kept for all that asks the same weights, and ended with `close`. A judge whose
+weights are on this machine is asked once that one has ended: in a vLLM of its own, or in this process.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from presafe.models.address import SMOLTHINK, Served, need_weights, pretrained, 
 from presafe.models.control import adapter_name, load_adapter, unload_adapter
 from presafe.models.likeness import Chances, chances_at, need_alike, need_same_as_here, need_tokenizer
 from presafe.models.loading import load_model, load_renderer, release_model, shared_model
+from presafe.models.provider import PROVIDER, judge_asked_at
 from presafe.models.rendering import Renderer
 from presafe.models.saving import save_model, whole_folder
 from presafe.models.served import ServedEngine
@@ -89,6 +91,34 @@ class Place:
         if model != self._base:
             return None
         return ManyServers(partial(self._connect, asked), self._checks(asked), batch_size)
+
+    @property
+    def starts_vllm(self) -> bool:
+        """Return whether a vLLM is started here for each model."""
+        return self._settings.vllm is not None
+
+    @contextmanager
+    def judging(self, judges: Sequence[str], batch_size: int) -> Iterator[None]:
+        """End the vLLM of the tested model, so that judges have its memory; one judge is asked at a vLLM of its own.
+
+        Args:
+            judges: Inspect addresses of the judges' models. Several, or one that is not of this package's provider, are
+                asked in this process.
+            batch_size: Largest number of requests in flight.
+
+        Raises:
+            ModelError: vLLM does not start.
+        """
+        address = judges[0].removeprefix(PROVIDER)
+        if len(judges) > 1 or address == judges[0]:
+            self.close()
+            yield
+            return
+        asked = Asked(ModelSettings(address=address), None)
+        engine = ManyServers(partial(self._start, asked), lambda engine: None, batch_size)
+        engine.ready()
+        with judge_asked_at(address, engine):
+            yield
 
     def close(self) -> None:
         """Unload adapters, and end the server that was started."""

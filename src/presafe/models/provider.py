@@ -8,8 +8,8 @@ holds if a server refused the prompt: the answer is empty, and the metadata hold
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -50,6 +50,27 @@ _MAX_UNANSWERED = 8
 
 TURN = "turn"
 """Key of a user message's metadata with how it is asked (`Turn`); without it, plainly."""
+
+
+PROVIDER = "presafe/"
+"""What Inspect's addresses of our models begin with."""
+_ELSEWHERE: dict[str, Engine] = {}
+"""Where judges' models are asked, if not in this process, by address."""
+
+
+@contextmanager
+def judge_asked_at(address: str, engine: Engine) -> Iterator[None]:
+    """Have a judge's model asked at an engine, for a while.
+
+    Args:
+        address: The model's address.
+        engine: What continues its prompts.
+    """
+    _ELSEWHERE[address] = engine
+    try:
+        yield
+    finally:
+        del _ELSEWHERE[address]
 
 
 def _both(first: Prefill | None, later: Prefill | None) -> Prefill | None:
@@ -117,8 +138,8 @@ class PreSafeAPI(ModelAPI):
         self._prefill = methods()[method].prefill if method else None
         served = served_model(model_name)
         self._is_chat = served is not None and served.chat
-        self.engine: Engine
-        """Continues the prompts."""
+        self._keep = keep
+        self._engine: Engine
         self._local: LocalEngine | None = None
         if served is not None:
             if adapter:
@@ -129,14 +150,14 @@ class PreSafeAPI(ModelAPI):
                     "Give the address without /chat/completions, of a server that takes raw prompts.",
                 )
             open_renderer = partial(load_renderer, model_name, family, tokenizer, trust_remote_code=trust_remote_code)
-            self.engine = ServedEngine(served, open_renderer, batch_size)
+            self._engine = ServedEngine(served, open_renderer, batch_size)
         else:
             folder = Path(adapter) if adapter else None
             own = partial(
                 load_model, model_name, adapter=folder, family=family, dtype=dtype, trust_remote_code=trust_remote_code
             )
             shared = partial(shared_model, model_name, folder, family, dtype, trust_remote_code)
-            self.engine = self._local = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
+            self._engine = self._local = LocalEngine(cache(own) if keep else shared, batch_size, batch_tokens)
         self._num_answered = self._num_unanswered = 0
         self.on_answered: Callable[[int], None] = lambda _: None
         """Called with the number of answers that a solver has just finished, where it asks several times for one."""
@@ -148,6 +169,15 @@ class PreSafeAPI(ModelAPI):
         """Called with the name of a search and its queries; it gives what is called with the queries done."""
         self.failure: Exception | None = None
         """The error of sampling with its traceback; Inspect passes on only its message."""
+
+    @property
+    def engine(self) -> Engine:
+        """Return what continues the prompts."""
+        return _ELSEWHERE.get(self.model_name, self._engine) if self._keep else self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine = engine
 
     def max_connections(self) -> int:
         """Return how many prompts Inspect may sample at once."""

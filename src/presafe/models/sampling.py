@@ -6,30 +6,29 @@ missing; a finished set makes no model call. Several answers per prompt are Insp
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any, NamedTuple, cast
 
-from inspect_ai import Task, eval_set
-from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai import eval_set
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Scorer
-from inspect_ai.solver import Generate, Solver, TaskState, solver
-from rich.text import Text
+from inspect_ai.solver import Solver
 
 from presafe.config.recipe import ModelSettings, SamplingSettings
 from presafe.errors import ModelError, RunError
 from presafe.models.context import check_context
 from presafe.models.decision_head import DecisionReading
+from presafe.models.exchange import Engine
+from presafe.models.kept import KeptAnswers, KeptEngine
+from presafe.models.loading import load_renderer
 from presafe.models.logs import (
-    ATTACKED,
     THOUGHT,
     DamagedLogError,
     check_sample,
@@ -42,10 +41,11 @@ from presafe.models.logs import (
 )
 from presafe.models.place import Place
 from presafe.models.provider import PreSafeAPI
+from presafe.models.tasks import make_task
 from presafe.records import Expect, Prompt, Response, Thinking
 from presafe.runs.io import disk_error
 from presafe.runtime.loops import run_outside_loop
-from presafe.runtime.progress import console, progress_bar
+from presafe.runtime.progress import progress_bar
 
 
 class Sampler(NamedTuple):
@@ -68,6 +68,8 @@ class Sampler(NamedTuple):
     """How the system's decision is read, for searches that attack it."""
     place: Place | None = None
     """Where it is sampled, if not in this process; no part of a log's identity."""
+    judges: Sequence[str] = ()
+    """Inspect addresses of the judges' models whose weights are on this machine; no part of a log's identity."""
 
     def inspect_model(self) -> Model:
         """Return the model as Inspect knows it."""
@@ -86,82 +88,6 @@ class Sampler(NamedTuple):
         if self.model.trust_remote_code:
             arguments["trust_remote_code"] = True
         return get_model(f"presafe/{self.model.address}", memoize=False, **arguments)
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return the seed of a prompt's n-th answer; the first has the seed itself, so more answers do not change it.
-
-    Args:
-        seed: Seed of the eval.
-        epoch: Number of the answer, from 1.
-    """
-    if epoch == 1:
-        return seed
-    return int.from_bytes(hashlib.sha256(f"{seed} epoch {epoch}".encode()).digest()[:4]) >> 1
-
-
-@solver
-def answer(seed: int) -> Solver:
-    """Return the solver that asks the model once per answer, each answer with its own seed (`epoch_seed`).
-
-    With one seed for all, all answers would be the same, because the provider hashes the seed with the prompt.
-
-    Args:
-        seed: Seed of the eval.
-    """
-
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        state = await (generate(state, seed=epoch_seed(seed, state.epoch)) if state.epoch > 1 else generate(state))
-        tell_if_unanswered(state)
-        return state
-
-    return solve
-
-
-def tell_if_unanswered(state: TaskState) -> None:
-    """Print a line about a prompt that a server refused.
-
-    Args:
-        state: Of the sample, with its output.
-    """
-    if reason := (state.output.metadata or {}).get("unanswered"):
-        console.print(Text(f"  {state.sample_id} has no answer and will not be asked again in this folder: {reason}"))
-
-
-def make_task(
-    name: str,
-    prompts: Sequence[Prompt],
-    scorers: Sequence[Scorer],
-    *,
-    seed: int = 0,
-    sandbox: str | tuple[str, str] | None = None,
-    solver: Solver | None = None,
-) -> Task:
-    """Return one suite as an Inspect task: a user turn, the model's answer, its judges.
-
-    Args:
-        name: Name of the suite.
-        prompts: Its prompts.
-        scorers: Judge of the answer and, if any, judge of the thought.
-        seed: Seed of sampling.
-        sandbox: Inspect sandbox in which the judge runs programs, for suites of programs.
-        solver: Asks the model; None asks once per answer.
-    """
-    # A container has its own interpreter; on this machine, take ours, which is recent enough.
-    python = sys.executable if sandbox == "local" else "python3"
-    samples = [
-        Sample(
-            id=prompt.id,
-            input=prompt.text,
-            target=prompt.target or prompt.expect,
-            metadata={"expect": prompt.expect, "category": prompt.category, "version": prompt.version}
-            | ({"python": python} if prompt.expect == "code" else {})
-            | ({ATTACKED: prompt.attacked.model_dump(mode="json")} if prompt.attacked else {}),
-        )
-        for prompt in prompts
-    ]
-    dataset = MemoryDataset(samples, name=name)
-    return Task(name=name, dataset=dataset, solver=solver or answer(seed), scorer=list(scorers), sandbox=sandbox)
 
 
 def sample_responses(
@@ -194,10 +120,70 @@ def sample_responses(
         PromptError: a prompt and the token budget do not fit the model's context.
         ModelError: the model cannot be loaded, its server does not answer, or several greedy answers are requested.
     """
+    kept = keep_answers(what, suites, sampler, log_dir) if solver is None else None
+    if kept is not None and sampler.place is not None:
+        model = sampler.model
+        renderer = load_renderer(model.address, model.family, trust_remote_code=model.trust_remote_code)
+        with sampler.place.judging(sampler.judges, sampler.batch_size):
+            replayed = KeptEngine(renderer, kept, sampler.batch_size)
+            _sample(f"{what}, judged", suites, scorers, sampler, log_dir, sandbox, engine_of=lambda _: replayed)
+    else:
+        kept = KeptAnswers(log_dir)  # perhaps of a session with another engine
+        _sample(what, suites, scorers, sampler, log_dir, sandbox, solver, kept.kept_by if kept else None)
+    kept.delete()
+    return load_responses(log_dir, sampler.thinking, suites)
+
+
+def keep_answers(
+    what: str, suites: Mapping[str, Sequence[Prompt]], sampler: Sampler, log_dir: Path
+) -> KeptAnswers | None:
+    """Sample each suite without its judges, where these must wait until a vLLM that the run starts has ended.
+
+    Args:
+        what: As `sample_responses`, as are the others.
+        suites: See there.
+        sampler: See there.
+        log_dir: See there.
+
+    Returns:
+        The answers, which `sample_responses` judges; None if no judge must wait, or all is judged.
+
+    Raises:
+        PreSafeError: as `sample_responses`.
+    """
+    if sampler.place is None or not sampler.place.starts_vllm or not sampler.judges:
+        return None
+    done = run_outside_loop(lambda: judged_samples(log_dir, check_sample))
+    if len(done) == sampler.samples * sum(map(len, suites.values())):
+        return None
+    kept = KeptAnswers(log_dir)
+    if not kept.is_finished:
+        with TemporaryDirectory(prefix="presafe-") as folder:  # its logs hold no verdict
+            _sample(what, suites, {}, sampler, Path(folder), None, engine_of=kept.kept_by)
+        kept.finish()
+    return kept
+
+
+def _sample(
+    what: str,
+    suites: Mapping[str, Sequence[Prompt]],
+    scorers: Mapping[str, Sequence[Scorer]],
+    sampler: Sampler,
+    log_dir: Path,
+    sandbox: str | tuple[str, str] | None,
+    solver: Solver | None = None,
+    engine_of: Callable[[Engine], Engine] | None = None,
+) -> None:
+    """Sample and judge each suite, as `sample_responses`; a suite without scorers is not judged.
+
+    `engine_of` returns what is asked in place of the sampler's engine; None asks that one.
+    """
     model = sampler.inspect_model()
     boxes = {"code": sandbox}
     tasks = [
-        make_task(name, prompts, scorers[name], seed=sampler.seed, sandbox=boxes.get(prompts[0].expect), solver=solver)
+        make_task(
+            name, prompts, scorers.get(name, ()), seed=sampler.seed, sandbox=boxes.get(prompts[0].expect), solver=solver
+        )
         for name, prompts in suites.items()
     ]
     try:
@@ -227,6 +213,10 @@ def sample_responses(
         engine.on_finished, api.on_answered = (lambda _: advance(0), advance) if solver else (advance, api.on_answered)
         # Not model arguments: changing batch sizes must not invalidate the log.
         engine.batch_size, engine.batch_tokens = sampler.batch_size, sampler.batch_tokens
+        if engine_of is not None:
+            api.engine, on_finished = engine_of(engine), engine.on_finished
+            engine = api.engine
+            engine.on_finished = on_finished
         if len(done) < total:
             engine.ready()  # here, so that a model that cannot be loaded is one error, not one per sample
             _check_draws(api, sampler)
@@ -262,7 +252,6 @@ def sample_responses(
     if not success:
         reasons = [log.error.message for log in logs if log.error] or ["the eval was interrupted"]
         raise RunError(f"{what} did not finish: {reasons[0]}.", "Run the same command again: finished work is kept.")
-    return load_responses(log_dir, sampler.thinking, suites)
 
 
 def _check_draws(api: PreSafeAPI, sampler: Sampler) -> None:

@@ -28,13 +28,14 @@ from presafe.evaluation.metrics import mean_over_seeds
 from presafe.evaluation.positions import position_scores
 from presafe.internals.decision import decision_scores
 from presafe.judges.scorers import scorers_for
+from presafe.judges.spec import models_here
 from presafe.methods.registry import is_prefill, training_of
 from presafe.models.address import served_model
 from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
 from presafe.models.exchange import UnreachableError
 from presafe.models.loading import load_renderer, shared_model
 from presafe.models.rendering import Renderer
-from presafe.models.sampling import Sampler, load_responses, sample_responses
+from presafe.models.sampling import Sampler, keep_answers, load_responses, sample_responses
 from presafe.models.served_decision import served_decisions
 from presafe.records import Difference, PositionScore, Prompt, Response, Score, Thinking
 from presafe.runs.folder import read_records, set_aside_damaged
@@ -59,6 +60,8 @@ def evaluate(run: RunFolder) -> None:
     scores: list[Score] = []
     answers: dict[tuple[str, Thinking], dict[int | None, dict[str, Answers]]] = {}
     if run.place is not None:  # all of it first: a server may hold the memory that the positions need
+        for system in evaluated_systems(run.recipe):
+            _keep_answers(run, system)
         for system in evaluated_systems(run.recipe):
             _sample(run, system)
         run.place.close()
@@ -125,22 +128,36 @@ def _sample(run: RunFolder, system: System) -> dict[str, list[Response]]:
             suite: scorers_for(prompts[0].expect, settings.judge, settings.judge_thought)
             for suite, prompts in suites.items()
         },
-        Sampler(
-            model=run.recipe.model,
-            thinking=system.thinking,
-            adapter=adapter_of(run, system),
-            batch_size=settings.batch_size,
-            batch_tokens=settings.batch_tokens,
-            max_tokens=settings.max_tokens,
-            seed=settings.seed,
-            samples=settings.samples,
-            sampling=settings.sampling,
-            method=system.method if is_prefill(system.method) else None,
-            decision=_searched_decision(run, system),
-            place=run.place,
-        ),
+        _sampler(run, system),
         run.path / "evaluation" / label_of(run, system),
         solver=guarded(settings.seed, system.defense) if settings.attacks or settings.defenses else None,
+    )
+
+
+def _keep_answers(run: RunFolder, system: System) -> None:
+    """Sample a system and keep its answers, if a judge must wait until all systems are sampled."""
+    if not (run.recipe.evaluate.attacks or run.recipe.evaluate.defenses):
+        suites, label = suites_in_mode(run.workload.suites, system.thinking), label_of(run, system)
+        keep_answers(label, suites, _sampler(run, system), run.path / "evaluation" / label)
+
+
+def _sampler(run: RunFolder, system: System) -> Sampler:
+    """Return a system, and how it is sampled."""
+    settings = run.recipe.evaluate
+    return Sampler(
+        model=run.recipe.model,
+        thinking=system.thinking,
+        adapter=adapter_of(run, system),
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+        samples=settings.samples,
+        sampling=settings.sampling,
+        method=system.method if is_prefill(system.method) else None,
+        decision=_searched_decision(run, system),
+        place=run.place,
+        judges=models_here(settings.judge, settings.judge_thought),
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from presafe.alignment.rows import refusal_start
 from presafe.config.engine import stored_engine
@@ -25,14 +25,15 @@ from presafe.evaluation.panels import panel_scores
 from presafe.evaluation.thoughts import thought_bins
 from presafe.judges.code import Sandbox, find_sandbox
 from presafe.judges.scorers import check_judges, scorers_for
+from presafe.judges.spec import models_here
 from presafe.methods.registry import training_of
 from presafe.models.adapters import need_adapter
 from presafe.models.address import need_weights_for
 from presafe.models.decision_head import DecisionHead, DecisionReading, has_head
 from presafe.models.loading import load_renderer
 from presafe.models.place import placed
-from presafe.models.sampling import Sampler, sample_responses
-from presafe.records import Expect, Prompt, Score, Thinking, ThoughtBin
+from presafe.models.sampling import Sampler, keep_answers, sample_responses
+from presafe.records import Expect, Prompt, Score, ThoughtBin
 from presafe.report.data import ReportData
 from presafe.report.page import write_report
 from presafe.runs.folder import create_folder, locked, read_timings, resume_folder, timed
@@ -113,20 +114,22 @@ def measure_systems(
         panel: list[Score] = []
         thoughts: list[ThoughtBin] = []
         modes: list[SystemOutcomes] = []
-        for system, defense, mode in product(systems, (None, *settings.defenses), settings.thinking):
-            name = defended(system, defense)
-            label = f"CoT {mode}{f' with {defense}' if defense else ''}"
-            label = label if len(systems) == 1 else f"{system}, {label}"
-            asked = suites_in_mode(suites, mode)
-            with timed(out, label), systems[system]():
+        parts = _parts(model, suites, out, settings, adapter, max_tokens, list(systems))
+        if place is not None and not (settings.attacks or settings.defenses):  # a judge may wait for all answers
+            for part in parts:
+                with timed(out, part.label):
+                    keep_answers(part.shown, part.suites, part.sampler._replace(place=place), part.folder)
+        for part in parts:
+            name, mode, asked = part.name, part.sampler.thinking, part.suites
+            with timed(out, part.label), systems[part.system]():
                 responses = sample_responses(
-                    f"{model.address} {label}",
+                    part.shown,
                     asked,
                     {suite: scorers_for(kinds[suite], settings.judge, settings.judge_thought) for suite in asked},
-                    _sampler(model, mode, adapter, settings, max_tokens, decision)._replace(place=place),
-                    out / "evaluation" / f"{file_name(name)}-{mode}",
+                    part.sampler._replace(decision=decision, place=place),
+                    part.folder,
                     sandbox=sandbox,
-                    solver=guarded(settings.seed, defense) if settings.attacks or settings.defenses else None,
+                    solver=guarded(settings.seed, part.defense) if settings.attacks or settings.defenses else None,
                 )
             answers = collect_answers(asked, responses, settings.judge, settings.judge_thought)
             modes.append(collect_outcomes(name, mode, [answers]))
@@ -221,27 +224,53 @@ def _stored_settings(
     )
 
 
-def _sampler(
+class _Part(NamedTuple):
+    """One system in one mode, perhaps behind a defense."""
+
+    system: str
+    defense: str | None
+    name: str
+    """Name in results."""
+    label: str
+    """Label of its time."""
+    shown: str
+    """Label of its progress bar."""
+    suites: dict[str, Sequence[Prompt]]
+    sampler: Sampler
+    folder: Path
+    """Folder of its logs."""
+
+
+def _parts(
     model: ModelSettings,
-    mode: Thinking,
-    adapter: Path | None,
+    suites: Mapping[str, Sequence[Prompt]],
+    out: Path,
     settings: MeasureSettings,
+    adapter: Path | None,
     max_tokens: int,
-    decision: DecisionReading | None,
-) -> Sampler:
-    """Return the model in one CoT mode, and how it is sampled."""
-    return Sampler(
-        model,
-        mode,
-        adapter,
-        batch_size=settings.batch_size,
-        batch_tokens=settings.batch_tokens,
-        max_tokens=max_tokens,
-        seed=settings.seed,
-        samples=settings.samples,
-        sampling=settings.sampling,
-        decision=decision,
-    )
+    systems: Sequence[str],
+) -> list[_Part]:
+    """Return all that is sampled, in order."""
+    parts = []
+    for system, defense, mode in product(systems, (None, *settings.defenses), settings.thinking):
+        name = defended(system, defense)
+        label = f"CoT {mode}{f' with {defense}' if defense else ''}"
+        label = label if len(systems) == 1 else f"{system}, {label}"
+        sampler = Sampler(
+            model,
+            mode,
+            adapter,
+            batch_size=settings.batch_size,
+            batch_tokens=settings.batch_tokens,
+            max_tokens=max_tokens,
+            seed=settings.seed,
+            samples=settings.samples,
+            sampling=settings.sampling,
+            judges=models_here(settings.judge, settings.judge_thought),
+        )
+        folder, shown = out / "evaluation" / f"{file_name(name)}-{mode}", f"{model.address} {label}"
+        parts.append(_Part(system, defense, name, label, shown, suites_in_mode(suites, mode), sampler, folder))
+    return parts
 
 
 def _decision_of(model: ModelSettings, adapter: Path | None) -> DecisionReading:

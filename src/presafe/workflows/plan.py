@@ -7,6 +7,7 @@ from presafe.config.recipe import Recipe
 from presafe.config.sources import QuerySource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError, RecipeError
 from presafe.evaluation.suites import OWN, PUBLISHED, suite_names
+from presafe.judges.spec import models_here
 from presafe.planning.devices import Assumptions, assumptions, find_device
 from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of
@@ -41,11 +42,16 @@ def plan_recipe(recipe: Recipe, device: str, num_gpus: int, launcher: Launcher) 
 
 
 def vllm_starts(recipe: Recipe) -> int:
-    """Return how often a run starts vLLM, at least: for the model in two stages, a teacher, and each aligned system."""
+    """Return how often a run starts vLLM, at least.
+
+    It is started for the model in two stages, for a teacher, for each aligned system, and for one judge.
+    """
     if recipe.engine is None or recipe.engine.vllm is None:
         return 0
     base, teacher = 2, 1 if recipe.respond.teacher else 0
-    return base + teacher + len(aligned_systems(recipe))
+    judges = models_here(recipe.evaluate.judge, recipe.evaluate.judge_thought)
+    judge = 1 if len(judges) == 1 and judges[0].startswith("presafe/") else 0
+    return base + teacher + len(aligned_systems(recipe)) + judge
 
 
 def _samplers(engine: EngineSettings | None) -> dict[str, int]:

@@ -12,7 +12,7 @@ from presafe.cli.listing import Kind, list_names
 from presafe.config.sources import SuiteSource
 from presafe.errors import PromptError
 from presafe.evaluation.suites import PUBLISHED, harmful_half, load_suite, origin_of, prompts_of, suite_names, suites_of
-from presafe.models.sampling import make_task
+from presafe.models.tasks import make_task
 from presafe.prompts.problems import CodeProblem
 from presafe.prompts.sets import built_in
 from presafe.records import PROBLEMS

@@ -8,7 +8,7 @@ from presafe.errors import JudgeError
 from presafe.judges.description import descriptions
 from presafe.judges.model_judge import panel_ruling
 from presafe.judges.parsing import Ruling
-from presafe.judges.spec import Rule, judge_names, panels, read_name
+from presafe.judges.spec import Rule, judge_names, models_here, panels, read_name
 from presafe.records import Verdict
 
 
@@ -101,3 +101,11 @@ def test_panel_elects_a_class_beside_its_verdict() -> None:
     assert (strict.verdict, strict.extent) == ("refuse", None)  # all refuse, not all in full
     with_strings = panel_ruling("majority", [("a", full), ("b", Ruling("refuse")), ("c", Ruling("refuse"))])
     assert (with_strings.verdict, with_strings.extent) == ("refuse", None)  # one class is no majority of three
+
+
+def test_models_here_are_those_whose_weights_are_loaded() -> None:
+    panel = (
+        "majority:xstest=presafe/some/model+jailbreakbench_refusal=hf/a/b+xstest=presafe/http://h:1#c+refusal_strings"
+    )
+    assert models_here(panel, None, "xstest=presafe/some/model") == ("presafe/some/model", "hf/a/b")
+    assert models_here("refusal_strings", None) == models_here("xstest=vllm/some/model", "paper_panel") == ()

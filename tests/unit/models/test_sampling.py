@@ -27,7 +27,8 @@ from presafe.models import cache
 from presafe.models.loading import load_renderer
 from presafe.models.logs import DamagedLogError, log_files
 from presafe.models.provider import PreSafeAPI
-from presafe.models.sampling import Sampler, epoch_seed, load_responses, logged_suites, sample_responses
+from presafe.models.sampling import Sampler, load_responses, logged_suites, sample_responses
+from presafe.models.tasks import epoch_seed
 from presafe.records import Prompt, Response
 from presafe.runtime.loops import run_outside_loop
 

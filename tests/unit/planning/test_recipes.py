@@ -23,7 +23,7 @@ from presafe.planning.devices import assumptions
 from presafe.planning.estimate import Answerer
 from presafe.planning.shapes import shape_of
 from presafe.stages.systems import aligned_systems
-from presafe.workflows.plan import plan_recipe, sampling_tasks
+from presafe.workflows.plan import plan_recipe, sampling_tasks, vllm_starts
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -191,6 +191,9 @@ def test_plan_counts_on_an_engine(tmp_path: Path) -> None:
     # the model for its own answers and for its evaluation, and each system that is trained
     assert summary["vllm_starts"] == 2 + len(aligned_systems(recipe))
     assert f"{summary['vllm_starts']} starts of vLLM" in CliRunner().invoke(app, words).output
+    judged = recipe.evaluate.model_copy(update={"judge": "xstest=presafe/some/model"})
+    planned_with = {"engine": EngineSettings(vllm="/opt/vllm"), "evaluate": judged}
+    assert vllm_starts(recipe.model_copy(update=planned_with)) == summary["vllm_starts"] + 1
 
 
 def test_plan_rejects_gpus_that_cannot_share_a_step() -> None:
