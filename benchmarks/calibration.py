@@ -5,7 +5,8 @@
 RUN is a run of the demo's recipe; nothing is trained. `--states` keeps what was read of the prompts (`gate_states`).
 Each rate is measured twice: at the threshold of the run's own queries, and at that of queries of the same kind (halves
 of the suite, even and odd places: each half is decided at the other's threshold). The suite `mix` holds SmolThink's
-held-out sets in the shares that the run's queries have. The record is benchmarks/results/calibration.json.
+held-out sets in the shares that the run's queries have. The record is benchmarks/results/calibration.json;
+`python tools/docs/results.py` writes its tables into docs/guides/gate.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sides import say
 from presafe.runs.io import write_json
 from presafe.runs.manifest import build_manifest
 from presafe.stats.conformal import conformal_threshold
-from presafe.stats.intervals import Interval, wilson
+from presafe.stats.intervals import wilson
 
 RESULT = Path(__file__).parent / "results" / "calibration.json"
 RATES = ("0.05", "0.1")
@@ -39,7 +40,7 @@ _MARGIN = 1e-4
 
 
 def main(words: list[str] | None = None) -> int:
-    """Measure, print and write."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--states", type=Path, required=True)
@@ -64,7 +65,6 @@ def main(words: list[str] | None = None) -> int:
     }
     write_json(given.out, record)
     say(f"record: {given.out}")
-    print(table(rows))
     return 0
 
 
@@ -108,33 +108,6 @@ def threshold_of(values: Sequence[float], rate: Fraction) -> float:
 def refused(flags: Sequence[bool]) -> dict[str, Any]:
     """Return a rate with Wilson's interval."""
     return wilson(sum(flags), len(flags))._asdict()
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as Markdown: each suite and tail, at the run's threshold and at that of its own halves."""
-    lines = [
-        "| promised | suite | tail | n | refused at the run's threshold | at its own halves' | harmful refused there |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    halves = {key_of(row): row for row in rows if row["calibrated_on"] == "halves"}
-    for row in rows:
-        if row["calibrated_on"] == "run":
-            other = halves.get(key_of(row))
-            more = (shown(other), shown(other["harmful_refused"])) if other else ("–", "–")
-            cells = (f"{row['promised']:.0%}", row["suite"], row["tail"], str(row["n"]), shown(row), *more)
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what a row is about."""
-    return row["promised"], row["suite"], row["tail"]
-
-
-def shown(row: Mapping[str, Any]) -> str:
-    """Return a rate as text."""
-    interval = Interval(row["value"], row["low"], row["high"], row["n"])
-    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 if __name__ == "__main__":

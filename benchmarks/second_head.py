@@ -12,7 +12,8 @@ rolling W       the largest mean of W neighboring tokens' scores (idea: arXiv 26
 What decides was fixed before anything was measured: a rolling head is better if its AUROC with tails of 100 words is
 above that of `end + tails`, by the 95 % interval of the difference, and on clean prompts not below it by more than .01.
 AUROC is that of the harmful against the harmless prompts of SmolThink's own suites and XSTest, means over seeds; the
-intervals resample prompts. The record is benchmarks/results/second_head.json.
+intervals resample prompts. The record is benchmarks/results/second_head.json; `python tools/docs/results.py` writes its
+tables into docs/guides/gate.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from presafe.stats.bootstrap import mean_interval
 RESULT = Path(__file__).parent / "results" / "second_head.json"
 WINDOWS = (1, 8, 16, 32)
 SEEDS = (0, 1, 2)
-DECAYS = (1e-3, 1e-2, 1e-1)
+DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Weights of the squared norm; chosen by the loss on held-out thirds of the queries, with the first seed."""
 TAILS = ("clean", "25", "100", "sums", "400")
 HARMFUL = ("smolthink_harmful", "xstest_unsafe")
@@ -48,7 +49,8 @@ HARMLESS = ("smolthink_benign", "xstest_safe")
 RATE = Fraction(1, 20)
 CONTROL = "end + tails"
 _STEPS, _LEARNING_RATE = 200, 0.02
-_DRAWS = 2000
+_ROLLING = 2 * len(WINDOWS)
+_DRAWS = 4000
 
 Array = np.ndarray[Any, Any]
 
@@ -81,7 +83,7 @@ class Fitted(NamedTuple):
 
 
 def main(words: list[str] | None = None) -> int:
-    """Fit, measure, print and write."""
+    """Fit, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--states", type=Path, required=True)
@@ -114,7 +116,6 @@ def main(words: list[str] | None = None) -> int:
     }
     write_json(given.out, record)
     say(f"record: {given.out}")
-    print(markdown(results))
     return 0
 
 
@@ -252,44 +253,23 @@ def wins_of(positive: Sequence[Array], negative: Sequence[Array]) -> Array:
 
 
 def with_interval(wins: Array) -> dict[str, float]:
-    """Return the mean over pairs, with a percentile interval; harmful and harmless prompts are resampled."""
+    """Return the mean over pairs, with a percentile interval; harmful and harmless prompts are resampled.
+
+    `lowest` and `highest` are the bounds of one of as many intervals as there are rolling heads, all at 95 % together.
+    """
     m, n = wins.shape
     draw = np.random.default_rng(0)
     ups = draw.multinomial(m, np.full(m, 1 / m), size=_DRAWS)
     downs = draw.multinomial(n, np.full(n, 1 / n), size=_DRAWS)
-    low, high = np.percentile(((ups @ wins) * downs).sum(1) / (m * n), [2.5, 97.5])
-    return {"value": float(wins.mean()), "low": float(low), "high": float(high), "harmful": m, "harmless": n}
+    values = ((ups @ wins) * downs).sum(1) / (m * n)
+    low, high, lowest, highest = np.percentile(values, [2.5, 97.5, 2.5 / _ROLLING, 100 - 2.5 / _ROLLING])
+    bounds = {"low": float(low), "high": float(high), "lowest": float(lowest), "highest": float(highest)}
+    return {"value": float(wins.mean()), **bounds, "harmful": m, "harmless": n}
 
 
 def over_seeds(flags: Sequence[Sequence[bool] | Array]) -> dict[str, Any]:
     """Return a share over prompts and seeds, with an interval over prompts."""
     return mean_interval(np.mean(np.array(flags, dtype=float), axis=0).tolist())._asdict()
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as Markdown."""
-    lines = [
-        f"| tail | head | AUROC | minus `{CONTROL}` | harmful refused at 5 % | at the clean threshold: harmful | "
-        "harmless |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        auroc, less = row["auroc"], row["auroc_minus_control"]
-        shares = [
-            f"{row[key]['value']:.0%}"
-            for key in (
-                "harmful_refused_at_5",
-                "harmful_refused_at_clean_threshold",
-                "harmless_refused_at_clean_threshold",
-            )
-        ]
-        cells = [
-            *(row["tail"], row["head"], f"{auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]"),
-            f"{less['value']:+.3f} [{less['low']:+.3f}, {less['high']:+.3f}]",
-            *shares,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
