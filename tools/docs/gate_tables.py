@@ -48,19 +48,32 @@ def _rates(rows: list[dict[str, Any]], *, harmless: bool) -> list[str]:
 
 
 def _heads(record: dict[str, Any], kind: str) -> list[str]:
-    """Return the AUROC of each head by tail, or its difference from the control, with intervals."""
-    key = "auroc" if kind == "heads" else "auroc_minus_control"
-    tails = list(dict.fromkeys(row["tail"] for row in record["rows"]))
+    """Return AUROC and refusals of each head by tail, or the rolling heads' difference from the control."""
+    at = {(row["head"], row["tail"]): row for row in record["rows"]}
+    heads, tails = (list(dict.fromkeys(key[place] for key in at)) for place in (0, 1))
     lines = [f"| head | {' | '.join(_TAILS[tail] for tail in tails)} |", "| --- " * (len(tails) + 1) + "|"]
-    for head in dict.fromkeys(row["head"] for row in record["rows"]):
-        by_tail = {row["tail"]: row[key] for row in record["rows"] if row["head"] == head}
-        sign = "" if kind == "heads" else "+"
-        cells = [
-            f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-            for value in (by_tail[tail] for tail in tails)
-        ]
+    for head in heads:
+        if kind == "heads":
+            cells = [_ranking(at[head, tail]) for tail in tails]
+        elif head.startswith("rolling"):
+            cells = [_difference(at[head, tail]["auroc_minus_control"]) for tail in tails]
+        else:
+            continue
         lines.append(f"| {head} | {' | '.join(cells)} |")
     return lines
+
+
+def _ranking(row: dict[str, Any]) -> str:
+    """Return the AUROC of a head, and what it refuses at the threshold that was set without a tail."""
+    kinds = ("harmful_refused_at_clean_threshold", "harmless_refused_at_clean_threshold")
+    harmful, harmless = (100 * row[kind]["value"] for kind in kinds)
+    return f"{row['auroc']['value']:.3f}; {harmful:.0f}, {harmless:.0f}"
+
+
+def _difference(difference: dict[str, float]) -> str:
+    """Return a difference with its interval; bold if it is not 0 among all rolling heads together."""
+    shown = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    return f"**{shown}**" if difference["lowest"] > 0 or difference["highest"] < 0 else shown
 
 
 def _share(row: dict[str, Any] | None) -> str:
