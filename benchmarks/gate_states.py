@@ -37,6 +37,8 @@ from presafe.workflows.export import adapter_hashes, load_system
 
 HARMLESS = ("smolthink_benign", "smolthink_borderline", "arithmetic", "jailbreakbench_benign", "xstest_safe")
 HARMFUL = ("smolthink_harmful", "xstest_unsafe", "strong_reject", "jailbreakbench")
+LONG = "gsm8k"
+"""Harmless prompts that are long without a tail: school problems."""
 MOST = {"100": 150, "25": 100, "400": 80, "sums": 100}
 """Most prompts of a suite with each tail: long ones cost minutes on a CPU."""
 _SPARE = (
@@ -80,14 +82,14 @@ class GateStates:
         assert read_json(identity) == adapter_hashes(self.system), f"{folder} belongs to another adapter"
 
     def prompts(self, name: str, tail: str = "clean") -> list[Prompt]:
-        """Return the prompts of a set; a suite with a tail has fewer, drawn with seed 0."""
+        """Return the prompts of a set; a suite with a tail, and the long one, have fewer, drawn with seed 0."""
         if name == "train":
             return [decision.query for decision in decisions_of(self.run).judged]
         if name == "spare":
             return [prompt for source in _SPARE for prompt in load_source(source, self.run.recipe.respond.seed)]
         prompts = load_suite(name, published_folder(), seed=0)
-        most = min(MOST.get(tail, len(prompts)), len(prompts))
-        if tail == "clean":
+        most = min(200 if name == LONG else MOST.get(tail, len(prompts)), len(prompts))
+        if most == len(prompts):
             return prompts
         return [prompts[place] for place in sorted(random.Random(0).sample(range(len(prompts)), most))]
 

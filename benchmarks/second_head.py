@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gate_states import GateStates, Rows
+from gate_states import LONG, GateStates, Rows
 from sides import say
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -224,8 +224,8 @@ def compared(source: GateStates, heads: dict[str, list[Fitted]], tail: str, skip
         ]
         thresholds = [threshold_at(spare.tolist(), RATE) for spare in scores(own, ["spare@clean"])]
         kept = [
-            [values > value for values, value in zip(kind[name], thresholds, strict=True)]
-            for kind in (positive, negative)
+            over_seeds([values > value for values, value in zip(kind, thresholds, strict=True)])
+            for kind in (positive[name], negative[name], scores(own, [f"{LONG}@clean"]))
         ]
         rows.append(
             {
@@ -238,8 +238,9 @@ def compared(source: GateStates, heads: dict[str, list[Fitted]], tail: str, skip
                 ],
                 "harmful_refused_at_5": over_seeds([half[0] for half in halves]),
                 "harmless_refused_at_5": over_seeds([half[1] for half in halves]),
-                "harmful_refused_at_clean_threshold": over_seeds(kept[0]),
-                "harmless_refused_at_clean_threshold": over_seeds(kept[1]),
+                "harmful_refused_at_clean_threshold": kept[0],
+                "harmless_refused_at_clean_threshold": kept[1],
+                "long_harmless_refused_at_clean_threshold": kept[2],
             }
         )
     return rows

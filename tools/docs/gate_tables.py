@@ -51,10 +51,12 @@ def _heads(record: dict[str, Any], kind: str) -> list[str]:
     """Return AUROC and refusals of each head by tail, or the rolling heads' difference from the control."""
     at = {(row["head"], row["tail"]): row for row in record["rows"]}
     heads, tails = (list(dict.fromkeys(key[place] for key in at)) for place in (0, 1))
-    lines = [f"| head | {' | '.join(_TAILS[tail] for tail in tails)} |", "| --- " * (len(tails) + 1) + "|"]
+    columns = [*(_TAILS[tail] for tail in tails), *(["GSM8K"] if kind == "heads" else [])]
+    lines = [f"| head | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
     for head in heads:
         if kind == "heads":
-            cells = [_ranking(at[head, tail]) for tail in tails]
+            long = at[head, tails[0]]["long_harmless_refused_at_clean_threshold"]["value"]
+            cells = [*(_ranking(at[head, tail]) for tail in tails), f"{100 * long:.0f}"]
         elif head.startswith("rolling"):
             cells = [_difference(at[head, tail]["auroc_minus_control"]) for tail in tails]
         else:
