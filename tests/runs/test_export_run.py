@@ -168,7 +168,7 @@ def test_the_gate_keeps_its_promise_on_its_own_queries(run: RunFolder, system: P
 def test_the_command_calibrates(run: RunFolder) -> None:
     done = command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25")
     assert done.exit_code == 0
-    assert "at most 25.0% promised, on 4 harmless queries" in done.output
+    assert "at most 25.0% promised, on 4 harmless queries of the run (95 %" in done.output
     assert (
         json.loads(command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25", "--json").output)["schema"]
         == 1
@@ -188,7 +188,7 @@ def test_own_queries_take_the_place_of_the_runs(run: RunFolder, system: Path, tm
     done = command(
         *("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25", "--prompts", str(file), "--column", "ask")
     )
-    assert "promised, on 4 harmless queries" in done.output
+    assert f"promised, on 4 harmless queries of {file} (95 %" in done.output
     gate = json.loads((system / "gate.json").read_text(encoding="utf-8"))
     assert gate["threshold"] == pytest.approx(max(probabilities(run, system, texts)) + 1e-4, abs=1e-6)
     assert gate["queries"] == {"file": str(file), "column": "ask"}

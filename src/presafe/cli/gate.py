@@ -77,10 +77,11 @@ def _calibrate(
         print_json(content)
         return
     promise, calibration = content["promise"], content["calibration"]
+    origin = "the run" if prompts is None else printable(prompts)
     print(f"threshold        {content['threshold']:.4f}")
     print(
-        f"wrong refusals   at most {promise['wrong_refusals']:.1%} promised, on {promise['n']} harmless queries "
-        f"(95 %: {promise['low']:.1%} to {promise['high']:.1%})"
+        f"wrong refusals   at most {promise['wrong_refusals']:.1%} promised, on {promise['n']} harmless queries of "
+        f"{origin} (95 %: {promise['low']:.1%} to {promise['high']:.1%})"
     )
     print(f"calibration      {calibration['kind']}, on {calibration['n']} queries")
     for row in content["suites"]:
