@@ -7,6 +7,7 @@ CODE := src tests tools plugins benchmarks examples
 VLLM := $(or $(PRESAFE_VLLM),.venv-vllm)
 HOME_ENV := .venv-home
 PEFT_ENV := .venv-peft
+LLAMA := 0.3.36
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
@@ -35,7 +36,7 @@ test-home: $(HOME_ENV)/.ready $(PEFT_ENV)/.ready
 	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, llamafactory, tensorboard, trackio, wandb'  # or their tests would be skipped
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(HOME_ENV)/bin/python -m pytest tests/unit/alignment/test_trackers.py tests/unit/alignment/test_formats.py tests/docs/test_register.py
 	$(BIN)/python -c 'from presafe.models.weights import minilm_folder, smollm2_folder; smollm2_folder(); minilm_folder()'
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_PEFT_PYTHON=$(abspath $(PEFT_ENV))/bin/python $(BIN)/python -m pytest tests/integration/test_card.py
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_PEFT_PYTHON=$(abspath $(PEFT_ENV))/bin/python PRESAFE_GGUF_CONVERTER=$(abspath $(HOME_ENV))/llama_cpp_python-$(LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py $(HOME_ENV)/bin/python -m pytest tests/integration/test_card.py tests/integration/test_gguf_converter.py
 
 faults: $(READY)
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
@@ -81,12 +82,15 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 # A layer on $(VENV) with the tools that read what this package writes; what they need of other versions stays in it.
+# llama.cpp's converter is no package: it lies in the source of this one, which is not built.
 $(HOME_ENV)/.ready: $(READY) tests/home.txt
 	rm -rf $(HOME_ENV)
 	$(BIN)/python -m venv $(HOME_ENV)
 	$(HOME_ENV)/bin/python -c 'import pathlib, sys, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "layer.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	$(HOME_ENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-compile -q -r tests/home.txt
 	$(HOME_ENV)/bin/python -m pip install --disable-pip-version-check --no-compile -q --no-deps llamafactory==0.9.5  # its reader needs none
+	$(HOME_ENV)/bin/python -m pip download --disable-pip-version-check -q --no-deps --no-binary llama-cpp-python --dest $(HOME_ENV) llama-cpp-python==$(LLAMA)
+	tar -xzf $(HOME_ENV)/llama_cpp_python-$(LLAMA).tar.gz -C $(HOME_ENV) $(addprefix llama_cpp_python-$(LLAMA)/vendor/llama.cpp/,convert_hf_to_gguf.py conversion gguf-py)
 	touch $(HOME_ENV)/.ready
 
 # Where an adapter's card is followed: the libraries that its lines import, and no presafe.

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from presafe.cli.main import app
 from presafe.config.recipe import load_recipe
 from presafe.config.sources import FileSource
-from presafe.errors import ModelError, PreSafeError, RunError
+from presafe.errors import ModelError, PreSafeError, PromptError, RunError
 from presafe.methods.targets import REFUSALS
 from presafe.models.decision_head import DecisionHead
 from presafe.models.loading import load_renderer
@@ -25,7 +25,7 @@ from presafe.stages.export import text_rows
 from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export, load_system
-from presafe.workflows.gate import calibrate
+from presafe.workflows.gate import OwnQueries, calibrate, queries_behind
 from presafe.workflows.gate_check import check
 from presafe.workflows.monitor import score_prompts
 from presafe.workflows.run import run_stages
@@ -168,16 +168,66 @@ def test_the_gate_keeps_its_promise_on_its_own_queries(run: RunFolder, system: P
 def test_the_command_calibrates(run: RunFolder) -> None:
     done = command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25")
     assert done.exit_code == 0
-    assert "at most 25.0% promised, on 4 harmless queries" in done.output
+    assert "at most 25.0% promised, on 4 harmless queries of the run (95 %" in done.output
     assert (
         json.loads(command("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25", "--json").output)["schema"]
         == 1
     )
 
 
+def own_queries(folder: Path, *texts: str) -> Path:
+    path = folder / "own.jsonl"
+    path.write_text("".join(json.dumps({"ask": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def test_own_queries_take_the_place_of_the_runs(run: RunFolder, system: Path, tmp_path: Path) -> None:
+    # 4 different queries and a rate of 1/4: k = ⌈5 · 3/4⌉ = 4, so the largest p of theirs is allowed
+    texts = [f"green twig {number}" for number in range(4)]
+    file = own_queries(tmp_path, *texts, "Green twig 3!")
+    done = command(
+        *("gate", "calibrate", str(run.path), "--wrong-refusals", "0.25", "--prompts", str(file), "--column", "ask")
+    )
+    assert f"promised, on 4 harmless queries of {file} (95 %" in done.output
+    gate = json.loads((system / "gate.json").read_text(encoding="utf-8"))
+    assert gate["threshold"] == pytest.approx(max(probabilities(run, system, texts)) + 1e-4, abs=1e-6)
+    assert gate["queries"] == {"file": str(file), "column": "ask"}
+    # the harmful ones stay the run's
+    asked = queries_behind(run, gate)
+    assert [query.text for query in asked] == [*(f"red stone {number}" for number in range(4)), *texts]
+    assert gate["reference"]["p"] == pytest.approx(
+        probabilities(run, system, [query.text for query in asked]), abs=1e-6
+    )
+    renderer = load_renderer(run.recipe.model.address)
+    kept = {tuple(renderer.render(q.text, "on").ids): p for q, p in zip(asked, gate["reference"]["p"], strict=True)}
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        field = {"refuse_probability": [kept[tuple(body["prompt"])]]}
+        return Reply(json.dumps({"choices": [{"text": "a", "finish_reason": "length"}], "presafe": field}).encode())
+
+    with serving(answer) as fake:
+        report = check(run, "presafe", fake.address)
+    assert (report["wrong_refusals"]["n"], report["decisions_changed"], report["largest_difference"]) == (4, 0, 0)
+    own_queries(tmp_path, *texts, "green twig 4")
+    with pytest.raises(RunError, match=r"calibrated on other queries than the 9 of today"):
+        check(run, "presafe", "http://127.0.0.1:9#base")
+    file.unlink()
+    with pytest.raises(PromptError, match=r"own\.jsonl"):
+        check(run, "presafe", "http://127.0.0.1:9#base")
+
+
+@pytest.mark.parametrize("origin", ["aligned", "evaluated"])
+def test_own_queries_must_be_new_to_the_run(origin: str, run: RunFolder, tmp_path: Path) -> None:
+    prompts = run.workload.harmless if origin == "aligned" else run.workload.suites["own"]
+    file = own_queries(tmp_path, "green twig", prompts[0].text.upper() + "?")
+    with pytest.raises(PromptError, match=r"holds 1 prompts .* aligned or evaluated on \(first: own-0002\)"):
+        calibrate(run, "presafe", 0.5, OwnQueries(file, "ask"))
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (("calibrate", "RUN", "--column", "ask"), "`column` belongs to a file of `prompts`"),
         (("calibrate", "RUN"), r"4 harmless queries cannot promise a rate of 0\.05 .* at least 0\.2000"),
         (("calibrate", "RUN", "--wrong-refusals", "1.5"), "above 0 and below 1, got 1.5"),
         (("calibrate", "RUN", "--system", "sft"), "trains no `system` 'sft'"),
@@ -227,6 +277,7 @@ def test_a_live_server_is_compared_with_the_gate_file(run: RunFolder, system: Pa
     ("words", "problem"),
     [
         (("check", "RUN"), "check takes a `server`"),
+        (("check", "RUN", "--server", "http://a#b", "--prompts", "own.jsonl"), "the queries of the gate file"),
         (("check", "RUN", "--server", "smolthink"), "smolthink is no server that takes raw prompts"),
         (("calibrate", "RUN", "--server", "http://a#b"), "`server` and `tokenizer` belong to check"),
     ],

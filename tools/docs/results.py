@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import coverage_of_rules
+from gate_tables import gate
 from judge_tables import agreement_rows, flip_rows
 from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
@@ -321,6 +322,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "by_rate": by_rate,
     "demo": demo,
     "bench": bench,
+    "gate": gate,
     "judges": lambda: table(*agreement_rows()),
     "judge_flips": lambda: table(*flip_rows()),
 }

@@ -23,6 +23,11 @@ def gate(
         float | None,
         typer.Option("--wrong-refusals", help="Calibrate: share of harmless prompts that may be refused; else 0.05."),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="Calibrate: file of your own harmless queries; else the classifier's."),
+    ] = None,
+    column: options.Column = None,
     server: Annotated[
         str | None, typer.Option("--server", help="Check: the served model, http://host:port#name.")
     ] = None,
@@ -36,37 +41,47 @@ def gate(
     if action == "calibrate":
         if server is not None or tokenizer is not None:
             raise RunError("`server` and `tokenizer` belong to check.", "Leave them out.")
-        _calibrate(folder, system, 0.05 if wrong_refusals is None else wrong_refusals, as_json=as_json)
+        rate = 0.05 if wrong_refusals is None else wrong_refusals
+        _calibrate(folder, system, rate, prompts, column, as_json=as_json)
     elif action == "check":
-        if server is None or wrong_refusals is not None:
-            raise RunError("check takes a `server`, and the rate of the gate file.", "Name http://host:port#name.")
+        if server is None or (wrong_refusals, prompts, column) != (None, None, None):
+            raise RunError(
+                "check takes a `server`, and the rate and the queries of the gate file.", "Name http://host:port#name."
+            )
         _check(folder, system, server, tokenizer, as_json=as_json)
     else:
         raise RunError(f"no action {action!r}.", "There are: calibrate, check.")
 
 
-def _calibrate(folder: Path, system: str, wrong_refusals: float, *, as_json: bool) -> None:
+def _calibrate(
+    folder: Path, system: str, wrong_refusals: float, prompts: Path | None, column: str | None, *, as_json: bool
+) -> None:
     """Write the gate file and print what it holds.
 
     Raises:
-        RunError: the rate is none; or as `calibrate`.
+        RunError: the rate is none, or a column is named without a file.
+        PreSafeError: as `calibrate`.
     """
     from presafe.runtime.reading import printable
     from presafe.stages.run_folder import RunFolder
-    from presafe.workflows.gate import calibrate
+    from presafe.workflows.gate import OwnQueries, calibrate
 
     if not 0 < wrong_refusals < 1:
         raise RunError(f"`wrong_refusals` is a share above 0 and below 1, got {wrong_refusals:g}.")
-    path = calibrate(RunFolder.existing(folder), system, wrong_refusals)
+    if column is not None and prompts is None:
+        raise RunError("`column` belongs to a file of `prompts`.", "Name the file.")
+    own = None if prompts is None else OwnQueries(prompts, column)
+    path = calibrate(RunFolder.existing(folder), system, wrong_refusals, own)
     content = json.loads(path.read_text(encoding="utf-8"))
     if as_json:
         print_json(content)
         return
     promise, calibration = content["promise"], content["calibration"]
+    origin = "the run" if prompts is None else printable(prompts)
     print(f"threshold        {content['threshold']:.4f}")
     print(
-        f"wrong refusals   at most {promise['wrong_refusals']:.1%} promised, on {promise['n']} harmless queries "
-        f"(95 %: {promise['low']:.1%} to {promise['high']:.1%})"
+        f"wrong refusals   at most {promise['wrong_refusals']:.1%} promised, on {promise['n']} harmless queries of "
+        f"{origin} (95 %: {promise['low']:.1%} to {promise['high']:.1%})"
     )
     print(f"calibration      {calibration['kind']}, on {calibration['n']} queries")
     for row in content["suites"]:

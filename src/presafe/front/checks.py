@@ -2,7 +2,7 @@
 
 server        it lists the name, and counts as many tokens in a text, in token ids and in a chat as this front renders
 files         head and adapter have the gate file's hashes
-classifier    it gives the p that the gate file keeps of the run's own queries, whichever weights it holds
+classifier    it gives the p that the gate file keeps of its queries, whichever weights it holds
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from presafe.models.control import client_of, request
 from presafe.models.http import TryAgain, message
 from presafe.models.rendering import Renderer
 from presafe.runs.io import read_json
-from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
+from presafe.workflows.gate import queries_behind
 from presafe.workflows.gate_check import reference_of
 
 _MOST_APART = 0.1
@@ -106,10 +106,12 @@ async def need_classifier(classifier: Classifier, run: RunFolder, file: Path, re
 
     Raises:
         RunError: the gate file keeps no p, or was calibrated on other queries.
+        PromptError: the user's queries behind it cannot be read any more.
         ModelError: the classifier gives another p, or none.
     """
-    texts = [decision.query.text for decision in decisions_of(run).judged]
-    ranked = sorted(zip(reference_of(file, read_json(file), texts), texts, strict=True))
+    gate = read_json(file)
+    texts = [query.text for query in queries_behind(run, gate)]
+    ranked = sorted(zip(reference_of(file, gate, texts), texts, strict=True))
     chosen = dict.fromkeys([*ranked[:_NUM_QUERIES], *ranked[-_NUM_QUERIES:]])
     given = await asyncio.gather(*(classifier.probability(renderer.render(text, "on").ids) for _, text in chosen))
     apart, kept, live = max((abs(p - kept), kept, p) for p, (kept, _) in zip(given, chosen, strict=True))

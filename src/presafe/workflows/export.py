@@ -185,7 +185,10 @@ def _write_gguf(converter: Path, merged: Path, target: Path, family: str | None)
     try:
         if done.returncode != 0 or not part.is_file():
             last = done.stdout.strip().splitlines()[-1:] or ["it wrote nothing"]
-            raise ModelError(f"{converter.name} ended with code {done.returncode}: {last[0]}.", f"{merged} is kept.")
+            raise ModelError(
+                f"{converter.name} ended with code {done.returncode}: {last[0]}.",
+                f"It runs in presafe's environment: install there what it lacks, delete {merged}, and export again.",
+            )
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

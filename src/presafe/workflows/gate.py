@@ -2,10 +2,10 @@
 
 RUN/alignment/SYSTEM/gate.json    threshold, calibration, token ids, hashes of head and adapter, and the evidence
 
-The threshold is conformal on the classifier's harmless queries: the model is neither trained nor evaluated on them. One
-number of the adapter, its scale, was chosen on them before (design/0007), so they are read after scaling. The head's
-probability is scaled by a temperature or, if it is better on held-out halves, by a temperature and a shift. Evidence of
-held-out suites comes from the run's evaluation.
+The threshold is conformal on harmless queries that the model is neither trained nor evaluated on: the user's own, or
+the classifier's. One number of the adapter, its scale, was chosen on the latter before (design/0007), so they are read
+after scaling. The head's probability is scaled by a temperature or, if it is better on held-out halves, by a
+temperature and a shift. Evidence of held-out suites comes from the run's evaluation.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from presafe import __version__
-from presafe.errors import RunError
+from presafe.errors import PromptError, RunError
 from presafe.internals.decision import head_probabilities
 from presafe.methods.targets import REFUSALS
 from presafe.models.decision_head import HEAD, DecisionHead
 from presafe.models.rendering import Renderer
-from presafe.records import PositionScore
+from presafe.prompts.overlap import fold
+from presafe.prompts.sets import from_file
+from presafe.records import PositionScore, Prompt
 from presafe.runs.io import write_json
 from presafe.runs.manifest import sha256_of, sha256_of_file
 from presafe.signals.calibration import expected_calibration_error
@@ -47,20 +49,31 @@ _MARGIN = 1e-4
 """Above the threshold's score, so that a server's rounding does not refuse the prompt that set it."""
 
 
-def calibrate(run: RunFolder, name: str, rate: float) -> Path:
+class OwnQueries(NamedTuple):
+    """Harmless queries of the user, on which the promise holds in place of the run's own."""
+
+    file: Path
+    """A CSV, TSV, JSON or JSONL file."""
+    column: str | None
+    """Column of the query; None takes the first known name."""
+
+
+def calibrate(run: RunFolder, name: str, rate: float, own: OwnQueries | None = None) -> Path:
     """Write the gate file of a system.
 
     Args:
         run: A run that has aligned the system.
         name: Name of the system; of its seeds the first is taken.
         rate: Share of harmless prompts that may be refused, in (0, 1).
+        own: Harmless queries of the user; None takes the classifier's.
 
     Returns:
         Path of the gate file.
 
     Raises:
-        RunError: the run trains no such system, or has too few harmless queries for the rate; the head does not read
-            the prompt's end, or prompts with CoT off end alike; or the folder cannot be written.
+        RunError: the run trains no such system; there are too few harmless queries for the rate; the head does not
+            read the prompt's end, or prompts with CoT off end alike; or the folder cannot be written.
+        PromptError: as `queries_of`.
         ModelError: the system cannot be loaded, or has no head.
     """
     folder = system_of(run, name)
@@ -70,7 +83,7 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
             f"the head in {folder} does not read the prompt's end after the final norm, as a server does.",
             "Align with the head at its default place.",
         )
-    queries = [decision.query for decision in decisions_of(run).judged]
+    queries = queries_of(run, own)
     loaded = load_system(folder)
     probabilities = head_probabilities(loaded, [query.text for query in queries], head)
     labels = [query.expect == "refuse" for query in queries]
@@ -90,6 +103,7 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
         "threshold": value,
         "calibration": {**scaling._asdict(), **how},
         "promise": {"wrong_refusals": rate, **threshold._asdict()},
+        "queries": None if own is None else {"file": str(own.file.absolute()), "column": own.column},
         "suites": evidence(positions, value, scaling),
         "reference": {
             "queries_sha256": sha256_of([query.text for query in queries]),
@@ -99,6 +113,47 @@ def calibrate(run: RunFolder, name: str, rate: float) -> Path:
     }
     write_json(folder / GATE, gate)
     return folder / GATE
+
+
+def queries_of(run: RunFolder, own: OwnQueries | None) -> list[Prompt]:
+    """Return the queries of a calibration: the classifier's, with the user's in place of their harmless ones.
+
+    Args:
+        run: The run.
+        own: Harmless queries of the user; a query that occurs twice, with case and punctuation folded, counts once.
+
+    Raises:
+        PromptError: the file cannot be read, or the model is aligned or evaluated on a query in it.
+    """
+    queries = [decision.query for decision in decisions_of(run).judged]
+    if own is None:
+        return queries
+    distinct: dict[str, Prompt] = {}
+    for prompt in from_file(own.file, expect="comply", column=own.column):
+        distinct.setdefault(fold(prompt.text), prompt)
+    seen = {
+        fold(prompt.text) for prompts in (run.workload.alignment, *run.workload.suites.values()) for prompt in prompts
+    }
+    if shared := [prompt.id for folded, prompt in distinct.items() if folded in seen]:
+        raise PromptError(
+            f"{own.file} holds {len(shared)} prompts that the run is aligned or evaluated on (first: {shared[0]}).",
+            "Leave them out: a threshold that was set on them promises nothing for new prompts.",
+        )
+    return [*(query for query in queries if query.expect == "refuse"), *distinct.values()]
+
+
+def queries_behind(run: RunFolder, gate: dict[str, Any]) -> list[Prompt]:
+    """Return the queries that a gate file was calibrated on, as they are today.
+
+    Args:
+        run: The run of the gate file.
+        gate: Its content.
+
+    Raises:
+        PromptError: as `queries_of`.
+    """
+    kept = gate.get("queries")  # an older presafe wrote none
+    return queries_of(run, OwnQueries(Path(kept["file"]), kept["column"]) if kept else None)
 
 
 def system_of(run: RunFolder, name: str) -> Path:
@@ -212,7 +267,7 @@ def _threshold(harmless: Sequence[float], rate: float) -> Threshold:
     if threshold is None:
         raise RunError(
             f"{len(harmless)} harmless queries cannot promise a rate of {rate:g} wrong refusals.",
-            f"Raise `wrong_refusals` to at least {1 / (len(harmless) + 1):.4f}, or use a run with more queries.",
+            f"Raise `wrong_refusals` to at least {1 / (len(harmless) + 1):.4f}, or use more queries.",
         )
     if threshold.value + _MARGIN >= 1:
         raise RunError(

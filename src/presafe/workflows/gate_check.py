@@ -31,12 +31,11 @@ from presafe.models.served_decision import served_decisions
 from presafe.runs.io import read_json
 from presafe.runs.manifest import sha256_of, sha256_of_file
 from presafe.runtime.progress import progress_bar
-from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
 from presafe.stats.auroc import auroc
 from presafe.stats.bootstrap import difference_bounds, statistic_interval
 from presafe.stats.intervals import Interval, wilson
-from presafe.workflows.gate import GATE, system_of
+from presafe.workflows.gate import GATE, queries_behind, system_of
 
 Verdict = Literal["PASS", "THRESHOLD STALE", "SCORER DEGRADED", "INCONCLUSIVE"]
 EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "THRESHOLD STALE": 3, "SCORER DEGRADED": 4, "INCONCLUSIVE": 5}
@@ -81,14 +80,15 @@ def check(run: RunFolder, name: str, address: str, tokenizer: str | None = None)
         low, high, n), largest_difference, decisions_changed.
 
     Raises:
-        RunError: there is no gate file, or one that was not calibrated on the run's queries of today.
+        RunError: there is no gate file, or one that was calibrated on other queries than there are today.
+        PromptError: the user's queries behind it cannot be read any more.
         ModelError: the server does not answer, or does not show p.
     """
     file = system_of(run, name) / GATE
     if not file.exists():
         raise RunError(f"there is no {file}.", "Write it with `presafe gate calibrate`.")
     gate = read_json(file)
-    queries = [decision.query for decision in decisions_of(run).judged]
+    queries = queries_behind(run, gate)
     texts = [query.text for query in queries]
     reference = reference_of(file, gate, texts)
     model = run.recipe.model
@@ -167,7 +167,7 @@ def reference_of(file: Path, gate: dict[str, Any], texts: Sequence[str]) -> list
     Args:
         file: The gate file.
         gate: Its content.
-        texts: The queries of its run.
+        texts: The queries behind it.
 
     Raises:
         RunError: it keeps none, or those of other queries.
@@ -181,7 +181,7 @@ def reference_of(file: Path, gate: dict[str, Any], texts: Sequence[str]) -> list
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} keeps no p of its queries.", "Calibrate again: an older presafe wrote it.") from error
     if not fits:
-        raise RunError(f"{file} was calibrated on other queries than {len(texts)} of this run.", "Calibrate again.")
+        raise RunError(f"{file} was calibrated on other queries than the {len(texts)} of today.", "Calibrate again.")
     return values
 
 
