@@ -6,7 +6,7 @@ RUN is a run of the demo's recipe; nothing is trained. `--states` keeps what was
 Each rate is measured twice: at the threshold of the run's own queries, and at that of queries of the same kind (halves
 of the suite, even and odd places: each half is decided at the other's threshold). The suite `mix` holds SmolThink's
 held-out sets in the shares that the run's queries have. The record is benchmarks/results/calibration.json;
-`python tools/docs/results.py` writes its tables into docs/guides/gate.md.
+`python tools/docs/results.py` writes its tables into docs/research/gate.md.
 """
 
 from __future__ import annotations

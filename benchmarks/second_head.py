@@ -13,7 +13,7 @@ What decides was fixed before anything was measured: a rolling head is better if
 above that of `end + tails`, by the 95 % interval of the difference, and on clean prompts not below it by more than .01.
 AUROC is that of the harmful against the harmless prompts of SmolThink's own suites and XSTest, means over seeds; the
 intervals resample prompts. The record is benchmarks/results/second_head.json; `python tools/docs/results.py` writes its
-tables into docs/guides/gate.md.
+tables into docs/research/gate.md.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from vllm_server import MIDDLEWARE, Server, start, stop, wait
 
 NAME = "presafe"
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "monitoring.json"
-_PACKAGES = ("presafe_vllm/", "vllm/", "uvicorn/", "fastapi/", "starlette/")
+_PACKAGES = ("/presafe_vllm/", "/vllm/", "/uvicorn/", "/fastapi/", "/starlette/")
 _THREADS = {"worker": "worker_busy_loop", "engine": "run_engine_core", "server": "run_server"}
 """What the main thread of each process runs: the model, the queue of requests, and the answers to clients."""
 
@@ -175,6 +175,7 @@ def profile(server: Server, prompts: list[list[int]], options: argparse.Namespac
         str(server.process.pid),
         "--subprocesses",
         "--nonblocking",
+        "--full-filenames",
         "--format",
         "raw",
         "--output",
@@ -200,10 +201,10 @@ def is_own(stack: str) -> bool:
     """Return whether a stack is the plug-in's: it is the last of the packages that was called.
 
     Args:
-        stack: Frames from the outermost on, as py-spy writes them: "function (package/module.py:line);…".
+        stack: Frames from the outermost on, as py-spy writes them: "function (path/package/module.py:line);…".
     """
-    called = [frame for frame in stack.split(";") if any(f"({name}" in frame for name in _PACKAGES)]
-    return bool(called) and "(presafe_vllm/" in called[-1]
+    called = [frame for frame in stack.split(";") if any(name in frame for name in _PACKAGES)]
+    return bool(called) and _PACKAGES[0] in called[-1]
 
 
 def shares_of(stacks: Counter[str]) -> dict[str, dict[str, float | None]]:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_figures
 import coverage_of_rules
 import diagrams
 import matplotlib as mpl
 import mends
-import speed
+from colors import BLUE, GOLD, GREY, PLUM, RED, TEAL
 from judge_tables import measured, number_of_answers
 from paths import DOCS, STUDIES
 from results import HARMFUL, HARMLESS, TITLES, demo_scores, scores
@@ -26,7 +27,6 @@ from matplotlib import pyplot as plt
 ASSETS = DOCS / "assets"
 Row = tuple[str, str, str, str]
 """A system of a study, its CoT mode, what the legend calls it, its color."""
-GREY, RED, BLUE, GOLD, TEAL, PLUM = "#8d949e", "#d1603d", "#3f6c9c", "#dca744", "#15827c", "#8a5a83"
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "presafe",
@@ -238,37 +238,6 @@ def mended() -> Any:
 COINS = ("random_labels", "on", "fair coins for p′", PLUM)
 
 
-def speeds() -> Any:
-    """Draw PreSafe's seconds over those of each other side, with the range of the turns, the floor and the goal."""
-    record = speed.record()
-    assert record is not None, "benchmarks/results/bench.json is missing: `make bench` makes it"
-    ratios = [ratio for ratio in speed.ratios(record) if ratio.unit == "seconds"]
-    figure, axis = plt.subplots(figsize=(9.6, 1.0 + 0.36 * len(ratios)))
-    for place, ratio in enumerate(ratios):
-        axis.plot([ratio.low, ratio.high], [place, place], color=TEAL, linewidth=2)
-        axis.plot(
-            ratio.median, place, "o", color=TEAL, markersize=7, label="median of the turns" if not place else None
-        )
-        for value, color, label, half in (
-            (ratio.floor, GREY, "floor: no way is faster", 0.4),
-            (ratio.goal, GOLD, "goal", 0.22),
-        ):
-            if value is not None:
-                axis.plot([value, value], [place - half, place + half], color=color, linewidth=2.5, label=label)
-    axis.axvline(1, color="#24282e", linewidth=1)
-    axis.set_yticks(range(len(ratios)), [f"{ratio.what}, against {ratio.other}" for ratio in ratios])
-    axis.tick_params(axis="y", length=0)
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.4)
-    axis.set_xlabel("seconds of PreSafe / seconds of the other side (left of 1: PreSafe is faster)")
-    axis.grid(axis="x", color="#eceef1")
-    axis.set_axisbelow(True)
-    handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axis.legend(handles.values(), handles.keys(), frameon=False, loc="lower right", fontsize=10)
-    figure.tight_layout()
-    return figure
-
-
 def search_curves() -> Any:
     """Draw the cost of the best suffix after each round of a search, a panel per system, a line per attack."""
     curves = json.loads((STUDIES.parent / "search_curves.json").read_text(encoding="utf-8"))["curves"]
@@ -350,7 +319,8 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "coverage": rules,
     "judge": judges,
     "mends": mended,
-    "speed": speeds,
+    "speed": bench_figures.speeds,
+    "promise": bench_figures.promised,
     "protocol": diagrams.protocol,
     "paper-map": diagrams.paper_map,
 }

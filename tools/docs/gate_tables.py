@@ -23,6 +23,18 @@ def gate(kind: str) -> str:
     return "\n".join([*lines, "", _made(record)])
 
 
+def wrong_refusals(promised: float) -> list[dict[str, Any]]:
+    """Return the rows of harmless suites of one kind each, without a tail, at one promised rate.
+
+    Args:
+        promised: The rate, 0.05 or 0.1.
+    """
+    rows: list[dict[str, Any]] = json.loads((_RESULTS / "calibration.json").read_text(encoding="utf-8"))["rows"]
+    clean = [row for row in rows if row["tail"] == "clean" and row["promised"] == promised]
+    suites = {row["suite"] for row in clean if row["calibrated_on"] == "halves"}
+    return [row for row in clean if row["suite"] in suites]
+
+
 def _rates(rows: list[dict[str, Any]], *, harmless: bool) -> list[str]:
     """Return the refusals of harmless suites at both thresholds, or of harmful ones at the run's."""
     at: dict[tuple[Any, ...], dict[str, Any]] = {
