@@ -64,6 +64,6 @@ def promised() -> Any:
     name_rows(axis, suites)
     axis.set_xlim(0)
     axis.set_xlabel("harmless prompts refused (%), without a tail, with 95 % intervals")
-    axis.legend(frameon=False, loc="upper right", fontsize=10)
+    axis.legend(frameon=False, loc="lower right", fontsize=10)
     figure.tight_layout()
     return figure
