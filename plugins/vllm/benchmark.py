@@ -41,8 +41,12 @@ from vllm_server import MIDDLEWARE, Server, start, stop, wait
 NAME = "presafe"
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "monitoring.json"
 _PACKAGES = ("/presafe_vllm/", "/vllm/", "/uvicorn/", "/fastapi/", "/starlette/")
-_THREADS = {"worker": "worker_busy_loop", "engine": "run_engine_core", "server": "run_server"}
-"""What the main thread of each process runs: the model, the queue of requests, and the answers to clients."""
+_PROCESSES = {
+    "worker": "worker_busy_loop (",
+    "engine": "run_engine_core (",
+    "server": "/vllm/entrypoints/openai/api_server.py:",
+}
+"""What stands in the stacks of each process: of the model, of the queue of requests, and of the answers to clients."""
 
 
 def cpu_seconds(server: Server) -> float:
@@ -214,12 +218,14 @@ def shares_of(stacks: Counter[str]) -> dict[str, dict[str, float | None]]:
         stacks: How often each stack was seen.
 
     Raises:
-        SystemExit: no stack was the plug-in's: then nothing was measured.
+        SystemExit: a process has no stack, or no stack was the plug-in's: then nothing was measured.
     """
     shares: dict[str, dict[str, float | None]] = {}
-    for name, function in _THREADS.items():
-        counts = Counter({stack: count for stack, count in stacks.items() if f"{function} (" in stack})
+    for name, frame in _PROCESSES.items():
+        counts = Counter({stack: count for stack, count in stacks.items() if frame in stack})
         own = sum(count for stack, count in counts.items() if is_own(stack))
+        if not counts:
+            sys.exit(f"no stack of {stacks.total()} has {frame!r}: this vLLM names its processes' work otherwise.")
         shares[name] = {"own": own, **wilson(own, counts.total())._asdict()}
     if not any(share["own"] for share in shares.values()):
         sys.exit(f"no stack of {stacks.total()} is the plug-in's: nothing was measured.")

@@ -43,7 +43,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("presafe.models.served._BACKOFF", wait_none())
     monkeypatch.setenv("PRESAFE_TIMEOUT_S", "5")
     monkeypatch.setenv("PRESAFE_RETRY_S", "0.5")
-    for module in ("served", "sampling"):
+    for module in ("served", "tasks"):
         monkeypatch.setattr(f"presafe.models.{module}.console", Console(stderr=True, width=500, highlight=False))
 
 
