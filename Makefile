@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Installed as source: compiled where it is first imported, and kept, also where the environment says not to.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test vllm test-vllm test-home faults bench architectures check docs dist format smolthink qwenthink clean
+.PHONY: demo test vllm test-vllm test-engine test-home faults bench architectures check docs dist format smolthink qwenthink clean
 
 demo: $(READY)
 	$(BIN)/presafe demo --out runs/demo
@@ -26,11 +26,16 @@ test: $(READY)
 vllm:
 	$(PYTHON) plugins/vllm/environment.py $(VLLM)
 
+# The plug-in in one server; what takes a server for each test is in test-engine.
 test-vllm: $(READY)
 	$(PYTHON) plugins/vllm/environment.py $(VLLM) --if-offered
 	$(BIN)/python -c 'from presafe.models.weights import smollm2_folder; smollm2_folder()'
 	test ! -x $(VLLM)/bin/python || $(VLLM)/bin/python -m pytest plugins/vllm/tests
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live/test_served.py
+
+test-engine: $(READY)
+	$(PYTHON) plugins/vllm/environment.py $(VLLM)
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live/test_engine.py
 
 test-home: $(HOME_ENV)/.ready $(PEFT_ENV)/.ready
 	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, llamafactory, tensorboard, trackio, wandb'  # or their tests would be skipped
