@@ -7,6 +7,8 @@ from typing import Any
 
 from paths import ROOT
 
+from presafe.stats.intervals import wilson
+
 _RESULTS = ROOT / "benchmarks" / "results"
 _TAILS = {"clean": "none", "25": "25 words", "100": "100 words", "sums": "100 words of sums", "400": "400 words"}
 
@@ -15,8 +17,10 @@ def gate(kind: str) -> str:
     """Return one table.
 
     Args:
-        kind: "harmless", "harmful", "heads" or "differences".
+        kind: "harmless", "harmful", "heads", "differences" or "monitoring".
     """
+    if kind == "monitoring":
+        return _monitoring(json.loads((_RESULTS / "monitoring.json").read_text(encoding="utf-8")))
     file = "calibration" if kind in ("harmless", "harmful") else "second_head"
     record = json.loads((_RESULTS / f"{file}.json").read_text(encoding="utf-8"))
     lines = _rates(record["rows"], harmless=kind == "harmless") if file == "calibration" else _heads(record, kind)
@@ -95,6 +99,19 @@ def _share(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
     return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _monitoring(record: dict[str, Any]) -> str:
+    """Return the plug-in's share of the stacks of each process of a server, and of all together."""
+    titles = {"worker": "the model", "engine": "the queue of requests", "server": "the answers to clients"}
+    shares = {titles[name]: (share["own"], share["n"]) for name, share in record["shares"].items()}
+    own, seen = (sum(counts) for counts in zip(*shares.values(), strict=True))
+    lines = ["| process of | busy stacks | the plug-in's | share, % | 95 % interval |", "| --- " * 5 + "|"]
+    for title, (mine, busy) in [*shares.items(), ("all three", (own, seen))]:
+        value, low, high = (100 * bound for bound in wilson(mine, busy)[:3] if bound is not None)
+        lines.append(f"| {title} | {busy:,} | {mine} | {value:.2f} | {low:.2f} to {high:.2f} |")
+    manifest = record["manifest"]
+    return "\n".join([*lines, "", f"{manifest['machine']['cpus']} CPUs; commit `{manifest['commit'][:12]}`."])
 
 
 def _made(record: dict[str, Any]) -> str:
