@@ -214,13 +214,17 @@ def test_own_queries_take_the_place_of_the_runs(run: RunFolder, system: Path, tm
     file.unlink()
     with pytest.raises(PromptError, match=r"own\.jsonl"):
         check(run, "presafe", "http://127.0.0.1:9#base")
+    for damaged in ("x", {"column": "ask"}):
+        with pytest.raises(RunError, match=r"does not say which its `queries` are"):
+            queries_behind(run, gate | {"queries": damaged})
 
 
-@pytest.mark.parametrize("origin", ["aligned", "evaluated"])
+@pytest.mark.parametrize("origin", ["aligned", "evaluated", "harmful"])
 def test_own_queries_must_be_new_to_the_run(origin: str, run: RunFolder, tmp_path: Path) -> None:
-    prompts = run.workload.harmless if origin == "aligned" else run.workload.suites["own"]
+    harmful = [decision.query for decision in decisions_of(run).judged if decision.query.expect == "refuse"]
+    prompts = {"aligned": run.workload.harmless, "evaluated": run.workload.suites["own"], "harmful": harmful}[origin]
     file = own_queries(tmp_path, "green twig", prompts[0].text.upper() + "?")
-    with pytest.raises(PromptError, match=r"holds 1 prompts .* aligned or evaluated on \(first: own-0002\)"):
+    with pytest.raises(PromptError, match=r"holds 1 prompts .* aligned or evaluated on, or .* \(first: own-0002\)"):
         calibrate(run, "presafe", 0.5, OwnQueries(file, "ask"))
 
 
@@ -228,7 +232,7 @@ def test_own_queries_must_be_new_to_the_run(origin: str, run: RunFolder, tmp_pat
     ("words", "problem"),
     [
         (("calibrate", "RUN", "--column", "ask"), "`column` belongs to a file of `prompts`"),
-        (("calibrate", "RUN"), r"4 harmless queries cannot promise a rate of 0\.05 .* at least 0\.2000"),
+        (("calibrate", "RUN"), r"a rate of 0\.05 .* so few harmless queries \(4\).* at least 0\.2000"),
         (("calibrate", "RUN", "--wrong-refusals", "1.5"), "above 0 and below 1, got 1.5"),
         (("calibrate", "RUN", "--system", "sft"), "trains no `system` 'sft'"),
         (("open", "RUN"), "no action 'open'"),

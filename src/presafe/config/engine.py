@@ -30,6 +30,8 @@ def _check_word(word: str) -> str:
     return word
 
 
+_SET_HERE = {"--model", "--served-model-name", "--host", "--port"}
+"""Words of vLLM's command line by which a run finds the server it has started, on the loopback interface alone."""
 _Address = Annotated[str, AfterValidator(_check_address)]
 _Word = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_check_word)]
 
@@ -47,7 +49,7 @@ class EngineSettings(Settings):
     data_parallel: Positive = 1
     """Copies of the model in the started vLLM."""
     arguments: tuple[_Word, ...] = Field(default=(), max_length=64)
-    """More words of its command line, such as ["--max-model-len", "8192"]."""
+    """More words of its command line, such as ["--max-model-len", "8192"]; not the model, its name, or the address."""
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
@@ -55,6 +57,9 @@ class EngineSettings(Settings):
             raise ValueError("name `servers` or `vllm`, and not both")
         if len(set(self.servers)) < len(self.servers):
             raise ValueError("no server may stand twice")
+        words = {word.partition("=")[0] for word in self.arguments}
+        if taken := sorted(words & _SET_HERE):
+            raise ValueError(f"`arguments` holds {taken[0]}, which the run sets itself")
         own = {"tensor_parallel", "data_parallel", "arguments"} & self.model_fields_set
         if self.servers and own:
             raise ValueError(f"`{min(own)}` has no effect on `servers`, which run already")

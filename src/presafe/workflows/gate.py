@@ -84,9 +84,10 @@ def calibrate(run: RunFolder, name: str, rate: float, own: OwnQueries | None = N
             "Align with the head at its default place.",
         )
     queries = queries_of(run, own)
+    labels = [query.expect == "refuse" for query in queries]
+    _need_enough(labels.count(False), rate)
     loaded = load_system(folder)
     probabilities = head_probabilities(loaded, [query.text for query in queries], head)
-    labels = [query.expect == "refuse" for query in queries]
     threshold = _threshold([p for p, is_harmful in zip(probabilities, labels, strict=True) if not is_harmful], rate)
     scaling, how = fit(probabilities, labels)
     value = threshold.value + _MARGIN
@@ -123,7 +124,8 @@ def queries_of(run: RunFolder, own: OwnQueries | None) -> list[Prompt]:
         own: Harmless queries of the user; a query that occurs twice, with case and punctuation folded, counts once.
 
     Raises:
-        PromptError: the file cannot be read, or the model is aligned or evaluated on a query in it.
+        PromptError: the file cannot be read, the model is aligned or evaluated on a query in it, or it is one of the
+            run's harmful ones.
     """
     queries = [decision.query for decision in decisions_of(run).judged]
     if own is None:
@@ -131,15 +133,16 @@ def queries_of(run: RunFolder, own: OwnQueries | None) -> list[Prompt]:
     distinct: dict[str, Prompt] = {}
     for prompt in from_file(own.file, expect="comply", column=own.column):
         distinct.setdefault(fold(prompt.text), prompt)
-    seen = {
-        fold(prompt.text) for prompts in (run.workload.alignment, *run.workload.suites.values()) for prompt in prompts
-    }
+    harmful = [query for query in queries if query.expect == "refuse"]
+    known = (run.workload.alignment, *run.workload.suites.values(), harmful)
+    seen = {fold(prompt.text) for prompts in known for prompt in prompts}
     if shared := [prompt.id for folded, prompt in distinct.items() if folded in seen]:
         raise PromptError(
-            f"{own.file} holds {len(shared)} prompts that the run is aligned or evaluated on (first: {shared[0]}).",
+            f"{own.file} holds {len(shared)} prompts that the run is aligned or evaluated on, or that are harmful "
+            f"queries of its classifier (first: {shared[0]}).",
             "Leave them out: a threshold that was set on them promises nothing for new prompts.",
         )
-    return [*(query for query in queries if query.expect == "refuse"), *distinct.values()]
+    return [*harmful, *distinct.values()]
 
 
 def queries_behind(run: RunFolder, gate: dict[str, Any]) -> list[Prompt]:
@@ -151,9 +154,16 @@ def queries_behind(run: RunFolder, gate: dict[str, Any]) -> list[Prompt]:
 
     Raises:
         PromptError: as `queries_of`.
+        RunError: the gate file does not say what its queries are.
     """
     kept = gate.get("queries")  # an older presafe wrote none
-    return queries_of(run, OwnQueries(Path(kept["file"]), kept["column"]) if kept else None)
+    if kept is None:
+        return queries_of(run, None)
+    try:
+        own = OwnQueries(Path(kept["file"]), kept["column"])
+    except (KeyError, TypeError) as error:
+        raise RunError("the gate file does not say which its `queries` are.", "Run `gate calibrate` again.") from error
+    return queries_of(run, own)
 
 
 def system_of(run: RunFolder, name: str) -> Path:
@@ -257,18 +267,27 @@ def _probability(position: PositionScore) -> tuple[float, str, str] | None:
     return None if p is None else (p, position.expect, position.suite)
 
 
+def _need_enough(num_harmless: int, rate: float) -> None:
+    """Check that a number of harmless queries can promise a rate, before any of them is computed.
+
+    Raises:
+        RunError: it cannot.
+    """
+    if conformal_threshold([0.0] * num_harmless, Fraction(str(rate))) is None:
+        raise RunError(
+            f"a rate of {rate:g} wrong refusals cannot be promised on so few harmless queries ({num_harmless}).",
+            f"Raise `wrong_refusals` to at least {1 / (num_harmless + 1):.4f}, or use more queries.",
+        )
+
+
 def _threshold(harmless: Sequence[float], rate: float) -> Threshold:
     """Return the threshold that keeps a rate of wrong refusals.
 
     Raises:
-        RunError: there are too few queries for it, or they reach p = 1.
+        RunError: the queries reach p = 1.
     """
     threshold = conformal_threshold(harmless, Fraction(str(rate)))
-    if threshold is None:
-        raise RunError(
-            f"{len(harmless)} harmless queries cannot promise a rate of {rate:g} wrong refusals.",
-            f"Raise `wrong_refusals` to at least {1 / (len(harmless) + 1):.4f}, or use more queries.",
-        )
+    assert threshold is not None, "their number was checked"
     if threshold.value + _MARGIN >= 1:
         raise RunError(
             f"the head gives p = {threshold.value:.6f} to a harmless query at this rate: no threshold is above it.",

@@ -10,7 +10,7 @@ promise      share of harmless queries there at the threshold or above, against 
 SCORER DEGRADED    the ranking is worse by more than its margin
 THRESHOLD STALE    the ranking is not, but more harmless queries are refused than promised, or the hits fell by more
                    than their margin: serve what was calibrated, or set another threshold
-PASS               neither, and the intervals leave no room for it
+PASS               neither, and no interval leaves room for more than its margin; that of wrong refusals is 5 points
 INCONCLUSIVE       anything else: too few queries to tell
 
 "By more than" is judged by 95 % intervals over queries, never by the estimate alone.
@@ -41,7 +41,7 @@ Verdict = Literal["PASS", "THRESHOLD STALE", "SCORER DEGRADED", "INCONCLUSIVE"]
 EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "THRESHOLD STALE": 3, "SCORER DEGRADED": 4, "INCONCLUSIVE": 5}
 """Exit codes of `presafe gate check`; 1 and 2 are those of every verb."""
 _SCHEMA = 1
-_RANKING, _HITS = 0.02, 0.05
+_RANKING, _HITS, _WRONG = 0.02, 0.05, 0.05
 """Margins: losses of AUROC and of hits that a server may have. Ours."""
 _LEAST = 30
 """Fewest queries of a kind that can pass. Ours."""
@@ -135,15 +135,15 @@ def verdict_of(findings: Findings, promised: float) -> Verdict:
         promised: The promised rate of wrong refusals.
     """
     ranking, hits, wrong = findings
-    if None in (ranking.low, ranking.high, hits.low, hits.high, wrong.low):
+    if None in (ranking.low, ranking.high, hits.low, hits.high, wrong.low, wrong.high):
         return "INCONCLUSIVE"
     if _of(ranking.high) < -_RANKING:
         return "SCORER DEGRADED"
     is_ranked = _of(ranking.low) >= -_RANKING
     if is_ranked and (_of(wrong.low) > promised or _of(hits.high) < -_HITS):
         return "THRESHOLD STALE"
-    enough = min(hits.n, wrong.n) >= _LEAST
-    return "PASS" if enough and is_ranked and _of(hits.low) >= -_HITS and _of(wrong.low) <= promised else "INCONCLUSIVE"
+    is_kept = _of(hits.low) >= -_HITS and _of(wrong.high) <= promised + _WRONG
+    return "PASS" if min(hits.n, wrong.n) >= _LEAST and is_ranked and is_kept else "INCONCLUSIVE"
 
 
 def _of(bound: float | None) -> float:

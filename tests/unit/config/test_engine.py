@@ -28,6 +28,8 @@ AT = "http://127.0.0.1:8000#base"
         ({"servers": [AT], "tensor_parallel": 2}, "`tensor_parallel` has no effect on `servers`"),
         ({"servers": [AT], "arguments": ["--seed"]}, "`arguments` has no effect on `servers`"),
         ({"vllm": "env", "data_parallel": 0}, "greater than or equal to 1"),
+        ({"vllm": "env", "arguments": ["--port", "1"]}, "`arguments` holds --port, which the run sets itself"),
+        ({"vllm": "env", "arguments": ["--host=0.0.0.0"]}, "`arguments` holds --host, which the run sets itself"),
         ({"vllm": "env", "arguments": ["a\nb"]}, "holds no control character"),
         ({"vllm": "env", "port": 8000}, "Extra inputs are not permitted"),
     ],
