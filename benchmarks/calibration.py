@@ -25,6 +25,7 @@ from presafe.runs.io import write_json
 from presafe.runs.manifest import build_manifest
 from presafe.stats.conformal import conformal_threshold
 from presafe.stats.intervals import wilson
+from presafe.workflows.gate import MARGIN
 
 RESULT = Path(__file__).parent / "results" / "calibration.json"
 RATES = ("0.05", "0.1")
@@ -35,8 +36,6 @@ _FOUR = ("smolthink_benign", "xstest_safe", "smolthink_harmful", "xstest_unsafe"
 HALF_OF = {"jailbreakbench_benign": "jailbreakbench", "xstest_safe": "xstest_unsafe"}
 """The harmful suite that a harmless one is worded like; SmolThink's are all beside `smolthink_harmful`."""
 _MIXED = {"benign": "smolthink_benign", "borderline": "smolthink_borderline", "arithmetic": "arithmetic"}
-_MARGIN = 1e-4
-"""Above the threshold's score, as in a gate file."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -102,7 +101,7 @@ def threshold_of(values: Sequence[float], rate: Fraction) -> float:
     """Return the threshold that `gate calibrate` would set on these p."""
     threshold = conformal_threshold(values, rate)
     assert threshold is not None, f"{len(values)} prompts are too few"
-    return threshold.value + _MARGIN
+    return threshold.value + MARGIN
 
 
 def refused(flags: Sequence[bool]) -> dict[str, Any]:

@@ -47,6 +47,16 @@ class Asked(NamedTuple):
         return load_renderer(model.address, model.family, trust_remote_code=model.trust_remote_code)
 
 
+def judge_at_vllm(judges: Sequence[str]) -> str | None:
+    """Return the address of the judge's model for which a vLLM is started; None if judges are asked in this process.
+
+    Args:
+        judges: Inspect addresses of the judges' models whose weights are on this machine.
+    """
+    is_one_of_ours = len(judges) == 1 and judges[0].startswith(PROVIDER)
+    return judges[0].removeprefix(PROVIDER) if is_one_of_ours else None
+
+
 class Place:
     """Where the models of a run or a measurement are sampled. A context: at its end it lets everything go.
 
@@ -109,8 +119,8 @@ class Place:
         Raises:
             ModelError: vLLM does not start.
         """
-        address = judges[0].removeprefix(PROVIDER)
-        if len(judges) > 1 or address == judges[0]:
+        address = judge_at_vllm(judges)
+        if address is None:
             self.close()
             yield
             return

@@ -45,7 +45,7 @@ from presafe.stats.intervals import wilson
 from presafe.workflows.export import adapter_hashes, load_system
 
 GATE = "gate.json"
-_MARGIN = 1e-4
+MARGIN = 1e-4
 """Above the threshold's score, so that a server's rounding does not refuse the prompt that set it."""
 
 
@@ -90,7 +90,7 @@ def calibrate(run: RunFolder, name: str, rate: float, own: OwnQueries | None = N
     probabilities = head_probabilities(loaded, [query.text for query in queries], head)
     threshold = _threshold([p for p, is_harmful in zip(probabilities, labels, strict=True) if not is_harmful], rate)
     scaling, how = fit(probabilities, labels)
-    value = threshold.value + _MARGIN
+    value = threshold.value + MARGIN
     first = next(system for system in aligned_systems(run.recipe) if system.name == name)
     positions = positions_of(run, first) if run.is_done("evaluate") else []
     gate = {
@@ -288,7 +288,7 @@ def _threshold(harmless: Sequence[float], rate: float) -> Threshold:
     """
     threshold = conformal_threshold(harmless, Fraction(str(rate)))
     assert threshold is not None, "their number was checked"
-    if threshold.value + _MARGIN >= 1:
+    if threshold.value + MARGIN >= 1:
         raise RunError(
             f"the head gives p = {threshold.value:.6f} to a harmless query at this rate: no threshold is above it.",
             "Raise `wrong_refusals`.",

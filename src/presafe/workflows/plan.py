@@ -8,6 +8,7 @@ from presafe.config.sources import QuerySource, SetSource, Source, SuiteSource
 from presafe.errors import PromptError, RecipeError
 from presafe.evaluation.suites import OWN, PUBLISHED, suite_names
 from presafe.judges.spec import models_here
+from presafe.models.place import judge_at_vllm
 from presafe.planning.devices import Assumptions, assumptions, find_device
 from presafe.planning.estimate import Answerer, Launcher, Plan, SamplingTask, Setup, plan
 from presafe.planning.shapes import shape_of
@@ -49,8 +50,7 @@ def vllm_starts(recipe: Recipe) -> int:
     if recipe.engine is None or recipe.engine.vllm is None:
         return 0
     base, teacher = 2, 1 if recipe.respond.teacher else 0
-    judges = models_here(recipe.evaluate.judge, recipe.evaluate.judge_thought)
-    judge = 1 if len(judges) == 1 and judges[0].startswith("presafe/") else 0
+    judge = judge_at_vllm(models_here(recipe.evaluate.judge, recipe.evaluate.judge_thought)) is not None
     return base + teacher + len(aligned_systems(recipe)) + judge
 
 
