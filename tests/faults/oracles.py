@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from faults.cases import Fault
@@ -71,7 +72,7 @@ def need_same(read: Any, taken: Any, rule: str, *, is_exact: bool = False) -> No
 
     Args:
         read: What an independent reader sees.
-        taken: What the product took; it may have more keys, which are defaults.
+        taken: What the product took, such as a record; it may have more keys, which are defaults.
         rule: The rule's text where they differ.
         is_exact: Whether it may not.
 
@@ -83,6 +84,8 @@ def need_same(read: Any, taken: Any, rule: str, *, is_exact: bool = False) -> No
 
 
 def _differences(read: Any, taken: Any, place: str, is_exact: bool) -> Iterator[str]:
+    if isinstance(taken, BaseModel):
+        taken = dict(taken)  # its fields: a dump leaves out some that have their default
     if isinstance(read, dict) and isinstance(taken, dict):
         for key in read:
             if key not in taken:

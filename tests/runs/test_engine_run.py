@@ -135,6 +135,25 @@ def test_measuring_at_servers_gives_the_rows_of_this_process(
     assert min(server.asked["base"] for server in servers) >= 2 * (1 + 3)
 
 
+def test_a_study_at_a_server_has_the_numbers_of_this_process(recipe: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'name = "Tiny"\nrecipe = {json.dumps(str(recipe))}\nbaseline = "presafe"\n[[condition]]\nname = "presafe"\n'
+    )
+    results: dict[str, dict[str, Any]] = {}
+    with serving_model(recipe.parent / "student") as server:
+        for name, words in (("here", []), ("there", ["--engine", server.address])):
+            out = tmp_path / name / "study"  # in folders of their own, for no run is copied from a neighbor
+            done = CliRunner().invoke(app, ["study", str(study), "--out", str(out), *words], catch_exceptions=False)
+            assert done.exit_code == 0
+            results[name] = json.loads((out / "runs" / "presafe-seed0.json").read_text(encoding="utf-8"))
+        assert len(server.unloaded) == 1  # the aligned system
+    for key in ("recipe", "scores", "positions", "answered"):
+        assert results["here"][key] == results["there"][key], key
+    manifest = json.loads((out / "work" / "presafe-seed0" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["engine"] == {"servers": [server.address]}
+
+
 def test_servers_of_two_models_are_not_asked_together(recipe: Path, tmp_path: Path) -> None:
     base = recipe.parent / "student"
     with serving_model(base) as first, serving_model(recipe.parent / "teacher") as second:

@@ -142,9 +142,7 @@ class Placing:
         Raises:
             RecipeError: as `read_engine`.
         """
-        from presafe.config.engine import read_engine
-
-        return settings.model_copy(update={"engine": read_engine(self.engine or [])})
+        return options.sampled_at(settings, self.engine)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
@@ -15,8 +15,11 @@ from presafe.runtime.dtype import Dtype as DtypeName
 from presafe.runtime.reading import MOST
 
 if TYPE_CHECKING:  # half of the time that --help would take
-    from presafe.config.recipe import ModelSettings, SamplingSettings
+    from presafe.config.measure import MeasureSettings
+    from presafe.config.recipe import ModelSettings, Recipe, SamplingSettings
     from presafe.records import Expect, Prompt, Thinking
+
+Sampled = TypeVar("Sampled", "Recipe", "MeasureSettings")
 
 
 def folder(name: str) -> Path:
@@ -164,6 +167,21 @@ def read_model(address: str, family: str | None, dtype: str, tokenizer: str | No
     if family not in (None, "auto"):
         find_family(family)  # names the file, which the settings keep as its text
     return settings
+
+
+def sampled_at(settings: Sampled, engine: list[str] | None) -> Sampled:
+    """Return settings with where the model is sampled.
+
+    Args:
+        settings: The settings.
+        engine: Words of `--engine`; None or empty leaves them as they are.
+
+    Raises:
+        RecipeError: as `read_engine`.
+    """
+    from presafe.config.engine import read_engine
+
+    return settings.model_copy(update={"engine": read_engine(engine)}) if engine else settings
 
 
 @contextmanager

@@ -28,25 +28,24 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Estimate memory, tokens and GPU-hours of a recipe, and say how to launch it."""
-    from presafe.config.engine import read_engine
     from presafe.config.recipe import load_recipe
     from presafe.workflows.plan import plan_recipe
 
     if launcher not in _LAUNCHERS:
         raise RecipeError(f"no launcher {launcher!r}.", f"There are: {', '.join(_LAUNCHERS)}.")
     chosen = cast("Launcher", launcher)
-    settings = load_recipe(recipe)
-    if engine:
-        settings = settings.model_copy(update={"engine": read_engine(engine)})
+    settings = options.sampled_at(load_recipe(recipe), engine)
     estimate = plan_recipe(settings, device, gpus, chosen)
-    summary = _summary(recipe, settings, estimate, device, gpus, chosen)
+    summary = _summary(recipe, settings, estimate, device, gpus, chosen, engine or [])
     if as_json:
         print_json(summary)
     else:
         print(_as_text(summary))
 
 
-def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, launcher: Launcher) -> dict[str, Any]:
+def _summary(
+    name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, launcher: Launcher, engine: list[str]
+) -> dict[str, Any]:
     """Return the plan as JSON data."""
     from presafe.planning.commands import serving_commands, tensor_parallel_size, training_commands
     from presafe.planning.devices import assumptions, find_device
@@ -76,7 +75,7 @@ def _summary(name: str, recipe: Recipe, estimate: Plan, device: str, gpus: int, 
         "vllm_starts": vllm_starts(recipe),
         "assumptions": {**gpu.model_dump(), **assumptions().model_dump()},
         "commands": {
-            "train": training_commands(name, launcher, gpus),
+            "train": training_commands(name, launcher, gpus, engine),
             "serve": serving_commands(recipe, f"runs/{options.short_name(name)}", gpus, split),
         },
     }

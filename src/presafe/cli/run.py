@@ -26,7 +26,6 @@ def run(
 ) -> None:
     """Run a recipe; the same command again resumes."""
     from presafe.cli.finish import finish
-    from presafe.config.engine import read_engine
     from presafe.config.recipe import load_recipe
     from presafe.runtime.launcher import is_main_process
     from presafe.stages.run_folder import STAGES
@@ -35,9 +34,7 @@ def run(
     if until not in STAGES:
         raise RecipeError(f"no stage {until!r}.", f"There are: {', '.join(STAGES)}.")
     folder = out or Path("runs") / options.short_name(recipe)
-    settings = load_recipe(recipe)
-    if engine:
-        settings = settings.model_copy(update={"engine": read_engine(engine)})
+    settings = options.sampled_at(load_recipe(recipe), engine)
     done = run_stages(settings, folder, until)
     if is_main_process():
         finish(done, as_json=as_json)

@@ -13,6 +13,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from presafe.errors import RunError
 from presafe.models.exchange import Completion, Engine, Request, UnansweredError
@@ -21,13 +24,15 @@ from presafe.records import Count, Record
 from presafe.runs.io import disk_error, write_jsonl
 from presafe.runtime.progress import console
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
 
 class KeptAnswer(Record):
     """A completion of one request, or why there is none."""
 
     request: str
     """sha256 of what was asked."""
-    ids: tuple[Count, ...]
+    ids: tuple[TokenId, ...]
     """The sampled tokens; empty where a server does not tell them."""
     text: str | None
     """What they say; None where the tokens are known."""
@@ -121,20 +126,19 @@ class KeptAnswers:
             raise disk_error(file, error) from error
 
     def _read(self, file: Path) -> None:
-        """Read a file up to its first damaged line, such as one that a kill cut; what follows is asked again."""
-        answers: list[KeptAnswer] = []
+        """Read a file without its damaged lines, such as one that a kill cut; these are asked again."""
         try:
-            with file.open(encoding="utf-8") as lines:
-                answers.extend(map(KeptAnswer.model_validate_json, lines))
+            lines = file.read_bytes().splitlines()
         except OSError as error:
             raise RunError(f"cannot read {file}: {error.strerror or error}.") from error
-        except ValueError:  # also text that is not UTF-8
-            line = f"{file.name} ends in a damaged line: what follows {len(answers)} answers is asked again."
-            console.print(f"  {line}", soft_wrap=True)
-            self._remove(file)
-            self.is_finished = False
-            write_jsonl(self._part, answers)
+        answers = [answer for line in lines if (answer := _parsed(line)) is not None]
         self._answers |= {answer.request: answer for answer in answers}
+        if damaged := len(lines) - len(answers):
+            console.print(f"  {file.name}: {damaged} of {len(lines)} lines are damaged, and are asked again.")
+            write_jsonl(self._part, self._answers.values())
+            self.is_finished = False
+            if file != self._part:
+                self._remove(file)
 
 
 class KeepingEngine:
@@ -233,6 +237,14 @@ def _completion_of(kept: KeptAnswer, renderer: Renderer, on_finished: Callable[[
     on_finished(1)
     text = renderer.tokenizer.decode(list(kept.ids)) if kept.text is None else kept.text
     return Completion(text, kept.num_tokens, kept.stopped, kept.ids)
+
+
+def _parsed(line: bytes) -> KeptAnswer | None:
+    """Return the answer of a line, or None if the line is damaged."""
+    try:
+        return KeptAnswer.model_validate_json(line)
+    except ValueError:  # also text that is not UTF-8
+        return None
 
 
 def _sha256(request: Request) -> str:

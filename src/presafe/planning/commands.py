@@ -7,6 +7,8 @@ linear layers of the model.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -31,15 +33,23 @@ def max_lora_rank(rank: int) -> int | None:
     return next((allowed for allowed in MAX_LORA_RANKS if allowed >= rank), None)
 
 
-def training_commands(recipe: str, launcher: Launcher, num_gpus: int) -> list[str]:
-    """Return shell lines that run a recipe, with its training on `num_gpus` GPUs."""
+def training_commands(recipe: str, launcher: Launcher, num_gpus: int, engine: Sequence[str] = ()) -> list[str]:
+    """Return shell lines that run a recipe, with its training on `num_gpus` GPUs.
+
+    Args:
+        recipe: File or name of the recipe.
+        launcher: What starts the processes of a training.
+        num_gpus: Number of GPUs that train together.
+        engine: Words of `--engine`: where the run samples, if not as the recipe says.
+    """
+    run = shlex.join(["run", recipe, *(word for words in engine for word in ("--engine", words))])
     if num_gpus == 1:
-        return [f"presafe run {recipe}"]
+        return [f"presafe {run}"]
     return [
-        f"presafe run {recipe} --until signal",
+        f"presafe {run} --until signal",
         f"accelerate launch --config_file {launcher_file(launcher)} --num_processes {num_gpus} "
-        f"-m presafe.cli.main run {recipe} --until align",
-        f"presafe run {recipe}",
+        f"-m presafe.cli.main {run} --until align",
+        f"presafe {run}",
     ]
 
 

@@ -30,6 +30,7 @@ def settings_without_defaults(recipe: Recipe) -> dict[str, Any]:
         recipe: The recipe. If it has a setting that must be written even at its default (the split of a data set on
             the hub), all settings are returned.
     """
+    recipe = recipe.model_copy(update={"engine": None})  # where it samples is no part of a run, and is not written
     settings = recipe.model_dump(mode="json", exclude_defaults=True)
     # older files lack them, and mean another value (`config/stored.py`)
     settings["align"] = {**settings.get("align", {}), "standardize_head": recipe.align.standardize_head}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from presafe.alignment.fit import HISTORY
+from presafe.config.engine import EngineSettings
 from presafe.config.stored import parse_stored_recipe
 from presafe.errors import PreSafeError, RunError
 from presafe.evaluation.answers import collect_answers, collect_outcomes
@@ -89,12 +90,13 @@ def study_status(study: Study, out: Path) -> list[RunStatus]:
     return statuses
 
 
-def run_study(study: Study, out: Path) -> StudySummary:
+def run_study(study: Study, out: Path, engine: EngineSettings | None = None) -> StudySummary:
     """Do every missing run, and write the summary.
 
     Args:
         study: The study.
         out: Its folder; one that holds results of the same study is resumed.
+        engine: Where its runs sample, if not as their recipes say.
 
     Raises:
         RecipeError, PromptError, RunError: as `study_status`, before the first token.
@@ -113,7 +115,7 @@ def run_study(study: Study, out: Path) -> StudySummary:
             title = f"run {number} of {len(statuses)}"
             if result is None:
                 heading(title, f": {run.name}{_time_left(results, len(statuses))}")
-                result = _do_run(status, out)
+                result = _do_run(status, out, engine)
                 _write_result(file, result)
                 results.append(result)
                 write_study(summary_of(study, runs, results), out)
@@ -128,13 +130,14 @@ def run_study(study: Study, out: Path) -> StudySummary:
     return summary
 
 
-def _do_run(status: RunStatus, out: Path) -> RunResult:
+def _do_run(status: RunStatus, out: Path, engine: EngineSettings | None) -> RunResult:
     """Do one run in its folder, with what other runs can share, and return its result."""
     run, folder = status.run, out / "work" / status.run.name
     link_shared(run.recipe, status.workload, folder, out / "work" / "shared")
     neighbors = sorted(out.resolve().parent.glob("*/work/*-seed*"))
     take_training(run.recipe, status.workload.sha256, folder, neighbors)
-    return result_of(run, run_stages(run.recipe, folder, "evaluate", status.workload))
+    recipe = run.recipe.model_copy(update={"engine": engine}) if engine else run.recipe
+    return result_of(run, run_stages(recipe, folder, "evaluate", status.workload))
 
 
 def _check_folder(out: Path) -> None:

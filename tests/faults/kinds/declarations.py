@@ -135,7 +135,7 @@ class Declarations:
         elif case.target == "study":
             study = load_study(path)
             written = _written(case.data)
-            need_same(written, study.model_dump(), "a study holds another value than its file")
+            need_same(written, study, "a study holds another value than its file")
             runs = study_runs(study)
             seeds = [seed for condition in study.condition for seed in condition.seeds or study.seeds]
             need(len(runs) == len(seeds), "a study has more or fewer runs than conditions and seeds", len(runs))
@@ -144,7 +144,7 @@ class Declarations:
                 need_round_trip(run.recipe)
         else:
             family = find_family(str(path))
-            need_same(_written(case.data), family.model_dump(), "a family holds another value than its file")
+            need_same(_written(case.data), family, "a family holds another value than its file")
             need_finite_numbers(family.model_dump(), "a family holds a number that is not finite")
             family.model_dump_json().encode()
             text = path.read_text(encoding="utf-8-sig")
@@ -158,7 +158,7 @@ class Declarations:
         for model in (written.get("model"), (written.get("respond") or {}).get("teacher")):
             if isinstance(model, dict) and model.get("dtype") == "auto":
                 model.pop("dtype")
-        need_same(written, recipe.model_dump(), "a recipe holds another value than its file")
+        need_same(written, recipe, "a recipe holds another value than its file")
         need_round_trip(recipe)
 
 

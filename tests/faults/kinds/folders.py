@@ -103,14 +103,14 @@ class FolderFiles:
             records: list[Any] = read_records(path, kind, "")
             diverged = case.target in _MAY_DIVERGE
             lines = [second_json(line, allows_nan=diverged) for line in case.data.decode().split("\n") if line.strip()]
-            need_same(lines, [record.model_dump() for record in records], "a record holds another value than its line")
+            need_same(lines, records, "a record holds another value than its line")
             if not diverged:
                 need_finite_numbers([record.model_dump() for record in records], "a record holds no finite number")
         elif case.target == "card":
             path = folder / "it.json"
             path.write_bytes(case.data)
             card = read_record(path, ClassifierCard)
-            need_same(second_json(case.data.decode()), card.model_dump(), "a card holds another value than its file")
+            need_same(second_json(case.data.decode()), card, "a card holds another value than its file")
             need_finite_numbers(card.model_dump(), "a card holds no finite number")
         else:
             self._check_object(case, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_what_a_kill_cut_is_asked_again(
     part, whole = tmp_path / "answers.part.jsonl", tmp_path / "answers.jsonl"
     part.write_bytes(part.read_bytes()[:-20])  # a kill in the middle of the third line
     kept = KeptAnswers(tmp_path)
-    assert "what follows 2 answers is asked again" in capsys.readouterr().err
+    assert "answers.part.jsonl: 1 of 3 lines are damaged, and are asked again." in capsys.readouterr().err
     assert not kept.is_finished
     engine.num_asked = 0
     assert ask(kept.kept_by(engine), requests) == plain
@@ -71,6 +72,27 @@ def test_what_a_kill_cut_is_asked_again(
     assert engine.num_asked == 1
     again.delete()
     assert not whole.exists()
+
+
+@pytest.mark.parametrize("damage", [b"\xff{}", b'{"request": 1}', b"", b'"ids":[99999999999999999999]'])
+def test_a_damaged_line_costs_its_own_answer_only(
+    damage: bytes, engine: CountingEngine, requests: list[Request], tmp_path: Path
+) -> None:
+    kept = KeptAnswers(tmp_path)
+    plain = ask(kept.kept_by(engine), requests)
+    kept.finish()
+    whole = tmp_path / "answers.jsonl"
+    first, second, third = whole.read_bytes().splitlines()
+    if damage.startswith(b'"ids"'):
+        damage = re.sub(rb'"ids":\[[^]]*\]', damage, second)
+        assert damage != second
+    whole.write_bytes(b"\n".join([first, damage, third]) + b"\n")
+    again = KeptAnswers(tmp_path)
+    assert not again.is_finished
+    engine.num_asked = 0
+    assert ask(again.kept_by(engine), requests) == plain
+    assert engine.num_asked == 1
+    assert [answer is not None for answer in map(KeptAnswers(tmp_path).get, requests)] == [True] * 3
 
 
 def test_other_requests_are_not_answered_from_the_file(

@@ -214,6 +214,8 @@ def test_plan_command_prints_launch_commands() -> None:
     assert (before[-2:], after[-1]) == (["--until", "signal"], "deepseek-r1-distill-qwen-14b")
     assert Path(train[train.index("--config_file") + 1]).read_text().count("distributed_type: FSDP") == 1
     assert train[train.index("--num_processes") + 1] == "4"
+    there = json.loads(CliRunner().invoke(app, ["plan", "qwen3-8b", "--engine", "http://h:1#q", "--json"]).output)
+    assert there["commands"]["train"] == ["presafe run qwen3-8b --engine 'http://h:1#q'"]
     serve = shlex.split(summary["commands"]["serve"][1])
     assert serve[:3] == ["vllm", "serve", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"]
     assert serve[serve.index("--max-lora-rank") + 1] == "32"
