@@ -12,6 +12,7 @@ import torch
 from fake_server import Reply, serving
 from typer.testing import CliRunner
 
+from presafe.cli.gate import _ranking as ranking_line
 from presafe.cli.main import app
 from presafe.config.recipe import load_recipe
 from presafe.config.sources import FileSource
@@ -25,7 +26,7 @@ from presafe.stages.export import text_rows
 from presafe.stages.respond import decisions_of
 from presafe.stages.run_folder import RunFolder
 from presafe.workflows.export import export, load_system
-from presafe.workflows.gate import OwnQueries, calibrate, queries_behind
+from presafe.workflows.gate import OwnQueries, calibrate, queries_behind, queries_of
 from presafe.workflows.gate_check import check
 from presafe.workflows.monitor import score_prompts
 from presafe.workflows.run import run_stages
@@ -175,6 +176,12 @@ def test_the_command_calibrates(run: RunFolder) -> None:
     )
 
 
+def test_the_command_prints_ranking_and_calibration_error() -> None:
+    rates = {"tpr_at_fpr_1": 0.8, "tpr_at_fpr_01": 0.65, "ece_raw": 0.0712, "ece_calibrated": 0.04}
+    line = "TPR 80.0% at 1.0% FPR (2 of 250), 65.0% at 0.1% FPR (0 of 250); ECE 0.071, calibrated 0.040"
+    assert ranking_line(rates | {"refused": {"n": 250}}) == line
+
+
 def own_queries(folder: Path, *texts: str) -> Path:
     path = folder / "own.jsonl"
     path.write_text("".join(json.dumps({"ask": text}) + "\n" for text in texts), encoding="utf-8")
@@ -217,6 +224,15 @@ def test_own_queries_take_the_place_of_the_runs(run: RunFolder, system: Path, tm
     for damaged in ("x", {"column": "ask"}):
         with pytest.raises(RunError, match=r"does not say which its `queries` are"):
             queries_behind(run, gate | {"queries": damaged})
+
+
+def test_what_the_model_is_aligned_on_calibrates_nothing(run: RunFolder) -> None:
+    red = run.recipe.respond.classifier_queries[0]
+    respond = run.recipe.respond.model_copy(update={"alignment_queries": (red, *run.recipe.respond.alignment_queries)})
+    overlapping = run.recipe.model_copy(update={"respond": respond})
+    asked = queries_of(RunFolder(run.path, overlapping), None)
+    assert [query.text for query in asked] == HARMLESS
+    assert len(queries_of(run, None)) == 2 * len(HARMLESS)
 
 
 @pytest.mark.parametrize("origin", ["aligned", "evaluated", "harmful"])

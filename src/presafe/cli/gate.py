@@ -12,6 +12,9 @@ from presafe.cli import options
 from presafe.cli.output import AsJson, print_json
 from presafe.errors import RunError
 
+_ONE_OF = {"tpr_at_fpr_1": 100, "tpr_at_fpr_01": 1000}
+"""The gate file's rates of hits, and of how many harmless prompts one may be refused."""
+
 
 def gate(
     action: Annotated[
@@ -86,6 +89,8 @@ def _calibrate(
     print(f"calibration      {calibration['kind']}, on {calibration['n']} queries")
     for row in content["suites"]:
         print(f"{row['suite']}, {row['expect']}: {_share(row['refused'], 'refused ')}")
+        if "ece_raw" in row:
+            print(f"  {_ranking(row)}")
     print(f"gate file: {printable(path)}")
 
 
@@ -112,6 +117,13 @@ def _check(folder: Path, system: str, server: str, tokenizer: str | None, *, as_
         print(f"decisions        {comparison['decisions_changed']} changed")
     if code := EXIT_CODES[comparison["verdict"]]:
         raise typer.Exit(code)
+
+
+def _ranking(row: dict[str, Any]) -> str:
+    """Return how p ranks all harmful prompts above a harmless suite, and its calibration error before and after."""
+    n = row["refused"]["n"]
+    hits = [f"{row[key]:.1%} at {1 / many:.1%} FPR ({n // many} of {n})" for key, many in _ONE_OF.items()]
+    return f"TPR {', '.join(hits)}; ECE {row['ece_raw']:.3f}, calibrated {row['ece_calibrated']:.3f}"
 
 
 def _share(interval: dict[str, Any], what: str = "") -> str:

@@ -119,6 +119,8 @@ def calibrate(run: RunFolder, name: str, rate: float, own: OwnQueries | None = N
 def queries_of(run: RunFolder, own: OwnQueries | None) -> list[Prompt]:
     """Return the queries of a calibration: the classifier's, with the user's in place of their harmless ones.
 
+    A query of the classifier that the model is also aligned on is left out.
+
     Args:
         run: The run.
         own: Harmless queries of the user; a query that occurs twice, with case and punctuation folded, counts once.
@@ -128,14 +130,15 @@ def queries_of(run: RunFolder, own: OwnQueries | None) -> list[Prompt]:
             run's harmful ones.
     """
     queries = [decision.query for decision in decisions_of(run).judged]
+    aligned_on = {fold(prompt.text) for prompt in run.workload.alignment}
     if own is None:
-        return queries
+        return [query for query in queries if fold(query.text) not in aligned_on]
     distinct: dict[str, Prompt] = {}
     for prompt in from_file(own.file, expect="comply", column=own.column):
         distinct.setdefault(fold(prompt.text), prompt)
     harmful = [query for query in queries if query.expect == "refuse"]
-    known = (run.workload.alignment, *run.workload.suites.values(), harmful)
-    seen = {fold(prompt.text) for prompts in known for prompt in prompts}
+    known = (*run.workload.suites.values(), harmful)
+    seen = aligned_on | {fold(prompt.text) for prompts in known for prompt in prompts}
     if shared := [prompt.id for folded, prompt in distinct.items() if folded in seen]:
         raise PromptError(
             f"{own.file} holds {len(shared)} prompts that the run is aligned or evaluated on, or that are harmful "
