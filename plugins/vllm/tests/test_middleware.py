@@ -42,14 +42,20 @@ def application(folder: Path, adapter: Path, told: list[Told], seen: list[Any]) 
         seen.append(body)
         if body.get("max_tokens") == 0:
             return JSONResponse({"error": "max_tokens"}, 400)
-        for number, decision in enumerate(told):
-            tell(str(folder), body["vllm_xargs"]["presafe_id"], str(number), decision)
+        later = 1 if body.get("stream") else len(told)  # vLLM streams when the first prompt has a token
+
+        def tell_all(start: int, end: int | None) -> None:
+            for number, decision in enumerate(told[start:end], start):
+                tell(str(folder), body["vllm_xargs"]["presafe_id"], str(number), decision)
+
+        tell_all(0, later)
         if body.get("stream"):
 
             async def parts() -> Any:
                 for word in TEXT.split():
                     yield f"data: {word}\n\n"
                     await asyncio.sleep(0)
+                tell_all(later, None)
 
             return StreamingResponse(parts(), media_type="text/event-stream")
         return JSONResponse({"id": "1", "choices": [{"text": TEXT}]})
@@ -179,6 +185,20 @@ def test_a_stream_starts_with_its_decision(client: Client) -> None:
     reply = ask(client(Told(0.25, False)), stream=True)
     assert reply.headers["x-presafe-refuse-probability"] == "0.250000"
     assert reply.text == "".join(f"data: {word}\n\n" for word in TEXT.split())
+
+
+def test_a_monitored_stream_of_several_prompts_misses_none(client: Client, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    own = client(Told(0.25, False), Told(0.75, False), PRESAFE_GATE_AUDIT=str(audit))
+    before = count("presafe_unread_total", model_name="watched")
+    flagged = count("presafe_decisions_total", model_name="watched", action="flagged")
+    reply = ask(own, "watched", stream=True, prompt=["Why?", "How?"])
+    assert reply.text == "".join(f"data: {word}\n\n" for word in TEXT.split())
+    assert "x-presafe-action" not in reply.headers
+    assert count("presafe_unread_total", model_name="watched") == before
+    assert count("presafe_decisions_total", model_name="watched", action="flagged") == flagged + 1
+    (line,) = audit.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["p"] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,11 @@ class PreSafeMiddleware:
         content = json.dumps({**body, "vllm_xargs": own | {ID_KEY: asked.request, MODE_KEY: mode}}).encode()
         headers = [(key, value) for key, value in scope["headers"] if key not in (b"content-length", b"content-type")]
         headers += [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
+        answer = _Answer(asked, mode, self._settle, send)
         try:
-            answer = _Answer(asked, mode, self._settle, send)
             await self._app({**scope, "headers": headers}, _replay(content, receive, answer), answer)
         finally:
+            answer.end()
             self._inbox.take(asked.request)
 
     def _settle(self, asked: Asked, mode: Mode) -> tuple[Outcome, dict[str, Any], str]:
@@ -146,6 +147,9 @@ class PreSafeMiddleware:
 class _Answer:
     """Sends the model's answer on, once the decision is known: with its first byte.
 
+    A stream of several prompts has no header: its first byte comes when the first of them is read. It is not gated,
+    and what was read is counted at its end.
+
     Args:
         asked: The request.
         mode: Mode of the name that it asks.
@@ -158,6 +162,7 @@ class _Answer:
         self._start: Message | None = None
         self.is_replaced = False
         """Whether the model's answer is dropped."""
+        self._ends_late = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the application."""
@@ -171,6 +176,12 @@ class _Answer:
             start, self._start = self._start, None
             await (self._send_both if start["status"] >= 400 else self._begin)(start, message)
 
+    def end(self) -> None:
+        """Count the decisions of a stream of several prompts, whether it was sent to its end or cut."""
+        if self._ends_late:
+            self._ends_late = False
+            self._settle(self._asked, self._mode)
+
     async def _send_both(self, start: Message, message: Message) -> None:
         """Send what the application sends: an error of its own."""
         await self._send(start)
@@ -178,6 +189,10 @@ class _Answer:
 
     async def _begin(self, start: Message, message: Message) -> None:
         """Send the start of an answer with the decision, or another answer."""
+        if self._asked.is_streamed and len(self._asked.prompts) > 1:
+            self._ends_late = True
+            await self._send_both(start, message)
+            return
         outcome, field, refusal = self._settle(self._asked, self._mode)
         if outcome.by_unread:
             self.is_replaced = True
