@@ -34,7 +34,9 @@ def gate(
     server: Annotated[
         str | None, typer.Option("--server", help="Check: the served model, http://host:port#name.")
     ] = None,
-    tokenizer: options.Tokenizer = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Check: hub id or folder of the tokenizer; else the run's model.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate RUN/alignment/SYSTEM/gate.json, or check a live server with it.
