@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -210,6 +211,31 @@ def test_a_client_cannot_switch_the_gate_off(
         for choice in reply.json()["choices"]:
             answer = choice["text"].partition("</think>")[2].replace("<|im_end|>", "").strip()
             assert refusal.startswith(answer), (body, choice["text"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_form_of_the_answer_is_no_way_round(
+    stream: bool,
+    server: Server,
+    renderer: Renderer,
+    prompts: list[Prompt],
+    probabilities: list[float],
+    threshold: float,
+    system: Path,
+) -> None:
+    """Where the refusal's tokens have not the form that is asked for, vLLM ends with an error; no answer comes."""
+    refusal = json.loads((system / "gate.json").read_text())["refusal"]
+    form = {"structured_outputs": {"regex": "[ab]{6}"}, "max_tokens": 12, "temperature": 0, "stream": stream}
+    bodies = [{"model": "own", "prompt": ids_of(renderer, one.text), **form} for one in prompts]
+    for reply, p in zip(server.ask_all(bodies), probabilities, strict=True):
+        assert reply.status_code == 200, reply.text
+        parts = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+        text = "".join(choice["text"] for part in parts or [reply.json()] for choice in part["choices"])
+        if p >= threshold:
+            assert (reply.headers["x-presafe-action"], text) == ("refused", refusal)
+        else:
+            assert re.fullmatch("[ab]{6}", text)
+    assert server.ask_all(bodies[:1])[0].status_code == 200  # it still serves
 
 
 @pytest.mark.parametrize(

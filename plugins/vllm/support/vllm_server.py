@@ -51,12 +51,16 @@ class Server(NamedTuple):
 
 def start_python(words: list[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
     """Start vLLM's Python in a session of its own, so that all of its processes can be ended."""
+    return _start([str(ENVIRONMENT / "bin" / "python"), *words], log, variables)
+
+
+def _start(command: list[str], log: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
     inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
     fixed = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     fixed["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"  # else one core of two is left alone
     with log.open("wb") as file:
         return subprocess.Popen(
-            [ENVIRONMENT / "bin" / "python", *words],
+            command,
             env=inherited | fixed | variables,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -73,14 +77,33 @@ def start(folder: Path, model: Path, words: list[str], **variables: str) -> Serv
         words: More of its command line.
         variables: More of its environment.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     own = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1"]
     own += ["--port", str(port), "--max-model-len", "1024", "--max-num-seqs", "64"]
     log = folder / "vllm.log"
     process = start_python([*own, *words], log, TMPDIR=str(folder), **variables)
     return Server(f"http://127.0.0.1:{port}", process, folder / "audit.jsonl", log)
+
+
+def start_line(folder: Path, line: str) -> Server:
+    """Start vLLM by a line of the shell, with the environment's programs first, on a free port; do not wait.
+
+    Args:
+        folder: Folder of its log.
+        line: The line; it may set variables.
+    """
+    port, log = _free_port(), folder / "vllm.log"
+    path = f"{ENVIRONMENT.absolute() / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-c", f"{line} --host 127.0.0.1 --port {port}"]  # the last --port counts
+    process = _start(command, log, {"PATH": path, "TMPDIR": str(folder)})
+    return Server(f"http://127.0.0.1:{port}", process, folder / "audit.jsonl", log)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def gated_words(system: Path) -> list[str]:

@@ -49,6 +49,8 @@ def application(folder: Path, adapter: Path, told: list[Told], seen: list[Any]) 
                 tell(str(folder), body["vllm_xargs"]["presafe_id"], str(number), decision)
 
         tell_all(0, later)
+        if body.get("structured_outputs") and any(decision.refused for decision in told) and not body.get("stream"):
+            return JSONResponse({"error": "the grammar rejects the token"}, 500)
         if body.get("stream"):
 
             async def parts() -> Any:
@@ -185,6 +187,26 @@ def test_a_stream_starts_with_its_decision(client: Client) -> None:
     reply = ask(client(Told(0.25, False)), stream=True)
     assert reply.headers["x-presafe-refuse-probability"] == "0.250000"
     assert reply.text == "".join(f"data: {word}\n\n" for word in TEXT.split())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_refusal_has_no_form(path: str, stream: bool, client: Client) -> None:
+    own = client(Told(0.75, True))
+    before = count("presafe_decisions_total", model_name="own", action="refused")
+    reply = ask(own, path=path, stream=stream, structured_outputs={"regex": "a+"})
+    assert (reply.status_code, reply.headers["x-presafe-action"]) == (200, "refused")
+    text = reply.text.removeprefix("data: ").partition("\n\n")[0] if stream else reply.text
+    (choice,) = json.loads(text)["choices"]
+    answer = choice.get("text") or (choice.get("message") or choice["delta"])["content"]
+    assert answer == "I can't help with that."
+    assert count("presafe_decisions_total", model_name="own", action="refused") == before + 1
+
+
+def test_an_answer_with_a_form_is_answered(client: Client) -> None:
+    reply = ask(client(Told(0.25, False)), response_format={"type": "json_object"})
+    assert reply.json()["choices"][0]["text"] == TEXT
+    assert reply.headers["x-presafe-action"] == "answered"
 
 
 def test_a_monitored_stream_of_several_prompts_misses_none(client: Client, tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ class Asked(NamedTuple):
         return hashlib.sha256(json.dumps(self.prompts, sort_keys=True).encode()).hexdigest()
 
     @property
+    def has_grammar(self) -> bool:
+        """Return whether the answer must have a form, which the tokens of a refusal do not have."""
+        form, tool = self.body.get("response_format"), self.body.get("tool_choice")
+        is_free = form is None or (isinstance(form, dict) and form.get("type") == "text")
+        return self.body.get("structured_outputs") is not None or not is_free or tool not in (None, "none", "auto")
+
+    @property
     def num_answers(self) -> int:
         """Return how many answers the request asks for."""
         n = self.body.get("n")

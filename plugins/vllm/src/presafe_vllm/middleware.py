@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from presafe_vllm.channel import Inbox
+from presafe_vllm.channel import Inbox, Told
 from presafe_vllm.gating.asgi import ASKED, MAX_BODY, Message, Receive, Send, read_body, send_error, send_replacement
 from presafe_vllm.gating.exchange import Asked, with_field
 from presafe_vllm.gating.gate_file import GateError, Mode
@@ -120,19 +120,17 @@ class PreSafeMiddleware:
         content = json.dumps({**body, "vllm_xargs": own | {ID_KEY: asked.request, MODE_KEY: mode}}).encode()
         headers = [(key, value) for key, value in scope["headers"] if key not in (b"content-length", b"content-type")]
         headers += [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
-        answer = _Answer(asked, mode, self._settle, send)
+        answer = _Answer(asked, mode, self._inbox.take, self._settle, send)
         try:
             await self._app({**scope, "headers": headers}, _replay(content, receive, answer), answer)
         finally:
             answer.end()
             self._inbox.take(asked.request)
 
-    def _settle(self, asked: Asked, mode: Mode) -> tuple[Outcome, dict[str, Any], str]:
+    def _settle(self, asked: Asked, mode: Mode, told: list[Told]) -> tuple[Outcome, dict[str, Any], str]:
         """Return what is done with a request, the field `presafe`, and the refusal; count it and write the audit."""
         assert self._settings is not None
-        assert self._inbox is not None
         assert self._ledger is not None
-        told = self._inbox.take(asked.request)
         outcome = outcome_of(
             [decision.probability for decision in told if decision.probability is not None],
             len(asked.prompts),
@@ -150,15 +148,19 @@ class _Answer:
     A stream of several prompts has no header: its first byte comes when the first of them is read. It is not gated,
     and what was read is counted at its end.
 
+    An answer that must have a form (a JSON schema, a choice) cannot be the tokens of a refusal: vLLM ends it with an
+    error at the first of them. Its refusal is written here.
+
     Args:
         asked: The request.
         mode: Mode of the name that it asks.
-        settle: Returns what is done with it.
+        take: Returns the decisions that were read.
+        settle: Returns what is done with them.
         send: Sends to the client.
     """
 
-    def __init__(self, asked: Asked, mode: Mode, settle: Any, send: Send) -> None:
-        self._asked, self._mode, self._settle, self._send = asked, mode, settle, send
+    def __init__(self, asked: Asked, mode: Mode, take: Any, settle: Any, send: Send) -> None:
+        self._asked, self._mode, self._take, self._settle, self._send = asked, mode, take, settle, send
         self._start: Message | None = None
         self.is_replaced = False
         """Whether the model's answer is dropped."""
@@ -174,27 +176,29 @@ class _Answer:
             await self._send(message)
         else:
             start, self._start = self._start, None
-            await (self._send_both if start["status"] >= 400 else self._begin)(start, message)
+            await self._begin(start, message)
 
     def end(self) -> None:
         """Count the decisions of a stream of several prompts, whether it was sent to its end or cut."""
         if self._ends_late:
             self._ends_late = False
-            self._settle(self._asked, self._mode)
+            self._settle(self._asked, self._mode, self._take(self._asked.request))
 
     async def _send_both(self, start: Message, message: Message) -> None:
-        """Send what the application sends: an error of its own."""
+        """Send what the application sends."""
         await self._send(start)
         await self._send(message)
 
     async def _begin(self, start: Message, message: Message) -> None:
         """Send the start of an answer with the decision, or another answer."""
-        if self._asked.is_streamed and len(self._asked.prompts) > 1:
-            self._ends_late = True
+        is_error = start["status"] >= 400
+        self._ends_late = not is_error and self._asked.is_streamed and len(self._asked.prompts) > 1
+        told = [] if self._ends_late else self._take(self._asked.request)
+        if self._ends_late or (is_error and not any(decision.refused for decision in told)):
             await self._send_both(start, message)
             return
-        outcome, field, refusal = self._settle(self._asked, self._mode)
-        if outcome.by_unread:
+        outcome, field, refusal = self._settle(self._asked, self._mode, told)
+        if outcome.by_unread or (outcome.action == "refused" and (is_error or self._asked.has_grammar)):
             self.is_replaced = True
             await send_replacement(self._send, self._asked, outcome, refusal, field)
             return
