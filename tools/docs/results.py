@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import coverage_of_rules
+import endpoints
 from gate_tables import gate
 from judge_tables import agreement_rows, flip_rows
 from p_values import p_value_lines, short_p, youden_lines
@@ -323,6 +324,9 @@ KINDS: dict[str, Callable[..., str]] = {
     "demo": demo,
     "bench": bench,
     "gate": gate,
+    "endpoints": lambda name: table(*endpoints.endpoint_rows(name)),
+    "conditions": lambda name, *columns: table(*endpoints.condition_rows(name, *columns)),
+    "heads": lambda name: table(*endpoints.head_rows(name)),
     "judges": lambda: table(*agreement_rows()),
     "judge_flips": lambda: table(*flip_rows()),
 }

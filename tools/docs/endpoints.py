@@ -1,0 +1,106 @@
+"""Tables of studies that declared endpoints: what each line found, every condition's rates, and the heads' fit."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from paths import STUDIES
+
+CONDITIONS = {
+    "vanilla": "vanilla",
+    "sft": "SFT only",
+    "head": "head alone, mended",
+    "head-as_it_was": "head alone, as it was",
+    "head-coins": "head alone, mended, fair coins for p′",
+    "start": "L_start alone",
+    "both": "both",
+    "both-constant": "both, constant p′",
+    "both-true_labels": "both, the sets' labels",
+}
+"""Names of conditions in the studies of this page's tables."""
+COLUMNS = {
+    "chess:refusal_rate": "chess refused",
+    "chess_benign:over_refusal_rate": "other harmless refused",
+    "chess_benign:youden_j": "J, chess",
+    "chess_benign:matched_head_auroc": "AUROC of the head, chess",
+    "chess_benign:matched_refusal_start_auroc": "AUROC of the odds, chess",
+    "jailbreakbench:refusal_rate": "JailbreakBench refused",
+    "jailbreakbench_benign:over_refusal_rate": "its benign half refused",
+    "jailbreakbench_benign:youden_j": "J, JailbreakBench",
+    "jailbreakbench_benign:cross_youden_j": "J at 10 %, JailbreakBench",
+    "jailbreakbench_benign:matched_head_auroc": "AUROC of the head, JailbreakBench",
+    "xstest_safe:cross_youden_j": "J at 10 %, XSTest",
+    "xstest_safe:matched_head_auroc": "AUROC of the head, XSTest",
+}
+"""Column heads by suite and metric."""
+_RATES = ("refusal_rate", "over_refusal_rate", "accuracy")
+
+
+@cache
+def summary(name: str) -> dict[str, Any]:
+    """Return a study's committed study.json."""
+    content: dict[str, Any] = json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
+    return content
+
+
+def endpoint_rows(name: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of declared lines, the primary endpoint first."""
+    rows = []
+    for line in summary(name)["endpoints"]:
+        endpoint = line["endpoint"]
+        rows.append(
+            [
+                COLUMNS[f"{endpoint['suite']}:{endpoint['metric']}"],
+                CONDITIONS[line["condition"]],
+                f"{line['difference']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]",
+                f"{endpoint['bound']:+.2f}",
+                f"{line['p_holm']:.4f}",
+                str(line["num_seeds"]),
+                line["verdict"],
+            ]
+        )
+    return ["endpoint", "condition", "minus SFT only", "bound", "p, Holm", "seeds", "verdict"], rows
+
+
+def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of every condition, CoT on: mean over seeds with its interval.
+
+    Args:
+        name: The study.
+        columns: Suite and metric each, as in `COLUMNS`.
+    """
+    measured = [row for row in summary(name)["scores"] if row["thinking"] == "on"]
+    scores = {(row["system"], f"{row['suite']}:{row['metric']}"): row for row in measured}
+    rows = []
+    for condition in ("vanilla", *summary(name)["conditions"]):
+        cells = [_cell(scores.get((condition, column))) for column in columns]
+        rows.append([CONDITIONS[condition], *cells])
+    return ["condition", *(COLUMNS[column] for column in columns)], rows
+
+
+def head_rows(name: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of how well each head learned p′, the seeds side by side."""
+    fits: dict[str, list[dict[str, Any]]] = {}
+    for fit in summary(name)["head_fits"]:
+        fits.setdefault(fit["condition"], []).append(fit)
+    rows = []
+    for condition, own in fits.items():
+        explained = ["–" if fit["explained"] is None else f"{100 * fit['explained']:.0f} %" for fit in own]
+        cosines = [f"{fit['cosine']:.2f}" for fit in own]
+        rows.append([CONDITIONS[condition], " / ".join(explained), " / ".join(cosines)])
+    return ["condition", "explained of p′, by seed", "cosine with its start"], rows
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    """Format a score with its interval: rates in percent, all else as it is; ‡ marks an interval over seeds alone."""
+    if score is None:
+        return "–"
+    ends = [score[end] for end in ("value", "low", "high")]
+    mark = " ‡" if score["num_seeds"] > 1 and score.get("over") == "seeds" else ""
+    if score["metric"] in _RATES:
+        value, low, high = (100 * min(max(end, 0.0), 1.0) for end in ends)
+        return f"{value:.0f} [{low:.0f}, {high:.0f}]{mark}"
+    value, low, high = ends
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]{mark}".replace("-0.00", "0.00")
