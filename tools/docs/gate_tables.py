@@ -17,8 +17,10 @@ def gate(kind: str) -> str:
     """Return one table.
 
     Args:
-        kind: "harmless", "harmful", "heads", "differences" or "monitoring".
+        kind: "harmless", "harmful", "heads", "differences", "checks" or "monitoring".
     """
+    if kind == "checks":
+        return _checks(json.loads((_RESULTS / "gate_check.json").read_text(encoding="utf-8")))
     if kind == "monitoring":
         return _monitoring(json.loads((_RESULTS / "monitoring.json").read_text(encoding="utf-8")))
     file = "calibration" if kind in ("harmless", "harmful") else "second_head"
@@ -99,6 +101,34 @@ def _share(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
     return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _checks(record: dict[str, Any]) -> str:
+    """Return what `gate check` says of each served copy of one classifier."""
+    head = [
+        "served as",
+        "verdict",
+        "AUROC",
+        "harmful refused, points",
+        "harmless refused, %",
+        "p moves by",
+        "decisions",
+    ]
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for side, report in record["sides"].items():
+        ranking, hits = report["ranking"], report["hits"]
+        cells = [
+            side,
+            report["verdict"],
+            f"{ranking['value']:+.3f} [{ranking['low']:+.3f}, {ranking['high']:+.3f}]",
+            f"{100 * hits['value']:+.1f} [{100 * hits['low']:+.1f}, {100 * hits['high']:+.1f}]",
+            _share(report["wrong_refusals"]),
+            f"{report['largest_difference']:.3f}",
+            f"{report['decisions_changed']} of {hits['n'] + report['wrong_refusals']['n']}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    machine, commit = record["manifest"]["machine"], record["manifest"]["commit"][:12]
+    return "\n".join([*lines, "", f"{record['run']['model']}; {machine['cpus']} CPUs; commit `{commit}`."])
 
 
 def _monitoring(record: dict[str, Any]) -> str:
