@@ -35,7 +35,7 @@ test-vllm: $(READY)
 
 test-engine: $(READY)
 	$(PYTHON) plugins/vllm/environment.py $(VLLM)
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live/test_engine.py plugins/vllm/live/test_guides.py
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 PRESAFE_VLLM=$(abspath $(VLLM)) $(BIN)/python -m pytest plugins/vllm/live/test_engine.py plugins/vllm/live/test_guides.py plugins/vllm/live/test_kills.py
 
 test-home: $(HOME_ENV)/.ready $(PEFT_ENV)/.ready
 	$(HOME_ENV)/bin/python -c 'import inspect_evals.metadata, llamafactory, tensorboard, trackio, wandb'  # or their tests would be skipped

@@ -33,7 +33,7 @@ from presafe.stages.run_folder import RunFolder
 from presafe.stages.systems import evaluated_systems
 from presafe.workflows.measure import measure
 from presafe.workflows.run import run_stages
-from vllm_server import ENVIRONMENT, RANKS, start, stop, wait
+from vllm_server import ENVIRONMENT, RANKS, start, started_by_presafe, stop, wait
 
 EAGER = "--enforce-eager"
 """Compiling takes a part of each start; the gated server of the other tests is compiled."""
@@ -63,16 +63,6 @@ def need_same(run: RunFolder, other: RunFolder) -> None:
     assert sum(len(response.token_ids or ()) for own in answers(run).values() for response in own) > 50
     scores = [folder.path / "evaluation" / "scores.jsonl" for folder in (run, other)]
     assert scores[0].read_bytes() == scores[1].read_bytes()
-
-
-def started_by_presafe() -> list[psutil.Process]:
-    """Return the running processes of a vLLM that a run has started: those of its guard's children's group."""
-    groups = set()
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "--served-model-name" in words and words[words.index("--served-model-name") + 1].startswith("presafe-"):
-            groups |= {process, *process.children(recursive=True)}
-    return [process for process in groups if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_run_that_starts_vllm_survives_a_kill(here: RunFolder, recipe: Path, tmp_path: Path) -> None:

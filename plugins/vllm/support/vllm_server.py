@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 
 ENVIRONMENT = Path(os.environ.get("PRESAFE_VLLM", "none"))
 MIDDLEWARE = "presafe_vllm.middleware.PreSafeMiddleware"
@@ -104,6 +105,16 @@ def _free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def started_by_presafe() -> list[psutil.Process]:
+    """Return the running processes of a vLLM that a run has started: those of its guard's children's group."""
+    groups = set()
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "--served-model-name" in words and words[words.index("--served-model-name") + 1].startswith("presafe-"):
+            groups |= {process, *process.children(recursive=True)}
+    return [process for process in groups if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def gated_words(system: Path) -> list[str]:
