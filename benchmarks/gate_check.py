@@ -11,8 +11,8 @@ int8                 weights of the linear layers in int8, one scale a row, acti
 4, 3, 2 bits         the same weights rounded to so many bits, one scale a row, and computed in bfloat16: what rounding
                      alone does, without a kernel of vLLM
 another model        the base without the adapter, under the same head
-adapter at 0.8       the adapter with 0.8 of its scale, under the same head; added when the others had been read, as none
-                     of them moved p and kept its ranking
+adapter at 0.8       the adapter with 0.8 of its scale, under the same head; added when the others had been read, as
+                     none of them moved p and kept its ranking
 
 The record is benchmarks/results/gate_check.json; a side that is in it already is not served again.
 """
