@@ -89,6 +89,7 @@ def main(words: list[str] | None = None) -> int:
         finally:
             server.close()
         report["server"] = {"dtype": dtype, "read_by": report["server"]["read_by"]}
+        report["commit"] = record["manifest"]["commit"]
         record["sides"][name] = report
         write_json(given.out, record)
         say(f"{name}: {report['verdict']}, p differs by at most {report['largest_difference']:.4f}")

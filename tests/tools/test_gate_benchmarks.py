@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from presafe.stats.intervals import Interval
+from presafe.workflows.gate_check import EXIT_CODES, Findings, verdict_of
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RECORD = json.loads((BENCHMARKS / "results" / "calibration.json").read_text(encoding="utf-8"))
 
@@ -76,3 +79,40 @@ def test_the_record_is_that_of_its_own_p(modules: tuple[Any, Any]) -> None:
             kept = own[row["suite"], row["tail"]]
             assert kept["promised"] == 0.1
             assert abs(row["value"] - kept["value"]) * row["n"] <= 2, row["suite"]
+
+
+CHECKS = json.loads((BENCHMARKS / "results" / "gate_check.json").read_text(encoding="utf-8"))["sides"]
+
+
+@pytest.fixture(scope="module")
+def gate_check() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+        return import_module("gate_check")
+
+
+def test_weights_are_rounded_by_the_largest_of_a_row(gate_check: Any) -> None:
+    # 4 bits have ±7: the rows' scales are 1 and .5 / 7
+    weights = {"a_proj.weight": torch.tensor([[7.0, -3.4, 0.6], [0.5, 0.0, -0.24]]), "norm.weight": torch.ones(1)}
+    gate_check.rounded_to(4)(weights, {})
+    expected = torch.tensor([[7.0, -3.0, 1.0], [0.5, 0.0, -3 / 14]])
+    assert torch.allclose(weights["a_proj.weight"], expected)
+    assert weights["norm.weight"].tolist() == [1]
+
+
+def test_int8_keeps_what_it_quantizes(gate_check: Any) -> None:
+    weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    config: dict[str, Any] = {}
+    weights = {"a_proj.weight": weight.clone()}
+    gate_check.in_int8(weights, config)
+    assert weights["a_proj.weight"].dtype == torch.int8
+    back = weights["a_proj.weight"].float() * weights["a_proj.weight_scale"]
+    assert (back - weight).abs().max() <= weights["a_proj.weight_scale"].max() / 2 + 1e-6
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+
+
+def test_every_verdict_follows_from_its_intervals() -> None:
+    for side, report in CHECKS.items():
+        findings = Findings(*(Interval(**report[key]) for key in ("ranking", "hits", "wrong_refusals")))
+        assert verdict_of(findings, report["promised"]) == report["verdict"], side
+    assert {report["verdict"] for report in CHECKS.values()} == set(EXIT_CODES)

@@ -127,8 +127,11 @@ def _checks(record: dict[str, Any]) -> str:
             f"{report['decisions_changed']} of {hits['n'] + report['wrong_refusals']['n']}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    machine, commit = record["manifest"]["machine"], record["manifest"]["commit"][:12]
-    return "\n".join([*lines, "", f"{record['run']['model']}; {machine['cpus']} CPUs; commit `{commit}`."])
+    commits = ", ".join(
+        f"`{commit[:12]}`" for commit in dict.fromkeys(side["commit"] for side in record["sides"].values())
+    )
+    machine = record["manifest"]["machine"]
+    return "\n".join([*lines, "", f"{record['run']['model']}; {machine['cpus']} CPUs; commits {commits}."])
 
 
 def _monitoring(record: dict[str, Any]) -> str:
