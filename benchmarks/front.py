@@ -6,7 +6,8 @@ r"""Measure what `presafe serve` adds to a request: the same prompts asked at th
 The server runs already; the front is started here, as a monitor. Each prompt is asked once to warm the server's cache,
 then once directly and once through the front, for one token; every second prompt asks the front first. One request is
 in flight at a time, so the difference is latency, not throughput. With CoT on the classifier is asked; a prompt with
-CoT off is unread and only forwarded, which is what the front alone costs.
+CoT off is unread and only forwarded, which is what the front alone costs. The record is
+benchmarks/results/front.json: one part with the head in the front's process, one with `--classifier`.
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ import httpx
 from presafe.models.address import Served, raw_server
 from presafe.models.loading import load_renderer
 from presafe.prompts.sets import built_in
+from presafe.runs.io import read_json, write_json
+from presafe.runs.manifest import build_manifest
 from presafe.stats.bootstrap import statistic_interval
 from presafe.workflows.export import run_of
 
+RESULT = Path(__file__).parent / "results" / "front.json"
+
 
 def main() -> None:
-    """Print one JSON object: milliseconds of both sides, and of what the front adds."""
+    """Print and write milliseconds of both sides, and of what the front adds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--classifier")
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     model = run_of(options.gate.parent).recipe.model
     renderer = load_renderer(model.address, model.family, model.tokenizer)
@@ -68,8 +74,11 @@ def main() -> None:
             }
         finally:
             process.terminate()
-    settings = {**vars(options), "gate": str(options.gate), "cores": len(os.sched_getaffinity(0))}
-    print(json.dumps({"settings": settings, **{name: summary(own) for name, own in rows.items()}}, indent=2))
+    part = {"requests": options.requests, "load": os.getloadavg()[0], "manifest": build_manifest({"part": "front"}, "")}
+    part |= {name: summary(own) for name, own in rows.items()}
+    print(json.dumps(part, indent=2))
+    record = read_json(options.out) if options.out.exists() else {}
+    write_json(options.out, record | {"classifier" if options.classifier else "process": part})
 
 
 def measure(sides: dict[str, Served], prompts: Sequence[list[int]]) -> list[dict[str, float]]:

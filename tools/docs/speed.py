@@ -12,6 +12,7 @@ from paths import ROOT
 RECORD = ROOT / "benchmarks" / "results" / "bench.json"
 ENGINE = ROOT / "benchmarks" / "results" / "engine.json"
 ENGINE_RUN = ROOT / "benchmarks" / "results" / "engine_run.json"
+FRONT = ROOT / "benchmarks" / "results" / "front.json"
 _NONE = "No record yet: `make bench` makes it."
 _GOALS = {True: "met", False: "**missed**", None: ""}
 
@@ -35,6 +36,8 @@ def bench(kind: str) -> str:
         return _engine(json.loads(ENGINE.read_text(encoding="utf-8")))
     if kind == "engine_run":
         return _engine_run(json.loads(ENGINE_RUN.read_text(encoding="utf-8")))
+    if kind == "front":
+        return _front(json.loads(FRONT.read_text(encoding="utf-8")))
     measured = record()
     return _TABLES[kind](measured) if measured else _NONE
 
@@ -55,6 +58,24 @@ def _engine(measured: dict[str, Any]) -> str:
     )
     what = f"{settings['prompts']} prompts, at most {settings['tokens']} tokens each, {settings['dtype']}"
     return "\n".join([*lines, "", f"{what}; commit `{measured['manifest']['commit'][:12]}`."])
+
+
+def _front(measured: dict[str, Any]) -> str:
+    """Return what `presafe serve` adds to a request."""
+    lines = ["| | n | at the server | through the front | added, median | 95 % interval | added, 95th percentile |"]
+    lines.append("| --- " * 7 + "|")
+    titles = {"process": "head in the front's process", "classifier": "vLLM's `/classify` on the same cores"}
+    for part, own in measured.items():
+        for kind, what in (("forwarded", "unread, only forwarded"), ("decided", f"decided, {titles[part]}")):
+            times = own[kind]
+            direct, front, added = (times[f"{side}_ms"]["median"] for side in ("direct", "front", "added"))
+            most = times["added_ms"]["percentile_95"]
+            cells = [what, str(own["requests"]), *(f"{one['value']:,.0f} ms" for one in (direct, front, added))]
+            cells += [f"{added['low']:,.0f} to {added['high']:,.0f} ms", f"{most:,.0f} ms"]
+            lines.append(f"| {' | '.join(cells)} |")
+    loads = " and ".join(f"{own['load']:.1f}" for own in measured.values())
+    commits = dict.fromkeys(own["manifest"]["commit"][:12] for own in measured.values())
+    return "\n".join([*lines, "", f"Load {loads}; commit {', '.join(f'`{commit}`' for commit in commits)}."])
 
 
 def _engine_run(measured: dict[str, Any]) -> str:
