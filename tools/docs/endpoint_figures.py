@@ -9,7 +9,7 @@ from colors import BLUE, GREY, RED, TEAL
 from endpoints import COLUMNS, CONDITIONS, summary
 from matplotlib import pyplot as plt
 
-_VERDICTS = {"shown": TEAL, "refuted": RED, "not shown": BLUE, "one seed": GREY}
+_VERDICTS = {"shown": TEAL, "refuted": RED, "not shown": BLUE, "head did not fit": GREY, "one seed": GREY}
 
 
 def endpoint_figure(study: str, *columns: tuple[str, str]) -> Callable[[], Any]:

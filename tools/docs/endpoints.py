@@ -8,6 +8,8 @@ from typing import Any
 
 from paths import STUDIES
 
+from presafe.study.records import StudyHeadFit
+
 CONDITIONS = {
     "vanilla": "vanilla",
     "sft": "SFT only",
@@ -82,13 +84,13 @@ def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]
 
 def head_rows(name: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of how well each head learned p′, the seeds side by side."""
-    fits: dict[str, list[dict[str, Any]]] = {}
-    for fit in summary(name)["head_fits"]:
-        fits.setdefault(fit["condition"], []).append(fit)
+    fits: dict[str, list[StudyHeadFit]] = {}
+    for row in summary(name)["head_fits"]:
+        fits.setdefault(row["condition"], []).append(StudyHeadFit.model_validate(row))
     rows = []
     for condition, own in fits.items():
-        explained = ["–" if fit["explained"] is None else f"{100 * fit['explained']:.0f} %" for fit in own]
-        cosines = [f"{fit['cosine']:.2f}" for fit in own]
+        explained = ["–" if fit.explained is None else f"{100 * fit.explained:.0f} %" for fit in own]
+        cosines = [f"{fit.cosine:.2f}" for fit in own]
         rows.append([CONDITIONS[condition], " / ".join(explained), " / ".join(cosines)])
     return ["condition", "explained of p′, by seed", "cosine with its start"], rows
 

@@ -96,8 +96,8 @@ def _endpoints_section(summary: StudySummary) -> Iterator[str]:
         return
     yield (
         "Declared before the runs, the primary endpoint first; p is corrected over these lines (Holm). Shown: the "
-        "whole interval exceeds the bound, and p < .05. Refuted: the whole interval is below it. All other lines of "
-        "this page are a search."
+        "whole interval exceeds the bound, and p < .05. Refuted: the whole interval is below it. A line that is not "
+        "shown has no verdict where the head of a seed did not fit. All other lines of this page are a search."
     )
     yield _endpoints_table(summary)
 

@@ -225,6 +225,7 @@ def summary_of(study: Study, runs: Sequence[StudyRun], results: Sequence[RunResu
     done = {(result.condition, result.seed) for result in results}
     ordered = sorted(results, key=lambda result: (names.index(result.condition), result.seed))
     differences = tuple(metric_differences(ordered, study.baseline))
+    unfitted = {result.condition for result in ordered if result.head_fit and result.head_fit.is_fitted is False}
     return StudySummary(
         name=study.name,
         recipe=study.recipe,
@@ -233,7 +234,7 @@ def summary_of(study: Study, runs: Sequence[StudyRun], results: Sequence[RunResu
         done=tuple(run.name for run in runs if (run.condition.name, run.seed) in done),
         missing=tuple(run.name for run in runs if (run.condition.name, run.seed) not in done),
         scores=tuple(condition_scores(ordered)) if ordered else (),
-        endpoints=tuple(endpoint_results(study.endpoint, differences)),
+        endpoints=tuple(endpoint_results(study.endpoint, differences, unfitted)),
         declares_endpoints=bool(study.endpoint),
         differences=tuple(paired_differences(ordered, study.baseline)),
         metric_differences=differences,

@@ -14,7 +14,7 @@ the same for every seed, so its one run is paired with every run of the other co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -225,12 +225,15 @@ def check_endpoints(endpoints: Sequence[Endpoint], suites: Collection[str]) -> N
             )
 
 
-def endpoint_results(endpoints: Sequence[Endpoint], differences: Sequence[MetricDifference]) -> list[EndpointResult]:
+def endpoint_results(
+    endpoints: Sequence[Endpoint], differences: Sequence[MetricDifference], unfitted: Set[str] = frozenset()
+) -> list[EndpointResult]:
     """Return what the lines of the declared endpoints show, p corrected over all of them (Holm).
 
     Args:
         endpoints: As the study declares them.
         differences: All lines of the study. A line without p, which is over seeds alone, cannot be an endpoint.
+        unfitted: Conditions with a head that did not fit.
     """
     lines = [
         (endpoint, line, line.p)
@@ -241,10 +244,13 @@ def endpoint_results(endpoints: Sequence[Endpoint], differences: Sequence[Metric
         and line.condition in (endpoint.conditions or {line.condition})
     ]
     corrected = holm([p for *_, p in lines])
-    return [_endpoint_result(endpoint, line, p) for (endpoint, line, _), p in zip(lines, corrected, strict=True)]
+    return [
+        _endpoint_result(endpoint, line, p, is_fitted=line.condition not in unfitted)
+        for (endpoint, line, _), p in zip(lines, corrected, strict=True)
+    ]
 
 
-def _endpoint_result(endpoint: Endpoint, line: MetricDifference, p_holm: float) -> EndpointResult:
+def _endpoint_result(endpoint: Endpoint, line: MetricDifference, p_holm: float, *, is_fitted: bool) -> EndpointResult:
     """Return what one line says of an endpoint."""
     result = EndpointResult(
         endpoint=endpoint,
@@ -252,7 +258,10 @@ def _endpoint_result(endpoint: Endpoint, line: MetricDifference, p_holm: float) 
         verdict="one seed",
         **line.model_dump(include={"condition", "difference", "low", "high", "num_seeds", "over"}),
     )
-    return result if line.num_seeds < 2 else result.model_copy(update={"verdict": _verdict(result)})
+    if line.num_seeds < 2:
+        return result
+    verdict = _verdict(result)
+    return result.model_copy(update={"verdict": verdict if is_fitted or verdict == "shown" else "head did not fit"})
 
 
 def _verdict(result: EndpointResult) -> Verdict:
