@@ -25,8 +25,8 @@ _QUOTED = re.compile(r"(?<![\d.])([+-]\d*\.?\d+)(?: points)? \[([+-]\d*\.?\d+), 
 
 def test_many_pages_have_tables_from_the_results() -> None:
     # README, the walk-through of the demo, and of Research: the short results, shipped, CoT off, operating points,
-    # without rows with CoT off, control, thought, methods, ablations, head, how sure we are, the judge and speed
-    assert len(PAGES) == 16
+    # without rows with CoT off, control, thought, methods, ablations, head, transfer, how sure we are, the judge and speed
+    assert len(PAGES) == 17
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -99,7 +99,16 @@ def test_rounding_of_quotes() -> None:
 QUOTES: dict[str, list[str]] = {
     "README.md": ["shipped"],
     "docs/index.md": ["shipped"],
-    "docs/research/index.md": ["shipped", "rate_5", "every_row", "control", "thought", "better_baseline", *MORE],
+    "docs/research/index.md": [
+        "shipped",
+        "rate_5",
+        "every_row",
+        "control",
+        "thought",
+        "better_baseline",
+        "transfer",
+        *MORE,
+    ],
     "docs/research/shipped.md": ["shipped"],
     "docs/research/cot-off.md": ["shipped"],
     "docs/research/decision.md": ["control"],
@@ -111,6 +120,7 @@ QUOTES: dict[str, list[str]] = {
     "docs/research/thinking-on-only.md": ["thinking_on_only"],
     "docs/research/operating-points.md": ["rate_5", "operating_points"],
     "docs/research/head.md": ["head"],
+    "docs/research/transfer.md": ["transfer"],
     "docs/research/inference.md": ["shipped", "every_row", "control", "rate_5", "operating_points", "thought", *MORE],
 }
 """Pages, and the studies that their quoted differences and p-values are from."""
@@ -131,6 +141,10 @@ OTHER_PAIRS: dict[str, dict[str, Pair]] = {
     "docs/research/inference.md": RECIPES,
     "docs/research/control.md": {
         "-22 [-51, +7]": Pair("control/shuffled_labels", "control/sft", "strong_reject", "refusal_rate", (0, 1, 2, 3)),
+    },
+    "docs/research/transfer.md": {
+        "+.17 [+.06, +.28]": Pair("transfer/start", "transfer/both-constant", "chess_benign", "youden_j"),
+        "+.32 [+.17, +.47]": Pair("transfer/start", "transfer/both-true_labels", "chess_benign", "youden_j"),
     },
     "docs/research/ablations.md": {
         "+.16 [+.03, +.29]": Pair("ablations/sft-steps_80", "ablations/sft", "jailbreakbench_benign", "youden_j"),
@@ -190,7 +204,8 @@ def test_a_pair_of_one_study_is_that_of_its_summary() -> None:
 
 def p_values(studies: list[str], key: str) -> list[float]:
     """Return all p-values of some studies: "p" of rates and other metrics, or "p_holm" of rates."""
-    rows = [row for name in studies for part in KEYS for row in results.study(name)[part]]
+    parts = (*KEYS, "endpoints")
+    rows = [row for name in studies for part in parts for row in results.study(name)[part]]
     return [row[key] for row in rows if row.get(key) is not None]
 
 

@@ -52,7 +52,7 @@ def _drawn(study: str, columns: tuple[tuple[str, str], ...]) -> Any:
         f"{CONDITIONS[line['condition']]}\n{COLUMNS[line['endpoint']['suite'] + ':' + line['endpoint']['metric']]}"
         for line in endpoints
     ]
-    lines.set_yticks(range(len(endpoints)), names, fontsize=9)
+    lines.set_yticks(range(len(endpoints)), names, fontsize=9, multialignment="right")
     lines.set_ylim(len(endpoints) - 0.5, -0.5)
     lines.set_xlabel("points more than SFT only; dashed: the bound")
     for axis in (bars, lines):

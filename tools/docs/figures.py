@@ -14,6 +14,7 @@ from typing import Any
 import bench_figures
 import coverage_of_rules
 import diagrams
+import endpoint_figures
 import matplotlib as mpl
 import mends
 from colors import BLUE, GOLD, GREY, PLUM, RED, TEAL
@@ -321,6 +322,9 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "mends": mended,
     "speed": bench_figures.speeds,
     "promise": bench_figures.promised,
+    "transfer": endpoint_figures.endpoint_figure(
+        "transfer", ("chess:refusal_rate", TEAL), ("chess_benign:over_refusal_rate", GREY)
+    ),
     "protocol": diagrams.protocol,
     "paper-map": diagrams.paper_map,
 }
