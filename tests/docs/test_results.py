@@ -25,8 +25,8 @@ _QUOTED = re.compile(r"(?<![\d.])([+-]\d*\.?\d+)(?: points)? \[([+-]\d*\.?\d+), 
 
 def test_many_pages_have_tables_from_the_results() -> None:
     # README, the walk-through of the demo, the front, and of Research: the short results, shipped, CoT off, operating
-    # points, without rows with CoT off, control, thought, methods, ablations, head, transfer, how sure we are, judge, gate
-    # and speed
+    # points, without rows with CoT off, control, thought, methods, ablations, head, transfer, how sure we are, judge,
+    # gate and speed
     assert len(PAGES) == 18
 
 
