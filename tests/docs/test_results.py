@@ -145,6 +145,7 @@ OTHER_PAIRS: dict[str, dict[str, Pair]] = {
     },
     "docs/research/transfer.md": {
         "+.17 [+.06, +.28]": Pair("transfer/start", "transfer/both-constant", "chess_benign", "youden_j"),
+        "+.11 [-.05, +.27]": Pair("transfer/both", "transfer/both-constant", "chess_benign", "youden_j"),
         "+.32 [+.17, +.47]": Pair("transfer/start", "transfer/both-true_labels", "chess_benign", "youden_j"),
     },
     "docs/research/ablations.md": {

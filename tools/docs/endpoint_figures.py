@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from colors import BLUE, GREY, RED, TEAL
-from endpoints import COLUMNS, CONDITIONS, summary
+from endpoints import COLUMNS, CONDITIONS, summary, verdict
 from matplotlib import pyplot as plt
 
-_VERDICTS = {"shown": TEAL, "refuted": RED, "not shown": BLUE, "head did not fit": GREY, "one seed": GREY}
+_VERDICTS = {"shown": TEAL, "refuted": RED, "not shown": BLUE, "one seed": GREY}
 
 
 def endpoint_figure(study: str, *columns: tuple[str, str]) -> Callable[[], Any]:
@@ -45,7 +45,7 @@ def _drawn(study: str, columns: tuple[tuple[str, str], ...]) -> Any:
         color = _VERDICTS[line["verdict"]]
         lines.plot([100 * line["low"], 100 * line["high"]], [place, place], color=color, linewidth=2)
         lines.plot(100 * line["difference"], place, "o", color=color)
-        lines.text(100 * line["high"] + 2, place, line["verdict"], va="center", fontsize=9, color=color)
+        lines.text(100 * line["high"] + 2, place, verdict(line), va="center", fontsize=9, color=color)
     for bound in {line["endpoint"]["bound"] for line in endpoints}:
         lines.axvline(100 * bound, color="#8d949e", linewidth=1, linestyle="--")
     names = [

@@ -8,6 +8,7 @@ from typing import Any
 
 from paths import STUDIES
 
+from presafe.study.page import FEW
 from presafe.study.records import StudyHeadFit
 
 CONDITIONS = {
@@ -60,10 +61,16 @@ def endpoint_rows(name: str) -> tuple[list[str], list[list[str]]]:
                 f"{endpoint['bound']:+.2f}",
                 f"{line['p_holm']:.4f}",
                 str(line["num_seeds"]),
-                line["verdict"],
+                verdict(line),
             ]
         )
-    return ["endpoint", "condition", "minus SFT only", "bound", "p, Holm", "seeds", "verdict"], rows
+    return ["endpoint", "condition", "minus SFT only", "bound", "p against 0, Holm", "seeds", "verdict"], rows
+
+
+def verdict(line: dict[str, Any]) -> str:
+    """Return the verdict of a declared line, and whether its head did not fit."""
+    word: str = line["verdict"]
+    return word if line.get("head_fitted", True) else f"{word}; the head did not fit"
 
 
 def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]]:
@@ -75,9 +82,10 @@ def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]
     """
     measured = [row for row in summary(name)["scores"] if row["thinking"] == "on"]
     scores = {(row["system"], f"{row['suite']}:{row['metric']}"): row for row in measured}
+    most = {column: max(row["n"] for (_, of), row in scores.items() if of == column) for column in columns}
     rows = []
     for condition in ("vanilla", *summary(name)["conditions"]):
-        cells = [_cell(scores.get((condition, column))) for column in columns]
+        cells = [_cell(scores.get((condition, column)), most[column]) for column in columns]
         rows.append([CONDITIONS[condition], *cells])
     return ["condition", *(COLUMNS[column] for column in columns)], rows
 
@@ -95,12 +103,16 @@ def head_rows(name: str) -> tuple[list[str], list[list[str]]]:
     return ["condition", "explained of p′, by seed", "cosine with its start"], rows
 
 
-def _cell(score: dict[str, Any] | None) -> str:
-    """Format a score with its interval: rates in percent, all else as it is; ‡ marks an interval over seeds alone."""
+def _cell(score: dict[str, Any] | None, most: int) -> str:
+    """Format a score with its interval: rates in percent, all else as it is.
+
+    ‡ marks an interval over seeds alone; † fewer judged prompts than nine tenths of the column's most.
+    """
     if score is None:
         return "–"
     ends = [score[end] for end in ("value", "low", "high")]
     mark = " ‡" if score["num_seeds"] > 1 and score.get("over") == "seeds" else ""
+    mark += " †" if score["n"] < FEW * most else ""
     if score["metric"] in _RATES:
         value, low, high = (100 * min(max(end, 0.0), 1.0) for end in ends)
         return f"{value:.0f} [{low:.0f}, {high:.0f}]{mark}"

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from command_line import start
+from inspect_ai.log import read_eval_log
 from tiny_run import teach, write_recipe
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -50,11 +51,20 @@ def answers(run: RunFolder) -> dict[str, list[Response]]:
     return asked | {str(system): responses_by_suite(run, system)["own"] for system in evaluated_systems(run.recipe)}
 
 
+def is_finished(log: Path) -> bool:
+    """Return whether all of a log's answers are there."""
+    try:
+        return read_eval_log(str(log), header_only=True).status == "success"
+    except Exception:  # a kill cut it
+        return False
+
+
 def test_five_kills_lose_nothing(file: Path, tmp_path: Path) -> None:
     here = run_stages(load_recipe(file), tmp_path / "here", "evaluate")
     out, engine = tmp_path / "there", tmp_path / "engine.toml"
     engine.write_text(f"[engine]\nvllm = {json.dumps(str(ENVIRONMENT))}\narguments = {json.dumps(ARGUMENTS)}\n")
     words = ("run", str(file), "--out", str(out), "--until", "evaluate", "--engine", str(engine))
+    finished: dict[Path, int] = {}
     for pattern in KILL_AT:
         process = start(*words)
         assert process.stderr is not None
@@ -70,9 +80,12 @@ def test_five_kills_lose_nothing(file: Path, tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
         _, alive = psutil.wait_procs(left, timeout=60)
         assert not alive, pattern
+        finished |= {path: path.stat().st_mtime_ns for path in out.rglob("*.eval") if is_finished(path)}
     process = start(*words)
     printed = process.communicate(timeout=1500)
     assert process.wait() == 0, printed
+    assert len(finished) >= 4  # the teacher's, the traces', the model's own, and the model as it came
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # none was sampled again
     run = RunFolder.existing(out)
     assert answers(run) == answers(here)
     assert sum(len(response.token_ids or ()) for own in answers(run).values() for response in own) > 100

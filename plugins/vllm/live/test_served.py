@@ -213,6 +213,19 @@ def test_a_client_cannot_switch_the_gate_off(
             assert refusal.startswith(answer), (body, choice["text"])
 
 
+def test_odds_do_not_show_what_was_refused(
+    server: Server, renderer: Renderer, prompts: list[Prompt], probabilities: list[float], system: Path
+) -> None:
+    refusal = json.loads((system / "gate.json").read_text())["refusal"]
+    ids = ids_of(renderer, chosen(prompts, probabilities))
+    asked: dict[str, Any] = {"model": "own", "prompt": ids, "max_tokens": MAX_TOKENS}
+    (choice,) = server.ask(**asked, logprobs=5).json()["choices"]
+    assert choice["text"] == refusal
+    assert choice.get("logprobs") is None
+    for past in ({"prompt_logprobs": 5}, {"echo": True, "logprobs": 5}, {"use_beam_search": True, "n": 2}):
+        assert server.ask(**{**asked, **past}).status_code == 400, past
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_form_of_the_answer_is_no_way_round(
     stream: bool,
@@ -244,7 +257,6 @@ def test_a_form_of_the_answer_is_no_way_round(
         ("a prompt with CoT off", lambda ids, renderer: {"prompt": renderer.render("Why is the sky blue?", "off").ids}),
         ("words in the model's mouth", lambda ids, renderer: {"prompt": [*ids, *renderer.completion_ids("Sure.")]}),
         ("text without a template", lambda ids, renderer: {"prompt": "The sky is blue because"}),
-        ("beam search", lambda ids, renderer: {"prompt": ids, "use_beam_search": True, "n": 2, "max_tokens": 3}),
     ],
 )
 def test_what_has_no_decision_is_refused(
@@ -253,9 +265,6 @@ def test_what_has_no_decision_is_refused(
     refusal = json.loads((system / "gate.json").read_text())["refusal"]
     sent = {"max_tokens": 16, "temperature": 0} | body(ids_of(renderer, "Why is the sky blue?"), renderer)
     reply = server.ask(model="own", **sent)
-    if reply.status_code == 400:  # vLLM itself refuses it
-        assert what == "beam search"
-        return
     assert (reply.status_code, reply.headers["x-presafe-action"]) == (200, "refused"), what
     assert {choice["text"] for choice in reply.json()["choices"]} == {refusal}
     watched = server.ask(model="watched", **sent)

@@ -49,6 +49,8 @@ def application(folder: Path, adapter: Path, told: list[Told], seen: list[Any]) 
                 tell(str(folder), body["vllm_xargs"]["presafe_id"], str(number), decision)
 
         tell_all(0, later)
+        if body.get("max_tokens") == -1:
+            return JSONResponse({"error": "internal"}, 500)
         if body.get("structured_outputs") and any(decision.refused for decision in told) and not body.get("stream"):
             return JSONResponse({"error": "the grammar rejects the token"}, 500)
         if body.get("stream"):
@@ -177,7 +179,7 @@ def test_one_of_several_prompts_without_a_decision_counts(client: Client) -> Non
     reply = ask(client(Told(0.25, False)), prompt=["Why?", "How?", "Why?"])
     assert reply.json()["presafe"]["action"] == "refused"
     assert reply.json()["presafe"]["unread"] == 1
-    assert len(reply.json()["choices"]) == 2
+    assert len(reply.json()["choices"]) == 3  # vLLM answers each, also one that is asked twice
     reply = ask(client(Told(0.25, False), Told(0.75, True)), prompt=["Why?", "How?", "Why?"])
     assert reply.headers["x-presafe-refuse-probability"] == "0.250000,0.750000"
     assert reply.headers["x-presafe-action"] == "refused"
@@ -191,16 +193,33 @@ def test_a_stream_starts_with_its_decision(client: Client) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_a_refusal_has_no_form(path: str, stream: bool, client: Client) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"structured_outputs": {"regex": "a+"}}, {"logprobs": 5}, {"logprobs": True, "top_logprobs": 5}]
+)
+def test_a_refusal_has_no_form_and_no_odds(fields: dict[str, Any], path: str, stream: bool, client: Client) -> None:
     own = client(Told(0.75, True))
     before = count("presafe_decisions_total", model_name="own", action="refused")
-    reply = ask(own, path=path, stream=stream, structured_outputs={"regex": "a+"})
+    reply = ask(own, path=path, stream=stream, **fields)
     assert (reply.status_code, reply.headers["x-presafe-action"]) == (200, "refused")
     text = reply.text.removeprefix("data: ").partition("\n\n")[0] if stream else reply.text
     (choice,) = json.loads(text)["choices"]
     answer = choice.get("text") or (choice.get("message") or choice["delta"])["content"]
     assert answer == "I can't help with that."
     assert count("presafe_decisions_total", model_name="own", action="refused") == before + 1
+
+
+@pytest.mark.parametrize(("model", "p", "action"), [("watched", 0.75, "flagged"), ("own", 0.25, "answered")])
+def test_a_decision_before_an_error_is_counted(model: str, p: float, action: str, client: Client) -> None:
+    own = client(Told(p, False))
+    before = count("presafe_decisions_total", model_name=model, action=action)
+    assert ask(own, model, max_tokens=-1).status_code == 500
+    assert count("presafe_decisions_total", model_name=model, action=action) == before + 1
+
+
+def test_refusals_are_as_many_as_were_asked_for(client: Client) -> None:
+    own = client(Told(0.75, True))
+    reply = ask(own, prompt=["Why?", "Why?"], n="2", stream="false", logprobs=1)
+    assert len(reply.json()["choices"]) == 4
 
 
 def test_an_answer_with_a_form_is_answered(client: Client) -> None:
@@ -271,7 +290,17 @@ def test_a_body_that_is_no_request_is_refused(content: bytes, status: int, clien
     assert (reply.status_code, seen) == (status, [])
 
 
-@pytest.mark.parametrize("body", [{"thinking_token_budget": 5}, {"stream": True, "prompt": ["Why?", "How?"]}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"thinking_token_budget": 5},
+        {"prompt_logprobs": 0},
+        {"prompt_logprobs": 20},
+        {"echo": True},
+        {"use_beam_search": True},
+        {"stream": True, "prompt": ["Why?", "How?"]},
+    ],
+)
 def test_what_cannot_be_gated_is_an_error(body: dict[str, Any], client: Client) -> None:
     own = client(Told(0.25, False), Told(0.25, False))
     assert ask(own, **body).status_code == 400

@@ -32,8 +32,8 @@ _HARMLESS = {
     *("skip_special_tokens", "include_stop_str_in_output", "spaces_between_special_tokens"),
     *("return_token_ids", "return_tokens_as_token_ids"),
 }
-"""Fields of a request that never change its prompt. A field that is not known may."""
-_OF_ROUTE = {COMPLETIONS: {"prompt", "echo"}, CHAT: {"messages", "chat_template_kwargs"}}
+"""Fields of a request that never change its prompt, nor show what the model would write inside it. Others may."""
+_OF_ROUTE = {COMPLETIONS: {"prompt"}, CHAT: {"messages", "chat_template_kwargs"}}
 """More fields of each route."""
 
 
@@ -78,7 +78,7 @@ class PromptReader:
         is_raw = asked.path == COMPLETIONS
         given = {name for name, value in asked.body.items() if value is not None}
         if unknown := sorted(given - _HARMLESS - _OF_ROUTE[asked.path]):
-            return [f"the field {unknown[0]} may change the prompt"] * len(prompts)
+            return [f"the field {unknown[0]} may change the prompt or show odds inside it"] * len(prompts)
         return [
             self._raw(prompt) if is_raw else self._chat(prompt, asked.body.get("chat_template_kwargs"))
             for prompt in prompts

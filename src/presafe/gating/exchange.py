@@ -8,7 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T", bool, int)
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
@@ -29,15 +33,20 @@ class Asked(NamedTuple):
     @property
     def is_streamed(self) -> bool:
         """Return whether the answer is streamed."""
-        return bool(self.body.get("stream"))
+        return _as(bool, self.body.get("stream"), default=False)
 
     @property
     def prompts(self) -> list[Any]:
         """Return the distinct prompts: texts, lists of token ids, or one conversation."""
+        return list({json.dumps(part): part for part in self._all_prompts}.values())
+
+    @property
+    def _all_prompts(self) -> list[Any]:
+        """Return the prompts, each as often as it is asked."""
         prompt = self.body.get("prompt") if self.path == COMPLETIONS else self.body.get("messages")
         if self.path == CHAT or not isinstance(prompt, list) or all(isinstance(part, int) for part in prompt):
             return [prompt]
-        return list({json.dumps(part): part for part in prompt}.values())
+        return prompt
 
     @property
     def prompt_sha256(self) -> str:
@@ -45,17 +54,30 @@ class Asked(NamedTuple):
         return hashlib.sha256(json.dumps(self.prompts, sort_keys=True).encode()).hexdigest()
 
     @property
-    def has_grammar(self) -> bool:
+    def has_form(self) -> bool:
         """Return whether the answer must have a form, which the tokens of a refusal do not have."""
         form, tool = self.body.get("response_format"), self.body.get("tool_choice")
         is_free = form is None or (isinstance(form, dict) and form.get("type") == "text")
         return self.body.get("structured_outputs") is not None or not is_free or tool not in (None, "none", "auto")
 
     @property
+    def shows_odds(self) -> bool:
+        """Return whether the answer has the odds of tokens, which are the model's own also where others are forced."""
+        fields = ("logprobs", "top_logprobs", "logprob_token_ids")
+        return any(self.body.get(field) is not None and self.body[field] is not False for field in fields)
+
+    @property
     def num_answers(self) -> int:
         """Return how many answers the request asks for."""
-        n = self.body.get("n")
-        return len(self.prompts) * (n if isinstance(n, int) and n > 0 else 1)
+        return len(self._all_prompts) * max(1, _as(int, self.body.get("n"), default=1))
+
+
+def _as(kind: type[T], value: Any, *, default: T) -> T:
+    """Return a field as the server reads it, "3" as 3, or a default where it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return default
 
 
 def with_field(content: bytes, field: dict[str, Any]) -> bytes:

@@ -134,7 +134,9 @@ class KeptAnswers:
         answers = [answer for line in lines if (answer := _parsed(line)) is not None]
         self._answers |= {answer.request: answer for answer in answers}
         if damaged := len(lines) - len(answers):
-            console.print(f"  {file.name}: {damaged} of {len(lines)} lines are damaged, and are asked again.")
+            console.print(
+                f"  {file.name}: {damaged} of {len(lines)} lines are damaged, and are asked again.", soft_wrap=True
+            )
             write_jsonl(self._part, self._answers.values())
             self.is_finished = False
             if file != self._part:

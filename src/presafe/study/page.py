@@ -96,8 +96,9 @@ def _endpoints_section(summary: StudySummary) -> Iterator[str]:
         return
     yield (
         "Declared before the runs, the primary endpoint first; p is corrected over these lines (Holm). Shown: the "
-        "whole interval exceeds the bound, and p < .05. Refuted: the whole interval is below it. A line that is not "
-        "shown has no verdict where the head of a seed did not fit. All other lines of this page are a search."
+        "whole interval exceeds the bound, and p < .05. Refuted: the whole interval is below it. The p is that of "
+        "no difference, and the interval is not corrected. A line whose head did not fit says nothing of what the head "
+        "is worth. All other lines of this page are a search."
     )
     yield _endpoints_table(summary)
 
@@ -113,7 +114,7 @@ def _endpoints_table(summary: StudySummary) -> str:
             f"{row.endpoint.better} by more than {row.endpoint.bound:g}",
             format_p(row.p_holm),
             str(row.num_seeds),
-            row.verdict,
+            row.verdict if row.head_fitted else f"{row.verdict}; the head did not fit",
         ]
         for row in summary.endpoints
     ]

@@ -118,7 +118,7 @@ Over = Literal["seeds and prompts", "seeds", "prompts"]
 """What an interval spans. Over seeds alone it says nothing of other prompts; over prompts, nothing of other seeds."""
 
 
-Verdict = Literal["shown", "refuted", "not shown", "head did not fit", "one seed"]
+Verdict = Literal["shown", "refuted", "not shown", "one seed"]
 """What the data says of an endpoint."""
 
 
@@ -174,8 +174,9 @@ class EndpointResult(Record):
     over: Over
     verdict: Verdict
     """Shown: the whole interval exceeds the endpoint's bound, and p_holm < .05. Refuted: the whole interval is below
-    the bound. One seed says nothing about training, so it has no verdict. Nor has a condition that is not shown where
-    the head of a seed did not fit: what failed may be the fit."""
+    the bound. One seed says nothing about training, so it has no verdict."""
+    head_fitted: bool = Field(default=True, exclude_if=lambda fitted: fitted)
+    """False if the head of a seed did not fit: the line then says nothing of what the head is worth."""
 
 
 class TrainingCost(Record):

@@ -256,12 +256,10 @@ def _endpoint_result(endpoint: Endpoint, line: MetricDifference, p_holm: float, 
         endpoint=endpoint,
         p_holm=p_holm,
         verdict="one seed",
+        head_fitted=is_fitted,
         **line.model_dump(include={"condition", "difference", "low", "high", "num_seeds", "over"}),
     )
-    if line.num_seeds < 2:
-        return result
-    verdict = _verdict(result)
-    return result.model_copy(update={"verdict": verdict if is_fitted or verdict == "shown" else "head did not fit"})
+    return result if line.num_seeds < 2 else result.model_copy(update={"verdict": _verdict(result)})
 
 
 def _verdict(result: EndpointResult) -> Verdict:

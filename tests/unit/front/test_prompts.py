@@ -73,6 +73,7 @@ def test_a_prompt_that_stands_twice_is_read_once(smolthink: Renderer) -> None:
         ({"prompt": "a" * (2**22 + 1)}, "too long"),
         ({"prompt": "half a pair: \ud800"}, "no UTF-8"),
         ({"prompt": [1], "suffix": "b"}, "the field suffix may change the prompt"),
+        ({"prompt": [1], "echo": True}, "the field echo may change the prompt or show odds inside it"),
         ({"prompt": [1], "prompt_embeds": "x"}, "the field prompt_embeds may change the prompt"),
         ({"messages": []}, "neither token ids nor one text"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "neither token ids nor one text"),

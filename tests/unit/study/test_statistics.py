@@ -269,11 +269,9 @@ def test_endpoint_has_a_verdict(better: Literal["higher", "lower"], bound: float
     endpoint = Endpoint(suite="asked", metric="refusal_rate", better=better, bound=bound)
     (row,) = endpoint_results([endpoint], metric_differences(runs, "base"))
     assert (row.verdict, row.condition, row.num_seeds) == (verdict, "a", 3)
-    # what is not shown may be the fault of a head that did not fit; what is shown is shown
-    (row,) = endpoint_results([endpoint], metric_differences(runs, "base"), {"a"})
-    assert row.verdict == ("shown" if verdict == "shown" else "head did not fit")
-    (row,) = endpoint_results([endpoint], metric_differences(runs, "base"), {"base"})
-    assert row.verdict == verdict
+    for unfitted, fitted in (({"a"}, False), ({"base"}, True)):
+        (row,) = endpoint_results([endpoint], metric_differences(runs, "base"), unfitted)
+        assert (row.verdict, row.head_fitted) == (verdict, fitted)
 
 
 @pytest.mark.parametrize(("suite", "metric"), [("askd", "refusal_rate"), ("asked", "refusal"), ("asked", "head_ece")])

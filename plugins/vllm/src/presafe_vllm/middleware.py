@@ -25,6 +25,13 @@ from presafe_vllm.served import served_modes
 from presafe_vllm.settings import RUN_VARIABLE, read_settings
 
 _OPEN = {("GET", path) for path in ("/health", "/ping", "/version", "/metrics", "/metrics/", "/v1/models")}
+_PAST_THE_GATE = {
+    "thinking_token_budget": "overwrites what the gate forces",
+    "use_beam_search": "writes without the gate",
+    "prompt_logprobs": "shows what the model would write inside the prompt",
+    "echo": "shows what the model would write inside the prompt",
+}
+"""Fields that no request to a gated name may have, and why."""
 _METRICS = Metrics(REGISTRY)
 """In vLLM's own registry: its `/metrics` shows them."""
 
@@ -125,7 +132,6 @@ class PreSafeMiddleware:
             await self._app({**scope, "headers": headers}, _replay(content, receive, answer), answer)
         finally:
             answer.end()
-            self._inbox.take(asked.request)
 
     def _settle(self, asked: Asked, mode: Mode, told: list[Told]) -> tuple[Outcome, dict[str, Any], str]:
         """Return what is done with a request, the field `presafe`, and the refusal; count it and write the audit."""
@@ -149,7 +155,10 @@ class _Answer:
     and what was read is counted at its end.
 
     An answer that must have a form (a JSON schema, a choice) cannot be the tokens of a refusal: vLLM ends it with an
-    error at the first of them. Its refusal is written here.
+    error at the first of them. Odds of tokens are the model's own, not those of what is forced. In both cases the
+    refusal is written here, in place of the whole answer.
+
+    What was read is counted, also where vLLM ends with an error or the client leaves.
 
     Args:
         asked: The request.
@@ -164,7 +173,8 @@ class _Answer:
         self._start: Message | None = None
         self.is_replaced = False
         """Whether the model's answer is dropped."""
-        self._ends_late = False
+        self._told: list[Told] = []
+        self._is_settled = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the application."""
@@ -179,10 +189,16 @@ class _Answer:
             await self._begin(start, message)
 
     def end(self) -> None:
-        """Count the decisions of a stream of several prompts, whether it was sent to its end or cut."""
-        if self._ends_late:
-            self._ends_late = False
-            self._settle(self._asked, self._mode, self._take(self._asked.request))
+        """Count what was read and not counted yet: of a stream of several prompts, an error, or a client that left."""
+        told = [*self._told, *self._take(self._asked.request)]
+        if told and not self._is_settled:
+            self._settled(told)
+
+    def _settled(self, told: list[Told]) -> tuple[Outcome, dict[str, Any], str]:
+        """Return what is done with the request, once."""
+        self._is_settled = True
+        outcome: tuple[Outcome, dict[str, Any], str] = self._settle(self._asked, self._mode, told)
+        return outcome
 
     async def _send_both(self, start: Message, message: Message) -> None:
         """Send what the application sends."""
@@ -192,13 +208,14 @@ class _Answer:
     async def _begin(self, start: Message, message: Message) -> None:
         """Send the start of an answer with the decision, or another answer."""
         is_error = start["status"] >= 400
-        self._ends_late = not is_error and self._asked.is_streamed and len(self._asked.prompts) > 1
-        told = [] if self._ends_late else self._take(self._asked.request)
-        if self._ends_late or (is_error and not any(decision.refused for decision in told)):
+        is_late = not is_error and self._asked.is_streamed and len(self._asked.prompts) > 1
+        self._told = [] if is_late else self._take(self._asked.request)
+        if is_late or (is_error and not any(decision.refused for decision in self._told)):
             await self._send_both(start, message)
             return
-        outcome, field, refusal = self._settle(self._asked, self._mode, told)
-        if outcome.by_unread or (outcome.action == "refused" and (is_error or self._asked.has_grammar)):
+        outcome, field, refusal = self._settled(self._told)
+        own_words = is_error or self._asked.has_form or self._asked.shows_odds
+        if outcome.by_unread or (outcome.action == "refused" and own_words):
             self.is_replaced = True
             await send_replacement(self._send, self._asked, outcome, refusal, field)
             return
@@ -213,8 +230,10 @@ class _Answer:
 
 def _ungateable(asked: Asked) -> str | None:
     """Return why a request cannot be gated, or None."""
-    if asked.body.get("thinking_token_budget") is not None:
-        return "thinking_token_budget overwrites what the gate forces: leave it out"
+    given = {name for name, value in asked.body.items() if value is not None and value is not False}
+    for field, reason in _PAST_THE_GATE.items():
+        if field in given:
+            return f"{field} {reason}: leave it out"
     if asked.is_streamed and len(asked.prompts) > 1:
         return "several prompts in one stream cannot be gated: send one request for each"
     return None
