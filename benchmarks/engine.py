@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sides import OURS, say, spread
+from sides import OURS, say, spread, vllm_environment
 from work import mixed_texts
 
 from presafe.config.engine import EngineSettings
@@ -46,10 +45,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(words)
-    environment = os.environ.get("PRESAFE_VLLM", "")
-    if not environment:
-        print("PRESAFE_VLLM names no environment with vLLM.", file=sys.stderr)
-        return 2
+    environment = vllm_environment()
     model = ModelSettings(address="smolthink", dtype=given.dtype)
     renderer = load_renderer("smolthink")
     requests = [

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sides import OURS, say
+from sides import OURS, say, vllm_environment
 
 from presafe.config.engine import EngineSettings
 from presafe.config.recipe import Recipe, parse_recipe, recipe_settings
@@ -58,10 +58,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--beside", default="nothing", help="what else the machine does, for the record")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(words)
-    environment = os.environ.get("PRESAFE_VLLM", "")
-    if not environment:
-        print("PRESAFE_VLLM names no environment with vLLM.", file=sys.stderr)
-        return 2
+    environment = vllm_environment()
     if given.side:
         run_side(recipe_of(given.side, given.cut, environment), given.folder / FOLDERS[given.side], given.until)
         return 0

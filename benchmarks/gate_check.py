@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sides import say
+from sides import say, vllm_environment
 
 from presafe.config.engine import EngineSettings
 from presafe.models.loading import load_model
@@ -58,10 +57,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--system", default="presafe")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(words)
-    environment = os.environ.get("PRESAFE_VLLM", "")
-    if not environment:
-        print("PRESAFE_VLLM names no environment with vLLM.", file=sys.stderr)
-        return 2
+    environment = vllm_environment()
     run = RunFolder.existing(given.run)
     system = system_of(run, given.system)
     source = given.work / "classifier"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import sys
@@ -24,6 +25,19 @@ class Sizes(NamedTuple):
     def pick(self, full: int, quick: int) -> int:
         """Return the size for this form of the benchmark."""
         return quick if self.quick else full
+
+
+def vllm_environment() -> str:
+    """Return the environment with vLLM that PRESAFE_VLLM names.
+
+    Raises:
+        SystemExit: with code 2, it names none.
+    """
+    environment = os.environ.get("PRESAFE_VLLM", "")
+    if not environment:
+        print("PRESAFE_VLLM names no environment with vLLM.", file=sys.stderr)
+        raise SystemExit(2)
+    return environment
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import figures
 import pytest
 import results
+import studies
 from p_values import PAGE, full_page, p_value_lines, youden_lines
 from pairs import Pair, pair_difference
 from paths import DOCS, ROOT, STUDIES, pages
@@ -45,16 +46,16 @@ def test_a_changed_number_in_a_table_is_found() -> None:
 
 def test_numbers_are_written_as_the_tables_write_them() -> None:
     # an interval is cut at 0 and 100; a rounded zero has no minus
-    assert results.percent({"value": 0.886, "low": 0.73, "high": 1.04}) == "89 [73, 100]"
+    assert studies.percent({"value": 0.886, "low": 0.73, "high": 1.04}) == "89 [73, 100]"
     assert results.points({"difference": -0.001, "low": -0.12, "high": 0.35}) == "+0 [-12, +35]"
-    assert results.signless_zero("-0.00") == "0.00"
+    assert studies.signless_zero("-0.00") == "0.00"
     assert results.probability(0.0439) == ".044"
     assert results.probability(1.0) == "1"
 
 
-def differences(studies: list[str]) -> list[tuple[float, float, float]]:
+def differences(names: list[str]) -> list[tuple[float, float, float]]:
     """Every difference of some studies with its interval, as a fraction."""
-    rows = [row for name in studies for key in KEYS for row in results.study(name)[key]]
+    rows = [row for name in names for key in KEYS for row in studies.study(name)[key]]
     return [(row["difference"], row["low"], row["high"]) for row in rows if row["low"] is not None]
 
 
@@ -198,16 +199,16 @@ def test_a_pair_of_one_study_is_that_of_its_summary() -> None:
     pair = Pair("shipped/presafe", "shipped/sft", "xstest_safe", "youden_j")
     (row,) = [
         row
-        for row in results.study("shipped")["metric_differences"]
+        for row in studies.study("shipped")["metric_differences"]
         if (row["condition"], row["thinking"], row["suite"], row["metric"]) == ("presafe", "on", *pair[2:4])
     ]
     assert pair_difference(pair).model_dump() == pytest.approx(row | {"condition": "condition"})
 
 
-def p_values(studies: list[str], key: str) -> list[float]:
+def p_values(names: list[str], key: str) -> list[float]:
     """Return all p-values of some studies: "p" of rates and other metrics, or "p_holm" of rates."""
     parts = (*KEYS, "endpoints")
-    rows = [row for name in studies for part in parts for row in results.study(name)[part]]
+    rows = [row for name in names for part in parts for row in studies.study(name)[part]]
     return [row[key] for row in rows if row.get(key) is not None]
 
 
@@ -233,11 +234,11 @@ def test_p_values_are_found_in_prose() -> None:
 
 def test_each_p_value_quoted_in_prose_is_committed() -> None:
     number = 0
-    for page, studies in QUOTES.items():
+    for page, names in QUOTES.items():
         plain, corrected = quoted_p_values(prose(text_of(page)))
         number += len(plain) + len(corrected)
-        assert [p for p in plain if not is_known_p(p, p_values(studies, "p"))] == [], page
-        assert [p for p in corrected if not is_known_p(p, p_values(studies, "p_holm"))] == [], page
+        assert [p for p in plain if not is_known_p(p, p_values(names, "p"))] == [], page
+        assert [p for p in corrected if not is_known_p(p, p_values(names, "p_holm"))] == [], page
     assert number > 60
 
 
@@ -252,7 +253,7 @@ def test_page_of_all_p_values_is_written_from_the_studies() -> None:
     assert len(p_value_lines()) == 429
     # of all studies from before the rule; later ones declare their endpoints
     names = {file.parent.name for file in STUDIES.glob("*/study.json")}
-    earlier = {name for name in names if not results.study(name).get("declares_endpoints")}
+    earlier = {name for name in names if not studies.study(name).get("declares_endpoints")}
     assert {line.study for line in p_value_lines()} == earlier
 
 

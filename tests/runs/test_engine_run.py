@@ -13,6 +13,7 @@ import pytest
 from model_server import ModelServer, serving_model
 from stand_in_vllm import make_environment
 from tenacity import wait_none
+from tiny_run import answers
 from typer.testing import CliRunner
 
 from presafe.cli.main import app
@@ -20,15 +21,11 @@ from presafe.config.engine import EngineSettings
 from presafe.config.recipe import load_recipe, parse_recipe
 from presafe.errors import ModelError, PreSafeError
 from presafe.models.sampling import logged_suites
-from presafe.records import Response
 from presafe.stages.evaluate import _read_positions as read_positions
-from presafe.stages.evaluate import positions_of, responses_by_suite
-from presafe.stages.respond import responses_of
+from presafe.stages.evaluate import positions_of
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import System, evaluated_systems
+from presafe.stages.systems import System
 from presafe.workflows.run import run_stages
-
-SETS = ("teacher", "traces", "own")
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +57,6 @@ def measuring(recipe: Path) -> list[str]:
     """Return the words that measure the student on four prompts, CoT on and off."""
     prompts = recipe.parent / "blue2.jsonl"
     return ["evaluate", str(recipe.parent / "student"), "--prompts", str(prompts), "--max-tokens", "6"]
-
-
-def answers(run: RunFolder) -> dict[str, list[Response]]:
-    """Return all responses of a run."""
-    sets = {name: responses_of(run, name) for name in SETS}
-    systems = {str(system): responses_by_suite(run, system)["own"] for system in evaluated_systems(run.recipe)}
-    return sets | systems
 
 
 def test_a_run_at_two_servers_is_the_run_in_this_process(

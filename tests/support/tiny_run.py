@@ -12,6 +12,11 @@ from tiny_models import make_model
 from transformers import BertConfig, BertModel
 
 from presafe.models.rendering import Renderer
+from presafe.records import Response
+from presafe.stages.evaluate import responses_by_suite
+from presafe.stages.respond import responses_of
+from presafe.stages.run_folder import RunFolder
+from presafe.stages.systems import evaluated_systems
 
 REFUSED = [f"red stone {number}" for number in range(4)]
 ANSWERED = [f"blue leaf {number}" for number in range(4)]
@@ -109,3 +114,9 @@ def write_recipe(folder: Path, tokenizer: Any, renderer: Renderer) -> Path:
     file = folder / "tiny.toml"
     file.write_text(RECIPE.format(folder=folder))
     return file
+
+
+def answers(run: RunFolder) -> dict[str, list[Response]]:
+    """Return all responses of an evaluated run of the recipe."""
+    asked = {name: responses_of(run, name) for name in ("teacher", "traces", "own")}
+    return asked | {str(system): responses_by_suite(run, system)["own"] for system in evaluated_systems(run.recipe)}

@@ -6,31 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 from colors import BLUE, GREY, RED, TEAL
-from endpoints import COLUMNS, CONDITIONS, summary, verdict
+from endpoints import COLUMNS, CONDITIONS, verdict
 from matplotlib import pyplot as plt
+from studies import scores, study
 
 _VERDICTS = {"shown": TEAL, "refuted": RED, "not shown": BLUE, "one seed": GREY}
 
 
-def endpoint_figure(study: str, *columns: tuple[str, str]) -> Callable[[], Any]:
+def endpoint_figure(name: str, *columns: tuple[str, str]) -> Callable[[], Any]:
     """Return the drawing of a study: bars of rates by condition on the left, declared lines on the right.
 
     Args:
-        study: The study.
+        name: The study.
         columns: Suite and metric of each group of bars, as in `endpoints.COLUMNS`, and its color.
     """
-    return lambda: _drawn(study, columns)
+    return lambda: _drawn(name, columns)
 
 
-def _drawn(study: str, columns: tuple[tuple[str, str], ...]) -> Any:
-    content = summary(study)
-    measured = [row for row in content["scores"] if row["thinking"] == "on"]
-    scores = {(row["system"], f"{row['suite']}:{row['metric']}"): row for row in measured}
+def _drawn(name: str, columns: tuple[tuple[str, str], ...]) -> Any:
+    content = study(name)
     figure, (bars, lines) = plt.subplots(1, 2, figsize=(9.6, 3.9), gridspec_kw={"width_ratios": [1.25, 1]})
     width, conditions = 0.84 / len(columns), content["conditions"]
     for number, (column, color) in enumerate(columns):
         for place, condition in enumerate(conditions):
-            row = scores[condition, column]
+            suite, metric = column.split(":")
+            row = scores(name)[condition, "on", suite, metric]
             value, low, high = (100 * min(max(row[end], 0), 1) for end in ("value", "low", "high"))
             y = place - 0.42 + (number + 0.5) * width
             bars.barh(y, value, width * 0.92, color=color, label=COLUMNS[column] if place == 0 else None)

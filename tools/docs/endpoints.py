@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from typing import Any
 
-from paths import STUDIES
+from studies import percent, scores, signless_zero, study
 
 from presafe.study.page import FEW
 from presafe.study.records import StudyHeadFit
@@ -41,17 +39,10 @@ COLUMNS = {
 _RATES = ("refusal_rate", "over_refusal_rate", "accuracy")
 
 
-@cache
-def summary(name: str) -> dict[str, Any]:
-    """Return a study's committed study.json."""
-    content: dict[str, Any] = json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
-    return content
-
-
 def endpoint_rows(name: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of declared lines, the primary endpoint first."""
     rows = []
-    for line in summary(name)["endpoints"]:
+    for line in study(name)["endpoints"]:
         endpoint = line["endpoint"]
         rows.append(
             [
@@ -80,12 +71,12 @@ def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]
         name: The study.
         columns: Suite and metric each, as in `COLUMNS`.
     """
-    measured = [row for row in summary(name)["scores"] if row["thinking"] == "on"]
-    scores = {(row["system"], f"{row['suite']}:{row['metric']}"): row for row in measured}
-    most = {column: max(row["n"] for (_, of), row in scores.items() if of == column) for column in columns}
+    keys = [tuple(column.split(":")) for column in columns]
+    most = [max(row["n"] for key, row in scores(name).items() if key[1:] == ("on", *key_of)) for key_of in keys]
     rows = []
-    for condition in ("vanilla", *summary(name)["conditions"]):
-        cells = [_cell(scores.get((condition, column)), most[column]) for column in columns]
+    for condition in ("vanilla", *study(name)["conditions"]):
+        own = [scores(name).get((condition, "on", suite, metric)) for suite, metric in keys]
+        cells = [_cell(score, number) for score, number in zip(own, most, strict=True)]
         rows.append([CONDITIONS[condition], *cells])
     return ["condition", *(COLUMNS[column] for column in columns)], rows
 
@@ -93,7 +84,7 @@ def condition_rows(name: str, *columns: str) -> tuple[list[str], list[list[str]]
 def head_rows(name: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of how well each head learned p′, the seeds side by side."""
     fits: dict[str, list[StudyHeadFit]] = {}
-    for row in summary(name)["head_fits"]:
+    for row in study(name)["head_fits"]:
         fits.setdefault(row["condition"], []).append(StudyHeadFit.model_validate(row))
     rows = []
     for condition, own in fits.items():
@@ -110,11 +101,9 @@ def _cell(score: dict[str, Any] | None, most: int) -> str:
     """
     if score is None:
         return "–"
-    ends = [score[end] for end in ("value", "low", "high")]
     mark = " ‡" if score["num_seeds"] > 1 and score.get("over") == "seeds" else ""
     mark += " †" if score["n"] < FEW * most else ""
     if score["metric"] in _RATES:
-        value, low, high = (100 * min(max(end, 0.0), 1.0) for end in ends)
-        return f"{value:.0f} [{low:.0f}, {high:.0f}]{mark}"
-    value, low, high = ends
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]{mark}".replace("-0.00", "0.00")
+        return percent(score) + mark
+    value, low, high = (signless_zero(f"{score[end]:.2f}") for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]{mark}"

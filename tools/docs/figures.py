@@ -20,7 +20,8 @@ import mends
 from colors import BLUE, GOLD, GREY, PLUM, RED, TEAL
 from judge_tables import measured, number_of_answers
 from paths import DOCS, STUDIES
-from results import HARMFUL, HARMLESS, TITLES, demo_scores, scores
+from results import HARMFUL, HARMLESS, TITLES, demo_scores
+from studies import scores
 
 mpl.use("svg")
 from matplotlib import pyplot as plt

@@ -27,8 +27,10 @@ from p_values import p_value_lines, short_p, youden_lines
 from pairs import Pair, pair_difference
 from paths import STUDIES, pages
 from speed import bench
+from studies import Key, percent, scores, signless_zero, study
 
-Key = tuple[str, str, str, str]
+from presafe.study.page import FEW
+
 HARMFUL = ("strong_reject", "jailbreakbench", "xstest_unsafe")
 HARMLESS = ("jailbreakbench_benign", "xstest_safe")
 TITLES = {
@@ -83,21 +85,6 @@ LABELS = {
     "sft-rate_2.5": "SFT only, rate .025",
     "presafe-rate_2.5": "**PreSafe**, rate .025",
 }
-FEW = 0.9
-"""A cell with fewer judged answers than this share of its column's most is marked."""
-
-
-@cache
-def study(name: str) -> dict[str, Any]:
-    """Return a study's committed study.json."""
-    summary: dict[str, Any] = json.loads((STUDIES / name / "study.json").read_text(encoding="utf-8"))
-    return summary
-
-
-@cache
-def scores(name: str) -> dict[Key, dict[str, Any]]:
-    """Return a study's scores, means over seeds, by (system, CoT mode, suite, metric)."""
-    return {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in study(name)["scores"]}
 
 
 @cache
@@ -106,17 +93,6 @@ def demo_scores(file: str) -> dict[Key, dict[str, Any]]:
     rows = json.loads((STUDIES / "demo" / file).read_text(encoding="utf-8"))["rows"]
     rows.sort(key=lambda row: row["seed"] is None)  # a later row replaces an earlier one
     return {(row["system"], row["thinking"], row["suite"], row["metric"]): row for row in rows}
-
-
-def percent(score: dict[str, Any], digits: int = 0) -> str:
-    """Format a rate with its interval, which is cut at 0 and 100: "92 [89, 94]"."""
-    low, high = (round(100 * min(max(score[end], 0.0), 1.0)) for end in ("low", "high"))
-    return f"{100 * score['value']:.{digits}f} [{low}, {high}]"
-
-
-def signless_zero(number: str) -> str:
-    """Return a formatted number without the minus of a rounded zero: "-0.00" is "0.00"."""
-    return number.removeprefix("-") if float(number) == 0 else number
 
 
 def points(row: dict[str, Any], digits: int = 0) -> str:

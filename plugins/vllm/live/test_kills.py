@@ -13,16 +13,12 @@ import pytest
 import torch
 from command_line import start
 from inspect_ai.log import read_eval_log
-from tiny_run import teach, write_recipe
+from tiny_run import answers, teach, write_recipe
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from presafe.config.recipe import load_recipe
 from presafe.models.rendering import Renderer
-from presafe.records import Response
-from presafe.stages.evaluate import responses_by_suite
-from presafe.stages.respond import responses_of
 from presafe.stages.run_folder import RunFolder
-from presafe.stages.systems import evaluated_systems
 from presafe.workflows.run import run_stages
 from vllm_server import ENVIRONMENT, started_by_presafe
 
@@ -43,12 +39,6 @@ def file(base: Path, tokenizer: Any, renderer: Renderer, tmp_path_factory: pytes
     for name, model in (("student", LlamaForCausalLM.from_pretrained(base)), ("teacher", teacher)):
         model.save_pretrained(folder / name)
     return recipe
-
-
-def answers(run: RunFolder) -> dict[str, list[Response]]:
-    """Return all responses of a run."""
-    asked = {name: responses_of(run, name) for name in ("teacher", "traces", "own")}
-    return asked | {str(system): responses_by_suite(run, system)["own"] for system in evaluated_systems(run.recipe)}
 
 
 def is_finished(log: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T", bool, int)
+_FLAG, _NUMBER = TypeAdapter(bool), TypeAdapter(int)
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
@@ -33,7 +34,7 @@ class Asked(NamedTuple):
     @property
     def is_streamed(self) -> bool:
         """Return whether the answer is streamed."""
-        return _as(bool, self.body.get("stream"), default=False)
+        return _as(_FLAG, self.body.get("stream"), default=False)
 
     @property
     def prompts(self) -> list[Any]:
@@ -69,13 +70,13 @@ class Asked(NamedTuple):
     @property
     def num_answers(self) -> int:
         """Return how many answers the request asks for."""
-        return len(self._all_prompts) * max(1, _as(int, self.body.get("n"), default=1))
+        return len(self._all_prompts) * max(1, _as(_NUMBER, self.body.get("n"), default=1))
 
 
-def _as(kind: type[T], value: Any, *, default: T) -> T:
+def _as(kind: TypeAdapter[T], value: Any, *, default: T) -> T:
     """Return a field as the server reads it, "3" as 3, or a default where it is none."""
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return kind.validate_python(value)
     except ValidationError:
         return default
 
