@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if fault == "dies" and body["max_tokens"] > 1:
-            print("torch.OutOfMemoryError: tried to allocate 2.00 GiB", flush=True)
+            os.write(1, b"torch.OutOfMemoryError: tried to allocate 2.00 GiB\\n")  # whole, beside other threads
             os._exit(3)
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 3}
         text = "so\\n</think>\\n\\nI can't help with that."
